@@ -1,0 +1,89 @@
+"""The nouns that flow through mmfuse, with their shapes.
+
+Axis letters, used in every docstring: `B` batch, `T` text tokens, `P` image patches, `S` any sequence, `D` width,
+`L` labels, `V` images of a study, `N` images of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MmfuseError(ValueError):
+    """An error of the user's input: one line that says what is wrong, where, and what is legal."""
+
+
+class Features(NamedTuple):
+    """What an encoder gives, a fusion takes and gives, and a head takes.
+
+    A modality that a row lacks is one learned token: `mask` True there, `pooled` equal to it, `present` False. So no row is
+    ever all padding.
+
+    Attributes:
+        tokens: `(B, S, D)`.
+        mask: `(B, S)` bool, True on real tokens.
+        pooled: `(B, D)`.
+        present: `(B,)` bool, False where the modality is missing; after a fusion the OR over the inputs it uses.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor
+    present: Tensor
+
+
+Batch = dict[str, Any]
+"""A plain dict. Packed entries hold only what exists, with the row each entry belongs to:
+
+- `row_ids (B,)` int64, the rows' positions in their dataset (first, so that the batch size is its length);
+- text: `input_ids (Bt, T)` int64, `text_mask (Bt, T)` bool, `text_row (Bt,)` int64 for the Bt rows that have a text;
+- images: `pixels (N, 3, H, W)` uint8, `image_row (N,)` int64, `image_view (N,)` int64 (which image of its study);
+- or, for a frozen and cached tower: `text_features` / `image_features`, a packed `Features` of the same rows;
+- targets: `target.<task>`, `(B,)` int64 with -100 where missing, or `(B, L)` float with NaN where missing;
+- `ids`, a list of str (last).
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One study: what is known of it before it becomes part of a batch.
+
+    Attributes:
+        id: Unique in its dataset.
+        images: Paths, URLs or encoded bytes; none, one or many.
+        text: What the text encoder reads; None (or empty after strip) is a missing modality.
+        group: Never in two splits (a patient); the id where nothing else is known.
+        targets: By task: a label, a list of labels, or None where it is missing.
+        subgroups: Values to break metrics down by.
+        problem: Why this sample cannot be read, if that is known already; it becomes an error row.
+    """
+
+    id: str
+    images: tuple[str | bytes, ...] = ()
+    text: str | None = None
+    group: str = ""
+    targets: dict[str, Any] = field(default_factory=dict)
+    subgroups: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one sample.
+
+    Attributes:
+        id: The sample's.
+        tasks: By task: `label` and `probabilities` (classification), or `labels` and `probabilities` (multilabel).
+            Probabilities are by label name, in [0, 1].
+        present: Which modalities were there, such as `("text", "image")`.
+        notices: What the user should know, such as "report truncated at 128 tokens".
+    """
+
+    id: str
+    tasks: dict[str, dict[str, Any]]
+    present: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
