@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MISSING_CLASS = -100
+"""The class id of a row whose target is not known."""
+
+
 class MmfuseError(ValueError):
     """An error of the user's input: one line that says what is wrong, where, and what is legal."""
 
@@ -87,3 +91,16 @@ class Prediction:
     tasks: dict[str, dict[str, Any]]
     present: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample has no prediction.
+
+    Attributes:
+        id: The sample's.
+        reason: One line, without any of the report's text.
+    """
+
+    id: str
+    reason: str

@@ -1,0 +1,351 @@
+"""The config of a training run: the dataclasses below are the schema, read strictly from YAML.
+
+Every error names the key, what is legal, and the nearest match. A strategy's own options (`fusion`) are checked against its
+constructor when the model is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmfuse.registry import nearest
+from mmfuse.types import MmfuseError
+
+
+def key(default: Any, help: str, **rules: Any) -> Any:
+    """A config key: its default, one line of help, and `choices`, `low` or `high` where its values are bounded."""
+    metadata = {"help": help, **rules}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    """Which pairs."""
+
+    manifest: str = key(MISSING, "path of the data manifest")
+    root: str | None = key(None, "what ${data_root} stands for in the manifest; default: $MMFUSE_DATA_ROOT")
+    tasks: list[str] | None = key(None, "tasks of the manifest to train; default: all")
+    fold: int | None = key(None, "which fold is the test set, where the manifest says folds", low=0)
+    num_workers: int | None = key(None, "processes that read images; default: by the machine's cores", low=0)
+
+
+@dataclass
+class TextEncoderConfig:
+    """The text tower: a transformers encoder."""
+
+    name: str = key("bert-base-uncased", "Hub name, local folder, or with pretrained: false a model type such as bert")
+    pretrained: bool = key(True, "false: random weights, and a WordPiece vocabulary trained on the training texts")
+    options: dict[str, Any] = key({}, "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}")
+    vocab_size: int = key(8000, "largest vocabulary to train, with pretrained: false", low=100)
+    max_length: int = key(128, "tokens a text is cut to, special ones included", low=4)
+    pooling: str = key("mean", "how tokens become one vector", choices=("mean", "cls"))
+    frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
+    unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)
+    learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+
+
+@dataclass
+class ImageEncoderConfig:
+    """The image tower: a timm model."""
+
+    name: str = key("timm/resnet50.a1_in1k", "timm name, Hub name, or local-dir:FOLDER")
+    pretrained: bool = key(True, "false: random weights")
+    options: dict[str, Any] = key({}, "keyword arguments of timm.create_model")
+    size: list[int] | None = key(None, "[H, W] in pixels; default: what the model was trained with")
+    resize: str = key("squash", "how an image gets that size", choices=("squash", "pad", "crop"))
+    background: str = key("white", "what transparent pixels show", choices=("white", "black"))
+    pooling: str = key("auto", "how patches become one vector; auto: the model's own way", choices=("auto", "mean", "cls"))
+    batch_norm: str = key(
+        "auto",
+        "batch statistics while it is trained; auto: frozen if pretrained, else train",
+        choices=("auto", "frozen", "train", "sync"),
+    )
+    frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
+    unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)
+    learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+
+
+@dataclass
+class TaskConfig:
+    """One task's share in the loss."""
+
+    weight: float = key(1.0, "factor of its loss", low=0.0)
+    class_weights: str = key(
+        "none",
+        "balanced: rare classes count more (multilabel: pos_weight = negatives / positives, at most 10)",
+        choices=("none", "balanced"),
+    )
+
+
+@dataclass
+class ModalityDropoutConfig:
+    """How often a present modality is hidden in training; never both of a row."""
+
+    text: float = key(0.0, "probability", low=0.0, high=0.9)
+    image: float = key(0.0, "probability", low=0.0, high=0.9)
+
+
+@dataclass
+class TrainingConfig:
+    """The loop."""
+
+    epochs: int = key(10, "passes over the training split", low=1)
+    max_steps: int | None = key(None, "stop after this many optimiser steps", low=1)
+    batch_size: int = key(32, "rows per process and forward pass", low=1)
+    accumulation: int = key(1, "forward passes per optimiser step", low=1)
+    learning_rate: float = key(3e-4, "peak, of all that has none of its own", low=0.0)
+    weight_decay: float = key(0.01, "AdamW's; not on biases, norms and gates", low=0.0)
+    warmup: float = key(0.1, "share of the steps in which the rate rises", low=0.0, high=1.0)
+    schedule: str = key("cosine", "what follows the warm-up", choices=("cosine", "linear", "constant"))
+    clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
+    mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
+    modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
+    patience: int | None = key(5, "evaluations without a better one before training stops; null: never", low=1)
+    monitor: str | None = key(None, "TASK/METRIC to stop on; default: the mean over tasks of the metric each declares")
+    checkpoint_every: int | None = key(None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1)
+    trackers: list[str] = key(["tensorboard"], "Accelerate's: tensorboard, wandb, ...")
+
+
+@dataclass
+class CacheConfig:
+    """Features of frozen towers, computed once."""
+
+    enabled: bool = key(True, "keep them on disk")
+    dir: str | None = key(None, "folder; default: $MMFUSE_CACHE or ~/.cache/mmfuse")
+
+
+@dataclass
+class Config:
+    """All of a run."""
+
+    name: str = key(MISSING, "of the run")
+    output_dir: str | None = key(None, "default: runs/NAME")
+    seed: int = key(0, "fixes initialisation, data order and dropout", low=0)
+    plugins: list[str] = key([], "Python files that register fusions or heads")
+    data: DataConfig = field(default_factory=DataConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    fusion: dict[str, Any] = key({"name": "concat"}, "name, and the strategy's own options (mmfuse list fusions)")
+    tasks: dict[str, TaskConfig] = key({}, "by task name: weight, class_weights")
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.output_dir or f"runs/{self.name}")
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a run's config.
+
+    Args:
+        path: A YAML file.
+        overrides: `key=value` strings such as `training.epochs=3`; values are YAML.
+
+    Raises:
+        MmfuseError: No such file, not YAML, an unknown key, or a value that is not legal; the message says what is.
+    """
+    path = Path(path)
+    return config_from_dict(read_yaml(path), overrides, where=str(path))
+
+
+def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), where: str = "config") -> Config:
+    """A config from plain values, as strictly checked as a file.
+
+    Args:
+        values: Nested dicts, as in the YAML file.
+        overrides: `key=value` strings.
+        where: Named in errors.
+
+    Raises:
+        MmfuseError: An unknown key, or a value that is not legal.
+    """
+    overrides = list(overrides)
+    for text in overrides:
+        if "=" not in text:
+            raise MmfuseError(f"{text!r}: an override is key=value, for example training.epochs=3")
+    try:
+        dots = OmegaConf.from_dotlist(overrides)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise MmfuseError(f"command line: {_first_line(error)}") from error
+    layers = [(where, values), ("command line", OmegaConf.to_container(dots))]
+    fusion: dict[str, Any] = {"name": "concat"}
+    for _, layer in layers:
+        chosen = layer.get("fusion") if isinstance(layer, dict) else None
+        if isinstance(chosen, dict):  # another strategy's options do not carry over
+            fusion = dict(chosen) if "name" in chosen else {**fusion, **chosen}
+    config = parse(Config, layers)
+    config.fusion = fusion
+    if config.image_encoder.size is not None and (len(config.image_encoder.size) != 2 or min(config.image_encoder.size) < 8):
+        raise MmfuseError(f"{where}: image_encoder.size: two numbers [H, W] of at least 8 are expected")
+    return config
+
+
+T = TypeVar("T")
+
+
+def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
+    """An instance of the dataclass `schema` from plain nested values, strictly.
+
+    Args:
+        schema: A dataclass whose fields were made by `key`.
+        layers: (where they come from, nested values), later ones on top.
+
+    Raises:
+        MmfuseError: An unknown or missing key, a wrong type, a value out of range.
+    """
+    layers = list(layers)
+    merged = OmegaConf.structured(schema)
+    for where, values in layers:
+        unknown = _unknown_key(values, schema)
+        if unknown:
+            raise MmfuseError(f"{where}: {unknown}")
+        try:
+            merged = OmegaConf.merge(merged, _escape(values))
+        except OmegaConfBaseException as error:
+            path = getattr(error, "full_key", "") or ""
+            raise MmfuseError(f"{where}: {path}: {_first_line(error)}") from error
+    where = layers[0][0]
+    for name in sorted(OmegaConf.missing_keys(merged)):
+        raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
+    try:
+        parsed: Any = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise MmfuseError(f"{where}: {getattr(error, 'full_key', '')}: {_first_line(error)}") from error
+    for name, value, rules in _walk(parsed):
+        _check_value(name, value, rules, where)
+    return parsed
+
+
+def _escape(values: Any) -> Any:
+    """`${...}` is no interpolation here: it is kept for the one who knows what it stands for."""
+    if isinstance(values, dict):
+        return {name: _escape(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_escape(value) for value in values]
+    return values.replace("${", r"\${") if isinstance(values, str) else values
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dicts of a config; `config_from_dict` reads them back."""
+    return dataclasses.asdict(config)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as plain dicts and lists; numbers such as 1e-4 are numbers, a key given twice is an error.
+
+    Raises:
+        MmfuseError: No such file, or not a YAML mapping.
+    """
+    if not path.is_file():
+        near = nearest(path.name, sorted(p.name for p in path.parent.glob("*.y*ml"))) if path.parent.is_dir() else ""
+        raise MmfuseError(f"{path}: no such file" + (f"; in that folder, {near}" if near else ""))
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise MmfuseError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}") from error
+    if not isinstance(loaded, dict):
+        raise MmfuseError(f"{path}: a mapping (key: value lines) is expected")
+    return loaded  # type: ignore[return-value]
+
+
+def schema() -> str:
+    """The commented schema with defaults, as YAML: what `mmfuse config` prints."""
+    return "\n".join(_schema_lines(Config, 0)) + "\n"
+
+
+def _schema_lines(cls: type, indent: int) -> Iterator[str]:
+    pad = "  " * indent
+    hints = get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        nested = hints[item.name]
+        if dataclasses.is_dataclass(nested):
+            yield f"{pad}{item.name}:" + " " * 4 + f"# {(nested.__doc__ or '').strip().splitlines()[0]}"
+            yield from _schema_lines(nested, indent + 1)  # type: ignore[arg-type]
+            continue
+        default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
+        text = "???" if default == MISSING else yaml.safe_dump(default, default_flow_style=True).splitlines()[0]
+        choices = item.metadata.get("choices")
+        legal = f" ({' | '.join(choices)})" if choices else ""
+        yield f"{pad}{item.name}: {text}".ljust(40) + f"  # {item.metadata['help']}{legal}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _nested(hint: Any) -> tuple[type | None, bool]:
+    """The dataclass that a field's type holds, if any, and whether it holds it by name (`dict[str, X]`)."""
+    if dataclasses.is_dataclass(hint):
+        return hint, False  # type: ignore[return-value]
+    inner = next((a for a in get_args(hint) if dataclasses.is_dataclass(a)), None)
+    return inner, get_origin(hint) is dict  # type: ignore[return-value]
+
+
+def _unknown_key(values: Any, cls: type, prefix: str = "") -> str | None:
+    """The complaint about the first key of `values` that the schema does not know, or None."""
+    hints = get_type_hints(cls)
+    if values is None:
+        return None
+    if not isinstance(values, dict):
+        return f"{prefix.rstrip('.') or 'top level'}: a mapping (key: value lines) is expected"
+    for name, value in values.items():
+        if name not in hints:
+            return f"{prefix}{name}: no such key; {nearest(str(name), hints)}"
+        nested, by_name = _nested(hints[name])
+        if nested is None:
+            continue
+        children = {f"{prefix}{name}.": value}
+        if by_name:
+            if not isinstance(value, dict):
+                return f"{prefix}{name}: a mapping (name: ...) is expected"
+            children = {f"{prefix}{name}.{child}.": options for child, options in value.items()}
+        for path, child in children.items():
+            complaint = _unknown_key(child, nested, path)
+            if complaint:
+                return complaint
+    return None
+
+
+def _help_of(cls: Any, path: str) -> str:
+    item = None
+    for name in path.split("."):
+        item = next((i for i in dataclasses.fields(cls) if i.name == name), item)
+        nested, _ = _nested(get_type_hints(cls).get(name))
+        cls = nested or cls
+    return item.metadata.get("help", "") if item else ""
+
+
+def _walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for item in dataclasses.fields(config):
+        value, path = getattr(config, item.name), f"{prefix}{item.name}"
+        children = {path: value} if not isinstance(value, dict) else {f"{path}.{k}": v for k, v in value.items()}
+        if children and all(dataclasses.is_dataclass(child) for child in children.values()):
+            for name, child in children.items():
+                yield from _walk(child, f"{name}.")
+        else:
+            yield path, value, item.metadata
+
+
+def _check_value(name: str, value: Any, rules: Any, where: str) -> None:
+    if value is None:
+        return
+    choices, low, high = rules.get("choices"), rules.get("low"), rules.get("high")
+    if choices and value not in choices:
+        raise MmfuseError(f"{where}: {name}: {value!r} is not legal; {nearest(str(value), choices)}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
+        raise MmfuseError(f"{where}: {name}: {value} is out of range; it must be {bounds}")

@@ -1,0 +1,287 @@
+"""Any image file, URL or encoded bytes -> uint8 RGB, safely and fast. Pillow is used here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from mmfuse.data.texts import read_bytes
+from mmfuse.types import MmfuseError
+
+Resize = Literal["squash", "pad", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+Background = Literal["white", "black"]
+
+_MAX_BYTES = 512 * 2**20
+_MAX_JPEG_SCANS = 100
+_EXIF_ORIENTATION = 0x0112
+_TIFF_PHOTOMETRIC = 0x0106
+_REDUCING_GAP = 2.0  # large pictures are first averaged over whole pixels, to at least twice the wanted size
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(MmfuseError):
+    """An image that cannot be read; the message is the reason, never the path."""
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What an image becomes when it is read.
+
+    Attributes:
+        size: `(H, W)` of the result; None leaves the image as large as it is.
+        resize: How another shape fits: `squash` distorts, `pad` adds background, `crop` keeps the centre.
+        interpolation: `bilinear` or `bicubic`, both antialiased.
+        background: The colour behind transparent pixels and beside padded images.
+        max_pixels: A file whose header says more is refused before it is decoded.
+
+    Raises:
+        MmfuseError: A value is not legal.
+    """
+
+    size: tuple[int, int] | None = None
+    resize: Resize = "squash"
+    interpolation: Interpolation = "bilinear"
+    background: Background = "white"
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self):
+        for key, legal in (("resize", Resize), ("interpolation", Interpolation), ("background", Background)):
+            if getattr(self, key) not in get_args(legal):
+                raise MmfuseError(f"image {key} {getattr(self, key)!r}: expected one of {', '.join(get_args(legal))}")
+        if self.max_pixels < 1:
+            raise MmfuseError(f"image max_pixels {self.max_pixels!r}: expected at least 1")
+        if self.size is not None and not (
+            len(self.size) == 2
+            and all(isinstance(side, int) and side > 0 for side in self.size)
+            and self.size[0] * self.size[1] <= self.max_pixels
+        ):
+            raise MmfuseError(f"image size {self.size!r}: expected (H, W), positive, of at most max_pixels pixels")
+
+
+def read_image(source: str | Path | bytes, options: ImageOptions | None = None) -> np.ndarray:
+    """Read one image as RGB, upright, in the size that is wanted.
+
+    JPEG, PNG, GIF, WebP, TIFF, BMP and PPM/PGM/PBM, told apart by their bytes, never by the file's name. EXIF
+    orientation is applied, transparency is laid over the background, an animation gives its first frame; colour
+    profiles are ignored.
+
+    Gray levels of more than 8 bits are scaled, not clipped:
+
+    - Integers are divided by the smallest 2**bits - 1, 8 <= bits <= 16, that holds the image's largest value. So a
+      12-bit film keeps its absolute gray. Images with negative values or more than 16 bits are treated as floats.
+    - Floats go from the image's finite minimum (0) to its maximum (255).
+    - Colour of 16 bits keeps the high byte of each channel.
+
+    JPEGs are decoded at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is not below the wanted one.
+
+    Args:
+        source: A path, an fsspec URL (contains `://`), or encoded bytes.
+        options: What to make of it; by default the image as it is.
+
+    Returns:
+        `(H, W, 3)` uint8 in [0, 255], writable and C-contiguous.
+
+    Raises:
+        ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
+    """
+    data = _read(source)
+    plugin = _plugin_of(data)
+    try:
+        return _decode(plugin(io.BytesIO(data)), options or ImageOptions())
+    except ImageError:
+        raise
+    except Exception as error:  # hostile bytes bring nearly every exception out of Pillow, MemoryError included
+        words = re.sub(r"b?'.*'|[^ -~]+", " ", str(error)).strip() or type(error).__name__  # never bytes of the file
+        raise ImageError(f"{plugin.format} cannot be decoded: {words[:100]}") from error
+
+
+def content_hash(source: str | Path | bytes) -> str:
+    """Give the SHA-256 of the encoded bytes, in hexadecimal.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    return hashlib.sha256(_read(source)).hexdigest()
+
+
+def _read(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return read_bytes(source, _MAX_BYTES)
+    except MmfuseError as error:
+        raise ImageError(str(error)) from error
+
+
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG that does not parse all EXIF tags for its dpi when it is opened: slow, and damaged ones give warnings."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+# The plugins are called directly: Image.open would add a DecompressionBombWarning of its own limit, and read JPEGs with
+# several pictures as another format.
+_PLUGINS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), _JpegFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"P[1-6f]\s"), PpmImagePlugin.PpmImageFile),
+)
+
+
+def _plugin_of(data: bytes) -> type[ImageFile.ImageFile]:
+    if not data:
+        raise ImageError("empty file")
+    plugin = next((plugin for signature, plugin in _PLUGINS if signature.match(data)), None)
+    if plugin is None:
+        raise ImageError("not an image (JPEG, PNG, GIF, WebP, TIFF, BMP or PPM)")
+    if plugin is PngImagePlugin.PngImageFile:
+        _check_png(data)
+    # In JPEG data these two bytes only begin a scan. A small file with thousands of scans would decode for hours.
+    if plugin is _JpegFile and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+        raise ImageError(f"JPEG with more than {_MAX_JPEG_SCANS} scans")
+    return plugin
+
+
+def _check_png(data: bytes) -> None:
+    """Check every chunk's CRC: Pillow skips those of the pixel data, and damaged pixels would pass."""
+    view = memoryview(data)
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ImageError("damaged PNG: a chunk has a wrong checksum")
+        if kind == b"IEND":
+            return
+        position = end + 4
+    raise ImageError("truncated PNG")
+
+
+def _decode(image: Image.Image, options: ImageOptions) -> np.ndarray:
+    if image.width * image.height > options.max_pixels:
+        raise ImageError(f"{image.width} x {image.height} pixels: more than max_pixels, {options.max_pixels}")
+    if not isinstance(image, _JpegFile):
+        image.load()  # before the orientation is asked for: PNGs may carry it at the end, TIFFs apply it themselves
+    orientation = _orientation(image.info.get("exif", b""))
+    target, content, drafted = None, image.size, None
+    if options.size is not None:
+        height, width = options.size
+        target = (height, width) if orientation >= 5 else (width, height)  # before the image is turned
+        content = _fit(image.size, target) if options.resize == "pad" else target
+        drafted = image.draft(None, content)
+    # A draft of 450 pixels at 1/4 is 113 wide, of which 112.5 are the image.
+    box = drafted[1] if drafted else (0, 0, *image.size)
+    if options.resize == "crop":
+        box = _centre(box[2:], content)
+    image = _flatten(image, options.background)
+    image = image.resize(content, Image.Resampling[options.interpolation.upper()], box, _REDUCING_GAP)
+    if image.mode == "F":
+        image = Image.fromarray(np.asarray(image).clip(0, 255).round().astype(np.uint8))
+    if image.mode == "L":
+        image = image.convert("RGB")
+    if target is not None and content != target:
+        canvas = Image.new("RGB", target, options.background)
+        canvas.paste(image, ((target[0] - content[0]) // 2, (target[1] - content[1]) // 2))
+        image = canvas
+    if orientation in _TURNS:
+        image = image.transpose(_TURNS[orientation])
+    return np.array(image)
+
+
+def _fit(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Give the largest `(W, H)` within the target that keeps the proportions, each at least 1."""
+    shrink = max(size[0] / target[0], size[1] / target[1])
+    return max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
+
+
+def _centre(size: tuple[float, float], target: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Give the largest centred box (left, top, right, bottom) of the image that has the target's proportions."""
+    shrink = min(size[0] / target[0], size[1] / target[1])
+    left = max(0.0, (size[0] - target[0] * shrink) / 2)
+    top = max(0.0, (size[1] - target[1] * shrink) / 2)
+    return left, top, size[0] - left, size[1] - top
+
+
+def _orientation(exif: bytes) -> int:
+    """Give the EXIF orientation, 1 to 8; 1 where there is none, or only a damaged one."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        for i in range(count):
+            tag, value = struct.unpack_from(order + "H6xH", tiff, start + 2 + 12 * i)
+            if tag == _EXIF_ORIENTATION:
+                return value if value in _TURNS else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _flatten(image: Image.Image, background: Background) -> Image.Image:
+    """Give the image in mode L or RGB, or F with values in [0, 255] where it has more than 8 bits of gray."""
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _scale_gray(image)
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, background)
+        canvas.paste(image, mask=image.getchannel("A"))
+        return canvas
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _scale_gray(image: Image.Image) -> Image.Image:
+    """Give gray of more than 8 bits in mode F, scaled to [0, 255] as `read_image` says."""
+    gray = np.array(image, dtype=np.float32)
+    known = gray[np.isfinite(gray)] if image.mode == "F" else gray
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    if image.mode != "F" and low >= 0 and high < 2**16:
+        low, high = 0.0, 2.0 ** max(8, int(high).bit_length()) - 1
+    with np.errstate(all="ignore"):  # hostile floats overflow, and are clipped
+        gray -= low
+        gray *= 255 / (high - low) if high > low else 0
+    if image.mode == "F":
+        gray = np.nan_to_num(gray, copy=False, nan=0, posinf=255, neginf=0)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero
+        gray = 255 - gray
+    return Image.fromarray(gray.clip(0, 255, out=gray))

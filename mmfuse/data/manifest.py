@@ -1,0 +1,184 @@
+"""A data manifest: the YAML that says all the code must know of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmfuse.config import key, parse, read_yaml
+from mmfuse.types import MmfuseError
+
+
+@dataclass
+class ImageSpec:
+    """Where the images are."""
+
+    column: str | None = key(None, "column with a path")
+    columns: list[str] | None = key(None, "columns with a path each: the views of a study")
+    separator: str | None = key(None, "with column: what stands between the paths of one study")
+    root: str = key(".", "what the paths are relative to; itself relative to the manifest")
+
+
+@dataclass
+class TextSpec:
+    """What the text encoder reads."""
+
+    columns: list[str] = key([], "columns it is made of")
+    template: str | None = key(None, 'how, such as "{indication} {history}"; default: the columns, a line each')
+    missing: list[str] = key([], "contents that mean there is no text (an empty one always does)")
+
+
+@dataclass
+class TaskSpec:
+    """One task: which column is the target, and what its values mean."""
+
+    type: str = key("classification", "kind of task (mmfuse list heads)")
+    column: str | None = key(None, "target column")
+    columns: list[str] | None = key(None, "multilabel: a 0/1 column per label, instead of one column")
+    separator: str | None = key(None, "multilabel: what stands between the labels of one column")
+    values: Any = field(default=None, metadata={"help": 'legal values as a list, or raw value -> label: {"Y": "yes"}'})
+    other: str = key("error", "what any other value is", choices=("error", "missing"))
+    missing: list[str] = key([], "values that mean there is no target (an empty one does, see empty)")
+    empty: str = key("missing", "multilabel: what an empty column is", choices=("missing", "negative"))
+    min_count: int = key(1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1)
+    uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
+    label_origin: str = key(
+        "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
+    )
+
+
+@dataclass
+class SplitSpec:
+    """Which row is for what: a column, ratios by hash of the group, or folds."""
+
+    column: str | None = key(None, "column that says train, validation or test")
+    names: dict[str, str] = key({}, "that column's own words: {val: validation}")
+    ratios: dict[str, float] = key({}, "shares such as {train: 0.7, validation: 0.1, test: 0.2}")
+    folds: int | None = key(None, "instead of ratios: cross-validation with this many folds", low=2)
+    repeats: int = key(1, "of the folds, each with another seed; fold runs to folds * repeats", low=1)
+    validation: float = key(0.1, "with folds: share of the rest that is validation", low=0.0, high=0.9)
+    stratify: str | None = key(None, "task whose labels every split shares alike; then new rows may move old ones")
+    seed: int = key(0, "another one gives another split", low=0)
+
+
+@dataclass
+class Manifest:
+    """All of a manifest."""
+
+    rows: str = key("???", "csv, tsv, jsonl or parquet file(s): a path, a glob, or a URL")
+    id: str = key("???", "column that names a row; unique")
+    tasks: dict[str, TaskSpec] = key({}, "by name")
+    name: str = key("???", "of the dataset")
+    version: int = key(1, "counts up when the rows or their meaning change", low=1)
+    about: str = key("", "a paragraph on what it is")
+    homepage: str = key("", "where it is described")
+    licence: str = key("", "under which it may be used")
+    citation: str = key("", "what to cite")
+    obtain: str = key("", "how to get it")
+    group: str | None = key(None, "column that is never in two splits (a patient); default: the id")
+    image: ImageSpec | None = key(None, "where the images are; absent: none")
+    text: TextSpec | None = key(None, "what the text encoder reads; absent: nothing")
+    splits: SplitSpec = field(default_factory=SplitSpec)
+    subgroups: list[str] = key([], "columns to break metrics down by")
+
+    source: str = key("", "set when read: the manifest's own path")
+    sha256: str = key("", "set when read: hash of the manifest's own bytes")
+
+
+def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
+    """Read a data manifest; its relative paths become relative to its own folder.
+
+    Args:
+        path: A YAML file.
+        root: What `${data_root}` stands for; default: the environment variable MMFUSE_DATA_ROOT.
+
+    Raises:
+        MmfuseError: The file is missing or not legal; the message names the key and the fix.
+    """
+    path = Path(path)
+    values = read_yaml(path)
+    for reserved in ("source", "sha256"):
+        if reserved in values:
+            raise MmfuseError(f"{path}: {reserved}: no such key; it is set when the manifest is read")
+    _check_quoting(values, str(path))
+    values = _resolve_root(values, root, str(path))
+    manifest = parse(Manifest, [(str(path), values)])
+    manifest.source = str(path)
+    manifest.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.rows = _relative_to(path.parent, manifest.rows)
+    if manifest.image is not None:
+        manifest.image.root = _relative_to(path.parent, manifest.image.root)
+    _check(manifest)
+    return manifest
+
+
+def _relative_to(folder: Path, location: str) -> str:
+    return location if "://" in location or os.path.isabs(location) else str(folder / location)
+
+
+def _resolve_root(values: Any, root: str | None, where: str) -> Any:
+    if isinstance(values, dict):
+        return {name: _resolve_root(value, root, where) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_resolve_root(value, root, where) for value in values]
+    if not isinstance(values, str) or "${" not in values:
+        return values
+    root = root or os.environ.get("MMFUSE_DATA_ROOT")
+    if "${data_root}" in values and not root:
+        raise MmfuseError(f"{where}: ${{data_root}} is not known: give --data-root DIR (data.root=DIR) or set MMFUSE_DATA_ROOT")
+    values = values.replace("${data_root}", root or "")
+    if "${" in values:
+        raise MmfuseError(f"{where}: {values!r}: only ${{data_root}} can stand in a manifest")
+    return values
+
+
+def _check_quoting(values: dict[str, Any], where: str) -> None:
+    """YAML turns `yes`, `12:30` and `1e5` into other things, so what stands for a column's text must be quoted."""
+    for task, spec in (values.get("tasks") or {}).items():
+        table = spec.get("values") if isinstance(spec, dict) else None
+        items = [*table, *table.values()] if isinstance(table, dict) else table if isinstance(table, list) else []
+        for item in items:
+            if not isinstance(item, str):
+                raise MmfuseError(
+                    f"{where}: tasks.{task}.values: {item!r} is not a string (YAML reads yes, no, 1 or 12:30 as other things); "
+                    'put it in quotes, as in "yes"'
+                )
+
+
+def _check(manifest: Manifest) -> None:
+    where = manifest.source
+    image, text, splits = manifest.image, manifest.text, manifest.splits
+    if image is None and text is None:
+        raise MmfuseError(f"{where}: neither image nor text is given; at least one is needed")
+    if image is not None and (image.column is None) == (image.columns is None):
+        raise MmfuseError(f"{where}: image: give either column or columns")
+    if text is not None and not text.columns:
+        raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
+    for name, task in manifest.tasks.items():
+        if (task.column is None) == (task.columns is None):
+            raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
+        if task.type == "classification" and task.column is None:
+            raise MmfuseError(f"{where}: tasks.{name}: a classification needs column")
+        targets = [task.column] if task.column else task.columns or []
+        for column in targets:
+            if text is not None and column in text.columns:
+                raise MmfuseError(
+                    f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the answer"
+                )
+        if task.type == "multilabel" and task.column and not task.separator:
+            raise MmfuseError(f"{where}: tasks.{name}.separator is missing: what stands between the labels, such as ';'")
+        if not (task.values is None or isinstance(task.values, (list, dict))):
+            raise MmfuseError(f'{where}: tasks.{name}.values: a list, or a mapping such as {{"Y": "yes"}}, is expected')
+    chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]
+    if len(chosen) > 1:
+        raise MmfuseError(f"{where}: splits: give one of column, ratios and folds, not {' and '.join(chosen)}")
+    if splits.ratios and abs(sum(splits.ratios.values()) - 1) > 1e-6:
+        raise MmfuseError(f"{where}: splits.ratios: they sum to {sum(splits.ratios.values()):g}, not 1")
+    for name in splits.ratios:
+        if name not in ("train", "validation", "test"):
+            raise MmfuseError(f"{where}: splits.ratios.{name}: no such split; legal: train, validation, test")
+    if splits.stratify is not None and splits.stratify not in manifest.tasks:
+        raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}")

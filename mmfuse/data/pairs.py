@@ -1,0 +1,182 @@
+"""A table's rows, prepared: any set of row numbers gives the packed batch of those rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmfuse.data.collate import Item, collate
+from mmfuse.data.images import ImageError, ImageOptions, read_image
+from mmfuse.data.splits import unit_hash
+from mmfuse.data.table import Table
+from mmfuse.types import Batch, MmfuseError
+
+Cache = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+class PairDataset(Dataset):
+    """Row numbers to a packed batch.
+
+    Args:
+        table: The rows.
+        token_ids: By row, its text's tokens, None where it has no text; None altogether where texts are not used.
+        pad_token_id: Stands behind a text's end.
+        image_options: How images are read; None where images are not used.
+        text_cache: Gives the cached features of a row's text, by row number.
+        image_cache: Gives the cached features of an image, by its number in `table.rows["images"]`, flattened.
+        modality_dropout: By modality, the probability that a present one is hidden.
+        seed: Of the modality dropout.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        token_ids: list[list[int] | None] | None,
+        pad_token_id: int = 0,
+        image_options: ImageOptions | None = None,
+        text_cache: Cache | None = None,
+        image_cache: Cache | None = None,
+        modality_dropout: dict[str, float] | None = None,
+        seed: int = 0,
+    ):
+        self.table = table
+        self.token_ids = token_ids
+        self.pad_token_id = pad_token_id
+        self.image_options = image_options
+        self.text_cache = text_cache
+        self.image_cache = image_cache
+        self.modality_dropout = modality_dropout or {}
+        self.seed = seed
+        self.epoch = 0
+        self.images: list[list[str]] = table.rows["images"][:] if image_options else [[] for _ in range(len(table))]
+        self.first_image = np.concatenate([[0], np.cumsum([len(paths) for paths in self.images])]).astype(int)
+        self.ids: list[str] = table.rows["id"][:]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """The packed batch of `rows`.
+
+        Raises:
+            MmfuseError: An image cannot be read; the message names the row, the file and the reason.
+        """
+        return collate([self._item(row) for row in rows], self.pad_token_id)
+
+    def lengths(self) -> np.ndarray:
+        """`(rows,)` tokens of each row's text, 0 where there is none: what rows are grouped by."""
+        return np.array([len(ids or ()) for ids in self.token_ids or [()] * len(self)], dtype=np.int64)
+
+    def hidden(self, row: int) -> str | None:
+        """The modality that modality dropout hides of this row in this epoch; never its only one."""
+        if not any(self.modality_dropout.values()):
+            return None
+        has_text = self.token_ids is not None and self.token_ids[row] is not None
+        if not (has_text and self.images[row]):
+            return None
+        draw = unit_hash(self.seed, f"modality dropout:{self.epoch}:{self.ids[row]}")
+        text, image = self.modality_dropout.get("text", 0.0), self.modality_dropout.get("image", 0.0)
+        return "text" if draw < text else "image" if draw < text + image else None
+
+    def _item(self, row: int) -> Item:
+        hidden = self.hidden(row)
+        item = Item(row, self.ids[row], targets={t: values[row] for t, values in self.table.targets.items()})
+        if self.token_ids is not None and self.token_ids[row] is not None and hidden != "text":
+            if self.text_cache is not None:
+                item.text_features = self.text_cache(row)
+            else:
+                item.input_ids = self.token_ids[row]
+        if self.image_options is not None and hidden != "image":
+            numbers = range(self.first_image[row], self.first_image[row + 1])
+            if self.image_cache is not None:
+                item.image_features = [self.image_cache(number) for number in numbers]
+            else:
+                item.pixels = [self.read_pixels(row, path) for path in self.images[row]]
+        return item
+
+    def read_pixels(self, row: int, path: str) -> np.ndarray:
+        """One image of a row as `(3, H, W)` uint8.
+
+        Raises:
+            MmfuseError: It cannot be read; the message names the row, the file and the reason.
+        """
+        try:
+            return read_image(path, self.image_options).transpose(2, 0, 1)
+        except ImageError as error:
+            raise MmfuseError(f"row {self.ids[row]!r}: image {path}: {error}") from error
+
+
+def make_loader(dataset: PairDataset, batches: Sequence[Sequence[int]], num_workers: int) -> DataLoader:
+    """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use."""
+    return DataLoader(
+        dataset,
+        sampler=batches,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_one_thread if num_workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def epoch_batches(
+    rows: Sequence[int], lengths: np.ndarray, batch_size: int, world: int, seed: int, epoch: int
+) -> list[list[list[int]]]:
+    """An epoch's batches: shuffled, texts of like length together, the same rows a step for any number of processes.
+
+    Rows are shuffled, windows of 16 global batches are sorted by length in steps of 8 tokens, cut into global batches, and
+    these are shuffled again. All of it depends on `seed` and `epoch` alone.
+
+    Args:
+        rows: Row numbers of the training split.
+        lengths: `(all rows,)` tokens of each row.
+        batch_size: Rows per process.
+        world: Number of processes; a global batch has `batch_size * world` rows.
+        seed: The run's.
+        epoch: From 0.
+
+    Returns:
+        For each global batch, the row numbers of each process. No process gets none: a last batch of fewer rows than
+        processes is left out.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(np.asarray(rows))
+    size = batch_size * world
+    chunks: list[np.ndarray] = []
+    for start in range(0, len(order), 16 * size):
+        window = order[start : start + 16 * size]
+        window = window[np.argsort(-(-lengths[window] // 8), kind="stable")]
+        chunks += [window[i : i + size] for i in range(0, len(window), size)]
+    chunks = [chunks[i] for i in rng.permutation(len(chunks)) if len(chunks[i]) >= world]
+    return [[chunk[rank::world].tolist() for rank in range(world)] for chunk in chunks]
+
+
+def ordered_batches(rows: Sequence[int], lengths: np.ndarray, batch_size: int) -> Iterator[list[int]]:
+    """Batches for inference: texts of like length together, the longest first, each row once."""
+    order = sorted(rows, key=lambda row: (-int(lengths[row]), row))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def move_batch(batch: Batch, device: Any) -> Batch:
+    """The batch on a device; `Features` in it move too."""
+    if torch.device(device).type == "cpu":
+        return batch
+    moved: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, tuple):
+            moved[name] = type(value)(*(part.to(device, non_blocking=True) for part in value))
+        else:
+            moved[name] = value
+    return moved

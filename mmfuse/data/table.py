@@ -1,0 +1,466 @@
+"""A manifest's rows as one Arrow table with encoded targets and a split for every row."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import numpy as np
+import pandas as pd
+
+from mmfuse.data.manifest import Manifest, TaskSpec
+from mmfuse.data.splits import split_by_hash, split_stratified
+from mmfuse.registry import nearest
+from mmfuse.types import MISSING_CLASS, MmfuseError, Sample
+
+SPLITS = ("train", "validation", "test")
+_DEFAULT_RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+@dataclass
+class Table:
+    """A dataset as it is trained on.
+
+    Attributes:
+        manifest: Where it comes from.
+        rows: Columns `id`, `group`, `images` (list), `text` (None where missing), and `subgroup.<name>`.
+        labels: By task, the label names in the order of the logits.
+        targets: By task, `(rows,)` int64 with -100 where missing, or `(rows, L)` float32 with NaN where missing.
+        splits: By row: train, validation or test.
+    """
+
+    manifest: Manifest
+    rows: datasets.Dataset
+    labels: dict[str, list[str]]
+    targets: dict[str, np.ndarray]
+    splits: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def indices(self, split: str) -> list[int]:
+        """The rows of a split, in the table's order.
+
+        Raises:
+            MmfuseError: No such split, or it is empty.
+        """
+        chosen = [i for i, name in enumerate(self.splits) if name == split]
+        if not chosen:
+            counts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(self.splits).items()))
+            raise MmfuseError(f"{self.manifest.source}: no row is in split {split!r}; rows a split: {counts}")
+        return chosen
+
+    def sample(self, index: int) -> Sample:
+        """One row, with its targets as label names."""
+        row: dict[str, Any] = self.rows[index]
+        return Sample(
+            id=row["id"],
+            images=tuple(row["images"]),
+            text=row["text"],
+            group=row["group"],
+            subgroups={k.removeprefix("subgroup."): v for k, v in row.items() if k.startswith("subgroup.")},
+        )
+
+    def has_text(self) -> np.ndarray:
+        """`(rows,)` bool."""
+        return np.array([text is not None for text in self.rows["text"]], dtype=bool)
+
+    def has_image(self) -> np.ndarray:
+        """`(rows,)` bool."""
+        return np.array([bool(images) for images in self.rows["images"]], dtype=bool)
+
+    def save_splits(self, path: Path) -> None:
+        """Write `id,group,split`, a line a row."""
+        with path.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["id", "group", "split"])
+            writer.writerows(zip(self.rows["id"], self.rows["group"], self.splits, strict=True))
+
+
+def load_table(
+    manifest: Manifest,
+    *,
+    tasks: Sequence[str] | None = None,
+    labels: dict[str, list[str]] | None = None,
+    fold: int | None = None,
+) -> Table:
+    """Read, encode and split a manifest's rows.
+
+    Args:
+        manifest: As `load_manifest` gave it.
+        tasks: Which of its tasks; default: all.
+        labels: A model's label names by task; the table is then encoded with these, and any other label is an error.
+        fold: Where the manifest says folds: which one is the test set, from 0.
+
+    Raises:
+        MmfuseError: A file or column is missing, an id is not unique, a target is not legal, a group or an exact duplicate is
+            in two splits; the message says which and what is legal.
+    """
+    frame = read_rows(manifest.rows, manifest.source)
+    where = manifest.source
+    _need_columns(frame, [manifest.id], "id", where)
+    ids = [str(i).strip() for i in frame[manifest.id]]
+    repeated = [i for i, n in Counter(ids).items() if n > 1]
+    if repeated or "" in ids:
+        what = f"{repeated[0]!r} stands in {ids.count(repeated[0])} rows" if repeated else "a row has none"
+        raise MmfuseError(f"{where}: id: column {manifest.id!r} must name each row once, but {what}")
+    groups = ids
+    if manifest.group:
+        _need_columns(frame, [manifest.group], "group", where)
+        groups = [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
+    columns: dict[str, Any] = {
+        "id": ids,
+        "group": groups,
+        "images": _images(frame, manifest),
+        "text": _texts(frame, manifest),
+    }
+    _need_columns(frame, manifest.subgroups, "subgroups", where)
+    columns |= {f"subgroup.{name}": list(frame[name]) for name in manifest.subgroups}
+    features = datasets.Features({name: datasets.Value("string") for name in columns})
+    features["images"] = datasets.List(datasets.Value("string"))
+
+    chosen = list(manifest.tasks) if tasks is None else list(tasks)
+    for task in chosen:
+        if task not in manifest.tasks:
+            raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
+    encoded = {t: _encode(frame, t, manifest.tasks[t], where, (labels or {}).get(t)) for t in chosen}
+    stratify = manifest.splits.stratify
+    if stratify and stratify not in encoded:
+        strata = _encode(frame, stratify, manifest.tasks[stratify], where, None)
+    else:
+        strata = encoded.get(stratify) if stratify else None
+    table = Table(
+        manifest=manifest,
+        rows=datasets.Dataset.from_dict(columns, features=features),
+        labels={t: names for t, (names, _) in encoded.items()},
+        targets={t: values for t, (_, values) in encoded.items()},
+        splits=_split(frame, manifest, ids, groups, strata, fold),
+    )
+    check_leaks(table)
+    return table
+
+
+def read_rows(pattern: str, where: str) -> pd.DataFrame:
+    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every column as text, nothing guessed.
+
+    `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string.
+
+    Args:
+        pattern: Path, glob or fsspec URL.
+        where: Named in errors.
+
+    Raises:
+        MmfuseError: Nothing is there, or it cannot be read.
+    """
+    try:
+        files = fsspec.open_files(pattern, mode="rb")
+    except (OSError, ValueError, ImportError) as error:
+        raise MmfuseError(f"{where}: rows: {pattern}: {error}") from error
+    if not files:
+        raise MmfuseError(f"{where}: rows: {pattern}: no such file")
+    frames = []
+    for file in files:
+        try:
+            with file as handle:
+                frames.append(_read_one(handle.read(), str(file.path)))
+        except FileNotFoundError as error:
+            raise MmfuseError(f"{where}: rows: {file.path}: no such file") from error
+        except (OSError, ValueError, KeyError) as error:  # pandas' and Arrow's parse errors are ValueErrors
+            raise MmfuseError(f"{where}: rows: {file.path}: {str(error).splitlines()[0]}") from error
+    frame = pd.concat(frames, ignore_index=True).fillna("")
+    if not len(frame):
+        raise MmfuseError(f"{where}: rows: {pattern}: no rows")
+    return frame
+
+
+def _read_one(data: bytes, name: str) -> pd.DataFrame:
+    suffix = name.lower().rsplit(".", 1)[-1]
+    if suffix == "parquet":
+        frame = pd.read_parquet(io.BytesIO(data), dtype_backend="pyarrow")
+        return frame.map(_as_text)
+    if suffix in ("jsonl", "ndjson"):
+        rows = [json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+        return pd.DataFrame([{str(k): _as_text(v) for k, v in row.items()} for row in rows], dtype="object")
+    if suffix in ("csv", "tsv", "txt"):
+        return pd.read_csv(
+            io.BytesIO(data),
+            sep="," if suffix == "csv" else "\t",
+            dtype="object",
+            keep_default_na=False,
+            na_filter=False,
+            encoding="utf-8-sig",
+        )
+    raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+
+
+def _as_text(value: Any) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def _need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:
+    for name in names:
+        if name not in frame.columns:
+            raise MmfuseError(f"{where}: {key}: the rows have no column {name!r}; {nearest(name, map(str, frame.columns))}")
+
+
+def _images(frame: pd.DataFrame, manifest: Manifest) -> list[list[str]]:
+    spec = manifest.image
+    if spec is None:
+        return [[] for _ in range(len(frame))]
+    names = spec.columns or [str(spec.column)]
+    _need_columns(frame, names, "image.column" if spec.column else "image.columns", manifest.source)
+    rows = []
+    for values in zip(*(frame[name] for name in names), strict=True):
+        parts = [p for v in values for p in (v.split(spec.separator) if spec.separator else [v])]
+        rows.append([p if "://" in p or os.path.isabs(p) else f"{spec.root}/{p}" for p in map(str.strip, parts) if p])
+    return rows
+
+
+def _texts(frame: pd.DataFrame, manifest: Manifest) -> list[str | None]:
+    spec = manifest.text
+    if spec is None:
+        return [None] * len(frame)
+    _need_columns(frame, spec.columns, "text.columns", manifest.source)
+    absent = {"", *spec.missing}
+    texts: list[str | None] = []
+    for values in zip(*(frame[name] for name in spec.columns), strict=True):
+        parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(spec.columns, values, strict=True)}
+        if not any(parts.values()):
+            texts.append(None)
+        elif spec.template is None:
+            texts.append("\n".join(p for p in parts.values() if p))
+        else:
+            text = spec.template
+            for name, part in parts.items():
+                text = text.replace("{" + name + "}", part)
+            texts.append(text.strip() or None)
+    return texts
+
+
+def _encode(
+    frame: pd.DataFrame, task: str, spec: TaskSpec, where: str, labels: list[str] | None
+) -> tuple[list[str], np.ndarray]:
+    """The label names and encoded targets of one task; `labels` are a model's, if it is to be one's with them."""
+    path = f"{where}: tasks.{task}"
+    columns = [spec.column] if spec.column else list(spec.columns or [])
+    _need_columns(frame, columns, f"tasks.{task}", where)
+    if spec.type == "classification":
+        return _encode_classes(frame[columns[0]], spec, path, labels)
+    if spec.columns:
+        return _encode_label_columns(frame, spec, path, labels)
+    return _encode_label_lists(frame[columns[0]], spec, path, labels)
+
+
+def _value_map(spec: TaskSpec) -> dict[str, str] | None:
+    """Raw value -> label, or None where every value is its own label."""
+    return {v: v for v in spec.values} if isinstance(spec.values, list) else spec.values
+
+
+def _fit_labels(found: Iterable[str], spec: TaskSpec, path: str, labels: list[str] | None) -> list[str]:
+    """The label names: the model's if given (then nothing else may occur), else in the manifest's or sorted order."""
+    found = set(found)
+    if labels is not None:
+        strange = sorted(found - set(labels))
+        if strange:
+            raise MmfuseError(f"{path}: label {strange[0]!r} is not one of the model's; {nearest(strange[0], labels)}")
+        return labels
+    table = _value_map(spec)
+    names = list(dict.fromkeys(table.values())) if table else sorted(found)
+    if len(names) < (2 if spec.type == "classification" else 1):
+        raise MmfuseError(f"{path}: only {names} is left as label; a task needs more (see values, min_count)")
+    return names
+
+
+def _encode_classes(
+    column: pd.Series, spec: TaskSpec, path: str, labels: list[str] | None
+) -> tuple[list[str], np.ndarray]:
+    table, absent = _value_map(spec), {"", *spec.missing}
+    values: list[str | None] = []
+    for row, raw in enumerate(column):
+        raw = raw.strip()
+        if raw in absent:
+            values.append(None)
+        elif table is None:
+            values.append(raw)
+        elif raw in table:
+            values.append(table[raw])
+        elif spec.other == "missing":
+            values.append(None)
+        else:
+            raise MmfuseError(
+                f"{path}: row {row + 1}: {raw!r} is not in values; {nearest(raw, table)} (or other: missing)"
+            )
+    counts = Counter(v for v in values if v is not None)
+    if labels is None and spec.min_count > 1:
+        values = [v if v is None or counts[v] >= spec.min_count else None for v in values]
+    names = _fit_labels({v for v in values if v is not None}, spec, path, labels)
+    code = {name: i for i, name in enumerate(names)}
+    return names, np.array([MISSING_CLASS if v is None else code[v] for v in values], dtype=np.int64)
+
+
+def _encode_label_lists(
+    column: pd.Series, spec: TaskSpec, path: str, labels: list[str] | None
+) -> tuple[list[str], np.ndarray]:
+    table, absent, separator = _value_map(spec), set(spec.missing), (spec.separator or "").strip() or spec.separator
+    rows: list[list[str] | None] = []
+    for row, raw in enumerate(column):
+        raw = raw.strip()
+        if raw in absent or (not raw and spec.empty == "missing"):
+            rows.append(None)
+            continue
+        found = [part.strip() for part in raw.split(separator) if part.strip()]
+        strange = [part for part in found if table is not None and part not in table]
+        if strange and spec.other == "error":
+            raise MmfuseError(f"{path}: row {row + 1}: {strange[0]!r} is not in values; {nearest(strange[0], table or [])}")
+        rows.append([table[part] if table else part for part in found if part not in strange])
+    counts = Counter(label for found in rows if found for label in set(found))
+    if labels is None and spec.min_count > 1:
+        rows = [found if found is None else [f for f in found if counts[f] >= spec.min_count] for found in rows]
+    names = _fit_labels({label for found in rows if found for label in found}, spec, path, labels)
+    if labels is None:
+        names = [name for name in names if counts[name] >= spec.min_count]
+    code = {name: i for i, name in enumerate(names)}
+    targets = np.zeros((len(rows), len(names)), dtype=np.float32)
+    for i, found in enumerate(rows):
+        if found is None:
+            targets[i] = np.nan
+        else:
+            targets[i, [code[f] for f in found if f in code]] = 1
+    return names, targets
+
+
+_POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
+
+
+def _encode_label_columns(
+    frame: pd.DataFrame, spec: TaskSpec, path: str, labels: list[str] | None
+) -> tuple[list[str], np.ndarray]:
+    uncertain = {"mask": np.nan, "positive": 1.0, "negative": 0.0}[spec.uncertain]
+    absent = {"", *spec.missing}
+    names, columns = [], []
+    for name in spec.columns or []:
+        values = np.full(len(frame), np.nan, dtype=np.float32)
+        for row, raw in enumerate(frame[name]):
+            raw = raw.strip().lower()
+            if raw in _POSITIVE or raw in _NEGATIVE:
+                values[row] = raw in _POSITIVE
+            elif raw in _UNCERTAIN:
+                values[row] = uncertain
+            elif raw not in absent:
+                raise MmfuseError(f"{path}: column {name!r}, row {row + 1}: {raw!r}; legal: 1, 0, -1 (uncertain), empty")
+        if labels is not None or np.nansum(values) >= spec.min_count:
+            names.append(name)
+            columns.append(values)
+    found = _fit_labels(names, spec, path, labels)
+    order = [names.index(name) if name in names else None for name in found]
+    empty = np.full(len(frame), np.nan, dtype=np.float32)
+    return found, np.stack([empty if i is None else columns[i] for i in order], axis=1)
+
+
+def one_hot(target: np.ndarray, num_labels: int) -> np.ndarray:
+    """Encoded targets of either kind as `(rows, L)` 0/1 float64; a missing one is 0 everywhere."""
+    if target.ndim == 2:
+        return np.nan_to_num(target.astype(np.float64))
+    return np.eye(num_labels + 1)[np.where(target == MISSING_CLASS, num_labels, target)][:, :num_labels]
+
+
+def _split(
+    frame: pd.DataFrame,
+    manifest: Manifest,
+    ids: list[str],
+    groups: list[str],
+    strata: tuple[list[str], np.ndarray] | None,
+    fold: int | None,
+) -> list[str]:
+    spec, where = manifest.splits, manifest.source
+    if spec.folds is None and fold is not None:
+        raise MmfuseError(f"{where}: data.fold is given, but splits.folds is not; remove one or add the other")
+    if spec.column:
+        _need_columns(frame, [spec.column], "splits.column", where)
+        names = [spec.names.get(v.strip(), v.strip()) for v in frame[spec.column]]
+        strange = next((i for i, name in enumerate(names) if name not in SPLITS), None)
+        if strange is not None:
+            raise MmfuseError(
+                f"{where}: splits.column: row {ids[strange]!r} says {names[strange]!r}; legal: {', '.join(SPLITS)} "
+                "(splits.names translates other words)"
+            )
+        return names
+
+    def assign(rows: Sequence[int], shares: dict[str, float], seed: int) -> list[str]:
+        members = [groups[i] for i in rows]
+        if strata is None:
+            return split_by_hash(members, shares, seed)
+        return split_stratified(members, one_hot(strata[1], len(strata[0]))[list(rows)], shares, seed)
+
+    everything = range(len(ids))
+    if spec.folds is None:
+        return assign(everything, spec.ratios or _DEFAULT_RATIOS, spec.seed)
+    total = spec.folds * spec.repeats
+    if fold is None or not 0 <= fold < total:
+        raise MmfuseError(f"{where}: the manifest says {total} folds: choose one with data.fold=0 to {total - 1}")
+    repeat, number = divmod(fold, spec.folds)
+    seed = spec.seed + 1000 * repeat
+    parts = assign(everything, {str(k): 1 / spec.folds for k in range(spec.folds)}, seed)
+    rest = [i for i in everything if parts[i] != str(number)]
+    shares = {"train": 1 - spec.validation, "validation": spec.validation}
+    names = ["test"] * len(ids)
+    for i, name in zip(rest, assign(rest, shares, seed + 1 + number), strict=True):
+        names[i] = name
+    return names
+
+
+def check_leaks(table: Table) -> None:
+    """Refuse groups, and exact duplicates, that are in two splits.
+
+    A duplicate is a row with the same text and the same images (by content) as another; one whose images cannot be opened
+    counts as itself. Only rows that share their text are opened.
+
+    Raises:
+        MmfuseError: Names the first two rows, and how many there are.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for name, group, split in zip(table.rows["id"], table.rows["group"], table.splits, strict=True):
+        first_id, first_split = seen.setdefault(group, (name, split))
+        if first_split != split:
+            raise MmfuseError(
+                f"{table.manifest.source}: group {group!r} is in two splits: row {first_id!r} is {first_split}, "
+                f"row {name!r} is {split}; a group must be in one"
+            )
+    by_text: dict[str | None, list[int]] = defaultdict(list)
+    for i, text in enumerate(table.rows["text"]):
+        by_text[text].append(i)
+    images, first_of, leaks = table.rows["images"], {}, []
+    for text, members in by_text.items():
+        if len({table.splits[i] for i in members}) < 2:
+            continue
+        for i in members:
+            content = (text, tuple(_content(path) for path in images[i]))
+            first = first_of.setdefault(content, i)
+            if table.splits[first] != table.splits[i]:
+                leaks.append((first, i))
+    if leaks:
+        a, b = (table.rows["id"][i] for i in leaks[0])
+        raise MmfuseError(
+            f"{table.manifest.source}: {len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: "
+            "same text and images; remove them, or give duplicates the same group"
+        )
+
+
+def _content(path: str) -> str:
+    try:
+        with fsspec.open(path, "rb") as handle:
+            return hashlib.sha256(handle.read()).hexdigest()  # type: ignore[union-attr]
+    except OSError:
+        return path

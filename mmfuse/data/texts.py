@@ -1,0 +1,196 @@
+"""Any report file -> str, safely; and `read_bytes`, the one way in which mmfuse reads a file that a user names."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import stat
+from itertools import pairwise
+from pathlib import Path
+
+from mmfuse.types import MmfuseError
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# The most common first: where charset-normalizer sees no difference between two, the first is right more often.
+_LATIN = ("cp1252", "latin_1", "cp1250", "cp1254", "cp1257")
+_OTHER = (
+    *("gb18030", "cp1251", "shift_jis", "euc_kr", "big5", "euc_jp"),
+    *("koi8_r", "koi8_u", "cp1253", "cp1256", "cp1255", "cp874"),
+)
+_BINARY = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+_HIGH = re.compile(rb"[\x80-\xff]")
+_HIGH_RUN = re.compile(rb"[\x80-\xff]{3,}")
+_SAMPLE_BYTES = 16_384
+
+
+class TextError(MmfuseError):
+    """A report that cannot be read; the message is the reason, never the report's text or path."""
+
+
+def read_text(source: str | Path, max_bytes: int = 10_000_000) -> str:
+    """Read a report file of any common encoding.
+
+    Args:
+        source: A path, or an fsspec URL (contains `://`).
+        max_bytes: A larger file is refused before it is read.
+
+    Returns:
+        The text as `decode_text` gives it; "" for an empty file, which is a missing modality.
+
+    Raises:
+        TextError: The file is missing, unreadable, no regular file, larger than `max_bytes`, or not text.
+    """
+    try:
+        data = read_bytes(source, max_bytes)
+    except TextError:
+        raise
+    except MmfuseError as error:
+        raise TextError(str(error)) from error
+    return decode_text(data)
+
+
+def decode_text(data: bytes) -> str:
+    r"""Decode the bytes of a report whose encoding is unknown.
+
+    In this order: a byte order mark (UTF-8, UTF-16, UTF-32); strict UTF-8; UTF-16 without a mark where the zero bytes
+    leave no doubt; else charset-normalizer's best guess among the legacy encodings of reports. A guess can be wrong in
+    a short text: cp1252 (Western European) wins a tie.
+
+    Returns:
+        The text with line ends as "\n", stripped at both ends, otherwise untouched.
+
+    Raises:
+        TextError: It is binary, or damaged, or in no encoding that is known here.
+    """
+    text = _decode(data)
+    if _BINARY.search(text):
+        raise TextError("binary, not text")
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def read_bytes(source: str | Path, max_bytes: int) -> bytes:
+    """Read a whole file without ever blocking on a FIFO or a device.
+
+    Args:
+        source: A path, or an fsspec URL (contains `://`).
+        max_bytes: A larger file is refused.
+
+    Raises:
+        MmfuseError: The reason only, without the path: the caller knows it.
+    """
+    try:
+        if "://" in str(source) and not isinstance(source, Path):
+            data = _read_url(str(source), max_bytes)
+        else:
+            data = _read_file(source, max_bytes)
+    except MmfuseError:
+        raise
+    except Exception as error:  # every remote file system has its own exceptions
+        raise MmfuseError(_reason(error)) from error
+    if len(data) > max_bytes:
+        raise MmfuseError(f"larger than {max_bytes} bytes")
+    return data
+
+
+def _read_file(path: str | Path, max_bytes: int) -> bytes:
+    # O_NONBLOCK: without it, opening a FIFO waits for a writer; on regular files it changes nothing.
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise MmfuseError("not a regular file")
+        if status.st_size > max_bytes:
+            raise MmfuseError(f"larger than {max_bytes} bytes")
+        return file.read(status.st_size)
+
+
+def _read_url(url: str, max_bytes: int) -> bytes:
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    system, path = url_to_fs(url)
+    if isinstance(system, LocalFileSystem):
+        return _read_file(path, max_bytes)
+    with system.open(path, "rb") as file:
+        return file.read(max_bytes + 1)
+
+
+def _reason(error: Exception) -> str:
+    """Say why a file cannot be read, without its path."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, ImportError):  # fsspec names the package to install
+        return " ".join(str(error).split())[:120]
+    return f"cannot be read ({type(error).__name__})"
+
+
+def _decode(data: bytes) -> str:
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding)
+            except UnicodeDecodeError:
+                raise TextError(f"damaged {encoding.removesuffix('-sig').upper()} text") from None
+    if b"\0" in data:
+        return _decode_utf16(data)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _decode_legacy(data)
+
+
+def _decode_utf16(data: bytes) -> str:
+    """Decode UTF-16 without a byte order mark: at least half of the high bytes are zero, and none of the low ones."""
+    half = len(data) // 2
+    for encoding, low, high in (("utf-16-le", data[::2], data[1::2]), ("utf-16-be", data[1::2], data[::2])):
+        if len(data) % 2 == 0 and b"\0" not in low and 2 * high.count(0) >= half:
+            try:
+                return data.decode(encoding)
+            except UnicodeDecodeError:
+                break
+    raise TextError("binary, not text")
+
+
+def _decode_legacy(data: bytes) -> str:
+    from charset_normalizer import from_bytes
+
+    if _BINARY.search(data.decode("latin_1")):
+        raise TextError("binary, not text")
+    # Accented letters stand alone between ASCII letters; other scripts come in runs of high bytes. Knowing which of the
+    # two it is, the guess is right for a text of three words too.
+    in_runs = sum(map(len, _HIGH_RUN.findall(data)))
+    candidates = _LATIN if 2 * in_runs < len(_HIGH.findall(data)) else _OTHER
+    matches = [m for m in from_bytes(_sample(data), cp_isolation=list(candidates)) if m.encoding in candidates]
+    matches.sort(key=lambda m: (m.chaos, _humps(str(m)[:_SAMPLE_BYTES]), -m.coherence, candidates.index(m.encoding)))
+    for match in matches:
+        try:
+            return data.decode(match.encoding)
+        except UnicodeDecodeError:
+            continue
+    raise TextError("unknown text encoding: save it as UTF-8")
+
+
+def _humps(text: str) -> int:
+    """Count capitals after a small letter: Russian read in the wrong one of its encodings is full of them."""
+    return sum(a.islower() and b.isupper() for a, b in pairwise(text))
+
+
+def _sample(data: bytes) -> bytes:
+    """Give the lines that tell encodings apart, as much as a guess needs."""
+    lines: list[bytes] = []
+    size = 0
+    for line in data.splitlines():
+        if not line.isascii():
+            lines.append(line)
+            size += len(line)
+        if size > _SAMPLE_BYTES:
+            break
+    return b"\n".join(lines)

@@ -1,0 +1,219 @@
+"""Image tower: any timm model, pretrained or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmfuse.config import ImageEncoderConfig
+from mmfuse.types import Features, MmfuseError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes the tower's pixels.
+
+    Attributes:
+        size: (H, W).
+        resize: "squash", "pad" or "crop".
+        interpolation: "bilinear" or "bicubic".
+        background: What transparent pixels show.
+        mean: Of each channel, in [0, 1]; subtracted in the model.
+        std: Of each channel, in [0, 1]; divided by in the model.
+    """
+
+    size: tuple[int, int]
+    resize: str
+    interpolation: str
+    background: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class ImageEncoder(nn.Module):
+    """A timm model, its classifier removed; it normalises its own input.
+
+    Args:
+        model: A timm model created with `num_classes=0`.
+        architecture: The timm name and the options it was created with.
+        preprocessing: What its pixels are.
+        pooling: "mean" over patches, or "cls".
+        batch_norm: While it is trained, batch statistics are "frozen", or kept up by "train" or "sync".
+
+    Attributes:
+        dim: Width of the features.
+        grid: (h, w, prefix tokens) of an image's tokens.
+        frozen: Whether it stays in eval mode and gets no gradient.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        architecture: dict[str, Any],
+        preprocessing: Preprocessing,
+        *,
+        pooling: str = "mean",
+        batch_norm: str = "train",
+    ):
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.architecture = architecture
+        self.preprocessing = preprocessing
+        self.pooling = pooling
+        self.batch_norm = batch_norm
+        self.frozen = False
+        self.prefix = int(getattr(model, "num_prefix_tokens", 0))
+        self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(preprocessing.std).view(1, 3, 1, 1)), persistent=False)
+        with torch.no_grad():
+            mode = self.model.training
+            self.model.eval()
+            tokens, (h, w) = self._tokens(torch.zeros(1, 3, *preprocessing.size))
+            self.model.train(mode)
+        self.dim: int = tokens.shape[-1]
+        self.grid = (h, w, self.prefix)
+
+    def forward(self, pixels: Tensor) -> Features:
+        """Encode images.
+
+        Args:
+            pixels: `(N, 3, H, W)` uint8.
+
+        Returns:
+            `tokens` are the prefix tokens, then the patches row by row `(N, P, D)`; `present` is True.
+        """
+        x = ((pixels.to(self.mean.dtype) - self.mean) * self.scale).contiguous(memory_format=torch.channels_last)  # type: ignore[operator]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens, _ = self._tokens(x)
+        pooled = tokens[:, 0] if self.pooling == "cls" else tokens[:, self.prefix :].mean(1)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return Features(tokens, mask, pooled, mask[:, 0])
+
+    def _tokens(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        found: Tensor = self.model.forward_features(x)  # type: ignore[operator]
+        if found.ndim == 3:
+            h, w = self._patch_grid(found.shape[1] - self.prefix)
+            return found, (h, w)
+        if getattr(self.model, "output_fmt", "NCHW") == "NCHW":
+            found = found.permute(0, 2, 3, 1)
+        h, w = found.shape[1:3]
+        return found.flatten(1, 2), (h, w)
+
+    def _patch_grid(self, patches: int) -> tuple[int, int]:
+        H, W = self.preprocessing.size
+        h = round((patches * H / W) ** 0.5)
+        return h, patches // max(h, 1)
+
+    def freeze(self, frozen: bool) -> None:
+        """Freeze or release the weights; frozen, it also stays in eval mode."""
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+        if self.batch_norm == "frozen":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Training mode, except where it is frozen, and for batch statistics that are."""
+        super().train(mode and not self.frozen)
+        if self.batch_norm == "frozen":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """What `from_spec` builds the same architecture from; JSON."""
+        return {
+            "architecture": self.architecture,
+            "preprocessing": asdict(self.preprocessing),
+            "pooling": self.pooling,
+            "batch_norm": self.batch_norm,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> ImageEncoder:
+        """Rebuild, with random weights, from `spec`."""
+        preprocessing = Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()})
+        architecture = spec["architecture"]
+        model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
+        return cls(model, architecture, preprocessing, pooling=spec["pooling"], batch_norm=spec["batch_norm"])
+
+
+def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
+    """The image tower a run asks for.
+
+    Raises:
+        MmfuseError: There is no such model, it does not take these options, or it has no features of one size.
+    """
+    name, options = config.name, dict(config.options)
+    if name.startswith("local-dir:") and not (Path(name.removeprefix("local-dir:")) / "config.json").is_file():
+        raise MmfuseError(f"image_encoder.name: {name}: no config.json in that folder")
+    if name.startswith("timm/"):
+        name = f"hf-hub:{name}"
+    fixed_size = {}
+    if config.size is not None and _takes_size(name):
+        fixed_size = {"img_size": tuple(config.size)}
+    try:
+        model = timm.create_model(name, pretrained=config.pretrained, num_classes=0, **fixed_size, **options)
+    except Exception as error:  # timm raises whatever the architecture's constructor or the hub does
+        raise MmfuseError(
+            f"image_encoder.name: {config.name!r} cannot be built ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "
+            "a timm name (timm.list_models()), a Hub name such as timm/resnet50.a1_in1k, or local-dir:FOLDER is expected"
+        ) from error
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    size = tuple(config.size or cfg["input_size"][1:])
+    batch_norm = config.batch_norm
+    if batch_norm == "auto":
+        batch_norm = "frozen" if config.pretrained else "train"
+    pooling = config.pooling
+    if pooling == "auto":
+        pooling = "cls" if getattr(model, "global_pool", "") == "token" else "mean"
+    if pooling == "cls" and not getattr(model, "num_prefix_tokens", 0):
+        raise MmfuseError(f"image_encoder.pooling: {config.name!r} has no CLS token; legal: mean, auto")
+    preprocessing = Preprocessing(
+        size=(size[0], size[1]),
+        resize=config.resize,
+        interpolation="bicubic" if cfg["interpolation"] == "bicubic" else "bilinear",
+        background=config.background,
+        mean=tuple(cfg["mean"]),  # type: ignore[arg-type]
+        std=tuple(cfg["std"]),  # type: ignore[arg-type]
+    )
+    architecture = {"name": cfg["architecture"], "options": {**_model_args(name), **options}}
+    if fixed_size:
+        architecture["options"]["img_size"] = list(fixed_size["img_size"])
+    encoder = ImageEncoder(model, architecture, preprocessing, pooling=pooling, batch_norm=batch_norm)
+    encoder.freeze(config.frozen)
+    return encoder
+
+
+def _takes_size(name: str) -> bool:
+    """Whether the architecture must be told its input size: those with position embeddings."""
+    architecture = name
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        architecture = json.loads((folder / "config.json").read_text())["architecture"]
+    elif name.startswith("hf-hub:"):
+        architecture = name.split("/")[-1]
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture.split(".")[0], pretrained=False)
+    except RuntimeError:
+        return False
+    return hasattr(model, "pos_embed") or hasattr(model, "set_input_size")
+
+
+def _model_args(name: str) -> dict[str, Any]:
+    """The constructor arguments that a local timm folder's config.json carries."""
+    if not name.startswith("local-dir:"):
+        return {}
+    folder = Path(name.removeprefix("local-dir:"))
+    return dict(json.loads((folder / "config.json").read_text()).get("model_args") or {})

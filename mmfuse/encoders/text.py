@@ -1,0 +1,196 @@
+"""Text tower: any transformers encoder, pretrained or built from its config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import BertWordPieceTokenizer
+from tokenizers.processors import BertProcessing
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from mmfuse.config import TextEncoderConfig
+from mmfuse.types import Features, MmfuseError
+
+_CHARACTERS_PER_TOKEN = 64
+"""A text is cut to `max_length` times this before it is tokenised, so that a report of megabytes costs nothing."""
+
+
+class TextEncoder(nn.Module):
+    """A transformers encoder with its tokenizer.
+
+    Args:
+        model: The encoder, without a pooler.
+        tokenizer: Its tokenizer.
+        max_length: Tokens a text is cut to, special ones included.
+        pooling: "mean" over real tokens, or "cls", the first one.
+
+    Attributes:
+        dim: Width of the features.
+        frozen: Whether it stays in eval mode and gets no gradient.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, max_length: int, pooling: str = "mean"):
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pooling = pooling
+        self.dim: int = model.config.hidden_size  # type: ignore[union-attr,assignment]
+        self.frozen = False
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Features:
+        """Encode texts.
+
+        Args:
+            input_ids: `(B, T)` int64.
+            mask: `(B, T)` bool, True on real tokens.
+
+        Returns:
+            `tokens` is the last hidden state `(B, T, D)`; `present` is True.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+        if self.pooling == "cls":
+            pooled = tokens[:, 0]
+        else:
+            weight = mask.unsqueeze(-1).to(tokens.dtype)
+            pooled = (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+        return Features(tokens, mask, pooled, torch.ones(len(tokens), dtype=torch.bool, device=tokens.device))
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
+        """Token ids of each text, special tokens included, and whether the text was cut."""
+        limit = self.max_length * _CHARACTERS_PER_TOKEN
+        short = [text if len(text) <= limit else text[:limit] for text in texts]
+        found: Any = self.tokenizer(
+            short, truncation=True, max_length=self.max_length, return_attention_mask=False, return_overflowing_tokens=False
+        )
+        ids: list[list[int]] = found["input_ids"]
+        full = [i for i, row in enumerate(ids) if len(row) >= self.max_length]
+        cut = [False] * len(texts)
+        for i in full:  # only these can have been cut
+            cut[i] = len(short[i]) < len(texts[i]) or self._length(short[i]) > self.max_length
+        return ids, cut
+
+    def _length(self, text: str) -> int:
+        found: Any = self.tokenizer(text, truncation=False, return_attention_mask=False, verbose=False)
+        return len(found["input_ids"])
+
+    def freeze(self, frozen: bool) -> None:
+        """Freeze or release the weights; frozen, it also stays in eval mode."""
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Training mode, except where it is frozen."""
+        return super().train(mode and not self.frozen)
+
+    def spec(self) -> dict[str, Any]:
+        """What `from_spec` builds the same architecture from; JSON."""
+        config: Any = self.model.config
+        return {"architecture": config.to_dict(), "max_length": self.max_length, "pooling": self.pooling}
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer's files to `folder/tokenizer`."""
+        self.tokenizer.save_pretrained(str(folder / "tokenizer"))
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any], folder: Path) -> TextEncoder:
+        """Rebuild, with random weights, from `spec` and `folder/tokenizer`.
+
+        Raises:
+            MmfuseError: The tokenizer's files are missing or damaged.
+        """
+        architecture = dict(spec["architecture"])
+        config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        if not (folder / "tokenizer").is_dir():
+            raise MmfuseError(f"{folder}: the model folder is incomplete: tokenizer/ is missing")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise MmfuseError(f"{folder}/tokenizer: damaged: {str(error).splitlines()[0]}") from error
+        return cls(_from_config(config), tokenizer, max_length=spec["max_length"], pooling=spec["pooling"])
+
+
+def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:
+    """The text tower a run asks for.
+
+    Args:
+        config: The run's.
+        training_texts: Only read to train a vocabulary, with `pretrained: false` and a model type as name.
+
+    Raises:
+        MmfuseError: There is no such model, it is no encoder, or `max_length` is more than it can read.
+    """
+    try:
+        if config.pretrained:
+            tokenizer = AutoTokenizer.from_pretrained(config.name)
+            options = _encoder_options(AutoConfig.from_pretrained(config.name))
+            model = AutoModel.from_pretrained(config.name, dtype=torch.float32, **options)
+        elif Path(config.name).is_dir() or "/" in config.name:
+            tokenizer = AutoTokenizer.from_pretrained(config.name)
+            model = _from_config(AutoConfig.from_pretrained(config.name, **config.options))
+        else:
+            tokenizer = train_wordpiece(training_texts, config.vocab_size, config.max_length)
+            sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | config.options
+            model = _from_config(AutoConfig.for_model(config.name, **sizes))
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, MmfuseError):
+            raise
+        raise MmfuseError(
+            f"text_encoder.name: {config.name!r} cannot be loaded ({str(error).strip().splitlines()[0][:160]}); a Hub name, a local folder "
+            "with config.json, or with pretrained: false a model type such as bert or distilbert is expected"
+        ) from error
+    limit = _longest(model.config)
+    if limit is not None and config.max_length > limit:
+        raise MmfuseError(f"text_encoder.max_length: {config.max_length} is more than the {limit} tokens that {config.name!r} reads")
+    encoder = TextEncoder(model, tokenizer, max_length=config.max_length, pooling=config.pooling)
+    encoder.freeze(config.frozen)
+    return encoder
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer, as BERT's, with a vocabulary trained on `texts`."""
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, show_progress=False)
+    special = {name: trained.token_to_id(name) for name in ("[SEP]", "[CLS]")}
+    backend: Any = trained._tokenizer
+    backend.post_processor = BertProcessing(("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"]))
+    names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **names)
+
+
+def _from_config(config: PreTrainedConfig) -> nn.Module:
+    return AutoModel.from_config(config, dtype=torch.float32, **_encoder_options(config))
+
+
+def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
+    """Leave the pooler out where the class has one: it would never be trained.
+
+    Raises:
+        MmfuseError: The model is not an encoder.
+    """
+    if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+        raise MmfuseError(f"text_encoder.name: a {config.model_type} model is no text encoder; BERT, DistilBERT, RoBERTa, ... are")
+    cls: Any = MODEL_MAPPING[type(config)]
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
+
+
+def _longest(config: Any) -> int | None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or getattr(config, "position_embedding_type", "absolute") != "absolute":
+        return positions
+    return positions - (config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0)

@@ -1,0 +1,136 @@
+"""Making probabilities honest: temperature, decision thresholds, calibration error."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+
+MISSING = -100
+"""The class id of a row without a target."""
+
+
+def fit_temperature(
+    logits: ArrayLike, target: ArrayLike, kind: Literal["classification", "multilabel"] = "classification"
+) -> float:
+    """Find the one number to divide logits by that makes validation targets most likely.
+
+    Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599.
+    Differs: a bounded scalar search over log T in place of L-BFGS; multi-label logits share one T too.
+    Prefer when: the ranking is good but the confidence is not; T changes no ranking and no argmax.
+
+    Args:
+        logits: `(N, K)`, finite.
+        target: `(N,)` int, -100 where missing; or `(N, K)` 0, 1 or NaN where missing, for multilabel.
+        kind: What the target is.
+
+    Returns:
+        T in [0.05, 20]; 1 where nothing is labelled or no T does better.
+
+    Raises:
+        ValueError: The kind is unknown, shapes do not match, or a logit is not finite.
+    """
+    logits, target = np.asarray(logits, np.float64), np.asarray(target)
+    shapes = {"classification": logits.shape[:1], "multilabel": logits.shape}
+    if kind not in shapes:
+        raise ValueError(f"kind is {kind!r}; legal: {', '.join(shapes)}")
+    if logits.ndim != 2 or target.shape != shapes[kind]:
+        raise ValueError(f"logits {logits.shape} and target {target.shape} do not match for {kind}")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits contain NaN or infinity")
+
+    known = target != MISSING if kind == "classification" else ~np.isnan(target)
+    if not known.any():
+        return 1.0
+    if kind == "classification":
+        logits, chosen = logits[known], target[known].astype(np.int64)[:, None]
+        margins = logits - np.take_along_axis(logits, chosen, axis=1)  # of each class over the true one
+
+        def loss(log_temperature: float) -> float:
+            return float(np.logaddexp.reduce(margins / np.exp(log_temperature), axis=1).mean())
+    else:
+        against = np.where(target[known] > 0.5, -logits[known], logits[known])
+
+        def loss(log_temperature: float) -> float:
+            return float(np.logaddexp(0, against / np.exp(log_temperature)).mean())
+
+    best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+
+
+def tune_thresholds(probabilities: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Find for each label the threshold with the highest F1; a probability at or above it is a yes.
+
+    Tune on validation data, never on the test set.
+
+    Reference: Lipton et al. 2014, "Thresholding Classifiers to Maximize F1 Score", arXiv 1402.1892.
+    Differs: nothing; candidates lie midway between neighbouring scores, of equal ones the nearest to 0.5 wins.
+    Prefer when: labels are rare, so that few probabilities reach 0.5.
+
+    Args:
+        probabilities: `(N, L)` in [0, 1].
+        target: `(N, L)` 0, 1 or NaN where missing.
+
+    Returns:
+        `(L,)` in [0, 1]; 0.5 for a label without positives or without negatives.
+
+    Raises:
+        ValueError: Shapes do not match, or a probability is NaN.
+    """
+    probabilities, target = np.asarray(probabilities, np.float64), np.asarray(target, np.float64)
+    if probabilities.ndim != 2 or probabilities.shape != target.shape:
+        raise ValueError(f"probabilities {probabilities.shape} and target {target.shape} must both be (N, L)")
+    if np.isnan(probabilities).any():
+        raise ValueError("probabilities contain NaN")
+    known = ~np.isnan(target)
+    columns = zip(probabilities.T, target.T, known.T, strict=True)
+    return np.array([_best_threshold(scores[there], truth[there] > 0.5) for scores, truth, there in columns])
+
+
+def _best_threshold(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    if positive.all() or not positive.any():
+        return 0.5
+    distinct, index = np.unique(scores, return_inverse=True)
+    said_yes = np.bincount(index)[::-1].cumsum()[::-1]  # if the threshold is just below distinct[i]
+    hits = np.bincount(index, positive)[::-1].cumsum()[::-1]
+    f1 = 2 * hits / (said_yes + positive.sum())
+
+    below = np.concatenate([[0.0], distinct[:-1]])
+    between = (below + distinct) / 2
+    between = np.where(between > below, between, distinct)  # neighbouring floats have nothing between them
+    best = between[f1 == f1.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def equal_mass_bins(confidence: NDArray[np.float64], bins: int = 15) -> NDArray[np.int64]:
+    """Say for each of `(n,)` values which of the bins of equal count it is in; equal values share a bin."""
+    rank = np.searchsorted(np.sort(confidence), confidence, side="left")
+    return rank * bins // max(len(confidence), 1)
+
+
+def expected_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None, bins: int = 15
+) -> float:
+    """Average the gap between confidence and frequency over bins of equal count, weighted by count.
+
+    Reference: Naeini et al. 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
+    Differs: bins of equal count, as in Nixon et al. 2019, arXiv 1904.01685; equal values are never in two bins.
+    Prefer when: one number for a table is needed. It is biased upwards where bins hold few rows.
+
+    Args:
+        confidence: `(n,)` in [0, 1].
+        correct: `(n,)` 0 or 1: whether what was predicted with that confidence came true.
+        weights: `(n,)` at least 0, 1 each if left out. The bins are those of the unweighted values.
+        bins: How many, at least 1.
+
+    Returns:
+        In [0, 1]; NaN without rows.
+    """
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    weights = np.ones_like(confidence) if weights is None else np.asarray(weights, np.float64)
+    if not weights.sum() > 0:
+        return float("nan")
+    gaps = np.bincount(equal_mass_bins(confidence, bins), weights * (confidence - correct))
+    return float(np.abs(gaps).sum() / weights.sum())

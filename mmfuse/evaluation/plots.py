@@ -1,0 +1,169 @@
+"""Figures of a run, as PNG. They use matplotlib's objects, not pyplot: no global state, no display, safe in threads."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+
+from mmfuse.evaluation.metrics import LOWER_IS_BETTER
+
+INK, GRID = "#333333", "#dddddd"
+BLUE, ORANGE, GREEN = "#3b6fb6", "#d9772b", "#2e8b57"
+LONGEST_LABEL = 24
+MOST_LABELS_WITH_COUNTS = 15
+
+
+def plot_confusion(confusion: ArrayLike, labels: Sequence[str], path: str | Path) -> None:
+    """Draw which class was taken for which.
+
+    Colours are shares of each true class; up to 15 labels, cells show the counts.
+
+    Args:
+        confusion: `(K, K)` counts, rows are truth.
+        labels: The K names; the middle of long ones is left out.
+        path: The PNG to write.
+
+    Raises:
+        ValueError: The shapes do not match.
+    """
+    counts, K = np.asarray(confusion), len(labels)
+    if counts.shape != (K, K):
+        raise ValueError(f"confusion is {counts.shape}; it must be ({K}, {K}), one row and column a label")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [_shortened(label) for label in labels]
+
+    margin = 0.6 + 0.075 * max(map(len, names))  # inches, for the names
+    side = float(np.clip(0.55 * K, 2.6, 9))
+    figure = Figure(figsize=(side + margin + 1.2, side + margin + 0.7), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 10 if K <= MOST_LABELS_WITH_COUNTS else 8
+    axes.set_xticks(range(K), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size, parse_math=False)
+    axes.set_yticks(range(K), names, fontsize=size, parse_math=False)
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("true", color=INK)
+    axes.set_xticks(np.arange(K + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(K + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="both", length=0, colors=INK)
+    axes.spines[:].set_visible(False)
+    if K <= MOST_LABELS_WITH_COUNTS:
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if shares[row, column] > 0.5 else INK if count else "#aaaaaa"
+            digits = len(f"{count:,}")
+            axes.text(
+                column, row, f"{count:,}", ha="center", va="center", color=color, fontsize=10 if digits < 6 else 7
+            )
+
+    total, right = counts.sum(), np.trace(counts)
+    accuracy = f"accuracy {right / total:.1%}, {right:,} of {total:,}" if total else "no rows"
+    axes.set_title(accuracy, color=INK, fontsize=12, pad=10)
+    bar = figure.colorbar(
+        image, ax=axes, shrink=0.8, aspect=30, format=PercentFormatter(1), ticks=[0, 0.25, 0.5, 0.75, 1]
+    )
+    bar.set_label("share of the true class", color=INK)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    bar.ax.tick_params(length=0, colors=INK)
+    _save(figure, path)
+
+
+def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, monitor: str) -> None:
+    """Draw training loss, validation loss and the monitored metric by optimiser step, and mark the best step.
+
+    The best is the lowest for losses and `LOWER_IS_BETTER`, else the highest; the first of equal ones.
+
+    Args:
+        records: Lines of `metrics.jsonl`: `step` and `loss`; or `step`, `validation_loss` and `validation`, a dict by
+            "task/metric". A line replaces an earlier one of the same step.
+        path: The PNG to write.
+        monitor: A key of `validation`, such as "findings/auroc_macro", or "validation_loss".
+    """
+    train = _series(records, "loss")
+    validation = _series(records, "validation_loss")
+    monitored = validation if monitor == "validation_loss" else _series(records, monitor, "validation")
+    name = monitor.rsplit("/", 1)[-1]
+    lower_is_better = name in LOWER_IS_BETTER or name.endswith("loss")
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    smooth = _smoothed(train[1])
+    upper.plot(*train, color=BLUE, alpha=0.25, linewidth=0.8)
+    upper.plot(train[0], smooth, color=BLUE, linewidth=1.8, label="training (running median)")
+    upper.plot(*validation, color=ORANGE, linewidth=1.8, marker="o", markersize=4, zorder=3, label="validation")
+    _fit_to(upper, np.concatenate([smooth, validation[1]]))
+    upper.set_ylabel("loss", color=INK)
+    if len(train[0]) or len(validation[0]):
+        upper.legend(loc="upper right", frameon=False, labelcolor=INK)
+
+    lower.plot(*monitored, color=GREEN, linewidth=1.8, marker="o", markersize=4)
+    lower.set_ylabel(monitor, color=INK, parse_math=False)
+    lower.set_xlabel("step", color=INK)
+    if not len(monitored[0]):
+        title = f"{monitor}: not recorded"
+        lower.set_yticks([])
+    else:
+        best = int(monitored[1].argmin() if lower_is_better else monitored[1].argmax())
+        step, value = monitored[0][best], monitored[1][best]
+        for axes in (upper, lower):
+            axes.axvline(step, color=INK, linewidth=1, linestyle=":")
+        lower.plot([step], [value], color=GREEN, marker="*", markersize=15, markeredgecolor="white")
+        title = f"best {monitor}: {value:.4g} at step {step:,}"
+    figure.suptitle(title, color=INK, fontsize=12, parse_math=False)
+    for axes in (upper, lower):
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+    lower.set_xlim(0, 1.02 * max([1, *train[0][-1:], *validation[0][-1:]]))
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lower.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _save(figure, path)
+
+
+def _series(records: Sequence[dict[str, Any]], key: str, inside: str | None = None) -> tuple[NDArray, NDArray]:
+    """Steps in ascending order `(n,)`, and the finite values of the key there `(n,)`."""
+    found = {}
+    for record in records:
+        value = (record.get(inside, {}) if inside else record).get(key)
+        if value is not None and np.isfinite(value):
+            found[record["step"]] = value
+    steps = sorted(found)
+    return np.array(steps, dtype=np.int64), np.array([found[step] for step in steps], dtype=np.float64)
+
+
+def _smoothed(values: NDArray) -> NDArray:
+    """The running median over about a twentieth of the values: no lag, and one spike leaves no plateau."""
+    if not len(values):
+        return values
+    reach = int(np.clip(len(values) // 40, 1, 50))
+    padded = np.pad(values, reach, mode="edge")
+    return np.median(sliding_window_view(padded, 2 * reach + 1), axis=-1)
+
+
+def _fit_to(axes: Axes, values: NDArray) -> None:
+    """Show these values, whatever spikes lie behind them."""
+    if len(values) and values.max() > values.min():
+        space = 0.06 * (values.max() - values.min())
+        axes.set_ylim(values.min() - space, values.max() + space)
+
+
+def _shortened(label: str) -> str:
+    half = (LONGEST_LABEL - 1) // 2
+    return label if len(label) <= LONGEST_LABEL else f"{label[:half].rstrip()}…{label[-half:].lstrip()}"
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box in the figure says it
+        figure.savefig(path, dpi=130, format="png", bbox_inches="tight", pad_inches=0.15)

@@ -1,0 +1,78 @@
+"""Task heads: one file each, found by name, and the protocol they keep."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor, nn
+
+from mmfuse.registry import Registry
+from mmfuse.types import Features
+
+HEADS = Registry("head")
+
+
+@runtime_checkable
+class Head(Protocol):
+    """What a head offers; it is an `nn.Module` whose constructor starts with `in_dim, labels`.
+
+    Label heads are linear on `pooled`: depth belongs to the fusion, or `late` with a deep head would no longer be additive.
+
+    Attributes:
+        kind: How evaluation scores it: "classification" or "multilabel".
+        reads: What it reads of the fused features, `{"pooled"}` or `{"pooled", "tokens"}`.
+        monitor: The metric that early stopping watches by default; larger is better.
+        labels: Names in the order of the logits.
+        temperature: Logits are divided by it before they become probabilities.
+        thresholds: Per label, for decisions; None where the head decides otherwise.
+    """
+
+    kind: str
+    reads: frozenset[str]
+    monitor: str
+    labels: list[str]
+    temperature: float
+    thresholds: list[float] | None
+
+    def forward(self, features: Features) -> Tensor:
+        """Logits `(B, L)`."""
+        ...
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Sum of the losses over labelled targets, a scalar; a missing target adds nothing."""
+        ...
+
+    def count(self, target: Tensor) -> Tensor:
+        """Number (or weight) of labelled targets, a scalar: what the loss is divided by."""
+        ...
+
+    def weigh(self, targets: np.ndarray) -> None:
+        """Balance the loss by how often each label occurs in the training targets."""
+        ...
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """`(B, L)` in [0, 1]."""
+        ...
+
+    def decide(self, probabilities: np.ndarray) -> dict[str, Any]:
+        """One row's `(L,)` probabilities as what a predictions file says."""
+        ...
+
+
+def build_head(kind: str, in_dim: int, labels: Sequence[str], options: dict[str, Any] | None = None) -> nn.Module:
+    """The registered head `kind` for `labels`.
+
+    Raises:
+        MmfuseError: No such head, or an option that its constructor does not take.
+    """
+    options = options or {}
+    HEADS.check_options(kind, options, ("self", "in_dim", "labels"))
+    return HEADS.get(kind)(in_dim, list(labels), **options)
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,262 @@
+"""FusionModel: encoders, a fusion and heads; and the folder it lives in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import mmfuse
+from mmfuse.encoders.image import ImageEncoder
+from mmfuse.encoders.text import TextEncoder
+from mmfuse.fusion import FUSIONS, build_fusion
+from mmfuse.heads import HEADS, build_head
+from mmfuse.types import Batch, Features, MmfuseError
+
+FORMAT_VERSION = 1
+MODALITIES = ("text", "image")
+
+
+class FusionModel(
+    nn.Module,
+    ModelHubMixin,
+    library_name="mmfuse",
+    tags=["mmfuse", "multimodal", "text-image-fusion"],
+    model_card_template="{{ card_data }}\n",
+):
+    """Encode text and images, fuse them, and let each head say its part.
+
+    Args:
+        text_encoder: The text tower, or None where the fusion does not use it.
+        image_encoder: The image tower, or None where the fusion does not use it.
+        fusion: `{"name": ..., options}` of a registered strategy.
+        tasks: By task name, `{"type": head, "labels": [...]}`, options of the head beside them.
+
+    Attributes:
+        accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
+        card: Text of the model folder's README.md, and
+        metrics: its scores, both written by `save_pretrained` where they are set.
+
+    Raises:
+        MmfuseError: The fusion or a head does not exist, has no such option, or a tower is missing that the fusion uses.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder | None,
+        image_encoder: ImageEncoder | None,
+        fusion: Mapping[str, Any],
+        tasks: Mapping[str, Mapping[str, Any]],
+    ):
+        super().__init__()
+        self.fusion_config = dict(fusion)
+        self.task_config = {task: dict(options) for task, options in tasks.items()}
+        options = {k: v for k, v in fusion.items() if k != "name"}
+        uses: tuple[str, ...] = FUSIONS.get(fusion["name"]).uses  # type: ignore[attr-defined]
+        for modality, encoder in (("text", text_encoder), ("image", image_encoder)):
+            if modality in uses and encoder is None:
+                raise MmfuseError(f"fusion {fusion['name']!r} uses the {modality}, but there is no {modality} (see the manifest)")
+        self.text_encoder = text_encoder if "text" in uses else None
+        self.image_encoder = image_encoder if "image" in uses else None
+        text_dim = self.text_encoder.dim if self.text_encoder else 1
+        image_dim = self.image_encoder.dim if self.image_encoder else 1
+        self.fusion: Any = build_fusion(fusion["name"], text_dim, image_dim, options)
+        self.heads = nn.ModuleDict()
+        for task, given in tasks.items():
+            head_options = {k: v for k, v in given.items() if k not in ("type", "labels")}
+            self.heads[task] = build_head(given["type"], self.fusion.out_dim, given["labels"], head_options)
+        self.uses = uses
+        self.reads: frozenset[str] = self.fusion.reads.union(*(head.reads for head in self.heads.values()))  # type: ignore[arg-type]
+        self.missing_tokens = nn.ParameterDict(
+            {m: nn.Parameter(0.02 * torch.randn(dim)) for m, dim in (("text", text_dim), ("image", image_dim)) if m in uses}
+        )
+        self.accepts_missing: list[str] = []
+        self.card: str | None = None
+        self.metrics: dict[str, Any] | None = None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Logits by task, `(B, L)` each, of a packed batch (see `mmfuse.types.Batch`)."""
+        text, image = self.encode(batch)
+        if hasattr(self.fusion, "combine"):
+            branches = self.fusion.branches(text, image)
+            return {task: self.fusion.combine([head(b) for b in branches]) for task, head in self.heads.items()}
+        fused = self.fusion(text, image)
+        return {task: head(fused) for task, head in self.heads.items()}
+
+    def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
+        """Text and image `Features` of every row, the learned missing token where a modality is absent; None if not used."""
+        rows = len(batch["row_ids"])
+        text = image = None
+        if self.text_encoder is not None:
+            packed = batch.get("text_features")
+            if packed is None and len(batch["text_row"]):
+                packed = self._only_what_is_read(self.text_encoder(batch["input_ids"], batch["text_mask"]))
+            text = self._spread("text", packed, batch["text_row"], rows)
+        if self.image_encoder is not None:
+            packed = batch.get("image_features")
+            if packed is None and len(batch["image_row"]):
+                packed = self._only_what_is_read(self.image_encoder(batch["pixels"]))
+            image = self._spread("image", packed, batch["image_row"], rows)
+        return text, image
+
+    def _only_what_is_read(self, features: Features) -> Features:
+        """Where nobody reads tokens, the pooled vector stands in for them: the fusion then spends nothing on tokens."""
+        if "tokens" in self.reads:
+            return features
+        return Features(features.pooled.unsqueeze(1), features.present.unsqueeze(1), features.pooled, features.present)
+
+    def _spread(self, modality: str, packed: Features | None, row: Tensor, rows: int) -> Features:
+        """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
+        missing = self.missing_tokens[modality]
+        if packed is None:
+            tokens = missing.expand(rows, 1, -1)
+            absent = torch.zeros(rows, dtype=torch.bool, device=missing.device)
+            return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
+        packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
+        items, length, dim = packed.tokens.shape
+        count = torch.zeros(rows, dtype=torch.long, device=row.device).index_add_(0, row, torch.ones_like(row))
+        most = max(1, int(count.max()))
+        position = _position_in_row(row, count)
+        tokens = packed.tokens.new_zeros(rows, most, length, dim)
+        mask = packed.mask.new_zeros(rows, most, length)
+        tokens = tokens.index_put((row, position), packed.tokens).flatten(1, 2)
+        mask = mask.index_put((row, position), packed.mask).flatten(1, 2)
+        pooled = packed.pooled.new_zeros(rows, dim).index_add(0, row, packed.pooled)
+        present = count > 0
+        pooled = torch.where(present[:, None], pooled / count.clamp_min(1)[:, None], missing)
+        first = torch.arange(mask.shape[1], device=row.device) == 0
+        use_missing = ~present[:, None] & first
+        tokens = torch.where(use_missing[:, :, None], missing, tokens)
+        return Features(tokens, mask | use_missing, pooled, present)
+
+    def config(self) -> dict[str, Any]:
+        """What `config.json` says: all that is needed to rebuild this model without its weights."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "mmfuse_version": mmfuse.__version__,
+            "text_encoder": self.text_encoder.spec() if self.text_encoder else None,
+            "image_encoder": self.image_encoder.spec() if self.image_encoder else None,
+            "fusion": self.fusion_config,
+            "tasks": self.task_config,
+            "decisions": {
+                task: {"temperature": head.temperature, "thresholds": head.thresholds} for task, head in self.heads.items()
+            },
+            "accepts_missing": self.accepts_missing,
+            "plugins": {
+                f"{registry.kind} {name}": registry.origin(name)
+                for registry, name in [
+                    (FUSIONS, self.fusion_config["name"]),
+                    *((HEADS, options["type"]) for options in self.task_config.values()),
+                ]
+                if registry.origin(name)
+            },
+        }
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, save_directory / "model.safetensors", metadata={"format": "pt"})
+        if self.text_encoder is not None:
+            self.text_encoder.save_tokenizer(save_directory)
+        if self.metrics is not None:
+            (save_directory / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
+        card = self.card or "---\nlibrary_name: mmfuse\n---\n\n# A text-image fusion model of mmfuse\n\nNo card was written.\n"
+        (save_directory / "README.md").write_text(card, encoding="utf-8")
+        (save_directory / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> FusionModel:
+        """Load a model folder, or a repository of the Hub.
+
+        Args:
+            pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a Hub id.
+            options: Of `huggingface_hub.snapshot_download`: revision, token, cache_dir, local_files_only, ...
+
+        Raises:
+            MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs a plug-in that is not loaded.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            if str(pretrained_model_name_or_path).count("/") != 1 or str(pretrained_model_name_or_path).startswith((".", "/")):
+                raise MmfuseError(f"{folder}: no such model folder")
+            try:
+                folder = Path(snapshot_download(str(pretrained_model_name_or_path), **options))
+            except (HfHubHTTPError, OSError, ValueError) as error:
+                raise MmfuseError(
+                    f"{pretrained_model_name_or_path}: no such folder here, and the Hub gives no such model "
+                    f"({type(error).__name__})"
+                ) from error
+        config = _read_config(folder)
+        model = cls._from_config(config, folder)
+        model._load_weights(folder / "model.safetensors")
+        return model.eval()
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any], folder: Path) -> FusionModel:
+        for what, origin in config["plugins"].items():
+            kind, name = what.split(" ", 1)
+            if name not in (FUSIONS if kind == "fusion" else HEADS).names():
+                raise MmfuseError(f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin FILE.py")
+        text, image = config["text_encoder"], config["image_encoder"]
+        model = cls(
+            TextEncoder.from_spec(text, folder) if text else None,
+            ImageEncoder.from_spec(image) if image else None,
+            config["fusion"],
+            config["tasks"],
+        )
+        for task, decision in config["decisions"].items():
+            head: Any = model.heads[task]
+            head.temperature = decision["temperature"]
+            if decision["thresholds"] is not None:
+                head.thresholds = decision["thresholds"]
+        model.accepts_missing = list(config["accepts_missing"])
+        return model
+
+    def _load_weights(self, path: Path) -> None:
+        try:
+            state = load_file(path)
+        except FileNotFoundError as error:
+            raise MmfuseError(f"{path.parent}: the model folder is incomplete: {path.name} is missing") from error
+        except (SafetensorError, OSError) as error:
+            raise MmfuseError(f"{path}: damaged: {error}") from error
+        wanted = self.state_dict()
+        wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
+        if wrong:
+            raise MmfuseError(f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another shape)")
+        self.load_state_dict(state)
+
+
+def _position_in_row(row: Tensor, count: Tensor) -> Tensor:
+    """Which item of its row each packed item is; items of a row stand one behind the other."""
+    start = count.cumsum(0) - count
+    return torch.arange(len(row), device=row.device) - start[row]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MmfuseError(f"{folder}: no model folder: config.json is missing") from error
+    except (OSError, ValueError) as error:
+        raise MmfuseError(f"{path}: damaged: {error}") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if not isinstance(version, int):
+        raise MmfuseError(f"{path}: not a model of mmfuse (it has no format_version)")
+    if version > FORMAT_VERSION:
+        raise MmfuseError(
+            f"{folder}: written by mmfuse {config.get('mmfuse_version')} in format {version}; "
+            f"this mmfuse {mmfuse.__version__} reads up to {FORMAT_VERSION}: upgrade mmfuse"
+        )
+    wanted = ("text_encoder", "image_encoder", "fusion", "tasks", "decisions", "accepts_missing", "plugins")
+    absent = [name for name in wanted if name not in config]
+    if absent:
+        raise MmfuseError(f"{path}: damaged: {absent[0]} is missing")
+    return config

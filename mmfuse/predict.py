@@ -1,0 +1,379 @@
+"""The one inference loop: batches to logits. Evaluation and the validation while training use it too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from mmfuse.data.collate import Item, collate
+from mmfuse.data.images import ImageError, ImageOptions, content_hash, read_image
+from mmfuse.data.pairs import PairDataset, make_loader, move_batch, ordered_batches
+from mmfuse.data.table import Table
+from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
+from mmfuse.model import MODALITIES, FusionModel
+from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
+
+CHUNK = 512
+
+
+def forward_batches(
+    model: torch.nn.Module, batches: Iterable[Batch], device: Any
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Row numbers `(B,)` and logits by task `(B, L)` of each batch, in eval mode and without autograd."""
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            with torch.inference_mode():
+                logits = model(move_batch(batch, device))
+            yield batch["row_ids"].numpy(), {task: values.float().cpu().numpy() for task, values in logits.items()}
+    finally:
+        model.train(was_training)
+
+
+def default_workers() -> int:
+    """Processes that read images ahead: one core is left to the model, and there are at most 8."""
+    return max(0, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) - 1))
+
+
+def prepare_pairs(
+    model: FusionModel,
+    table: Table,
+    *,
+    cache: bool | str | None = False,
+    modality_dropout: dict[str, float] | None = None,
+    seed: int = 0,
+    num_workers: int | None = None,
+    batch_size: int = 64,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PairDataset:
+    """A table as this model reads it: texts tokenised, images with its preprocessing, frozen towers' features cached.
+
+    Args:
+        model: Tells which modalities are used and how they are prepared.
+        table: The rows.
+        cache: True or a folder: towers that are frozen run once and their features are kept there.
+        modality_dropout: By modality, the probability that a present one is hidden.
+        seed: Of the modality dropout.
+        num_workers: Processes that read images while features are computed.
+        batch_size: Of that computation.
+        progress: Called with (modality, done, total).
+
+    Raises:
+        MmfuseError: An image file is missing or cannot be read.
+    """
+    token_ids: list[list[int] | None] | None = None
+    pad = 0
+    if model.text_encoder is not None:
+        pad = int(model.text_encoder.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
+        texts: list[str | None] = table.rows["text"][:]
+        there = [i for i, text in enumerate(texts) if text is not None]
+        ids, _ = model.text_encoder.tokenize([texts[i] or "" for i in there]) if there else ([], [])
+        token_ids = [None] * len(texts)
+        for i, row in zip(there, ids, strict=True):
+            token_ids[i] = row
+    options = image_options(model)
+    pairs = PairDataset(
+        table,
+        token_ids=token_ids,
+        pad_token_id=pad,
+        image_options=options,
+        modality_dropout=modality_dropout,
+        seed=seed,
+    )
+    if options is not None:
+        _check_files(pairs)
+    if cache:
+        root = cache_root(cache if isinstance(cache, str) else None)
+        workers = default_workers() if num_workers is None else num_workers
+        _attach_caches(model, pairs, root, workers, batch_size, progress)
+    return pairs
+
+
+def image_options(model: FusionModel) -> ImageOptions | None:
+    """How this model's images are read; None where it uses none."""
+    if model.image_encoder is None:
+        return None
+    p = model.image_encoder.preprocessing
+    return ImageOptions(size=p.size, resize=p.resize, interpolation=p.interpolation, background=p.background)  # type: ignore[arg-type]
+
+
+def _check_files(pairs: PairDataset) -> None:
+    absent = [
+        (row, path) for row, paths in enumerate(pairs.images) for path in paths if "://" not in path and not os.path.isfile(path)
+    ]
+    if absent:
+        row, path = absent[0]
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise MmfuseError(f"{pairs.table.manifest.source}: row {pairs.ids[row]!r}: no image file {path}{more}; see mmfuse data check")
+
+
+def _attach_caches(
+    model: FusionModel,
+    pairs: PairDataset,
+    root: Path,
+    num_workers: int,
+    batch_size: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> None:
+    device = next(model.parameters()).device
+    keep_tokens = "tokens" in model.reads
+    report = progress or (lambda modality, done, total: None)
+
+    def run(modality: str, encoder: Any, names: Sequence[str], batches: Iterable[tuple[Sequence[int], tuple]]) -> Iterator:
+        done = 0
+        for items, inputs in batches:
+            with torch.no_grad():
+                yield items, encoder(*(x.to(device) for x in inputs))
+            done += len(items)
+            report(modality, done, len(names))
+
+    text, image = model.text_encoder, model.image_encoder
+    if text is not None and text.frozen and pairs.token_ids is not None:
+        rows = [row for row, ids in enumerate(pairs.token_ids) if ids is not None]
+        contents = [json.dumps(pairs.token_ids[row]) for row in rows]
+        lengths = np.array([len(pairs.token_ids[row] or ()) for row in rows], dtype=np.int64)
+
+        def text_batches(wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], tuple]]:
+            for items in ordered_batches(wanted, lengths, batch_size):
+                packed = collate([Item(i, "", input_ids=pairs.token_ids[rows[i]]) for i in items], pairs.pad_token_id)  # type: ignore[index]
+                yield items, (packed["input_ids"], packed["text_mask"])
+
+        identity = {"tower": "text", "weights": weights_hash(text), "spec": text.spec(), "dtype": "float32"}
+        found = build_cache(
+            root, _identity(identity), contents, lambda wanted: run("text", text, contents, text_batches(wanted)), keep_tokens
+        )
+        place = {row: i for i, row in enumerate(rows)}
+        pairs.text_cache = lambda row: found[place[row]]
+    if image is not None and image.frozen:
+        files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
+        keys = [_hash_image(pairs, row, path) for row, path in files]
+
+        def image_batches(wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], tuple]]:
+            groups = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
+            loader = make_loader(_ImageBatches(pairs, files), groups, num_workers)  # type: ignore[arg-type]
+            for items, pixels in zip(groups, loader, strict=True):
+                yield items, (pixels,)
+
+        identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec(), "dtype": "float32"}
+        pairs.image_cache = build_cache(
+            root, _identity(identity), keys, lambda wanted: run("image", image, keys, image_batches(wanted)), keep_tokens
+        ).__getitem__
+
+
+def _identity(tower: dict[str, Any]) -> dict[str, Any]:
+    """A tower's part of a cache key, with the libraries that computed it."""
+    import PIL
+    import timm
+    import transformers
+
+    return {**tower, "versions": [torch.__version__, transformers.__version__, timm.__version__, PIL.__version__]}
+
+
+def _hash_image(pairs: PairDataset, row: int, path: str) -> str:
+    try:
+        return content_hash(path)
+    except ImageError as error:
+        raise MmfuseError(f"row {pairs.ids[row]!r}: image {path}: {error}") from error
+
+
+class _ImageBatches(torch.utils.data.Dataset):
+    """Numbers of image files to their stacked pixels."""
+
+    def __init__(self, pairs: PairDataset, files: list[tuple[int, str]]):
+        self.pairs, self.files = pairs, files
+
+    def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self.pairs.read_pixels(*self.files[n]) for n in numbers]))
+
+
+def table_logits(
+    model: torch.nn.Module,
+    pairs: PairDataset,
+    rows: Sequence[int],
+    *,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Logits of the given rows, shared among the processes, each row once.
+
+    Args:
+        model: A FusionModel.
+        pairs: The table it reads.
+        rows: Row numbers.
+        batch_size: Rows per process and forward pass.
+        num_workers: Processes that read images.
+        progress: Called with the number of rows done here since the last call.
+
+    Returns:
+        By task, `(len(rows), L)` in the order of `rows`, on every process.
+    """
+    state = PartialState()
+    mine = list(rows)[state.process_index :: state.num_processes]
+    batches = list(ordered_batches(mine, pairs.lengths(), batch_size))
+    epoch, pairs.epoch = pairs.epoch, -1
+    dropout, pairs.modality_dropout = pairs.modality_dropout, {}
+    try:
+        found = []
+        for row_ids, logits in forward_batches(model, make_loader(pairs, batches, num_workers), state.device):
+            found.append((row_ids, logits))
+            if progress:
+                progress(len(row_ids))
+    finally:
+        pairs.epoch, pairs.modality_dropout = epoch, dropout
+    parts = gather_object(found) if state.num_processes > 1 else found
+    position = {row: i for i, row in enumerate(rows)}
+    result: dict[str, np.ndarray] = {}
+    for row_ids, logits in parts:
+        places = [position[int(row)] for row in row_ids]
+        for task, values in logits.items():
+            result.setdefault(task, np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32))[places] = values
+    return result
+
+
+class Predictor:
+    """Samples to predictions, in their order; a sample that cannot be predicted gives a `Failure` with its reason.
+
+    Args:
+        model: A trained model.
+        batch_size: Samples per forward pass.
+        missing: "error": a modality that is missing now but was not in training makes a failure; "allow": it is predicted.
+        device: Where it runs; default: the first GPU, else the CPU.
+        threads: That decode images; default: one per core, at most 8.
+        chunk: Samples that are read and predicted together; what is in memory at once.
+
+    Example:
+        predictor = Predictor.from_pretrained("runs/covid/model")
+        for prediction in predictor([Sample("1", images=("film.jpg",), text="Cough and fever.")]):
+            print(prediction)
+    """
+
+    def __init__(
+        self,
+        model: FusionModel,
+        *,
+        batch_size: int = 32,
+        missing: str = "error",
+        device: str | None = None,
+        threads: int | None = None,
+        chunk: int = CHUNK,
+    ):
+        if missing not in ("error", "allow"):
+            raise MmfuseError(f"missing: {missing!r} is not legal; legal: error, allow")
+        if batch_size < 1:
+            raise MmfuseError(f"batch_size: {batch_size} is out of range; it must be at least 1")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device).eval()
+        self.batch_size = batch_size
+        self.missing = missing
+        self.chunk = chunk
+        self.threads = threads or max(1, min(8, default_workers() + 1))
+        self._options = image_options(model)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Predictor:
+        """A predictor of a model folder or Hub id; `options` are the constructor's.
+
+        Raises:
+            MmfuseError: As `FusionModel.from_pretrained`.
+        """
+        return cls(FusionModel.from_pretrained(model), **options)
+
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[Prediction | Failure]:
+        """Predictions or failures, in the order of the samples; at most two chunks of them are in memory."""
+        for chunk in self.chunks(samples):
+            yield from chunk
+
+    def chunks(self, samples: Iterable[Sample]) -> Iterator[list[Prediction | Failure]]:
+        """The same, chunk by chunk: the next one is read while this one is predicted."""
+        source = iter(samples)
+        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.threads) as pool:
+
+            def read_next() -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
+                return self._read(list(islice(source, self.chunk)), pool)
+
+            waiting: Future = ahead.submit(read_next)
+            while prepared := waiting.result():
+                waiting = ahead.submit(read_next)
+                yield self._predict(prepared)
+
+    def _read(self, samples: list[Sample], pool: ThreadPoolExecutor) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
+        """Decide for each sample whether it can be predicted, and prepare it; no batch is formed before that."""
+        items = list(pool.map(self._read_one, range(len(samples)), samples))
+        notices: list[tuple[str, ...]] = [()] * len(samples)
+        text = self.model.text_encoder
+        if text is not None:
+            there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
+            ids, cut = text.tokenize([(samples[i].text or "").strip() for i in there]) if there else ([], [])
+            for i, row, was_cut in zip(there, ids, cut, strict=True):
+                items[i].input_ids = row  # type: ignore[union-attr]
+                if was_cut:
+                    notices[i] = (f"report truncated at {text.max_length} tokens",)
+        return list(zip(samples, items, notices, strict=True))
+
+    def _read_one(self, row: int, sample: Sample) -> Item | Failure:
+        if sample.problem is not None:
+            return Failure(sample.id, sample.problem)
+        item = Item(row, sample.id)
+        there = {"text": _has_text(sample), "image": bool(sample.images)}
+        for modality in self.model.uses:
+            if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
+                return Failure(sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)")
+        if not any(there[modality] for modality in self.model.uses):
+            return Failure(sample.id, f"neither {' nor '.join(self.model.uses)}" if len(self.model.uses) > 1 else f"no {self.model.uses[0]}")
+        if self._options is not None:
+            for source in sample.images:
+                try:
+                    item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
+                except ImageError as error:
+                    name = "" if isinstance(source, bytes) else f" {Path(source).name}"
+                    return Failure(sample.id, f"image{name}: {error}")
+        return item
+
+    def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
+        good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
+        lengths = np.array([len(item.input_ids or ()) if isinstance(item, Item) else 0 for _, item, _ in prepared])
+        pad = int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
+        batches = (collate([good[row] for row in rows], pad) for rows in ordered_batches(list(good), lengths, self.batch_size))
+        logits: dict[int, dict[str, np.ndarray]] = {}
+        for rows, found in forward_batches(self.model, batches, self.device):
+            for i, row in enumerate(rows):
+                logits[int(row)] = {task: values[i] for task, values in found.items()}
+        results: list[Prediction | Failure] = []
+        for sample, item, notices in prepared:
+            if isinstance(item, Failure):
+                results.append(item)
+                continue
+            tasks = {}
+            for task, values in logits[item.row].items():
+                head: Any = self.model.heads[task]
+                tasks[task] = head.decide(head.probabilities(values))
+            there = {"text": _has_text(sample), "image": bool(sample.images)}
+            present = tuple(m for m in MODALITIES if m in self.model.uses and there[m])
+            results.append(Prediction(sample.id, tasks, present, notices))
+        return results
+
+
+def _has_text(sample: Sample) -> bool:
+    return bool(sample.text and sample.text.strip())
+
+
+def model_fingerprint(folder: Path) -> str:
+    """sha256 of a model folder's config and weights: what a resumed run must have in common with the killed one."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        with (folder / name).open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()

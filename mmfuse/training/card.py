@@ -1,0 +1,66 @@
+"""The model folder's README.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mmfuse.config import Config
+from mmfuse.data.table import Table
+from mmfuse.evaluation.evaluate import format_report
+from mmfuse.model import FusionModel
+
+
+def model_card(model: FusionModel, table: Table, config: Config, report: dict) -> str:
+    """What the model is, what it was trained on, how well it does and what it does not know; Markdown."""
+    manifest = table.manifest
+    counts = Counter(table.splits)
+    origins = {task: manifest.tasks[task].label_origin for task in table.labels}
+    mined = [task for task, origin in origins.items() if origin == "mined_from_text"]
+    towers = {"text": (model.text_encoder, config.text_encoder), "image": (model.image_encoder, config.image_encoder)}
+    lines = [
+        "---",
+        "library_name: mmfuse",
+        "tags: [mmfuse, multimodal, text-image-fusion]",
+        "---",
+        "",
+        f"# {config.name}",
+        "",
+        f"A `{model.fusion_config['name']}` fusion of text and images, trained with mmfuse on **{manifest.name}** "
+        f"(version {manifest.version}, manifest sha256 `{manifest.sha256[:16]}`).",
+        "",
+        "## Parts",
+        "",
+        *(
+            f"- {name}: `{own.name}`, {'frozen' if own.frozen else 'trained'}, "
+            f"{'pretrained' if own.pretrained else 'from random weights'}"
+            for name, (tower, own) in towers.items()
+            if tower is not None
+        ),
+        f"- fusion: `{model.fusion_config}`",
+        *(f"- task `{task}`: {o['type']}, labels {', '.join(o['labels'])}" for task, o in model.task_config.items()),
+        "",
+        "## Data",
+        "",
+        manifest.about.strip() or "The manifest says nothing about it.",
+        "",
+        f"- licence of the data: {manifest.licence or 'not stated'}",
+        f"- rows: {', '.join(f'{name} {n}' for name, n in sorted(counts.items()))}; groups are never in two splits",
+        f"- who labelled: {', '.join(f'{task}: {origin}' for task, origin in origins.items())}",
+        "",
+        "## Scores",
+        "",
+        format_report(report),
+        "",
+        "## Limits",
+        "",
+        f"- Missing in training, so allowed to be missing: {', '.join(model.accepts_missing) or 'nothing'}.",
+        *(f"- The labels of `{task}` were mined from the text: scores with that text are no evidence." for task in mined),
+        *(["- SYNTHETIC data: nothing here says anything about patients."] if "synthetic" in origins.values() else []),
+        "- Scores hold for data like these splits. It is no medical device.",
+        "",
+        "## Use",
+        "",
+        "```\nmmfuse predict THIS_FOLDER FOLDER_OF_PAIRS --out predictions.jsonl\n```",
+        "",
+    ]
+    return "\n".join(lines)

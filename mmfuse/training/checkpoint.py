@@ -1,0 +1,121 @@
+"""Checkpoints without pickle: state as JSON, tensors as safetensors, a folder that is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last one, and the weights of the best one.
+
+    Args:
+        folder: `runs/NAME/checkpoints`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def save(
+        self, step: int, state: dict[str, Any], weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, best: bool
+    ) -> None:
+        """Write `step_N`, atomically; then remove what it replaces.
+
+        Args:
+            step: The optimiser steps done.
+            state: JSON.
+            weights: All tensors that training may change.
+            optimizer: Its state is kept too.
+            best: Whether these weights are the best so far.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if best:
+            self._write_file(self.folder / f"best_{step:08d}.safetensors", weights)
+            state["best_file"] = f"best_{step:08d}.safetensors"
+        target = self.folder / f"step_{step:08d}"
+        scratch = target.with_suffix(".tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        tensors, plain = _flatten_optimizer(optimizer)
+        save_file(_contiguous(weights), scratch / "weights.safetensors")
+        save_file(tensors, scratch / "optimizer.safetensors")
+        (scratch / "state.json").write_text(json.dumps({**state, "optimizer": plain}, indent=1))
+        for path in scratch.iterdir():
+            _fsync(path)
+        _fsync(scratch)
+        shutil.rmtree(target, ignore_errors=True)
+        scratch.rename(target)
+        _fsync(self.folder)
+        self._clean(target.name, state.get("best_file"))
+
+    def load_last(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
+        """State, weights and optimiser tensors of the last checkpoint; None if there is none."""
+        found = sorted(p for p in self.folder.glob("step_*") if p.suffix != ".tmp" and (p / "state.json").is_file())
+        if not found:
+            return None
+        state = json.loads((found[-1] / "state.json").read_text())
+        return state, load_file(found[-1] / "weights.safetensors"), load_file(found[-1] / "optimizer.safetensors")
+
+    def load_best(self, state: dict[str, Any]) -> dict[str, Tensor] | None:
+        """The weights of the best evaluation; None if there was none."""
+        name = state.get("best_file")
+        return load_file(self.folder / name) if name else None
+
+    def _write_file(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        scratch = path.with_suffix(".tmp")
+        save_file(_contiguous(tensors), scratch)
+        _fsync(scratch)
+        scratch.rename(path)
+
+    def _clean(self, keep: str, best_file: str | None) -> None:
+        for path in self.folder.iterdir():
+            if path.name.startswith("step_") and path.name != keep:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.startswith("best_") and path.name != best_file:
+                path.unlink()
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+    """Give an optimiser back the state that `Checkpoints.save` wrote."""
+    current = optimizer.state_dict()
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        index, field = name.split(".", 1)
+        state.setdefault(int(index), {})[field] = tensor
+    for index, fields in plain["state"].items():
+        state.setdefault(int(index), {}).update(fields)
+    groups = [{**now, **then} for now, then in zip(current["param_groups"], plain["groups"], strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    current = optimizer.state_dict()
+    for index, fields in current["state"].items():
+        for name, value in fields.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous().clone()
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    groups = [{"lr": group["lr"]} for group in current["param_groups"]]
+    return tensors, {"state": plain, "groups": groups}
+
+
+def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,367 @@
+"""The one training loop: the same code for a CPU, a GPU, many GPUs and many machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from mmfuse.config import Config
+from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
+from mmfuse.evaluation.evaluate import score_rows
+from mmfuse.model import FusionModel
+from mmfuse.predict import table_logits
+from mmfuse.training.checkpoint import Checkpoints, load_optimizer
+from mmfuse.training.optimization import (
+    batch_loss,
+    count_targets,
+    is_frozen_for_good,
+    learning_rate_factor,
+    parameter_groups,
+)
+from mmfuse.training.progress import Progress
+from mmfuse.types import Batch, MmfuseError
+
+LOG_EVERY = 20
+
+
+@dataclass
+class TrainerState:
+    """All that a resumed run must know beside weights and optimiser; the rest follows from the config and the step.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: The epoch being trained, from 0.
+        step_in_epoch: Steps of it that are done.
+        best: The best monitored value so far; None before the first evaluation.
+        best_step: Where it was.
+        since_best: Evaluations without a better one.
+        finished: Whether training has ended.
+        identity: Of what never changes in a run (frozen weights, vocabulary): must be the same on resume.
+        best_file: The weights of the best evaluation.
+        scaler: Of fp16.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    finished: bool = False
+    identity: str = ""
+    best_file: str | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Train a model on the training split, evaluate it on the validation split, keep the best.
+
+    Args:
+        model: On no device yet; it is moved.
+        pairs: The table as this model reads it.
+        config: The run's.
+        accelerator: Decides about devices, processes and precision.
+        run_dir: For `metrics.jsonl` and `checkpoints/`.
+        num_workers: Processes that read images; 0 where everything comes from a cache.
+    """
+
+    def __init__(
+        self,
+        model: FusionModel,
+        pairs: PairDataset,
+        config: Config,
+        accelerator: Accelerator,
+        run_dir: Path,
+        num_workers: int,
+    ):
+        self.model, self.pairs, self.config = model, pairs, config
+        self.accelerator, self.run_dir, self.num_workers = accelerator, run_dir, num_workers
+        self.training = config.training
+        self.train_rows = pairs.table.indices("train")
+        self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
+        self.lengths = pairs.lengths()
+        self.weights = {task: config.tasks[task].weight if task in config.tasks else 1.0 for task in model.heads}
+        self.towers = [
+            (tower, own)
+            for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder))
+            if tower is not None
+        ]
+        for tower, own in self.towers:  # what is trained some day must be known to the optimiser and to DDP
+            tower.freeze(is_frozen_for_good(own))
+        if config.image_encoder.batch_norm == "sync" and accelerator.num_processes > 1:
+            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
+        self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
+        if len(self.train_rows) < accelerator.num_processes:
+            raise MmfuseError(f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes")
+        self.steps_per_epoch = math.ceil(len(self._epoch(0)) / self.training.accumulation)
+        self.total_steps = self.steps_per_epoch * self.training.epochs
+        if self.training.max_steps is not None:
+            self.total_steps = min(self.total_steps, self.training.max_steps)
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self.state = TrainerState(identity=self._identity())
+        self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
+
+    def fit(self) -> TrainerState:
+        """Train to the end, from the last checkpoint if there is one; the model then has the best weights."""
+        self._resume()
+        with Progress(self.total_steps, self.state.step, self.accelerator.is_main_process) as progress:
+            while not self.state.finished:
+                self._freeze_for_epoch()
+                self._train_epoch(progress)
+                self._end_epoch(progress)
+        best = self.checkpoints.load_best(asdict(self.state))
+        if best is not None:
+            self.model.load_state_dict(best, strict=False)
+        return self.state
+
+    def _epoch(self, epoch: int) -> list[list[list[int]]]:
+        t, world = self.training, self.accelerator.num_processes
+        return epoch_batches(self.train_rows, self.lengths, t.batch_size, world, self.config.seed, epoch)
+
+    def _train_epoch(self, progress: Progress) -> None:
+        accumulation, rank = self.training.accumulation, self.accelerator.process_index
+        plan = self._epoch(self.state.epoch)[self.state.step_in_epoch * accumulation :]
+        self.pairs.epoch = self.state.epoch
+        self.wrapped.train()
+        loader = iter(make_loader(self.pairs, [ranks[rank] for ranks in plan], self.num_workers))
+        sizes = [sum(len(rows) for rows in ranks) for ranks in plan]
+        for first in range(0, len(plan), accumulation):
+            start = time.perf_counter()
+            batches = [next(loader) for _ in range(min(accumulation, len(plan) - first))]
+            waited = time.perf_counter() - start
+            loss, norm, rate = self._step([move_batch(batch, self.accelerator.device) for batch in batches])
+            self.state.step += 1
+            self.state.step_in_epoch += 1
+            samples = sum(sizes[first : first + accumulation])
+            self.log.step(
+                step=self.state.step,
+                epoch=self.state.epoch,
+                loss=loss,
+                grad_norm=norm,
+                learning_rate=rate,
+                samples=samples,
+                seconds=time.perf_counter() - start,
+                waited=waited,
+            )
+            progress.advance(loss if self.state.step % 5 == 0 else None, samples)
+            if self.state.step >= self.total_steps:
+                break
+            every = self.training.checkpoint_every
+            if every and self.state.step % every == 0 and first + accumulation < len(plan):
+                self._checkpoint(best=False)
+
+    def _step(self, batches: list[Batch]) -> tuple[Tensor, Tensor, float]:
+        """One optimiser step: loss, gradient norm and learning rate."""
+        _seed(self.config.seed, self.state.step, self.accelerator.process_index)
+        rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        device, world = self.accelerator.device, self.accelerator.num_processes
+        counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
+        total = torch.zeros((), device=device)
+        for i, batch in enumerate(batches):
+            sync = nullcontext() if i == len(batches) - 1 else self.accelerator.no_sync(self.wrapped)
+            with sync, self.accelerator.autocast():
+                loss = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
+                self.accelerator.backward(loss * world)  # DDP takes the mean over processes; this is a sum
+            total += loss.detach()
+        if self.training.clip_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
+        else:
+            norm = torch.zeros((), device=device)
+        self.prepared.step()
+        self.prepared.zero_grad(set_to_none=True)
+        summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
+        if not torch.isfinite(summed):
+            raise MmfuseError(
+                f"the loss is {summed.item()} at step {self.state.step + 1}: lower training.learning_rate, or leave mixed_precision out"
+            )
+        return summed, torch.as_tensor(norm), self.optimizer.param_groups[0]["lr"]
+
+    def _end_epoch(self, progress: Progress) -> None:
+        ended = self.state.step >= self.total_steps
+        if self.state.step_in_epoch >= self.steps_per_epoch:
+            self.state.epoch += 1
+            self.state.step_in_epoch = 0
+        best = True
+        if self.validation_rows:
+            value, line = self._validate()
+            best = self.state.best is None or value > self.state.best
+            self.state.best = value if best else self.state.best
+            self.state.since_best = 0 if best else self.state.since_best + 1
+            self.log.validation({"step": self.state.step, "epoch": self.state.epoch, **line, "best": best})
+            progress.validated(value, self.state.epoch, best)
+            patience = self.training.patience
+            ended = ended or (patience is not None and self.state.since_best >= patience)
+        if best:
+            self.state.best_step = self.state.step
+        self.state.finished = ended
+        self._checkpoint(best)
+
+    def _validate(self) -> tuple[float, dict[str, Any]]:
+        """The monitored value (larger is better), and the line for `metrics.jsonl`."""
+        rows, targets = self.validation_rows, self.pairs.table.targets
+        batch = 2 * self.training.batch_size
+        logits = table_logits(self.wrapped, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
+        loss = 0.0
+        heads: dict[str, Any] = dict(self.model.heads.items())
+        for task, head in heads.items():
+            target = torch.from_numpy(targets[task][rows]).to(self.accelerator.device)
+            count = float(head.count(target))
+            if count:
+                found = torch.from_numpy(logits[task]).to(self.accelerator.device)
+                loss += self.weights[task] * float(head.loss(found, target)) / count
+        scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
+        values = {
+            f"{task}/{name}": score["value"]
+            for task, found in scores.items()
+            for name, score in found["metrics"].items()
+            if score["value"] is not None
+        }
+        return self._monitored(values, loss), {"validation_loss": loss, "validation": values}
+
+    def _monitored(self, values: dict[str, float], loss: float) -> float:
+        """The value to stop on; where no metric is defined on the validation split, the loss."""
+        monitor = self.training.monitor
+        if monitor is not None:
+            if monitor not in values:
+                raise MmfuseError(f"training.monitor: {monitor!r} is not there; legal: {', '.join(values)}")
+            lower_is_better = monitor.rsplit("/", 1)[-1] in ("ece", "brier", "nll")
+            return -values[monitor] if lower_is_better else values[monitor]
+        heads: dict[str, Any] = dict(self.model.heads.items())
+        found = [values[f"{t}/{h.monitor}"] for t, h in heads.items() if f"{t}/{h.monitor}" in values]
+        return sum(found) / len(found) if found else -loss
+
+    def _freeze_for_epoch(self) -> None:
+        for tower, own in self.towers:
+            tower.freeze(own.frozen and (own.unfreeze_epoch is None or self.state.epoch < own.unfreeze_epoch))
+
+    def _trained_weights(self) -> dict[str, Tensor]:
+        frozen = tuple(
+            f"{name}."
+            for name, own in (("text_encoder", self.config.text_encoder), ("image_encoder", self.config.image_encoder))
+            if is_frozen_for_good(own)
+        )
+        return {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(frozen)}
+
+    def _identity(self) -> str:
+        """Of the frozen towers and the vocabulary: a resumed run must find the same ones."""
+        digest = hashlib.sha256()
+        trained = set(self._trained_weights())
+        for name, tensor in self.model.state_dict().items():
+            if name not in trained:
+                digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        if self.model.text_encoder is not None:
+            vocabulary: Any = self.model.text_encoder.tokenizer.get_vocab()
+            digest.update(json.dumps(sorted(vocabulary.items())).encode())
+        return digest.hexdigest()
+
+    def _checkpoint(self, best: bool) -> None:
+        self.log.flush()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
+            self.checkpoints.save(self.state.step, state, self._trained_weights(), self.optimizer, best)
+        if best:
+            self.state.best_file = f"best_{self.state.step:08d}.safetensors"
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        loaded = self.checkpoints.load_last()
+        self.log.cut(loaded[0]["step"] if loaded else 0)
+        if loaded is None:
+            return
+        state, weights, tensors = loaded
+        plain = state.pop("optimizer")
+        if state["identity"] != self.state.identity:
+            raise MmfuseError(
+                f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it began with"
+            )
+        self.state = TrainerState(**state)
+        self.model.load_state_dict(weights, strict=False)
+        load_optimizer(self.optimizer, tensors, plain)
+        if self.accelerator.scaler is not None and self.state.scaler:
+            self.accelerator.scaler.load_state_dict(self.state.scaler)
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a line a step and a line an evaluation, and the same for the trackers.
+
+    Args:
+        path: The file.
+        accelerator: Its trackers get the numbers; only the main process writes.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator):
+        self.path, self.accelerator = path, accelerator
+        self._waiting: list[dict[str, Any]] = []
+
+    def step(self, **values: Any) -> None:
+        """Keep one step's values; tensors are read only when the lines are written."""
+        self._waiting.append(values)
+        if len(self._waiting) >= LOG_EVERY:
+            self.flush()
+
+    def validation(self, line: dict[str, Any]) -> None:
+        """Write an evaluation's line."""
+        self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting, and see it on the disk."""
+        lines, self._waiting = self._waiting, []
+        if not lines or not self.accelerator.is_main_process:
+            return
+        plain = [{k: v.item() if isinstance(v, Tensor) else v for k, v in line.items()} for line in lines]
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.writelines(json.dumps(_rounded(line)) + "\n" for line in plain)
+            handle.flush()
+            os.fsync(handle.fileno())
+        for line in plain:
+            self.accelerator.log(dict(_scalars(line)), step=line["step"])
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`: they will be written again."""
+        if not self.accelerator.is_main_process or not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if not line.endswith("\n"):  # torn by a kill
+                continue
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        scratch = self.path.with_suffix(".tmp")
+        scratch.write_text("".join(kept), encoding="utf-8")
+        scratch.replace(self.path)
+
+
+def _rounded(line: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if k in ("seconds", "waited") else v for k, v in line.items()}
+
+
+def _scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from ((f"validation/{key}", float(v)) for key, v in value.items())
+        elif name not in ("step", "best") and isinstance(value, (int, float)):
+            yield name, float(value)
+
+
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Seed dropout by what is to be done, not by what was done before: a resumed run draws the same."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))

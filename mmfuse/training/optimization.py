@@ -1,0 +1,80 @@
+"""Parameter groups, the learning rate's course, and the loss of an optimiser step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmfuse.config import Config
+from mmfuse.model import FusionModel
+from mmfuse.types import Batch
+
+
+def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]:
+    """Groups by tower and by weight decay, with `lr` and `base_lr` the peak rate; permanently frozen towers are left out.
+
+    Biases, norms, missing tokens and other vectors and scalars (gates) are not decayed.
+    """
+    training = config.training
+    towers = [
+        ("text_encoder", model.text_encoder, config.text_encoder),
+        ("image_encoder", model.image_encoder, config.image_encoder),
+    ]
+    rates = {f"{name}.": own.learning_rate for name, _, own in towers if own.learning_rate is not None}
+    frozen = tuple(f"{name}." for name, tower, own in towers if tower is not None and is_frozen_for_good(own))
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith(frozen) or not parameter.requires_grad:
+            continue
+        rate = next((r for prefix, r in rates.items() if name.startswith(prefix)), training.learning_rate)
+        decay = training.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": p, "lr": rate, "base_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+
+
+def is_frozen_for_good(tower: Any) -> bool:
+    """Whether a tower's config never trains it."""
+    return tower.frozen and tower.unfreeze_epoch is None
+
+
+def learning_rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:
+    """The share of the peak rate at `step` (from 0) of `total`: linear warm-up, then the schedule down to 0."""
+    rise = math.ceil(warmup * total)
+    if step < rise:
+        return (step + 1) / rise
+    if schedule == "constant":
+        return 1.0
+    done = (step - rise) / max(1, total - rise)
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done
+
+
+def count_targets(model: FusionModel, batches: list[Batch], device: torch.device) -> Tensor:
+    """`(tasks + 1,)`: labelled targets in these batches as each head counts them, and their rows."""
+    heads: dict[str, Any] = dict(model.heads.items())
+    counts = [sum(float(head.count(batch[f"target.{task}"])) for batch in batches) for task, head in heads.items()]
+    return torch.tensor([*counts, sum(len(batch["row_ids"]) for batch in batches)], dtype=torch.float64, device=device)
+
+
+def batch_loss(
+    model: FusionModel, logits: dict[str, Tensor], batch: Batch, counts: Tensor, weights: dict[str, float]
+) -> Tensor:
+    """This batch's share of the step's loss: by task, the sum over its targets over their number in the whole step.
+
+    Args:
+        model: Its heads know their losses.
+        logits: By task, `(B, L)`.
+        batch: With the targets.
+        counts: `(tasks + 1,)` labelled targets, and rows, of the step over all processes and accumulated batches.
+        weights: By task, its factor.
+    """
+    heads: dict[str, Any] = dict(model.heads.items())
+    loss = torch.zeros((), device=counts.device)
+    for i, (task, head) in enumerate(heads.items()):
+        total = float(counts[i])
+        loss = loss + (weights[task] / total if total else 0.0) * head.loss(logits[task], batch[f"target.{task}"])
+    if hasattr(model.fusion, "auxiliary_loss"):
+        loss = loss + model.fusion.auxiliary_loss() * (len(batch["row_ids"]) / float(counts[-1]))
+    return loss

@@ -1,0 +1,298 @@
+"""A training run from its config to its model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, PartialState
+from rich.console import Console
+
+import mmfuse
+from mmfuse.config import Config, config_from_dict, config_to_dict, load_config
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.pairs import PairDataset
+from mmfuse.data.table import Table, load_table
+from mmfuse.encoders.image import build_image_encoder
+from mmfuse.encoders.text import build_text_encoder
+from mmfuse.evaluation.calibration import fit_temperature, tune_thresholds
+from mmfuse.evaluation.evaluate import score_rows, write_report
+from mmfuse.evaluation.plots import plot_learning_curve
+from mmfuse.fusion import FUSIONS
+from mmfuse.model import FusionModel
+from mmfuse.predict import default_workers, prepare_pairs, table_logits
+from mmfuse.registry import load_plugin
+from mmfuse.training.card import model_card
+from mmfuse.training.loop import Trainer
+from mmfuse.training.optimization import is_frozen_for_good
+from mmfuse.types import MmfuseError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        dir: The run's folder.
+        model_dir: The model folder in it.
+        report: What `evaluate` says of the test split (of the validation split where there is no test split).
+        steps: Optimiser steps that were done.
+        best_step: The step whose weights were kept.
+    """
+
+    dir: Path
+    model_dir: Path
+    report: dict[str, Any]
+    steps: int
+    best_step: int
+
+
+def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False) -> Run:
+    """Train a model, or go on with a run that was interrupted.
+
+    Args:
+        config: A config, the path of one, or its values.
+        restart: Throw away what is in the run's folder.
+
+    Returns:
+        The run, with the test scores. Its folder holds the resolved config, the manifest, the splits, versions,
+        `metrics.jsonl`, the learning curve, the test report and the model folder.
+
+    Raises:
+        MmfuseError: The config, the manifest or the data are not legal, or the folder holds another run.
+    """
+    if not isinstance(config, Config):
+        config = config_from_dict(config) if isinstance(config, dict) else load_config(config)
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    run_dir = config.run_dir
+    with _accelerator(config) as accelerator:
+        console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False)
+        if accelerator.is_main_process:
+            _claim(run_dir, config, restart)
+        accelerator.wait_for_everyone()
+        manifest = load_manifest(config.data.manifest, config.data.root)
+        unknown = sorted(set(config.tasks) - set(config.data.tasks or manifest.tasks))
+        if unknown:
+            raise MmfuseError(f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}")
+        table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold)
+        model = build_model(config, table)
+        console.print(_summary(model, table, accelerator))
+        workers = default_workers() if config.data.num_workers is None else config.data.num_workers
+        with accelerator.main_process_first():
+            pairs = _prepare(model.to(accelerator.device), table, config, workers, console)
+        if accelerator.is_main_process:
+            _describe(run_dir, config, table)
+        live_images = pairs.image_options is not None and pairs.image_cache is None
+        trainer = Trainer(model, pairs, config, accelerator, run_dir, workers if live_images else 0)
+        accelerator.init_trackers(config.name)
+        state = trainer.fit()
+        accelerator.end_training()
+        report = _finish(model, pairs, trainer, run_dir, config, accelerator)
+        return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
+
+
+@contextmanager
+def _accelerator(config: Config):
+    """An Accelerator of its own; the next run in this process may ask for another precision."""
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.training.mixed_precision or "no",
+            log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
+            project_dir=str(config.run_dir),
+            kwargs_handlers=[kwargs],
+        )
+    except (ValueError, ImportError) as error:
+        raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
+    try:
+        yield accelerator
+    finally:
+        accelerator.free_memory()
+        AcceleratorState._reset_state()
+
+
+def build_model(config: Config, table: Table) -> FusionModel:
+    """The model a config asks for, initialised from its seed.
+
+    Each part has a seed of its own, so that two strategies start from the same encoders.
+
+    Raises:
+        MmfuseError: An encoder, the fusion or a head cannot be built.
+    """
+    uses = FUSIONS.get(str(config.fusion.get("name"))).uses  # type: ignore[attr-defined]
+    FUSIONS.check_options(config.fusion["name"], {k: v for k, v in config.fusion.items() if k != "name"}, ("self", "text_dim", "image_dim"))
+    train_rows = table.indices("train")
+    text = image = None
+    if "text" in uses and table.manifest.text is not None:
+        torch.manual_seed(config.seed)
+        texts: list[str | None] = table.rows["text"][:]
+        text = build_text_encoder(config.text_encoder, (texts[i] or "" for i in train_rows))
+    if "image" in uses and table.manifest.image is not None:
+        torch.manual_seed(config.seed + 1)
+        image = build_image_encoder(config.image_encoder)
+    torch.manual_seed(config.seed + 2)
+    tasks = {task: {"type": table.manifest.tasks[task].type, "labels": names} for task, names in table.labels.items()}
+    if not tasks:
+        raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
+    model = FusionModel(text, image, config.fusion, tasks)
+    heads: dict[str, Any] = dict(model.heads.items())
+    for task, head in heads.items():
+        if task in config.tasks and config.tasks[task].class_weights == "balanced":
+            head.weigh(table.targets[task][train_rows])
+    dropout = dataclasses.asdict(config.training.modality_dropout)
+    has = {"text": table.has_text()[train_rows], "image": table.has_image()[train_rows]}
+    model.accepts_missing = [m for m in model.uses if dropout[m] > 0 or not has[m].all()]
+    return model
+
+
+def _prepare(model: FusionModel, table: Table, config: Config, workers: int, console: Console) -> PairDataset:
+    for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder)):
+        if tower is not None:  # one that is trained later is not cached
+            tower.freeze(is_frozen_for_good(own))
+
+    def report(modality: str, done: int, total: int) -> None:
+        if done >= total:
+            console.print(f"features of the frozen {modality} encoder: {total} computed")
+
+    return prepare_pairs(
+        model,
+        table,
+        cache=(config.cache.dir or True) if config.cache.enabled else False,
+        modality_dropout=dataclasses.asdict(config.training.modality_dropout),
+        seed=config.seed,
+        num_workers=workers,
+        progress=report,
+    )
+
+
+def _claim(run_dir: Path, config: Config, restart: bool) -> None:
+    """Make the run's folder ours: new, or of the same config, to be gone on with."""
+    values = config_to_dict(config)
+    path = run_dir / "config.yaml"
+    if restart and path.is_file():
+        shutil.rmtree(run_dir)
+    if path.is_file():
+        then = yaml.safe_load(path.read_text(encoding="utf-8"))
+        differs = [key for key in _flat(values) if _flat(values).get(key) != _flat(then).get(key)]
+        if differs:
+            raise MmfuseError(
+                f"{run_dir}: holds a run with another config ({differs[0]} was {_flat(then).get(differs[0])!r}, is now "
+                f"{_flat(values)[differs[0]]!r}); choose another name or output_dir, or --restart to throw it away"
+            )
+        return
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as `a.b.c` -> value; what only says where things are is left out."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return {k: v for k, v in found.items() if k not in ("output_dir", "data.num_workers", "cache.dir", "cache.enabled")}
+
+
+def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
+    counts = Counter(table.splits)
+    sizes = {"all": sum(p.numel() for p in model.parameters()), "fusion": sum(p.numel() for p in model.fusion.parameters())}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return (
+        f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in counts.items())} rows; tasks: {', '.join(table.labels)}\n"
+        f"{model.fusion_config['name']}: {sizes['all'] / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained, "
+        f"{sizes['fusion'] / 1e6:.2f} M in the fusion; {accelerator.device}, num_processes: {accelerator.num_processes}"
+    )
+
+
+def _describe(run_dir: Path, config: Config, table: Table) -> None:
+    """Write what a reader needs to know how this run came about."""
+    manifest = table.manifest
+    shutil.copyfile(manifest.source, run_dir / "manifest.yaml")
+    table.save_splits(run_dir / "splits.csv")
+    facts = {
+        "command": sys.argv,
+        "manifest": {"path": manifest.source, "sha256": manifest.sha256, "version": manifest.version, "rows": len(table)},
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            name: version(name) for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "pillow", "datasets", "numpy")
+        },
+    }
+    (run_dir / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _commit() -> str | None:
+    """The commit of the mmfuse that runs, where it runs from a checkout."""
+    command = ["git", "-C", str(Path(mmfuse.__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None
+
+
+def _finish(
+    model: FusionModel, pairs: PairDataset, trainer: Trainer, run_dir: Path, config: Config, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Calibrate on validation, score the test split, write the model folder."""
+    options = {"batch_size": 2 * config.training.batch_size, "num_workers": trainer.num_workers}
+    model.eval()
+    if trainer.validation_rows:
+        calibrate(model, pairs, trainer.validation_rows, table_logits(model, pairs, trainer.validation_rows, **options))
+    split = next((s for s in ("test", "validation", "train") if s in pairs.table.splits))
+    rows = pairs.table.indices(split)
+    logits = table_logits(model, pairs, rows, **options)
+    scores = score_rows(model, pairs, rows, logits)
+    missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
+    report = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
+    if accelerator.is_main_process:
+        write_report(run_dir / split, report, model, pairs, rows, logits)
+        model.metrics = report
+        model.card = model_card(model, pairs.table, config, report)
+        scratch = run_dir / "model.tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        model.save_pretrained(scratch)
+        shutil.rmtree(run_dir / "model", ignore_errors=True)
+        scratch.rename(run_dir / "model")
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        plot_learning_curve(lines, run_dir / "learning_curve.png", trainer.training.monitor or _default_monitor(model))
+    accelerator.wait_for_everyone()
+    return report
+
+
+def _default_monitor(model: FusionModel) -> str:
+    task, head = next(iter(model.heads.items()))
+    return f"{task}/{head.monitor}"
+
+
+def calibrate(model: FusionModel, pairs: PairDataset, rows: list[int], logits: dict[str, np.ndarray]) -> None:
+    """Set each head's temperature and thresholds by these (validation) rows."""
+    heads: dict[str, Any] = dict(model.heads.items())
+    for task, head in heads.items():
+        target = pairs.table.targets[task][rows]
+        head.temperature = fit_temperature(logits[task], target, head.kind)
+        if head.thresholds is not None:
+            head.thresholds = [float(t) for t in tune_thresholds(head.probabilities(logits[task]), target)]
