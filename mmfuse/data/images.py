@@ -198,11 +198,12 @@ def _decode(image: Image.Image, options: ImageOptions) -> np.ndarray:
     if not isinstance(image, _JpegFile):
         image.load()  # before the orientation is asked for: PNGs may carry it at the end, TIFFs apply it themselves
     orientation = _orientation(image.info.get("exif", b""))
-    target, content, drafted = None, image.size, None
+    content, drafted = image.size, None  # (W, H), as the image is stored
     if options.size is not None:
         height, width = options.size
-        target = (height, width) if orientation >= 5 else (width, height)  # before the image is turned
-        content = _fit(image.size, target) if options.resize == "pad" else target
+        content = (height, width) if orientation >= 5 else (width, height)
+        if options.resize == "pad":
+            content = _fit(image.size, content)
         drafted = image.draft(None, content)
     # A draft of 450 pixels at 1/4 is 113 wide, of which 112.5 are the image.
     box = drafted[1] if drafted else (0, 0, *image.size)
@@ -214,13 +215,18 @@ def _decode(image: Image.Image, options: ImageOptions) -> np.ndarray:
         image = Image.fromarray(np.asarray(image).clip(0, 255).round().astype(np.uint8))
     if image.mode == "L":
         image = image.convert("RGB")
-    if target is not None and content != target:
-        canvas = Image.new("RGB", target, options.background)
-        canvas.paste(image, ((target[0] - content[0]) // 2, (target[1] - content[1]) // 2))
-        image = canvas
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
-    return np.array(image)
+    return np.array(_pad(image, options) if options.resize == "pad" else image)
+
+
+def _pad(image: Image.Image, options: ImageOptions) -> Image.Image:
+    if options.size is None:
+        return image
+    height, width = options.size
+    canvas = Image.new("RGB", (width, height), options.background)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
 
 
 def _fit(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

@@ -316,8 +316,8 @@ def render(study: Study) -> Image.Image:
     rng = np.random.default_rng((study.seed, study.index, _IMAGE))
     body = _Body(*(spread * rng.uniform(-1, 1) for spread in vars(_SPREAD).values()))
     spots = {
-        "opacity": _Spot(*rng.uniform(-1.5, 1.5, 2), rng.uniform(0.9, 1.15)),
-        "nodule": _Spot(*rng.uniform(-2.5, 2.5, 2), rng.uniform(0.9, 1.1)),
+        "opacity": _Spot(rng.uniform(-1.5, 1.5), rng.uniform(-1.5, 1.5), rng.uniform(0.9, 1.15)),
+        "nodule": _Spot(rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.9, 1.1)),
     }
     contrast, brightness, grain = rng.uniform(0.92, 1.08), rng.uniform(-0.03, 0.03), rng.uniform(0.012, 0.03)
     noise = _BLUR @ rng.normal(0, 0.01, (16, 16)) @ _BLUR.T + rng.normal(0, grain, (64, 64))
@@ -380,14 +380,14 @@ def _lung_markings(x: np.ndarray, y: np.ndarray, across: np.ndarray) -> np.ndarr
     """Aerated lung: dark, denser at the hila, with vessels that fan out of them."""
     dx, dy = across - 6.5, y + 2.0
     far = np.hypot(dx, dy)
-    vessels = np.cos(9 * np.arctan2(dy, dx) + 0.25 * far + (x > 0)).clip(0) ** 3 * np.exp(-far / 9)
+    vessels = np.cos(9 * np.arctan2(dy, dx) + 0.25 * far + (x > 0)).clip(0) ** 2 * np.exp(-far / 9)
     return 0.17 + 0.03 * (y + 20).clip(0) / 35 + 0.20 * _bump(far, 3.2) + 0.09 * vessels
 
 
 def _bones(x: np.ndarray, y: np.ndarray, across: np.ndarray, wall: np.ndarray, phase: float) -> np.ndarray:
     """What ribs, clavicles and spine add."""
-    behind = np.cos(2 * np.pi * (y - phase + 1.0 - 0.012 * (across - 8) ** 2) / 6.5).clip(0) ** 3
-    front = np.cos(2 * np.pi * (y - phase - 0.45 * across) / 7.5).clip(0) ** 3
+    behind = np.cos(2 * np.pi * (y - phase + 1.0 - 0.012 * (across - 8) ** 2) / 6.5).clip(0) ** 2
+    front = np.cos(2 * np.pi * (y - phase - 0.45 * across) / 7.5).clip(0) ** 2
     cage = _step(wall + 1.5 - across, 0.8) * _step(across - 4, 1.0) * _step(y + 25) * _step(15 - y, 1.5)
     clavicles = _bump(y + 16.5 + 0.30 * (across - 3), 0.9) * _step(across - 3) * _step(24 - across, 1.0)
     discs = np.cos(2 * np.pi * y / 4.6) * _step(3.2 - across) * _step(y + 28)
@@ -496,9 +496,10 @@ _MANIFEST = """\
 name: phantom
 version: 1
 about: >-
-  {notice} {studies} rendered chest films with short reports and known answers (seed {seed}), written by
-  mmfuse/data/phantom.py. Opacity, effusion and pneumothorax are in the image and in the report, nodule and large_heart
-  only in the image, risk only in the report; changed is the XOR of the image's nodule and the report's prior nodule.
+  {notice}
+  {studies} rendered chest films with short reports and known answers (seed {seed}), written by mmfuse/data/phantom.py.
+  Opacity, effusion and pneumothorax are in the image and in the report, nodule and large_heart only in the image, risk
+  only in the report; changed is the XOR of the image's nodule and the report's prior nodule.
 licence: CC0-1.0
 rows: data.csv
 id: id
@@ -511,6 +512,7 @@ tasks:
     column: findings
     separator: ";"
     values: [{labels}]
+    empty: negative
     label_origin: synthetic
 splits: {{column: split}}
 subgroups: [sex, age_band]

@@ -464,3 +464,29 @@ def _content(path: str) -> str:
             return hashlib.sha256(handle.read()).hexdigest()  # type: ignore[union-attr]
     except OSError:
         return path
+
+
+def read_samples(path: str, id_column: str, image_column: str, text_column: str) -> list[Sample]:
+    """The rows of a table as samples to predict, sorted by id; images are relative to the table's folder.
+
+    Raises:
+        MmfuseError: It cannot be read, the id column or both of the others are missing, or an id is not unique.
+    """
+    frame = read_rows(path, path)
+    _need_columns(frame, [id_column], "--id-column", path)
+    there = [name for name in (image_column, text_column) if name in frame.columns]
+    if not there:
+        _need_columns(frame, [image_column], "--image-column", path)
+    empty = [""] * len(frame)
+    columns = [frame[name] if name in frame.columns else empty for name in (id_column, image_column, text_column)]
+    folder = os.path.dirname(path)
+    samples = []
+    for name, image, text in zip(*columns, strict=True):
+        image = image.strip()
+        if image and "://" not in image:
+            image = os.path.join(folder, image)
+        samples.append(Sample(name.strip(), (image,) if image else (), text.strip() or None, group=name.strip()))
+    repeated = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
+    if repeated:
+        raise MmfuseError(f"{path}: --id-column {id_column}: {repeated[0]!r} names more than one row")
+    return sorted(samples, key=lambda sample: sample.id)

@@ -160,10 +160,10 @@ def _decode_utf16(data: bytes) -> str:
 
 
 def _decode_legacy(data: bytes) -> str:
-    from charset_normalizer import from_bytes
-
     if _BINARY.search(data.decode("latin_1")):
         raise TextError("binary, not text")
+    from charset_normalizer import from_bytes  # only here: most reports are UTF-8
+
     # Accented letters stand alone between ASCII letters; other scripts come in runs of high bytes. Knowing which of the
     # two it is, the guess is right for a text of three words too.
     in_runs = sum(map(len, _HIGH_RUN.findall(data)))

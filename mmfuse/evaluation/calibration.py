@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
-MISSING = -100
-"""The class id of a row without a target."""
+from mmfuse.types import MISSING_CLASS
 
 
 def fit_temperature(
@@ -41,7 +40,7 @@ def fit_temperature(
     if not np.isfinite(logits).all():
         raise ValueError("logits contain NaN or infinity")
 
-    known = target != MISSING if kind == "classification" else ~np.isnan(target)
+    known = target != MISSING_CLASS if kind == "classification" else ~np.isnan(target)
     if not known.any():
         return 1.0
     if kind == "classification":

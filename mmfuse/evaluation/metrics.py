@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
-from mmfuse.evaluation.calibration import MISSING, equal_mass_bins, expected_calibration_error
-from mmfuse.types import MmfuseError
+from mmfuse.evaluation.calibration import equal_mass_bins, expected_calibration_error
+from mmfuse.types import MISSING_CLASS, MmfuseError
 
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll"})
 PER_LABEL = ("auroc", "average_precision", "f1")
@@ -62,7 +62,7 @@ def score_classification(
     """
     probabilities, target = _check_classification(probabilities, target, labels)
     row_groups = _check_groups(groups, len(target))
-    there = target != MISSING
+    there = target != MISSING_CLASS
     if not there.any():
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
     probabilities, target, row_groups = probabilities[there], target[there], row_groups[there]
@@ -250,7 +250,7 @@ class _Outcomes(NamedTuple):
 
 
 def _classification_outcomes(probabilities: Array, target: NDArray[np.int64]) -> _Outcomes:
-    rows = np.flatnonzero(target != MISSING)
+    rows = np.flatnonzero(target != MISSING_CLASS)
     one_hot = np.eye(probabilities.shape[1])
     truth = np.full(probabilities.shape, np.nan)
     truth[rows] = one_hot[target[rows]]
@@ -430,11 +430,11 @@ def _check_classification(
     probabilities, target = _check_probabilities(probabilities, labels), np.asarray(target)
     if target.shape != probabilities.shape[:1] or not np.issubdtype(target.dtype, np.integer):
         raise ValueError(f"target is {target.dtype} {target.shape}; it must be int {probabilities.shape[:1]}")
-    wrong = (target != MISSING) & ((target < 0) | (target >= len(labels)))
+    wrong = (target != MISSING_CLASS) & ((target < 0) | (target >= len(labels)))
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"target of row {row} is {target[row]}; legal: 0 to {len(labels) - 1}, or {MISSING} for missing"
+            f"target of row {row} is {target[row]}; legal: 0 to {len(labels) - 1}, or {MISSING_CLASS} for missing"
         )
     wrong = np.abs(probabilities.sum(axis=1) - 1) > 0.01
     if wrong.any():

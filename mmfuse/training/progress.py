@@ -22,7 +22,7 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int, enabled: bool):
-        self.console = Console(stderr=True, quiet=not enabled)
+        self.console = Console(stderr=True, quiet=not enabled, soft_wrap=True)
         self.total, self.done, self.first = total, done, done
         self.loss = self.metric = float("nan")
         self.started = self.printed = time.monotonic()

@@ -81,7 +81,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         load_plugin(plugin)
     run_dir = config.run_dir
     with _accelerator(config) as accelerator:
-        console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False)
+        console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if accelerator.is_main_process:
             _claim(run_dir, config, restart)
         accelerator.wait_for_everyone()

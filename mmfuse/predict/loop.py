@@ -1,13 +1,10 @@
-"""The one inference loop: batches to logits. Evaluation and the validation while training use it too."""
+"""The one inference loop: batches to logits. Predictor, evaluation and the validation while training use it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +14,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from mmfuse.data.collate import Item, collate
-from mmfuse.data.images import ImageError, ImageOptions, content_hash, read_image
+from mmfuse.data.images import ImageError, ImageOptions, content_hash
 from mmfuse.data.pairs import PairDataset, make_loader, move_batch, ordered_batches
 from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
-from mmfuse.model import MODALITIES, FusionModel
-from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
-
-CHUNK = 512
+from mmfuse.model import FusionModel
+from mmfuse.types import Batch, MmfuseError
 
 
 def forward_batches(
@@ -241,139 +236,3 @@ def table_logits(
         for task, values in logits.items():
             result.setdefault(task, np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32))[places] = values
     return result
-
-
-class Predictor:
-    """Samples to predictions, in their order; a sample that cannot be predicted gives a `Failure` with its reason.
-
-    Args:
-        model: A trained model.
-        batch_size: Samples per forward pass.
-        missing: "error": a modality that is missing now but was not in training makes a failure; "allow": it is predicted.
-        device: Where it runs; default: the first GPU, else the CPU.
-        threads: That decode images; default: one per core, at most 8.
-        chunk: Samples that are read and predicted together; what is in memory at once.
-
-    Example:
-        predictor = Predictor.from_pretrained("runs/covid/model")
-        for prediction in predictor([Sample("1", images=("film.jpg",), text="Cough and fever.")]):
-            print(prediction)
-    """
-
-    def __init__(
-        self,
-        model: FusionModel,
-        *,
-        batch_size: int = 32,
-        missing: str = "error",
-        device: str | None = None,
-        threads: int | None = None,
-        chunk: int = CHUNK,
-    ):
-        if missing not in ("error", "allow"):
-            raise MmfuseError(f"missing: {missing!r} is not legal; legal: error, allow")
-        if batch_size < 1:
-            raise MmfuseError(f"batch_size: {batch_size} is out of range; it must be at least 1")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device).eval()
-        self.batch_size = batch_size
-        self.missing = missing
-        self.chunk = chunk
-        self.threads = threads or max(1, min(8, default_workers() + 1))
-        self._options = image_options(model)
-
-    @classmethod
-    def from_pretrained(cls, model: str | Path, **options: Any) -> Predictor:
-        """A predictor of a model folder or Hub id; `options` are the constructor's.
-
-        Raises:
-            MmfuseError: As `FusionModel.from_pretrained`.
-        """
-        return cls(FusionModel.from_pretrained(model), **options)
-
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Prediction | Failure]:
-        """Predictions or failures, in the order of the samples; at most two chunks of them are in memory."""
-        for chunk in self.chunks(samples):
-            yield from chunk
-
-    def chunks(self, samples: Iterable[Sample]) -> Iterator[list[Prediction | Failure]]:
-        """The same, chunk by chunk: the next one is read while this one is predicted."""
-        source = iter(samples)
-        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.threads) as pool:
-
-            def read_next() -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
-                return self._read(list(islice(source, self.chunk)), pool)
-
-            waiting: Future = ahead.submit(read_next)
-            while prepared := waiting.result():
-                waiting = ahead.submit(read_next)
-                yield self._predict(prepared)
-
-    def _read(self, samples: list[Sample], pool: ThreadPoolExecutor) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
-        """Decide for each sample whether it can be predicted, and prepare it; no batch is formed before that."""
-        items = list(pool.map(self._read_one, range(len(samples)), samples))
-        notices: list[tuple[str, ...]] = [()] * len(samples)
-        text = self.model.text_encoder
-        if text is not None:
-            there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
-            ids, cut = text.tokenize([(samples[i].text or "").strip() for i in there]) if there else ([], [])
-            for i, row, was_cut in zip(there, ids, cut, strict=True):
-                items[i].input_ids = row  # type: ignore[union-attr]
-                if was_cut:
-                    notices[i] = (f"report truncated at {text.max_length} tokens",)
-        return list(zip(samples, items, notices, strict=True))
-
-    def _read_one(self, row: int, sample: Sample) -> Item | Failure:
-        if sample.problem is not None:
-            return Failure(sample.id, sample.problem)
-        item = Item(row, sample.id)
-        there = {"text": _has_text(sample), "image": bool(sample.images)}
-        for modality in self.model.uses:
-            if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
-                return Failure(sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)")
-        if not any(there[modality] for modality in self.model.uses):
-            return Failure(sample.id, f"neither {' nor '.join(self.model.uses)}" if len(self.model.uses) > 1 else f"no {self.model.uses[0]}")
-        if self._options is not None:
-            for source in sample.images:
-                try:
-                    item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
-                except ImageError as error:
-                    name = "" if isinstance(source, bytes) else f" {Path(source).name}"
-                    return Failure(sample.id, f"image{name}: {error}")
-        return item
-
-    def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
-        good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
-        lengths = np.array([len(item.input_ids or ()) if isinstance(item, Item) else 0 for _, item, _ in prepared])
-        pad = int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
-        batches = (collate([good[row] for row in rows], pad) for rows in ordered_batches(list(good), lengths, self.batch_size))
-        logits: dict[int, dict[str, np.ndarray]] = {}
-        for rows, found in forward_batches(self.model, batches, self.device):
-            for i, row in enumerate(rows):
-                logits[int(row)] = {task: values[i] for task, values in found.items()}
-        results: list[Prediction | Failure] = []
-        for sample, item, notices in prepared:
-            if isinstance(item, Failure):
-                results.append(item)
-                continue
-            tasks = {}
-            for task, values in logits[item.row].items():
-                head: Any = self.model.heads[task]
-                tasks[task] = head.decide(head.probabilities(values))
-            there = {"text": _has_text(sample), "image": bool(sample.images)}
-            present = tuple(m for m in MODALITIES if m in self.model.uses and there[m])
-            results.append(Prediction(sample.id, tasks, present, notices))
-        return results
-
-
-def _has_text(sample: Sample) -> bool:
-    return bool(sample.text and sample.text.strip())
-
-
-def model_fingerprint(folder: Path) -> str:
-    """sha256 of a model folder's config and weights: what a resumed run must have in common with the killed one."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        with (folder / name).open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()

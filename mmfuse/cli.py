@@ -1,0 +1,309 @@
+"""The command line: thin, and heavy imports only inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import mmfuse
+from mmfuse.types import MmfuseError
+
+app = typer.Typer(
+    name="mmfuse",
+    help="Text-image fusion: train joint models, predict with them, compare them honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+data_app = typer.Typer(help="Look at a dataset, or make the synthetic one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+NOTHING_READ = 3
+
+PluginOption = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file that registers fusions or heads.")]
+RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data_root} stands for in the manifest.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"mmfuse {mmfuse.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: mmfuse train configs/phantom.yaml training.epochs=3 seed=1")
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file; `mmfuse config` prints the schema.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file.")] = None,
+    data_root: RootOption = None,
+    plugin: PluginOption = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the run's folder.")] = False,
+) -> None:
+    """Train a model, or go on where a run was interrupted; writes runs/NAME, the model folder is runs/NAME/model."""
+    from mmfuse.config import load_config
+
+    loaded = load_config(config, overrides or [])
+    loaded.data.root = data_root or loaded.data.root
+    loaded.plugins += [str(p) for p in plugin or []]
+    _quiet_libraries()
+    from mmfuse.evaluation.evaluate import format_report
+    from mmfuse.training import train as run_training
+
+    run = run_training(loaded, restart=restart)
+    if _is_main_process():
+        typer.echo(format_report(run.report))
+        typer.echo(f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  {run.dir / 'learning_curve.png'}")
+
+
+@app.command(epilog="Example: mmfuse evaluate runs/phantom/model data/phantom/manifest.yaml --split test")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    manifest: Annotated[Path, typer.Argument(help="Data manifest.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, predictions.jsonl and confusion matrices.")] = Path(
+        "evaluation"
+    ),
+    data_root: RootOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
+    plugin: PluginOption = None,
+) -> None:
+    """Score a model on a split, each score with a 95 % interval."""
+    _load_plugins(plugin)
+    _quiet_libraries()
+    from mmfuse.evaluation.evaluate import evaluate as run_evaluation
+    from mmfuse.evaluation.evaluate import format_report
+
+    with _Bar("evaluating") as bar:
+        report = run_evaluation(
+            model,
+            manifest,
+            split=split,
+            fold=fold,
+            data_root=data_root,
+            out=out,
+            batch_size=batch_size,
+            progress=lambda done, total: bar.update(done, total),
+        )
+    if _is_main_process():
+        typer.echo(format_report(report))
+        typer.echo(f"written to {out}")
+
+
+@app.command(
+    epilog="Examples: mmfuse predict runs/phantom/model folder/ --out predictions.jsonl; "
+    "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv"
+)
+def predict(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    source: Annotated[Path, typer.Argument(help="Folder of images and reports, or a csv, tsv, jsonl or parquet table.")],
+    out: Annotated[Path, typer.Option(help="predictions.jsonl, .csv or .parquet.")] = Path("predictions.jsonl"),
+    layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
+    missing: Annotated[str, typer.Option(help="A modality that never was missing in training: error or allow.")] = "error",
+    batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 32,
+    id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
+    image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
+    text_column: Annotated[str, typer.Option(help="Of a table.")] = "text",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Predict for every study; what cannot be read goes to PREDICTIONS.errors.jsonl, with its reason. Go on after a kill."""
+    _load_plugins(plugin)
+    _quiet_libraries()
+    from mmfuse.data.folder import pair_folder
+    from mmfuse.data.table import read_samples
+    from mmfuse.model import FusionModel
+    from mmfuse.predict import Predictor, fingerprint, predict_to_file
+
+    if source.is_dir() or not source.exists():
+        entries, ignored = pair_folder(source, layout)  # type: ignore[arg-type]
+        ids, read = [entry.id for entry in entries], lambda i: entries[i].sample()
+        if ignored:
+            typer.echo(f"{len(ignored)} file(s) ignored, such as {ignored[0]}", err=True)
+    else:
+        samples = read_samples(str(source), id_column, image_column, text_column)
+        ids, read = [sample.id for sample in samples], lambda i: samples[i]
+    loaded = FusionModel.from_pretrained(model)
+    predictor = Predictor(loaded, batch_size=batch_size, missing=missing, device=device)
+    with _Bar("predicting") as bar:
+        counts = predict_to_file(
+            predictor,
+            ids,
+            read,
+            out,
+            fingerprint=fingerprint(loaded, missing),
+            overwrite=overwrite,
+            progress=lambda done, errors: bar.update(done, len(ids), f"{errors} errors"),
+        )
+    errors = out.with_suffix(".errors.jsonl")
+    typer.echo(f"{len(ids)} studies: {counts.predictions} predictions in {out}, {counts.errors} errors in {errors}")
+    if counts.predictions == 0:
+        raise typer.Exit(NOTHING_READ)
+
+
+@app.command(epilog="Example: mmfuse check my_fusion --plugin my_fusion.py")
+def check(
+    name: Annotated[str, typer.Argument(help="A registered fusion.")],
+    plugin: PluginOption = None,
+) -> None:
+    """Run the conformance suite over a fusion strategy."""
+    _load_plugins(plugin)
+    from mmfuse.fusion import FUSIONS
+    from mmfuse.testing import ConformanceError, fusion_checks
+
+    FUSIONS.get(name)
+    failed = 0
+    for title, run in fusion_checks().items():
+        try:
+            run(name)
+            typer.echo(f"ok      {title}")
+        except ConformanceError as error:
+            failed += 1
+            typer.echo(f"FAILED  {title}: {error}")
+    if failed:
+        raise MmfuseError(f"{name}: {failed} check(s) failed")
+
+
+@app.command("list", epilog="Example: mmfuse list fusions")
+def list_names(
+    kind: Annotated[str, typer.Argument(help="fusions or heads.")],
+    plugin: PluginOption = None,
+) -> None:
+    """What can be named in a config, with its options and one line on each."""
+    import inspect
+
+    from mmfuse.registry import nearest
+
+    if kind not in ("fusions", "heads"):
+        raise MmfuseError(f"{kind!r} is not legal; {nearest(kind, ('fusions', 'heads'))}")
+    _load_plugins(plugin)
+    from mmfuse.fusion import FUSIONS
+    from mmfuse.heads import HEADS
+
+    registry = FUSIONS if kind == "fusions" else HEADS
+    for name in registry.names():
+        cls = registry.get(name)
+        options = [str(p) for p in inspect.signature(cls).parameters.values() if p.default is not p.empty]
+        typer.echo(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        typer.echo(f"    options: {', '.join(options).replace(': int', '').replace(': float', '') or 'none'}")
+
+
+@app.command()
+def config() -> None:
+    """Print the schema of a run's config, with defaults and what each key means."""
+    from mmfuse.config import schema
+
+    typer.echo(schema(), nl=False)
+
+
+@data_app.command("check", epilog="Example: mmfuse data check data_manifests/emoji_google.yaml --data-root ~/data")
+def data_check(
+    manifest: Annotated[Path, typer.Argument(help="Data manifest.")],
+    data_root: RootOption = None,
+    fold: Annotated[int | None, typer.Option(help="Where the manifest says folds.")] = None,
+) -> None:
+    """Read every row, image and target; say what is there and what is wrong."""
+    from mmfuse.data.audit import check_table
+    from mmfuse.data.manifest import load_manifest
+    from mmfuse.data.table import load_table
+
+    loaded = load_manifest(manifest, data_root)
+    if loaded.splits.folds and fold is None:
+        fold = 0
+    table = load_table(loaded, fold=fold)
+    with _Bar("reading images") as bar:
+        report = check_table(table, progress=lambda done, total: bar.update(done, total))
+    typer.echo(report.text())
+    if report.problems:
+        raise MmfuseError(f"{manifest}: {len(report.problems)} problem(s)")
+
+
+@data_app.command("phantom", epilog="Example: mmfuse data phantom data/phantom --studies 3000")
+def data_phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write: images, data.csv, manifest.yaml.")],
+    studies: Annotated[int, typer.Option(min=1, help="How many.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Another one gives other studies.")] = 0,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Instead: a folder of ID.png and ID.txt, for predict.")] = False,
+) -> None:
+    """Write the SYNTHETIC chest phantom: pairs whose best possible scores are known."""
+    from mmfuse.data.phantom import write_pairs, write_phantom
+
+    with _Bar("drawing") as bar:
+        if pairs:
+            written = write_pairs(out, studies, seed)
+        else:
+            written = write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))
+    typer.echo(f"written: {written}")
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __init__(self, title: str):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("", total=None, note="")
+
+    def __enter__(self) -> _Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        self.bar.update(self.task, completed=done, total=total, note=note)
+
+
+def _load_plugins(paths: list[Path] | None) -> None:
+    from mmfuse.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)
+
+
+def _is_main_process() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
+
+
+def _quiet_libraries() -> None:
+    """Their reports on loading weights are not the user's business."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Run the command line; an error of the user is one line, and exit code 2."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app(standalone_mode=True)
+    except MmfuseError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Predictions of thousands of studies to a file, in chunks that are on the disk before they count.
+
+While it runs there are `OUT.partial.jsonl` and `OUT.errors.partial.jsonl` and `OUT.progress.json`, which says how many bytes
+of the two are committed. A killed run cuts both back to that and redoes the open chunk whole, so the result is byte-equal to
+that of a run that was never killed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmfuse.encoders.cache import weights_hash
+from mmfuse.model import FusionModel
+from mmfuse.predict.predictor import Predictor
+from mmfuse.types import Failure, MmfuseError, Prediction, Sample
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the inputs: every one is in exactly one of the two files."""
+
+    predictions: int
+    errors: int
+
+
+def predict_to_file(
+    predictor: Predictor,
+    ids: Sequence[str],
+    read: Callable[[int], Sample],
+    out: Path,
+    *,
+    fingerprint: str = "",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Counts:
+    """Predict samples into `out`, and those that cannot be into `STEM.errors.jsonl`, each with its reason.
+
+    Args:
+        predictor: Makes the predictions, a chunk at a time.
+        ids: Of all inputs, sorted; what a resumed run must have in common with the killed one.
+        read: Gives the sample of a position in `ids`; a report is read only then.
+        out: A .jsonl, .csv or .parquet file.
+        fingerprint: Of the model and of options that change predictions, for the same check.
+        overwrite: Replace a finished `out`, and forget a killed run.
+        progress: Called with (done, errors so far).
+
+    Raises:
+        MmfuseError: The suffix is not legal, `out` exists, cannot be written, or belongs to a run over other inputs.
+    """
+    if out.suffix not in SUFFIXES:
+        raise MmfuseError(f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}")
+    names = _Names.of(out)
+    identity = hashlib.sha256(json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()).hexdigest()
+    state = _open(names, identity, overwrite)
+    try:
+        with names.partial.open("r+b") as good, names.errors_partial.open("r+b") as bad:
+            for handle, size in ((good, state["bytes"]), (bad, state["error_bytes"])):
+                handle.truncate(size)
+                handle.seek(size)
+            todo = (read(i) for i in range(state["done"], len(ids)))
+            for results in predictor.chunks(todo):
+                _commit(results, good, bad, state, names.progress)
+                if progress:
+                    progress(state["done"], state["errors"])
+        _publish(names, out, predictor.model)
+    except OSError as error:
+        raise MmfuseError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+    return Counts(state["predictions"], state["errors"])
+
+
+@dataclass(frozen=True)
+class _Names:
+    out: Path
+    errors: Path
+    partial: Path
+    errors_partial: Path
+    progress: Path
+
+    @classmethod
+    def of(cls, out: Path) -> _Names:
+        return cls(
+            out,
+            out.with_suffix(".errors.jsonl"),
+            out.with_name(out.name + ".partial.jsonl"),
+            out.with_suffix(".errors.partial.jsonl"),
+            out.with_name(out.name + ".progress.json"),
+        )
+
+
+def _open(names: _Names, identity: str, overwrite: bool) -> dict[str, Any]:
+    """The committed state: of a killed run over the same inputs, or a new one."""
+    fresh = {"identity": identity, "done": 0, "predictions": 0, "errors": 0, "bytes": 0, "error_bytes": 0}
+    if overwrite:
+        for path in (names.out, names.errors, names.progress):
+            path.unlink(missing_ok=True)
+    try:
+        names.out.parent.mkdir(parents=True, exist_ok=True)
+        if names.progress.exists():
+            state = json.loads(names.progress.read_text(encoding="utf-8"))
+            if state["identity"] != identity:
+                raise MmfuseError(
+                    f"{names.progress}: a run over other inputs, another model or other options was interrupted here; "
+                    "choose another --out, or --overwrite to forget it"
+                )
+            for final, partial in ((names.errors, names.errors_partial), (names.out, names.partial)):
+                if final.exists() and not partial.exists():  # killed while the files got their names
+                    final.replace(partial)
+            return state
+        if names.out.exists():
+            raise MmfuseError(f"--out {names.out}: exists already; choose another name, or --overwrite")
+        names.partial.write_bytes(b"")
+        names.errors_partial.write_bytes(b"")
+        _write_json(names.progress, fresh)
+    except OSError as error:
+        raise MmfuseError(f"--out {names.out}: cannot be written: {error.strerror or error}") from error
+    return fresh
+
+
+def _commit(results: Iterable[Prediction | Failure], good: Any, bad: Any, state: dict[str, Any], path: Path) -> None:
+    """Write a chunk to both files, see it on the disk, and only then count it."""
+    for result in results:
+        if isinstance(result, Failure):
+            bad.write(_line({"id": result.id, "reason": result.reason}))
+            state["errors"] += 1
+        else:
+            said = {"id": result.id, "tasks": result.tasks, "present": list(result.present), "notices": list(result.notices)}
+            good.write(_line(said))
+            state["predictions"] += 1
+        state["done"] += 1
+    for handle in (good, bad):
+        handle.flush()
+        os.fsync(handle.fileno())
+    state["bytes"], state["error_bytes"] = good.tell(), bad.tell()
+    _write_json(path, state)
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("w", encoding="utf-8") as handle:
+        json.dump(values, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    scratch.replace(path)
+
+
+def _publish(names: _Names, out: Path, model: FusionModel) -> None:
+    """Give the finished files their names; killed in between, the next run ends up here again."""
+    if out.suffix != ".jsonl":
+        scratch = out.with_name(out.name + ".tmp")
+        rows = _flat_rows(names.partial)
+        columns = _columns(model)
+        (_write_csv if out.suffix == ".csv" else _write_parquet)(scratch, rows, columns)
+    names.errors_partial.replace(names.errors)
+    if out.suffix == ".jsonl":
+        names.partial.replace(out)
+    else:
+        out.with_name(out.name + ".tmp").replace(out)
+    names.progress.unlink()
+    names.partial.unlink(missing_ok=True)
+
+
+def _columns(model: FusionModel) -> list[tuple[str, pa.DataType]]:
+    columns: list[tuple[str, pa.DataType]] = [("id", pa.string())]
+    heads: dict[str, Any] = dict(model.heads.items())
+    for task, head in heads.items():
+        decision = "label" if head.kind == "classification" else "labels"
+        columns.append((f"{task}.{decision}", pa.string()))
+        columns += [(f"{task}.p.{label}", pa.float64()) for label in head.labels]
+    return [*columns, ("present", pa.string()), ("notices", pa.string())]
+
+
+def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """A prediction a row: labels joined by `;`, a probability a column `TASK.p.LABEL`."""
+    with path.open(encoding="utf-8", errors="surrogateescape") as handle:
+        for line in handle:
+            found = json.loads(line)
+            row = {"id": found["id"], "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
+            for task, said in found["tasks"].items():
+                if "label" in said:
+                    row[f"{task}.label"] = said["label"]
+                else:
+                    row[f"{task}.labels"] = ";".join(said["labels"])
+                row |= {f"{task}.p.{label}": p for label, p in said["probabilities"].items()}
+            yield row
+
+
+def _write_csv(path: Path, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as handle:
+        writer = csv.DictWriter(handle, [name for name, _ in columns])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
+    schema = pa.schema(columns)
+    with pq.ParquetWriter(path, schema) as writer:
+        while block := list(islice(rows, 10_000)):
+            writer.write_table(pa.Table.from_pylist(block, schema=schema))
+
+
+def fingerprint(model: FusionModel, missing: str) -> str:
+    """sha256 of all that a prediction depends on beside its input; a resumed run must have the same."""
+    content = [weights_hash(model), model.config(), missing]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
