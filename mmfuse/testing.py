@@ -268,8 +268,9 @@ def _leaves(out: Features) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found.append(leaf)
         stack.extend(following for following, _ in node.next_functions)
     return found
 
@@ -281,8 +282,10 @@ def _training(candidate: _Candidate) -> None:
     parameters = dict(subject.fusion.named_parameters())
     before = {name: p.detach().clone() for name, p in parameters.items()}
     largest = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    optimizer = torch.optim.Adam(subject.fusion.parameters(), lr=1e-2, eps=1e-30) if parameters else None
-    for step in range(5 if optimizer else 0):
+    if not parameters:
+        return
+    optimizer = torch.optim.Adam(parameters.values(), lr=1e-2, eps=1e-30)
+    for step in range(5):
         out = subject(**_example(seed=step))
         loss = F.mse_loss(out.pooled, torch.randn_like(out.pooled))
         loss = loss + F.mse_loss(out.tokens[out.mask], torch.randn_like(out.tokens[out.mask]))
@@ -294,10 +297,10 @@ def _training(candidate: _Candidate) -> None:
             _require(p.grad is not None, f"parameter {name!r} gets no gradient: is it used in `pooled` or `tokens`?")
             largest[name] = torch.maximum(largest[name], p.grad.abs())
         optimizer.step()
-    floor = 1e-11 * max((float(g.max()) for g in largest.values()), default=0.0)
+    floor = 1e-11 * max(float(g.max()) for g in largest.values())
     linear = _linear_weights(subject.fusion)
     for name, p in parameters.items():
-        # An attention key's bias has no effect by mathematics (softmax ignores a shift): vectors need no more than noise.
+        # An attention key's bias has no effect by mathematics (softmax ignores a shift): for vectors, noise will do.
         rows = largest[name].flatten(1).amax(1) > floor if p.ndim > 1 else largest[name] > 0.0
         dead = 1.0 - float(rows.double().mean())
         _require(
@@ -374,21 +377,21 @@ def _interaction(candidate: _Candidate) -> None:
     if declared == "additive":
         _require(
             mixed <= EQUAL,
-            f"it declares 'additive', but text and image interact in `pooled` (mixed difference {mixed:.1e}): is there a "
-            "LayerNorm or another non-linearity behind where they meet?",
+            f"it declares 'additive', but text and image interact in `pooled` (mixed difference {mixed:.1e}): is there "
+            "a LayerNorm or another non-linearity behind where they meet?",
         )
         return
     _require(
         mixed > EQUAL,
-        f"it declares {declared!r}, but `pooled` is a function of the text plus a function of the image: is it 'additive', "
-        f"or {SINGLE_KEY}?",
+        f"it declares {declared!r}, but `pooled` is a function of the text plus a function of the image: is it "
+        f"'additive', or {SINGLE_KEY}?",
     )
     same_pooled = {m: other[m]._replace(pooled=one[m].pooled) for m in MODALITIES}
     if declared == "token":
         _require(
             _mixed_difference(subject, one, same_pooled) > EQUAL,
-            "it declares 'token', but with pooled inputs fixed, the tokens of one modality do not change what those of the "
-            "other do: do they meet only pooled vectors?",
+            "it declares 'token', but with pooled inputs fixed, the tokens of one modality do not change what those of "
+            "the other do: do they meet only pooled vectors?",
         )
 
 

@@ -148,10 +148,9 @@ def _decode(data: bytes) -> str:
 
 
 def _decode_utf16(data: bytes) -> str:
-    """Decode UTF-16 without a byte order mark: at least half of the high bytes are zero, and none of the low ones."""
-    half = len(data) // 2
-    for encoding, low, high in (("utf-16-le", data[::2], data[1::2]), ("utf-16-be", data[1::2], data[::2])):
-        if len(data) % 2 == 0 and b"\0" not in low and 2 * high.count(0) >= half:
+    """Decode UTF-16 without a byte order mark, if at least half of its characters are Latin-1: a high byte of zero."""
+    for encoding, high in (("utf-16-le", data[1::2]), ("utf-16-be", data[::2])):
+        if len(data) % 2 == 0 and 4 * high.count(0) >= len(data):
             try:
                 return data.decode(encoding)
             except UnicodeDecodeError:

@@ -194,7 +194,7 @@ def test_gray16_is_scaled_not_clipped(fmt, size):
 
 @pytest.mark.parametrize(("peak", "bits"), [(100, 8), (255, 8), (256, 9), (3000, 12), (4095, 12), (65535, 16)])
 def test_gray16_keeps_its_absolute_level(peak, bits):
-    levels = np.array([[0, peak // 2, peak]], dtype=np.uint16)
+    levels = np.array([[peak // 3, peak // 2, peak]], dtype=np.uint16)
     expected = (levels * (255 / (2**bits - 1))).round()
     assert read_image(encode(Image.fromarray(levels), "PNG"))[..., 0].tolist() == expected.astype(int).tolist()
 
@@ -279,7 +279,16 @@ def test_damaged_exif_is_no_reason_to_refuse(exif):
 
 @pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
 def test_unknown_orientation_is_none(orientation):
-    assert read_image(rotated(orientation)).shape == PIXELS.shape
+    for options in (None, ImageOptions(size=(20, 40))):
+        assert np.array_equal(read_image(rotated(orientation), options), read_image(rotated(1), options))
+
+
+def test_exif_behind_the_pixels_of_a_png_is_seen():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = PNG[:-12] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + PNG[-12:]
+    assert read_image(data).shape == (160, 128, 3)
+    assert read_image(data, ImageOptions(size=(16, 8))).shape == (16, 8, 3)
 
 
 # --- size ----------------------------------------------------------------------------------------------------------
@@ -401,6 +410,7 @@ BROKEN = {
     "0 bytes": (b"", "empty"),
     "truncated JPEG": (JPEG[: len(JPEG) // 2], "truncated"),
     "truncated PNG": (PNG[: len(PNG) // 2], "truncated"),
+    "PNG without its last chunk": (PNG[:-12], "truncated"),
     "truncated header": (JPEG[:20], "JPEG"),
     "not an image": (b"this is no picture\n" * 20, "not an image"),
     "damaged PNG": (PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], "checksum"),

@@ -1,0 +1,59 @@
+# Every target does its own set-up in .venv; it needs Python 3.11 or newer, and make.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+PAIRS ?= 2400
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help install demo format lint types test test-slow check bench build clean
+
+help:  ## What can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+install: .venv/installed  ## Set up .venv with mmfuse and the tools
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install  ## Train, evaluate and predict on synthetic pairs, in minutes on two cores
+	$(BIN)/mmfuse data phantom $(DEMO)/phantom --studies $(PAIRS)
+	$(BIN)/mmfuse train configs/demo.yaml
+	$(BIN)/mmfuse evaluate $(DEMO)/run/model $(DEMO)/phantom/manifest.yaml --split test --out $(DEMO)/evaluation
+	$(BIN)/mmfuse data phantom $(DEMO)/incoming --pairs --studies 40 --seed 7
+	$(BIN)/mmfuse predict $(DEMO)/run/model $(DEMO)/incoming --out $(DEMO)/predictions.jsonl --overwrite
+	@echo
+	@echo "model:       $(DEMO)/run/model  (README.md is its card)"
+	@echo "report:      $(DEMO)/evaluation/metrics.json, $(DEMO)/run/learning_curve.png"
+	@echo "predictions: $(DEMO)/predictions.jsonl, $(DEMO)/predictions.errors.jsonl"
+
+format: install  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: install  ## Look for faults of style and of layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: install  ## Check the types
+	$(BIN)/pyright
+
+test: install  ## Run the default tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: lint types test  ## All that CI checks
+
+bench: install  ## Measure speed against the baselines (see benchmarks/README.md)
+	$(BIN)/python benchmarks/speed.py
+
+build: install  ## Build the wheel and the source archive
+	$(BIN)/python -m build
+
+clean:  ## Remove what was made, except .venv
+	rm -rf build dist *.egg-info $(DEMO) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

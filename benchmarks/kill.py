@@ -1,0 +1,124 @@
+"""Kill a training, and a prediction, with SIGKILL at random moments; the result must be that of the undisturbed run.
+
+    python benchmarks/kill.py train --work DIR [--kills 10] [CONFIG [key=value ...]]
+    python benchmarks/kill.py predict --work DIR --model MODEL --folder FOLDER [--kills 10]
+
+Prints what was killed where and whether the files are equal, and exits with 1 where they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def mmfuse(*args: str) -> list[str]:
+    return [sys.executable, "-m", "mmfuse.cli", *args]
+
+
+def run(command: list[str]) -> float:
+    start = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - start
+
+
+def run_killed(command: list[str], kills: int, progress: Path, span: float, rng: random.Random, where) -> int:
+    """Run `command` to its end, killing it `kills` times at random moments after it has begun its work."""
+    done = 0
+    while True:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        if done < kills:
+            before = progress.stat().st_mtime_ns if progress.exists() else 0
+            while process.poll() is None and (not progress.exists() or progress.stat().st_mtime_ns == before):
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, span / kills))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                done += 1
+                print(f"kill {done}: {where()}", flush=True)
+                continue
+        _, error = process.communicate()
+        if process.returncode:
+            sys.exit(f"exit code {process.returncode}: {error.decode()[-2000:]}")
+        return done
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def kill_training(args: argparse.Namespace) -> bool:
+    rng = random.Random(args.seed)
+    config, overrides = args.config, args.overrides
+    whole, killed = args.work / "whole", args.work / "killed"
+    for folder in (whole, killed):
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = run(mmfuse("train", config, *overrides, f"output_dir={whole}"))
+    log = killed / "metrics.jsonl"
+
+    def where() -> str:
+        steps = [json.loads(x)["step"] for x in log.read_text().splitlines()] if log.exists() else [0]
+        saved = sorted(p.name for p in (killed / "checkpoints").glob("step_*")) if (killed / "checkpoints").exists() else []
+        return f"step {steps[-1] if steps else 0} written, last checkpoint {saved[-1] if saved else 'none'}"
+
+    command = mmfuse("train", config, *overrides, f"output_dir={killed}")
+    kills = run_killed(command, args.kills, log, seconds * 0.6, rng, where)
+    same = digest(whole / "model" / "model.safetensors") == digest(killed / "model" / "model.safetensors")
+    steps = [line["step"] for line in map(json.loads, log.read_text().splitlines()) if "loss" in line]
+    once = steps == list(range(1, len(steps) + 1))
+    losses = [[x["loss"] for x in map(json.loads, (f / "metrics.jsonl").read_text().splitlines()) if "loss" in x] for f in (whole, killed)]
+    print(f"{kills} kills; {len(steps)} steps, each once: {once}; losses equal: {losses[0] == losses[1]}; weights bit-equal: {same}")
+    return kills == args.kills and same and once and losses[0] == losses[1]
+
+
+def kill_prediction(args: argparse.Namespace) -> bool:
+    rng = random.Random(args.seed)
+    shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True)
+    whole, killed = args.work / "whole.jsonl", args.work / "killed.jsonl"
+    seconds = run(mmfuse("predict", args.model, args.folder, "--out", str(whole)))
+    progress = args.work / "killed.jsonl.progress.json"
+
+    def where() -> str:
+        return f"{json.loads(progress.read_text())['done']} studies committed" if progress.exists() else "at the end"
+
+    command = mmfuse("predict", args.model, args.folder, "--out", str(killed))
+    kills = run_killed(command, args.kills, progress, seconds * 0.6, rng, where)
+    names = (".jsonl", ".errors.jsonl")
+    same = all(whole.with_suffix(n).read_bytes() == killed.with_suffix(n).read_bytes() for n in names)
+    rows = [len(killed.with_suffix(n).read_text().splitlines()) for n in names]
+    print(f"{kills} kills; {rows[0]} predictions, {rows[1]} errors; files byte-equal: {same}")
+    return kills == args.kills and same
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training = commands.add_parser("train")
+    training.set_defaults(command=kill_training)
+    training.add_argument("config")
+    training.add_argument("overrides", nargs="*", default=[])
+    predicting = commands.add_parser("predict")
+    predicting.set_defaults(command=kill_prediction)
+    predicting.add_argument("--model", required=True)
+    predicting.add_argument("--folder", required=True)
+    for command in (training, predicting):
+        command.add_argument("--work", type=Path, required=True)
+        command.add_argument("--kills", type=int, default=10)
+        command.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    sys.exit(0 if args.command(args) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Every test runs offline, on one thread, and finds the real data through MMFUSE_TEST_DATA."""
+
+import os
+import socket
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch, tmp_path_factory):
+    """A connection to anywhere but this machine is an error; the feature cache is the test session's own."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test wants to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setenv("MMFUSE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder with data/, pretrained/ and bad_inputs/; skips where MMFUSE_TEST_DATA does not name one."""
+    root = os.environ.get("MMFUSE_TEST_DATA")
+    if not root:
+        pytest.skip("MMFUSE_TEST_DATA is not set: real data and real encoders are not tested")
+    return Path(root).resolve()
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Path:
+    """The folder with minilm/ and efficientnet_lite0/; skips where MMFUSE_TEST_PRETRAINED does not name one."""
+    root = os.environ.get("MMFUSE_TEST_PRETRAINED")
+    if not root:
+        pytest.skip("MMFUSE_TEST_PRETRAINED is not set: real encoders are not tested")
+    return Path(root).resolve()
