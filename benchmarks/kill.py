@@ -68,7 +68,9 @@ def kill_training(args: argparse.Namespace) -> bool:
 
     def where() -> str:
         steps = [json.loads(x)["step"] for x in log.read_text().splitlines()] if log.exists() else [0]
-        saved = sorted(p.name for p in (killed / "checkpoints").glob("step_*")) if (killed / "checkpoints").exists() else []
+        saved = (
+            sorted(p.name for p in (killed / "checkpoints").glob("step_*")) if (killed / "checkpoints").exists() else []
+        )
         return f"step {steps[-1] if steps else 0} written, last checkpoint {saved[-1] if saved else 'none'}"
 
     command = mmfuse("train", config, *overrides, f"output_dir={killed}")
@@ -76,8 +78,13 @@ def kill_training(args: argparse.Namespace) -> bool:
     same = digest(whole / "model" / "model.safetensors") == digest(killed / "model" / "model.safetensors")
     steps = [line["step"] for line in map(json.loads, log.read_text().splitlines()) if "loss" in line]
     once = steps == list(range(1, len(steps) + 1))
-    losses = [[x["loss"] for x in map(json.loads, (f / "metrics.jsonl").read_text().splitlines()) if "loss" in x] for f in (whole, killed)]
-    print(f"{kills} kills; {len(steps)} steps, each once: {once}; losses equal: {losses[0] == losses[1]}; weights bit-equal: {same}")
+    losses = [
+        [x["loss"] for x in map(json.loads, (f / "metrics.jsonl").read_text().splitlines()) if "loss" in x]
+        for f in (whole, killed)
+    ]
+    print(
+        f"{kills} kills; {len(steps)} steps, each once: {once}; losses equal: {losses[0] == losses[1]}; weights bit-equal: {same}"
+    )
     return kills == args.kills and same and once and losses[0] == losses[1]
 
 

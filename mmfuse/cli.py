@@ -24,7 +24,9 @@ app.add_typer(data_app, name="data")
 
 NOTHING_READ = 3
 
-PluginOption = Annotated[list[Path] | None, typer.Option("--plugin", help="Python file that registers fusions or heads.")]
+PluginOption = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Python file that registers fusions or heads.")
+]
 RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data_root} stands for in the manifest.")]
 
 
@@ -59,7 +61,9 @@ def train(
     run = run_training(loaded, restart=restart)
     if _is_main_process():
         typer.echo(format_report(run.report))
-        typer.echo(f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  {run.dir / 'learning_curve.png'}")
+        typer.echo(
+            f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  {run.dir / 'learning_curve.png'}"
+        )
 
 
 @app.command(epilog="Example: mmfuse evaluate runs/phantom/model data/phantom/manifest.yaml --split test")
@@ -68,9 +72,9 @@ def evaluate(
     manifest: Annotated[Path, typer.Argument(help="Data manifest.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json, predictions.jsonl and confusion matrices.")] = Path(
-        "evaluation"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for metrics.json, predictions.jsonl and confusion matrices.")
+    ] = Path("evaluation"),
     data_root: RootOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
     plugin: PluginOption = None,
@@ -103,10 +107,14 @@ def evaluate(
 )
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
-    source: Annotated[Path, typer.Argument(help="Folder of images and reports, or a csv, tsv, jsonl or parquet table.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of images and reports, or a csv, tsv, jsonl or parquet table.")
+    ],
     out: Annotated[Path, typer.Option(help="predictions.jsonl, .csv or .parquet.")] = Path("predictions.jsonl"),
     layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
-    missing: Annotated[str, typer.Option(help="A modality that never was missing in training: error or allow.")] = "error",
+    missing: Annotated[
+        str, typer.Option(help="A modality that never was missing in training: error or allow.")
+    ] = "error",
     batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 32,
     id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
     image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
@@ -231,7 +239,9 @@ def data_phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write: images, data.csv, manifest.yaml.")],
     studies: Annotated[int, typer.Option(min=1, help="How many.")] = 3000,
     seed: Annotated[int, typer.Option(min=0, help="Another one gives other studies.")] = 0,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Instead: a folder of ID.png and ID.txt, for predict.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Instead: a folder of ID.png and ID.txt, for predict.")
+    ] = False,
 ) -> None:
     """Write the SYNTHETIC chest phantom: pairs whose best possible scores are known."""
     from mmfuse.data.phantom import write_pairs, write_phantom
@@ -249,11 +259,26 @@ class _Bar:
 
     def __init__(self, title: str):
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         console = Console(stderr=True)
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
-        self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self.bar = Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
         self.task = self.bar.add_task("", total=None, note="")
 
     def __enter__(self) -> _Bar:

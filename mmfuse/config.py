@@ -45,7 +45,9 @@ class TextEncoderConfig:
 
     name: str = key("bert-base-uncased", "Hub name, local folder, or with pretrained: false a model type such as bert")
     pretrained: bool = key(True, "false: random weights, and a WordPiece vocabulary trained on the training texts")
-    options: dict[str, Any] = key({}, "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}")
+    options: dict[str, Any] = key(
+        {}, "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}"
+    )
     vocab_size: int = key(8000, "largest vocabulary to train, with pretrained: false", low=100)
     max_length: int = key(128, "tokens a text is cut to, special ones included", low=4)
     pooling: str = key("mean", "how tokens become one vector", choices=("mean", "cls"))
@@ -64,7 +66,9 @@ class ImageEncoderConfig:
     size: list[int] | None = key(None, "[H, W] in pixels; default: what the model was trained with")
     resize: str = key("squash", "how an image gets that size", choices=("squash", "pad", "crop"))
     background: str = key("white", "what transparent pixels show", choices=("white", "black"))
-    pooling: str = key("auto", "how patches become one vector; auto: the model's own way", choices=("auto", "mean", "cls"))
+    pooling: str = key(
+        "auto", "how patches become one vector; auto: the model's own way", choices=("auto", "mean", "cls")
+    )
     batch_norm: str = key(
         "auto",
         "batch statistics while it is trained; auto: frozen if pretrained, else train",
@@ -112,7 +116,9 @@ class TrainingConfig:
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
     patience: int | None = key(5, "evaluations without a better one before training stops; null: never", low=1)
     monitor: str | None = key(None, "TASK/METRIC to stop on; default: the mean over tasks of the metric each declares")
-    checkpoint_every: int | None = key(None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1)
+    checkpoint_every: int | None = key(
+        None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
+    )
     trackers: list[str] = key(["tensorboard"], "Accelerate's: tensorboard, wandb, ...")
 
 
@@ -187,7 +193,9 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
             fusion = dict(chosen) if "name" in chosen else {**fusion, **chosen}
     config = parse(Config, layers)
     config.fusion = fusion
-    if config.image_encoder.size is not None and (len(config.image_encoder.size) != 2 or min(config.image_encoder.size) < 8):
+    if config.image_encoder.size is not None and (
+        len(config.image_encoder.size) != 2 or min(config.image_encoder.size) < 8
+    ):
         raise MmfuseError(f"{where}: image_encoder.size: two numbers [H, W] of at least 8 are expected")
     return config
 
@@ -256,7 +264,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise MmfuseError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}") from error
+        raise MmfuseError(
+            f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}"
+        ) from error
     if not isinstance(loaded, dict):
         raise MmfuseError(f"{path}: a mapping (key: value lines) is expected")
     return loaded  # type: ignore[return-value]

@@ -63,7 +63,9 @@ class FusionModel(
         uses: tuple[str, ...] = FUSIONS.get(fusion["name"]).uses  # type: ignore[attr-defined]
         for modality, encoder in (("text", text_encoder), ("image", image_encoder)):
             if modality in uses and encoder is None:
-                raise MmfuseError(f"fusion {fusion['name']!r} uses the {modality}, but there is no {modality} (see the manifest)")
+                raise MmfuseError(
+                    f"fusion {fusion['name']!r} uses the {modality}, but there is no {modality} (see the manifest)"
+                )
         self.text_encoder = text_encoder if "text" in uses else None
         self.image_encoder = image_encoder if "image" in uses else None
         text_dim = self.text_encoder.dim if self.text_encoder else 1
@@ -76,7 +78,11 @@ class FusionModel(
         self.uses = uses
         self.reads: frozenset[str] = self.fusion.reads.union(*(head.reads for head in self.heads.values()))  # type: ignore[arg-type]
         self.missing_tokens = nn.ParameterDict(
-            {m: nn.Parameter(0.02 * torch.randn(dim)) for m, dim in (("text", text_dim), ("image", image_dim)) if m in uses}
+            {
+                m: nn.Parameter(0.02 * torch.randn(dim))
+                for m, dim in (("text", text_dim), ("image", image_dim))
+                if m in uses
+            }
         )
         self.accepts_missing: list[str] = []
         self.card: str | None = None
@@ -147,7 +153,8 @@ class FusionModel(
             "fusion": self.fusion_config,
             "tasks": self.task_config,
             "decisions": {
-                task: {"temperature": head.temperature, "thresholds": head.thresholds} for task, head in self.heads.items()
+                task: {"temperature": head.temperature, "thresholds": head.thresholds}
+                for task, head in self.heads.items()
             },
             "accepts_missing": self.accepts_missing,
             "plugins": {
@@ -167,7 +174,10 @@ class FusionModel(
             self.text_encoder.save_tokenizer(save_directory)
         if self.metrics is not None:
             (save_directory / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
-        card = self.card or "---\nlibrary_name: mmfuse\n---\n\n# A text-image fusion model of mmfuse\n\nNo card was written.\n"
+        card = (
+            self.card
+            or "---\nlibrary_name: mmfuse\n---\n\n# A text-image fusion model of mmfuse\n\nNo card was written.\n"
+        )
         (save_directory / "README.md").write_text(card, encoding="utf-8")
         (save_directory / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
 
@@ -184,7 +194,9 @@ class FusionModel(
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            if str(pretrained_model_name_or_path).count("/") != 1 or str(pretrained_model_name_or_path).startswith((".", "/")):
+            if str(pretrained_model_name_or_path).count("/") != 1 or str(pretrained_model_name_or_path).startswith(
+                (".", "/")
+            ):
                 raise MmfuseError(f"{folder}: no such model folder")
             try:
                 folder = Path(snapshot_download(str(pretrained_model_name_or_path), **options))
@@ -203,7 +215,9 @@ class FusionModel(
         for what, origin in config["plugins"].items():
             kind, name = what.split(" ", 1)
             if name not in (FUSIONS if kind == "fusion" else HEADS).names():
-                raise MmfuseError(f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin FILE.py")
+                raise MmfuseError(
+                    f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin FILE.py"
+                )
         text, image = config["text_encoder"], config["image_encoder"]
         model = cls(
             TextEncoder.from_spec(text, folder) if text else None,
@@ -229,7 +243,9 @@ class FusionModel(
         wanted = self.state_dict()
         wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
         if wrong:
-            raise MmfuseError(f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another shape)")
+            raise MmfuseError(
+                f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another shape)"
+            )
         self.load_state_dict(state)
 
 

@@ -44,7 +44,9 @@ class Registry:
         def add(cls: type) -> type:
             taken = self._classes.get(name)
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise MmfuseError(f"{self.kind} {name!r} is registered twice: by {taken.__module__} and {cls.__module__}")
+                raise MmfuseError(
+                    f"{self.kind} {name!r} is registered twice: by {taken.__module__} and {cls.__module__}"
+                )
             self._classes[name] = cls
             return cls
 
@@ -85,7 +87,9 @@ class Registry:
         legal = [key for key in parameters if key not in set(reserved)]
         for key in options:
             if key not in legal:
-                raise MmfuseError(f"{self.kind}.{key} is no option of {self.kind} {name!r}; {nearest(key, ['name', *legal])}")
+                raise MmfuseError(
+                    f"{self.kind}.{key} is no option of {self.kind} {name!r}; {nearest(key, ['name', *legal])}"
+                )
 
     def origin(self, name: str) -> str:
         """Where a class comes from: "" for mmfuse's own, else the module or file a user must load."""

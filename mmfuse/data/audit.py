@@ -42,7 +42,8 @@ def check_table(table: Table, progress: Callable[[int, int], None] | None = None
     groups: list[str] = table.rows["group"][:]
     text, image = table.has_text(), table.has_image()
     report.facts += [
-        f"{manifest.name}: {len(table)} rows, {len(set(groups))} groups; " + ", ".join(f"{s} {counts[s]}" for s in SPLITS),
+        f"{manifest.name}: {len(table)} rows, {len(set(groups))} groups; "
+        + ", ".join(f"{s} {counts[s]}" for s in SPLITS),
         f"text: {int(text.sum())} rows, {int((~text).sum())} without; image: {int(image.sum())} rows, {int((~image).sum())} without",
     ]
     split = np.array(table.splits)
@@ -50,7 +51,9 @@ def check_table(table: Table, progress: Callable[[int, int], None] | None = None
         hot = one_hot(table.targets[task], len(labels))
         known = (table.targets[task] >= 0) if table.targets[task].ndim == 1 else ~np.isnan(table.targets[task]).all(1)
         spec = manifest.tasks[task]
-        report.facts.append(f"task {task} ({spec.type}, labels {spec.label_origin}): {int(known.sum())} rows with a target")
+        report.facts.append(
+            f"task {task} ({spec.type}, labels {spec.label_origin}): {int(known.sum())} rows with a target"
+        )
         for i, label in enumerate(labels):
             per_split = {s: int(hot[split == s, i].sum()) for s in SPLITS}
             report.facts.append(f"    {label}: " + ", ".join(f"{s} {n}" for s, n in per_split.items()))

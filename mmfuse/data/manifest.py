@@ -43,7 +43,9 @@ class TaskSpec:
     other: str = key("error", "what any other value is", choices=("error", "missing"))
     missing: list[str] = key([], "values that mean there is no target (an empty one does, see empty)")
     empty: str = key("missing", "multilabel: what an empty column is", choices=("missing", "negative"))
-    min_count: int = key(1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1)
+    min_count: int = key(
+        1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1
+    )
     uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
     label_origin: str = key(
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
@@ -128,7 +130,9 @@ def _resolve_root(values: Any, root: str | None, where: str) -> Any:
         return values
     root = root or os.environ.get("MMFUSE_DATA_ROOT")
     if "${data_root}" in values and not root:
-        raise MmfuseError(f"{where}: ${{data_root}} is not known: give --data-root DIR (data.root=DIR) or set MMFUSE_DATA_ROOT")
+        raise MmfuseError(
+            f"{where}: ${{data_root}} is not known: give --data-root DIR (data.root=DIR) or set MMFUSE_DATA_ROOT"
+        )
     values = values.replace("${data_root}", root or "")
     if "${" in values:
         raise MmfuseError(f"{where}: {values!r}: only ${{data_root}} can stand in a manifest")
@@ -169,7 +173,9 @@ def _check(manifest: Manifest) -> None:
                     f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the answer"
                 )
         if task.type == "multilabel" and task.column and not task.separator:
-            raise MmfuseError(f"{where}: tasks.{name}.separator is missing: what stands between the labels, such as ';'")
+            raise MmfuseError(
+                f"{where}: tasks.{name}.separator is missing: what stands between the labels, such as ';'"
+            )
         if not (task.values is None or isinstance(task.values, (list, dict))):
             raise MmfuseError(f'{where}: tasks.{name}.values: a list, or a mapping such as {{"Y": "yes"}}, is expected')
     chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]
@@ -181,4 +187,6 @@ def _check(manifest: Manifest) -> None:
         if name not in ("train", "validation", "test"):
             raise MmfuseError(f"{where}: splits.ratios.{name}: no such split; legal: train, validation, test")
     if splits.stratify is not None and splits.stratify not in manifest.tasks:
-        raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}")
+        raise MmfuseError(
+            f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}"
+        )

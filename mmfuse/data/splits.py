@@ -22,7 +22,10 @@ def split_by_hash(groups: Sequence[str], shares: dict[str, float], seed: int) ->
         seed: Another one gives another split.
     """
     names, edges = list(shares), np.cumsum(list(shares.values()))
-    part = {g: names[min(int(np.searchsorted(edges, unit_hash(seed, g), side="right")), len(names) - 1)] for g in set(groups)}
+    part = {
+        g: names[min(int(np.searchsorted(edges, unit_hash(seed, g), side="right")), len(names) - 1)]
+        for g in set(groups)
+    }
     return [part[g] for g in groups]
 
 

@@ -212,7 +212,9 @@ def _as_text(value: Any) -> str:
 def _need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:
     for name in names:
         if name not in frame.columns:
-            raise MmfuseError(f"{where}: {key}: the rows have no column {name!r}; {nearest(name, map(str, frame.columns))}")
+            raise MmfuseError(
+                f"{where}: {key}: the rows have no column {name!r}; {nearest(name, map(str, frame.columns))}"
+            )
 
 
 def _images(frame: pd.DataFrame, manifest: Manifest) -> list[list[str]]:
@@ -323,7 +325,9 @@ def _encode_label_lists(
         found = [part.strip() for part in raw.split(separator) if part.strip()]
         strange = [part for part in found if table is not None and part not in table]
         if strange and spec.other == "error":
-            raise MmfuseError(f"{path}: row {row + 1}: {strange[0]!r} is not in values; {nearest(strange[0], table or [])}")
+            raise MmfuseError(
+                f"{path}: row {row + 1}: {strange[0]!r} is not in values; {nearest(strange[0], table or [])}"
+            )
         rows.append([table[part] if table else part for part in found if part not in strange])
     counts = Counter(label for found in rows if found for label in set(found))
     if labels is None and spec.min_count > 1:
@@ -359,7 +363,9 @@ def _encode_label_columns(
             elif raw in _UNCERTAIN:
                 values[row] = uncertain
             elif raw not in absent:
-                raise MmfuseError(f"{path}: column {name!r}, row {row + 1}: {raw!r}; legal: 1, 0, -1 (uncertain), empty")
+                raise MmfuseError(
+                    f"{path}: column {name!r}, row {row + 1}: {raw!r}; legal: 1, 0, -1 (uncertain), empty"
+                )
         if labels is not None or np.nansum(values) >= spec.min_count:
             names.append(name)
             columns.append(values)

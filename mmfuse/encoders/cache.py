@@ -24,19 +24,20 @@ class FeatureCache:
     Args:
         folder: As `build_cache` wrote it.
         keys: The content key of every item that will be asked for, in the caller's order.
+        tokens: Whether tokens are wanted; there may be some that are not.
     """
 
-    def __init__(self, folder: Path, keys: Sequence[str]):
+    def __init__(self, folder: Path, keys: Sequence[str], tokens: bool):
         self.folder = folder
         meta = json.loads((folder / "meta.json").read_text())
         place = {key: i for i, key in enumerate(meta["keys"])}
         self._place = np.array([place[key] for key in keys], dtype=np.int64)
         self._pooled = np.load(folder / "pooled.npy", mmap_mode="r")
-        self._tokens = np.load(folder / "tokens.npy", mmap_mode="r") if meta["tokens"] else None
-        self._offsets = np.load(folder / "offsets.npy") if meta["tokens"] else None
+        self._tokens = np.load(folder / "tokens.npy", mmap_mode="r") if tokens else None
+        self._offsets = np.load(folder / "offsets.npy") if tokens else None
 
     def __getitem__(self, item: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(tokens (S, D), pooled (D,))` of the caller's item; tokens are the pooled vector where none were kept."""
+        """`(tokens (S, D), pooled (D,))` of the caller's item; the pooled vector stands in for tokens that are not wanted."""
         i = self._place[item]
         pooled = np.array(self._pooled[i])
         if self._tokens is None or self._offsets is None:
@@ -86,13 +87,15 @@ def build_cache(
 
     for with_tokens in (True, False):
         if (with_tokens or not tokens) and (place(with_tokens) / "meta.json").is_file():
-            return FeatureCache(place(with_tokens), keys)
+            return FeatureCache(place(with_tokens), keys, tokens)
     folder = place(tokens)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="building-"))
     except OSError as error:
-        raise MmfuseError(f"cache.dir: {root} cannot be written ({error.strerror}); choose another, or cache.enabled=false") from error
+        raise MmfuseError(
+            f"cache.dir: {root} cannot be written ({error.strerror}); choose another, or cache.enabled=false"
+        ) from error
     try:
         order = _write_features(scratch, encode([first[key] for key in unique]), keys, len(unique), tokens)
         meta = {"identity": identity, "tokens": tokens, "keys": order}
@@ -101,7 +104,7 @@ def build_cache(
             scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return FeatureCache(folder, keys)
+    return FeatureCache(folder, keys, tokens)
 
 
 def _write_features(

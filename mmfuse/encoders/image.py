@@ -142,7 +142,9 @@ class ImageEncoder(nn.Module):
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> ImageEncoder:
         """Rebuild, with random weights, from `spec`."""
-        preprocessing = Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()})
+        preprocessing = Preprocessing(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
+        )
         architecture = spec["architecture"]
         model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
         return cls(model, architecture, preprocessing, pooling=spec["pooling"], batch_norm=spec["batch_norm"])

@@ -75,7 +75,11 @@ class TextEncoder(nn.Module):
         limit = self.max_length * _CHARACTERS_PER_TOKEN
         short = [text if len(text) <= limit else text[:limit] for text in texts]
         found: Any = self.tokenizer(
-            short, truncation=True, max_length=self.max_length, return_attention_mask=False, return_overflowing_tokens=False
+            short,
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_overflowing_tokens=False,
         )
         ids: list[list[int]] = found["input_ids"]
         full = [i for i, row in enumerate(ids) if len(row) >= self.max_length]
@@ -156,7 +160,9 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
         ) from error
     limit = _longest(model.config)
     if limit is not None and config.max_length > limit:
-        raise MmfuseError(f"text_encoder.max_length: {config.max_length} is more than the {limit} tokens that {config.name!r} reads")
+        raise MmfuseError(
+            f"text_encoder.max_length: {config.max_length} is more than the {limit} tokens that {config.name!r} reads"
+        )
     encoder = TextEncoder(model, tokenizer, max_length=config.max_length, pooling=config.pooling)
     encoder.freeze(config.frozen)
     return encoder
@@ -169,7 +175,13 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> P
     special = {name: trained.token_to_id(name) for name in ("[SEP]", "[CLS]")}
     backend: Any = trained._tokenizer
     backend.post_processor = BertProcessing(("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"]))
-    names = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    names = {
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **names)
 
 
@@ -184,7 +196,9 @@ def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
         MmfuseError: The model is not an encoder.
     """
     if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
-        raise MmfuseError(f"text_encoder.name: a {config.model_type} model is no text encoder; BERT, DistilBERT, RoBERTa, ... are")
+        raise MmfuseError(
+            f"text_encoder.name: a {config.model_type} model is no text encoder; BERT, DistilBERT, RoBERTa, ... are"
+        )
     cls: Any = MODEL_MAPPING[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
 

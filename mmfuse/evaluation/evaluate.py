@@ -62,9 +62,13 @@ def evaluate(
     described = load_manifest(manifest, data_root)
     for task, options in loaded.task_config.items():
         if task not in described.tasks:
-            raise MmfuseError(f"{manifest}: the model's task {task!r} is not in it; its tasks: {', '.join(described.tasks)}")
+            raise MmfuseError(
+                f"{manifest}: the model's task {task!r} is not in it; its tasks: {', '.join(described.tasks)}"
+            )
         if described.tasks[task].type != options["type"]:
-            raise MmfuseError(f"{manifest}: tasks.{task} is {described.tasks[task].type}, but the model's is {options['type']}")
+            raise MmfuseError(
+                f"{manifest}: tasks.{task} is {described.tasks[task].type}, but the model's is {options['type']}"
+            )
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     rows = table.indices(split)

@@ -47,7 +47,10 @@ class MultilabelHead(nn.Module):
         """Sum of binary cross-entropies over `target (B, L)`; NaN is missing."""
         known = ~target.isnan()
         each = F.binary_cross_entropy_with_logits(
-            logits.float(), target.nan_to_num(0.0), pos_weight=self.pos_weight, reduction="none"  # type: ignore[arg-type]
+            logits.float(),
+            target.nan_to_num(0.0),
+            pos_weight=self.pos_weight,
+            reduction="none",  # type: ignore[arg-type]
         )
         return torch.where(known, each, 0.0).sum()
 

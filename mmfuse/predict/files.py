@@ -61,9 +61,13 @@ def predict_to_file(
         MmfuseError: The suffix is not legal, `out` exists, cannot be written, or belongs to a run over other inputs.
     """
     if out.suffix not in SUFFIXES:
-        raise MmfuseError(f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}")
+        raise MmfuseError(
+            f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}"
+        )
     names = _Names.of(out)
-    identity = hashlib.sha256(json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()).hexdigest()
+    identity = hashlib.sha256(
+        json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()
+    ).hexdigest()
     state = _open(names, identity, overwrite)
     try:
         with names.partial.open("r+b") as good, names.errors_partial.open("r+b") as bad:
@@ -136,7 +140,12 @@ def _commit(results: Iterable[Prediction | Failure], good: Any, bad: Any, state:
             bad.write(_line({"id": result.id, "reason": result.reason}))
             state["errors"] += 1
         else:
-            said = {"id": result.id, "tasks": result.tasks, "present": list(result.present), "notices": list(result.notices)}
+            said = {
+                "id": result.id,
+                "tasks": result.tasks,
+                "present": list(result.present),
+                "notices": list(result.notices),
+            }
             good.write(_line(said))
             state["predictions"] += 1
         state["done"] += 1

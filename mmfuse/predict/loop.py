@@ -39,7 +39,9 @@ def forward_batches(
 
 def default_workers() -> int:
     """Processes that read images ahead: one core is left to the model, and there are at most 8."""
-    return max(0, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) - 1))
+    return max(
+        0, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) - 1)
+    )
 
 
 def prepare_pairs(
@@ -106,12 +108,17 @@ def image_options(model: FusionModel) -> ImageOptions | None:
 
 def _check_files(pairs: PairDataset) -> None:
     absent = [
-        (row, path) for row, paths in enumerate(pairs.images) for path in paths if "://" not in path and not os.path.isfile(path)
+        (row, path)
+        for row, paths in enumerate(pairs.images)
+        for path in paths
+        if "://" not in path and not os.path.isfile(path)
     ]
     if absent:
         row, path = absent[0]
         more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise MmfuseError(f"{pairs.table.manifest.source}: row {pairs.ids[row]!r}: no image file {path}{more}; see mmfuse data check")
+        raise MmfuseError(
+            f"{pairs.table.manifest.source}: row {pairs.ids[row]!r}: no image file {path}{more}; see mmfuse data check"
+        )
 
 
 def _attach_caches(
@@ -126,7 +133,9 @@ def _attach_caches(
     keep_tokens = "tokens" in model.reads
     report = progress or (lambda modality, done, total: None)
 
-    def run(modality: str, encoder: Any, names: Sequence[str], batches: Iterable[tuple[Sequence[int], tuple]]) -> Iterator:
+    def run(
+        modality: str, encoder: Any, names: Sequence[str], batches: Iterable[tuple[Sequence[int], tuple]]
+    ) -> Iterator:
         done = 0
         for items, inputs in batches:
             with torch.no_grad():
@@ -147,7 +156,11 @@ def _attach_caches(
 
         identity = {"tower": "text", "weights": weights_hash(text), "spec": text.spec(), "dtype": "float32"}
         found = build_cache(
-            root, _identity(identity), contents, lambda wanted: run("text", text, contents, text_batches(wanted)), keep_tokens
+            root,
+            _identity(identity),
+            contents,
+            lambda wanted: run("text", text, contents, text_batches(wanted)),
+            keep_tokens,
         )
         place = {row: i for i, row in enumerate(rows)}
         pairs.text_cache = lambda row: found[place[row]]
@@ -163,7 +176,11 @@ def _attach_caches(
 
         identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec(), "dtype": "float32"}
         pairs.image_cache = build_cache(
-            root, _identity(identity), keys, lambda wanted: run("image", image, keys, image_batches(wanted)), keep_tokens
+            root,
+            _identity(identity),
+            keys,
+            lambda wanted: run("image", image, keys, image_batches(wanted)),
+            keep_tokens,
         ).__getitem__
 
 

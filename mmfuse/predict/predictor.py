@@ -87,7 +87,9 @@ class Predictor:
                 waiting = ahead.submit(read_next)
                 yield self._predict(prepared)
 
-    def _read(self, samples: list[Sample], pool: ThreadPoolExecutor) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
+    def _read(
+        self, samples: list[Sample], pool: ThreadPoolExecutor
+    ) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
         """Decide for each sample whether it can be predicted, and prepare it; no batch is formed before that."""
         items = list(pool.map(self._read_one, range(len(samples)), samples))
         notices: list[tuple[str, ...]] = [()] * len(samples)
@@ -108,9 +110,14 @@ class Predictor:
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         for modality in self.model.uses:
             if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
-                return Failure(sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)")
+                return Failure(
+                    sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)"
+                )
         if not any(there[modality] for modality in self.model.uses):
-            return Failure(sample.id, f"neither {' nor '.join(self.model.uses)}" if len(self.model.uses) > 1 else f"no {self.model.uses[0]}")
+            return Failure(
+                sample.id,
+                f"neither {' nor '.join(self.model.uses)}" if len(self.model.uses) > 1 else f"no {self.model.uses[0]}",
+            )
         if self._options is not None:
             for source in sample.images:
                 try:
@@ -124,7 +131,9 @@ class Predictor:
         good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
         lengths = np.array([len(item.input_ids or ()) if isinstance(item, Item) else 0 for _, item, _ in prepared])
         pad = int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
-        batches = (collate([good[row] for row in rows], pad) for rows in ordered_batches(list(good), lengths, self.batch_size))
+        batches = (
+            collate([good[row] for row in rows], pad) for rows in ordered_batches(list(good), lengths, self.batch_size)
+        )
         logits: dict[int, dict[str, np.ndarray]] = {}
         for rows, found in forward_batches(self.model, batches, self.device):
             for i, row in enumerate(rows):

@@ -54,7 +54,10 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
         "## Limits",
         "",
         f"- Missing in training, so allowed to be missing: {', '.join(model.accepts_missing) or 'nothing'}.",
-        *(f"- The labels of `{task}` were mined from the text: scores with that text are no evidence." for task in mined),
+        *(
+            f"- The labels of `{task}` were mined from the text: scores with that text are no evidence."
+            for task in mined
+        ),
         *(["- SYNTHETIC data: nothing here says anything about patients."] if "synthetic" in origins.values() else []),
         "- Scores hold for data like these splits. It is no medical device.",
         "",

@@ -106,7 +106,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
         if len(self.train_rows) < accelerator.num_processes:
-            raise MmfuseError(f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes")
+            raise MmfuseError(
+                f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
+            )
         self.steps_per_epoch = math.ceil(len(self._epoch(0)) / self.training.accumulation)
         self.total_steps = self.steps_per_epoch * self.training.epochs
         if self.training.max_steps is not None:

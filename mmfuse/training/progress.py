@@ -33,7 +33,9 @@ class Progress:
                 TextColumn("training"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}  metric {task.fields[metric]:.4f}  {task.fields[rate]:.0f} samples/s"),
+                TextColumn(
+                    "loss {task.fields[loss]:.4f}  metric {task.fields[metric]:.4f}  {task.fields[rate]:.0f} samples/s"
+                ),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),

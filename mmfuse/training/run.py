@@ -88,7 +88,9 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         manifest = load_manifest(config.data.manifest, config.data.root)
         unknown = sorted(set(config.tasks) - set(config.data.tasks or manifest.tasks))
         if unknown:
-            raise MmfuseError(f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}")
+            raise MmfuseError(
+                f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"
+            )
         table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold)
         model = build_model(config, table)
         console.print(_summary(model, table, accelerator))
@@ -135,7 +137,11 @@ def build_model(config: Config, table: Table) -> FusionModel:
         MmfuseError: An encoder, the fusion or a head cannot be built.
     """
     uses = FUSIONS.get(str(config.fusion.get("name"))).uses  # type: ignore[attr-defined]
-    FUSIONS.check_options(config.fusion["name"], {k: v for k, v in config.fusion.items() if k != "name"}, ("self", "text_dim", "image_dim"))
+    FUSIONS.check_options(
+        config.fusion["name"],
+        {k: v for k, v in config.fusion.items() if k != "name"},
+        ("self", "text_dim", "image_dim"),
+    )
     train_rows = table.indices("train")
     text = image = None
     if "text" in uses and table.manifest.text is not None:
@@ -216,7 +222,10 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
     counts = Counter(table.splits)
-    sizes = {"all": sum(p.numel() for p in model.parameters()), "fusion": sum(p.numel() for p in model.fusion.parameters())}
+    sizes = {
+        "all": sum(p.numel() for p in model.parameters()),
+        "fusion": sum(p.numel() for p in model.fusion.parameters()),
+    }
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return (
         f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in counts.items())} rows; tasks: {', '.join(table.labels)}\n"
@@ -232,13 +241,19 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
     table.save_splits(run_dir / "splits.csv")
     facts = {
         "command": sys.argv,
-        "manifest": {"path": manifest.source, "sha256": manifest.sha256, "version": manifest.version, "rows": len(table)},
+        "manifest": {
+            "path": manifest.source,
+            "sha256": manifest.sha256,
+            "version": manifest.version,
+            "rows": len(table),
+        },
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "versions": {
-            name: version(name) for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "pillow", "datasets", "numpy")
+            name: version(name)
+            for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "pillow", "datasets", "numpy")
         },
     }
     (run_dir / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

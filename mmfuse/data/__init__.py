@@ -1,0 +1,1 @@
+"""Data: a manifest to a table, a table to samples, samples to packed batches."""
