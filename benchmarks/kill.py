@@ -83,7 +83,8 @@ def kill_training(args: argparse.Namespace) -> bool:
         for f in (whole, killed)
     ]
     print(
-        f"{kills} kills; {len(steps)} steps, each once: {once}; losses equal: {losses[0] == losses[1]}; weights bit-equal: {same}"
+        f"{kills} kills; {len(steps)} steps, each once: {once}; losses equal: {losses[0] == losses[1]}; weights "
+        f"bit-equal: {same}"
     )
     return kills == args.kills and same and once and losses[0] == losses[1]
 

@@ -3,10 +3,10 @@
     python benchmarks/real_sets.py run --data DATA --pretrained DIR --results FILE.jsonl [--only emoji_google/category]
     python benchmarks/real_sets.py table --results FILE.jsonl
 
-A cell (set, task, strategy, seed, fold) is one `mmfuse.train`; finished cells are skipped, so a killed run goes on. Encoders
-are frozen and pretrained. FILE.jsonl keeps every test row's target and prediction, by id: no text and no image. `table` prints
-the macro-F1 of pooled predictions (mean over seeds), its bootstrap standard error over groups, and the paired difference of
-the best fusion to both unimodal rows.
+A cell (set, task, strategy, seed, fold) is one `mmfuse.train`; finished cells are skipped, so a killed run goes on.
+Encoders are frozen and pretrained. FILE.jsonl keeps every test row's target and prediction, by id: no text and no
+image. `table` prints the macro-F1 of pooled predictions (mean over seeds), its bootstrap standard error over groups,
+and the paired difference of the best fusion to both unimodal rows.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def cell_config(cell: dict, args: argparse.Namespace, scratch: Path):
         ],
     )
     config.fusion = {**STRATEGIES[cell["strategy"]], "out_dim": 128}
-    config.tasks = {cell["task"]: w for w in config.tasks.values()}
+    if config.tasks:  # the shipped config is for one of the set's tasks
+        config.tasks = {cell["task"]: next(iter(config.tasks.values()))}
     return config
 
 

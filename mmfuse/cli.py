@@ -62,7 +62,8 @@ def train(
     if _is_main_process():
         typer.echo(format_report(run.report))
         typer.echo(
-            f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  {run.dir / 'learning_curve.png'}"
+            f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  "
+            f"{run.dir / 'learning_curve.png'}"
         )
 
 
@@ -123,7 +124,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     plugin: PluginOption = None,
 ) -> None:
-    """Predict for every study; what cannot be read goes to PREDICTIONS.errors.jsonl, with its reason. Go on after a kill."""
+    """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Goes on where a run was killed."""
     _load_plugins(plugin)
     _quiet_libraries()
     from mmfuse.data.folder import pair_folder

@@ -1,7 +1,7 @@
 """The config of a training run: the dataclasses below are the schema, read strictly from YAML.
 
-Every error names the key, what is legal, and the nearest match. A strategy's own options (`fusion`) are checked against its
-constructor when the model is built.
+Every error names the key, what is legal, and the nearest match. A strategy's own options (`fusion`) are checked against
+its constructor when the model is built.
 """
 
 from __future__ import annotations
@@ -190,7 +190,8 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     for _, layer in layers:
         chosen = layer.get("fusion") if isinstance(layer, dict) else None
         if isinstance(chosen, dict):  # another strategy's options do not carry over
-            fusion = dict(chosen) if "name" in chosen else {**fusion, **chosen}
+            same = chosen.get("name", fusion["name"]) == fusion["name"]
+            fusion = {**fusion, **chosen} if same else dict(chosen)
     config = parse(Config, layers)
     config.fusion = fusion
     if config.image_encoder.size is not None and (

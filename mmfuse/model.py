@@ -46,7 +46,8 @@ class FusionModel(
         metrics: its scores, both written by `save_pretrained` where they are set.
 
     Raises:
-        MmfuseError: The fusion or a head does not exist, has no such option, or a tower is missing that the fusion uses.
+        MmfuseError: The fusion or a head does not exist, has no such option, or a tower is missing that the fusion
+            uses.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class FusionModel(
         return {task: head(fused) for task, head in self.heads.items()}
 
     def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
-        """Text and image `Features` of every row, the learned missing token where a modality is absent; None if not used."""
+        """Text and image `Features` of every row, the missing token where one is absent; None if it is not used."""
         rows = len(batch["row_ids"])
         text = image = None
         if self.text_encoder is not None:
@@ -127,7 +128,7 @@ class FusionModel(
             absent = torch.zeros(rows, dtype=torch.bool, device=missing.device)
             return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
-        items, length, dim = packed.tokens.shape
+        _, length, dim = packed.tokens.shape
         count = torch.zeros(rows, dtype=torch.long, device=row.device).index_add_(0, row, torch.ones_like(row))
         most = max(1, int(count.max()))
         position = _position_in_row(row, count)
@@ -190,7 +191,8 @@ class FusionModel(
             options: Of `huggingface_hub.snapshot_download`: revision, token, cache_dir, local_files_only, ...
 
         Raises:
-            MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs a plug-in that is not loaded.
+            MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs an absent
+                plug-in.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -216,7 +218,8 @@ class FusionModel(
             kind, name = what.split(" ", 1)
             if name not in (FUSIONS if kind == "fusion" else HEADS).names():
                 raise MmfuseError(
-                    f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin FILE.py"
+                    f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin "
+                    f"FILE.py"
                 )
         text, image = config["text_encoder"], config["image_encoder"]
         model = cls(
@@ -244,7 +247,8 @@ class FusionModel(
         wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
         if wrong:
             raise MmfuseError(
-                f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another shape)"
+                f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another "
+                f"shape)"
             )
         self.load_state_dict(state)
 

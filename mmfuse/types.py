@@ -24,8 +24,8 @@ class MmfuseError(ValueError):
 class Features(NamedTuple):
     """What an encoder gives, a fusion takes and gives, and a head takes.
 
-    A modality that a row lacks is one learned token: `mask` True there, `pooled` equal to it, `present` False. So no row is
-    ever all padding.
+    A modality that a row lacks is one learned token: `mask` True there, `pooled` equal to it, `present` False. So no
+    row is ever all padding.
 
     Attributes:
         tokens: `(B, S, D)`.

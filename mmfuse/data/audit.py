@@ -44,7 +44,8 @@ def check_table(table: Table, progress: Callable[[int, int], None] | None = None
     report.facts += [
         f"{manifest.name}: {len(table)} rows, {len(set(groups))} groups; "
         + ", ".join(f"{s} {counts[s]}" for s in SPLITS),
-        f"text: {int(text.sum())} rows, {int((~text).sum())} without; image: {int(image.sum())} rows, {int((~image).sum())} without",
+        f"text: {int(text.sum())} rows, {int((~text).sum())} without; image: {int(image.sum())} rows, "
+        f"{int((~image).sum())} without",
     ]
     split = np.array(table.splits)
     for task, labels in table.labels.items():

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmfuse.config import key, parse, read_yaml
+from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
+
+
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+"""What stands for a column in a text template."""
 
 
 @dataclass
@@ -129,6 +135,8 @@ def _resolve_root(values: Any, root: str | None, where: str) -> Any:
     if not isinstance(values, str) or "${" not in values:
         return values
     root = root or os.environ.get("MMFUSE_DATA_ROOT")
+    if root and "://" not in root:
+        root = os.path.abspath(root)  # relative to where the user is, not to the manifest
     if "${data_root}" in values and not root:
         raise MmfuseError(
             f"{where}: ${{data_root}} is not known: give --data-root DIR (data.root=DIR) or set MMFUSE_DATA_ROOT"
@@ -141,15 +149,19 @@ def _resolve_root(values: Any, root: str | None, where: str) -> Any:
 
 def _check_quoting(values: dict[str, Any], where: str) -> None:
     """YAML turns `yes`, `12:30` and `1e5` into other things, so what stands for a column's text must be quoted."""
-    for task, spec in (values.get("tasks") or {}).items():
-        table = spec.get("values") if isinstance(spec, dict) else None
-        items = [*table, *table.values()] if isinstance(table, dict) else table if isinstance(table, list) else []
-        for item in items:
-            if not isinstance(item, str):
-                raise MmfuseError(
-                    f"{where}: tasks.{task}.values: {item!r} is not a string (YAML reads yes, no, 1 or 12:30 as other things); "
-                    'put it in quotes, as in "yes"'
-                )
+    tasks = values.get("tasks")
+    owners = {f"tasks.{name}": spec for name, spec in tasks.items()} if isinstance(tasks, dict) else {}
+    owners |= {"text": values.get("text"), "splits": values.get("splits")}
+    for owner, spec in owners.items():
+        for name in ("values", "missing", "names"):
+            table = spec.get(name) if isinstance(spec, dict) else None
+            items = [*table, *table.values()] if isinstance(table, dict) else table if isinstance(table, list) else []
+            for item in items:
+                if not isinstance(item, str):
+                    raise MmfuseError(
+                        f"{where}: {owner}.{name}: {item!r} is not a string (YAML reads yes, no, 1 or 12:30 as other "
+                        'things); put it in quotes, as in "yes"'
+                    )
 
 
 def _check(manifest: Manifest) -> None:
@@ -161,6 +173,9 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(f"{where}: image: give either column or columns")
     if text is not None and not text.columns:
         raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
+    for name in PLACEHOLDER.findall(text.template or "") if text is not None else ():
+        if name not in text.columns:
+            raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}")
     for name, task in manifest.tasks.items():
         if (task.column is None) == (task.columns is None):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
@@ -170,7 +185,8 @@ def _check(manifest: Manifest) -> None:
         for column in targets:
             if text is not None and column in text.columns:
                 raise MmfuseError(
-                    f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the answer"
+                    f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the "
+                    f"answer"
                 )
         if task.type == "multilabel" and task.column and not task.separator:
             raise MmfuseError(
@@ -183,9 +199,11 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(f"{where}: splits: give one of column, ratios and folds, not {' and '.join(chosen)}")
     if splits.ratios and abs(sum(splits.ratios.values()) - 1) > 1e-6:
         raise MmfuseError(f"{where}: splits.ratios: they sum to {sum(splits.ratios.values()):g}, not 1")
-    for name in splits.ratios:
+    for name, share in splits.ratios.items():
         if name not in ("train", "validation", "test"):
             raise MmfuseError(f"{where}: splits.ratios.{name}: no such split; legal: train, validation, test")
+        if not 0 <= share <= 1:
+            raise MmfuseError(f"{where}: splits.ratios.{name}: {share:g} is out of range; it must be at least 0 and at most 1")
     if splits.stratify is not None and splits.stratify not in manifest.tasks:
         raise MmfuseError(
             f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}"

@@ -133,8 +133,8 @@ def epoch_batches(
 ) -> list[list[list[int]]]:
     """An epoch's batches: shuffled, texts of like length together, the same rows a step for any number of processes.
 
-    Rows are shuffled, windows of 16 global batches are sorted by length in steps of 8 tokens, cut into global batches, and
-    these are shuffled again. All of it depends on `seed` and `epoch` alone.
+    Rows are shuffled, windows of 16 global batches are sorted by length in steps of 8 tokens, cut into global batches,
+    and these are shuffled again. All of it depends on `seed` and `epoch` alone.
 
     Args:
         rows: Row numbers of the training split.

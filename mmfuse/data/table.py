@@ -18,7 +18,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 
-from mmfuse.data.manifest import Manifest, TaskSpec
+from mmfuse.data.manifest import PLACEHOLDER, Manifest, TaskSpec
 from mmfuse.data.splits import split_by_hash, split_stratified
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError, Sample
@@ -103,8 +103,8 @@ def load_table(
         fold: Where the manifest says folds: which one is the test set, from 0.
 
     Raises:
-        MmfuseError: A file or column is missing, an id is not unique, a target is not legal, a group or an exact duplicate is
-            in two splits; the message says which and what is legal.
+        MmfuseError: A file or column is missing, an id is not unique, a target is not legal, a group or an exact
+            duplicate is in two splits; the message says which and what is legal.
     """
     frame = read_rows(manifest.rows, manifest.source)
     where = manifest.source
@@ -189,10 +189,9 @@ def _read_one(data: bytes, name: str) -> pd.DataFrame:
         frame = pd.read_parquet(io.BytesIO(data), dtype_backend="pyarrow")
         return frame.map(_as_text)
     if suffix in ("jsonl", "ndjson"):
-        rows = [json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-        return pd.DataFrame([{str(k): _as_text(v) for k, v in row.items()} for row in rows], dtype="object")
+        return pd.DataFrame(_json_rows(data.decode("utf-8-sig")), dtype="object")
     if suffix in ("csv", "tsv", "txt"):
-        return pd.read_csv(
+        frame = pd.read_csv(
             io.BytesIO(data),
             sep="," if suffix == "csv" else "\t",
             dtype="object",
@@ -200,7 +199,31 @@ def _read_one(data: bytes, name: str) -> pd.DataFrame:
             na_filter=False,
             encoding="utf-8-sig",
         )
+        if not isinstance(
+            frame.index, pd.RangeIndex
+        ):  # pandas has made row names of the first column, all others moved
+            raise ValueError(
+                "the rows have more fields than the header: one that holds the separator must be in quotes"
+            )
+        return frame
     raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+
+
+def _json_rows(text: str) -> list[dict[str, str]]:
+    rows = []
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # splitlines() would cut at characters legal inside a string
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number}: an object, {{...}}, is expected")
+        rows.append({str(k): _as_text(v) for k, v in row.items()})
+    return rows
 
 
 def _as_text(value: Any) -> str:
@@ -244,9 +267,7 @@ def _texts(frame: pd.DataFrame, manifest: Manifest) -> list[str | None]:
         elif spec.template is None:
             texts.append("\n".join(p for p in parts.values() if p))
         else:
-            text = spec.template
-            for name, part in parts.items():
-                text = text.replace("{" + name + "}", part)
+            text = PLACEHOLDER.sub(lambda found: parts[found[1]], spec.template)
             texts.append(text.strip() or None)
     return texts
 
@@ -259,10 +280,10 @@ def _encode(
     columns = [spec.column] if spec.column else list(spec.columns or [])
     _need_columns(frame, columns, f"tasks.{task}", where)
     if spec.type == "classification":
-        return _encode_classes(frame[columns[0]], spec, path, labels)
+        return _encode_classes(list(frame[columns[0]]), spec, path, labels)
     if spec.columns:
         return _encode_label_columns(frame, spec, path, labels)
-    return _encode_label_lists(frame[columns[0]], spec, path, labels)
+    return _encode_label_lists(list(frame[columns[0]]), spec, path, labels)
 
 
 def _value_map(spec: TaskSpec) -> dict[str, str] | None:
@@ -270,23 +291,27 @@ def _value_map(spec: TaskSpec) -> dict[str, str] | None:
     return {v: v for v in spec.values} if isinstance(spec.values, list) else spec.values
 
 
-def _fit_labels(found: Iterable[str], spec: TaskSpec, path: str, labels: list[str] | None) -> list[str]:
+def _rare(counts: Counter[str], spec: TaskSpec, labels: list[str] | None) -> set[str]:
+    """The labels that `min_count` leaves out; never one of a model's `labels`."""
+    return {name for name, n in counts.items() if n < spec.min_count} - set(labels or ())
+
+
+def _fit_labels(found: set[str], rare: set[str], spec: TaskSpec, path: str, labels: list[str] | None) -> list[str]:
     """The label names: the model's if given (then nothing else may occur), else in the manifest's or sorted order."""
-    found = set(found)
     if labels is not None:
         strange = sorted(found - set(labels))
         if strange:
             raise MmfuseError(f"{path}: label {strange[0]!r} is not one of the model's; {nearest(strange[0], labels)}")
         return labels
     table = _value_map(spec)
-    names = list(dict.fromkeys(table.values())) if table else sorted(found)
+    names = [name for name in (dict.fromkeys(table.values()) if table else sorted(found)) if name not in rare]
     if len(names) < (2 if spec.type == "classification" else 1):
         raise MmfuseError(f"{path}: only {names} is left as label; a task needs more (see values, min_count)")
     return names
 
 
 def _encode_classes(
-    column: pd.Series, spec: TaskSpec, path: str, labels: list[str] | None
+    column: list[str], spec: TaskSpec, path: str, labels: list[str] | None
 ) -> tuple[list[str], np.ndarray]:
     table, absent = _value_map(spec), {"", *spec.missing}
     values: list[str | None] = []
@@ -305,15 +330,17 @@ def _encode_classes(
                 f"{path}: row {row + 1}: {raw!r} is not in values; {nearest(raw, table)} (or other: missing)"
             )
     counts = Counter(v for v in values if v is not None)
-    if labels is None and spec.min_count > 1:
-        values = [v if v is None or counts[v] >= spec.min_count else None for v in values]
-    names = _fit_labels({v for v in values if v is not None}, spec, path, labels)
+    if table is not None and spec.min_count > 1:  # by default, a declared class may have no row
+        counts.update(dict.fromkeys(table.values(), 0))
+    rare = _rare(counts, spec, labels)
+    values = [None if v in rare else v for v in values]
+    names = _fit_labels({v for v in values if v is not None}, rare, spec, path, labels)
     code = {name: i for i, name in enumerate(names)}
     return names, np.array([MISSING_CLASS if v is None else code[v] for v in values], dtype=np.int64)
 
 
 def _encode_label_lists(
-    column: pd.Series, spec: TaskSpec, path: str, labels: list[str] | None
+    column: list[str], spec: TaskSpec, path: str, labels: list[str] | None
 ) -> tuple[list[str], np.ndarray]:
     table, absent, separator = _value_map(spec), set(spec.missing), (spec.separator or "").strip() or spec.separator
     rows: list[list[str] | None] = []
@@ -330,18 +357,17 @@ def _encode_label_lists(
             )
         rows.append([table[part] if table else part for part in found if part not in strange])
     counts = Counter(label for found in rows if found for label in set(found))
-    if labels is None and spec.min_count > 1:
-        rows = [found if found is None else [f for f in found if counts[f] >= spec.min_count] for found in rows]
-    names = _fit_labels({label for found in rows if found for label in found}, spec, path, labels)
-    if labels is None:
-        names = [name for name in names if counts[name] >= spec.min_count]
+    counts.update(dict.fromkeys((table or {}).values(), 0))
+    rare = _rare(counts, spec, labels)
+    rows = [None if found is None else [f for f in found if f not in rare] for found in rows]
+    names = _fit_labels({label for found in rows if found for label in found}, rare, spec, path, labels)
     code = {name: i for i, name in enumerate(names)}
     targets = np.zeros((len(rows), len(names)), dtype=np.float32)
     for i, found in enumerate(rows):
         if found is None:
             targets[i] = np.nan
         else:
-            targets[i, [code[f] for f in found if f in code]] = 1
+            targets[i, [code[f] for f in found]] = 1
     return names, targets
 
 
@@ -357,19 +383,21 @@ def _encode_label_columns(
     for name in spec.columns or []:
         values = np.full(len(frame), np.nan, dtype=np.float32)
         for row, raw in enumerate(frame[name]):
-            raw = raw.strip().lower()
-            if raw in _POSITIVE or raw in _NEGATIVE:
-                values[row] = raw in _POSITIVE
+            raw = raw.strip()
+            if raw in absent:
+                continue
+            if raw.lower() in _POSITIVE or raw.lower() in _NEGATIVE:
+                values[row] = raw.lower() in _POSITIVE
             elif raw in _UNCERTAIN:
                 values[row] = uncertain
-            elif raw not in absent:
+            else:
                 raise MmfuseError(
                     f"{path}: column {name!r}, row {row + 1}: {raw!r}; legal: 1, 0, -1 (uncertain), empty"
                 )
-        if labels is not None or np.nansum(values) >= spec.min_count:
+        if name in (labels or ()) or np.nansum(values) >= spec.min_count:
             names.append(name)
             columns.append(values)
-    found = _fit_labels(names, spec, path, labels)
+    found = _fit_labels(set(names), set(), spec, path, labels)
     order = [names.index(name) if name in names else None for name in found]
     empty = np.full(len(frame), np.nan, dtype=np.float32)
     return found, np.stack([empty if i is None else columns[i] for i in order], axis=1)
@@ -395,7 +423,7 @@ def _split(
         raise MmfuseError(f"{where}: data.fold is given, but splits.folds is not; remove one or add the other")
     if spec.column:
         _need_columns(frame, [spec.column], "splits.column", where)
-        names = [spec.names.get(v.strip(), v.strip()) for v in frame[spec.column]]
+        names = [spec.names.get(v, v) for v in (str(cell).strip() for cell in frame[spec.column])]
         strange = next((i for i, name in enumerate(names) if name not in SPLITS), None)
         if strange is not None:
             raise MmfuseError(
@@ -430,8 +458,8 @@ def _split(
 def check_leaks(table: Table) -> None:
     """Refuse groups, and exact duplicates, that are in two splits.
 
-    A duplicate is a row with the same text and the same images (by content) as another; one whose images cannot be opened
-    counts as itself. Only rows that share their text are opened.
+    A duplicate is a row with the same text and the same images (by content) as another; one whose images cannot be
+    opened counts as itself. Only rows that share their text are opened.
 
     Raises:
         MmfuseError: Names the first two rows, and how many there are.
@@ -468,7 +496,7 @@ def _content(path: str) -> str:
     try:
         with fsspec.open(path, "rb") as handle:
             return hashlib.sha256(handle.read()).hexdigest()  # type: ignore[union-attr]
-    except OSError:
+    except (OSError, ValueError, ImportError):
         return path
 
 

@@ -150,7 +150,7 @@ def _decode(data: bytes) -> str:
 def _decode_utf16(data: bytes) -> str:
     """Decode UTF-16 without a byte order mark, if at least half of its characters are Latin-1: a high byte of zero."""
     for encoding, high in (("utf-16-le", data[1::2]), ("utf-16-be", data[::2])):
-        if len(data) % 2 == 0 and 4 * high.count(0) >= len(data):
+        if 4 * high.count(0) >= len(data):
             try:
                 return data.decode(encoding)
             except UnicodeDecodeError:
@@ -167,19 +167,24 @@ def _decode_legacy(data: bytes) -> str:
     # two it is, the guess is right for a text of three words too.
     in_runs = sum(map(len, _HIGH_RUN.findall(data)))
     candidates = _LATIN if 2 * in_runs < len(_HIGH.findall(data)) else _OTHER
-    matches = [m for m in from_bytes(_sample(data), cp_isolation=list(candidates)) if m.encoding in candidates]
-    matches.sort(key=lambda m: (m.chaos, _humps(str(m)[:_SAMPLE_BYTES]), -m.coherence, candidates.index(m.encoding)))
-    for match in matches:
+    guesses = [
+        (int(match.chaos * 20), _oddities(str(match)[:_SAMPLE_BYTES]), -match.coherence, candidates.index(encoding))
+        for match in from_bytes(_sample(data), cp_isolation=list(candidates))
+        for encoding in match.could_be_from_charset  # all that give the same text, for this sample
+        if encoding in candidates
+    ]
+    for guess in sorted(guesses):
         try:
-            return data.decode(match.encoding)
+            return data.decode(candidates[guess[-1]])
         except UnicodeDecodeError:
             continue
     raise TextError("unknown text encoding: save it as UTF-8")
 
 
-def _humps(text: str) -> int:
-    """Count capitals after a small letter: Russian read in the wrong one of its encodings is full of them."""
-    return sum(a.islower() and b.isupper() for a, b in pairwise(text))
+def _oddities(text: str) -> int:
+    """Count signs of a wrong guess: capitals after a small letter (Russian), katakana of half width (anything)."""
+    humps = sum(a.islower() and b.isupper() for a, b in pairwise(text))
+    return humps + sum("\uff61" <= character <= "\uff9f" for character in text)
 
 
 def _sample(data: bytes) -> bytes:

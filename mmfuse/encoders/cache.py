@@ -37,7 +37,7 @@ class FeatureCache:
         self._offsets = np.load(folder / "offsets.npy") if tokens else None
 
     def __getitem__(self, item: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(tokens (S, D), pooled (D,))` of the caller's item; the pooled vector stands in for tokens that are not wanted."""
+        """`(tokens (S, D), pooled (D,))` of an item; the pooled vector stands in for tokens that are not wanted."""
         i = self._place[item]
         pooled = np.array(self._pooled[i])
         if self._tokens is None or self._offsets is None:
@@ -70,7 +70,8 @@ def build_cache(
 
     Args:
         root: The cache's folder.
-        identity: All that the features depend on beside an item's content: weights, preprocessing, dtype, versions. JSON.
+        identity: All that the features depend on beside an item's content: weights, preprocessing, dtype, versions.
+            JSON.
         keys: Each item's content key (the bytes of an image, the tokens of a text). Items alike are encoded once.
         encode: Given items, yields batches of them with their packed features.
         tokens: Whether tokens are kept beside the pooled vector.

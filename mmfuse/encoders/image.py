@@ -142,9 +142,8 @@ class ImageEncoder(nn.Module):
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> ImageEncoder:
         """Rebuild, with random weights, from `spec`."""
-        preprocessing = Preprocessing(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
-        )
+        values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
+        preprocessing = Preprocessing(**values)
         architecture = spec["architecture"]
         model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
         return cls(model, architecture, preprocessing, pooling=spec["pooling"], batch_norm=spec["batch_norm"])
@@ -168,8 +167,10 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
         model = timm.create_model(name, pretrained=config.pretrained, num_classes=0, **fixed_size, **options)
     except Exception as error:  # timm raises whatever the architecture's constructor or the hub does
         raise MmfuseError(
-            f"image_encoder.name: {config.name!r} cannot be built ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "
-            "a timm name (timm.list_models()), a Hub name such as timm/resnet50.a1_in1k, or local-dir:FOLDER is expected"
+            f"image_encoder.name: {config.name!r} cannot be built ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0]}); "
+            "a timm name (timm.list_models()), a Hub name such as timm/resnet50.a1_in1k, or local-dir:FOLDER is "
+            "expected"
         ) from error
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     size = tuple(config.size or cfg["input_size"][1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,9 +84,9 @@ class TextEncoder(nn.Module):
         )
         ids: list[list[int]] = found["input_ids"]
         full = [i for i, row in enumerate(ids) if len(row) >= self.max_length]
-        cut = [False] * len(texts)
-        for i in full:  # only these can have been cut
-            cut[i] = len(short[i]) < len(texts[i]) or self._length(short[i]) > self.max_length
+        cut = [bool(text[limit:].strip()) for text in texts]
+        for i in full:  # only these can have been cut by the tokenizer
+            cut[i] = cut[i] or self._length(short[i]) > self.max_length
         return ids, cut
 
     def _length(self, text: str) -> int:
@@ -150,15 +151,16 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
         else:
             tokenizer = train_wordpiece(training_texts, config.vocab_size, config.max_length)
             sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | config.options
+            _check_options(config)
             model = _from_config(AutoConfig.for_model(config.name, **sizes))
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, MmfuseError):
-            raise
+    except MmfuseError:
+        raise
+    except Exception as error:  # transformers raises whatever the architecture's config, its constructor or the hub does
         raise MmfuseError(
-            f"text_encoder.name: {config.name!r} cannot be loaded ({str(error).strip().splitlines()[0][:160]}); a Hub name, a local folder "
-            "with config.json, or with pretrained: false a model type such as bert or distilbert is expected"
+            f"text_encoder.name: {config.name!r} cannot be loaded ({str(error).strip().splitlines()[0][:160]}); a "
+            "Hub name, a local folder with config.json, or with pretrained: false a model type such as bert is expected"
         ) from error
-    limit = _longest(model.config)
+    limit = _longest(model)
     if limit is not None and config.max_length > limit:
         raise MmfuseError(
             f"text_encoder.max_length: {config.max_length} is more than the {limit} tokens that {config.name!r} reads"
@@ -169,20 +171,38 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer, as BERT's, with a vocabulary trained on `texts`."""
+    """A lower-casing WordPiece tokenizer, as BERT's, with a vocabulary trained on `texts`.
+
+    The same texts give the same vocabulary: `tokenizers` numbers the `##` characters in the order of a hash map, and
+    breaks ties by these numbers (its issue 1794), so they are given to it sorted.
+    """
+    texts = list(texts)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, show_progress=False)
-    special = {name: trained.token_to_id(name) for name in ("[SEP]", "[CLS]")}
     backend: Any = trained._tokenizer
-    backend.post_processor = BertProcessing(("[SEP]", special["[SEP]"]), ("[CLS]", special["[CLS]"]))
-    names = {
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    }
+    normalize = backend.normalizer.normalize_str
+    words = {word for text in texts for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalize(text))}
+    inner = [f"##{character}" for character in sorted({c for word in words for c in word[1:]})]
+    trained.train_from_iterator(
+        texts, vocab_size=vocab_size, min_frequency=2, special_tokens=special + inner, show_progress=False
+    )
+    backend = BertWordPieceTokenizer(vocab=trained.get_vocab(), lowercase=True)._tokenizer
+    ids = {name: backend.token_to_id(name) for name in special}
+    backend.post_processor = BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    roles = {"pad_token": 0, "unk_token": 1, "cls_token": 2, "sep_token": 3, "mask_token": 4}
+    names = {role: special[i] for role, i in roles.items()}
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **names)
+
+
+def _check_options(config: TextEncoderConfig) -> None:
+    """Refuse what is no option of the architecture: transformers would keep it and never read it."""
+    default = AutoConfig.for_model(config.name)
+    legal = sorted({*default.to_dict(), *default.attribute_map})
+    for name in config.options:
+        if name not in legal:
+            close = difflib.get_close_matches(name, legal, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise MmfuseError(f"text_encoder.options.{name} is no option of a {config.name} model{hint}")
 
 
 def _from_config(config: PreTrainedConfig) -> nn.Module:
@@ -195,16 +215,18 @@ def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
     Raises:
         MmfuseError: The model is not an encoder.
     """
-    if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+    cls: Any = MODEL_MAPPING[type(config)] if type(config) in MODEL_MAPPING else nn.Module
+    reads_text = {"input_ids", "attention_mask"} <= set(inspect.signature(cls.forward).parameters)
+    if config.is_encoder_decoder or not reads_text or not hasattr(config, "hidden_size"):
         raise MmfuseError(
             f"text_encoder.name: a {config.model_type} model is no text encoder; BERT, DistilBERT, RoBERTa, ... are"
         )
-    cls: Any = MODEL_MAPPING[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
 
 
-def _longest(config: Any) -> int | None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or getattr(config, "position_embedding_type", "absolute") != "absolute":
-        return positions
-    return positions - (config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0)
+def _longest(model: nn.Module) -> int | None:
+    """Tokens that fit in the position embeddings; those of RoBERTa's kin begin behind the padding's."""
+    for name, module in model.named_modules():
+        if name.split(".")[-1] == "position_embeddings" and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)

@@ -123,7 +123,7 @@ def score_rows(
 
 
 def _labelled(target: np.ndarray) -> np.ndarray:
-    return target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1)
+    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
 
 
 def _missing(pairs: PairDataset, rows: Sequence[int]) -> dict[str, int]:
@@ -139,7 +139,7 @@ def write_report(
     rows: Sequence[int],
     logits: dict[str, np.ndarray],
 ) -> None:
-    """Write `metrics.json`, `predictions.jsonl` (a line a row, with its targets) and a confusion matrix a classification."""
+    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets) and a confusion matrix a classification."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]

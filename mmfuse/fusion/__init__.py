@@ -31,9 +31,9 @@ class Fusion(Protocol):
         size: The constructor argument that a size-matcher may vary, or None.
         out_dim: Width of the `Features` it gives.
 
-    Optional: `auxiliary_loss() -> Tensor ()`, added to the training loss; `branches(text, image) -> list[Features]` with
-    `combine(branch_logits: list[Tensor]) -> Tensor`, for a decision-level strategy that features cannot say: each head is then
-    applied to every branch, and `combine` makes one logit tensor of theirs.
+    Optional: `auxiliary_loss() -> Tensor ()`, added to the training loss. And for a decision-level strategy that
+    features cannot say, `branches(text, image) -> list[Features]` with `combine(branch_logits: list[Tensor]) ->
+    Tensor`: each head is then applied to every branch, and `combine` makes one logit tensor of theirs.
     """
 
     uses: tuple[str, ...]

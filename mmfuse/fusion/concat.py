@@ -12,8 +12,8 @@ from mmfuse.types import Features
 class ConcatFusion(nn.Module):
     """Concatenate the pooled vectors; `hidden_layers` layers of GELU and linear follow.
 
-    `pooled = W_n φ(... φ(W_0 [A t; B v]))` with `n = hidden_layers`. With 0 it is a linear map of `[t; v]` and as additive as
-    `late`; with 1 it is the usual "concat + MLP". They are two different strategies.
+    `pooled = W_n φ(... φ(W_0 [A t; B v]))` with `n = hidden_layers`. With 0 it is a linear map of `[t; v]` and as
+    additive as `late`; with 1 it is the usual "concat + MLP". They are two different strategies.
 
     Reference: the common baseline, for example ConcatBERT in Kiela et al. 2020, arXiv 2005.04790.
     Differs: each input is layer-normalised and projected to `out_dim` first.

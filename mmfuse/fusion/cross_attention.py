@@ -48,12 +48,13 @@ class CrossAttentionLayer(nn.Module):
 class CrossAttentionFusion(nn.Module):
     """Let text tokens attend to image patches and patches to text, layer by layer, then pool both.
 
-    Per layer, from the same inputs: `T' = T + MHA(T, V)`, `V' = V + MHA(V, T)`, each with its feed-forward. The pooled vectors of
-    the encoders take part as a first token of their sequence. `pooled = W [mean T; mean V]`.
+    Per layer, from the same inputs: `T' = T + MHA(T, V)`, `V' = V + MHA(V, T)`, each with its feed-forward. The pooled
+    vectors of the encoders take part as a first token of their sequence. `pooled = W [mean T; mean V]`.
 
     Reference: the co-attention layer of ViLBERT, Lu et al. 2019, arXiv 1908.02265.
-    Differs: no self-attention in between; pre-norm; pooled by mean over real tokens instead of the product of first tokens.
-    Prefer when: words must meet places (which object, which side, new or old), and there are thousands of pairs or more.
+    Differs: no self-attention in between; pre-norm; pooled by mean over real tokens instead of the product of first
+    tokens.
+    Prefer when: words must meet places (which object, which side, new or old), and there are thousands of pairs.
 
     Args:
         text_dim: Width of the text features.
@@ -85,7 +86,8 @@ class CrossAttentionFusion(nn.Module):
         super().__init__()
         if out_dim % num_heads or num_layers < 1:
             raise MmfuseError(
-                f"fusion.cross_attention: out_dim {out_dim} must be a multiple of num_heads {num_heads}, num_layers 1 or more"
+                f"fusion.cross_attention: out_dim {out_dim} must be a multiple of num_heads {num_heads}, num_layers 1 "
+                f"or more"
             )
         self.out_dim = out_dim
         self.text = Projection(text_dim, out_dim)

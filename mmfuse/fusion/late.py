@@ -12,12 +12,13 @@ from mmfuse.types import Features
 class LateFusion(nn.Module):
     """Decide by each modality alone and add the logits: no interaction, by construction.
 
-    `pooled = f(t) + g(v)` with a branch per modality; a head is linear on `pooled`, so its logits are the sum of two unimodal
-    models' logits (a product of experts).
+    `pooled = f(t) + g(v)` with a branch per modality; a head is linear on `pooled`, so its logits are the sum of two
+    unimodal models' logits (a product of experts).
 
     Reference: decision-level fusion by the sum rule, Kittler et al. 1998, doi 10.1109/34.667881.
     Differs: the branches are trained together, and share one bias.
-    Prefer when: the modalities are independent given the label; as the baseline that a fusion with interactions must beat.
+    Prefer when: the modalities are independent given the label; as the baseline that a fusion with interactions must
+    beat.
 
     Args:
         text_dim: Width of the text features.

@@ -8,8 +8,8 @@ from torch import nn
 class Projection(nn.Sequential):
     """LayerNorm, then a linear map to the width the strategy works in.
 
-    BERT's pooled vector and a CNN's average pool differ in scale many times over; normalised first, what differs between
-    strategies is the fusion. It sees one modality only, so additive strategies stay additive.
+    BERT's pooled vector and a CNN's average pool differ in scale many times over; normalised first, what differs
+    between strategies is the fusion. It sees one modality only, so additive strategies stay additive.
 
     Args:
         in_dim: Width of the encoder's features.

@@ -20,7 +20,7 @@ HEADS = Registry("head")
 class Head(Protocol):
     """What a head offers; it is an `nn.Module` whose constructor starts with `in_dim, labels`.
 
-    Label heads are linear on `pooled`: depth belongs to the fusion, or `late` with a deep head would no longer be additive.
+    Label heads are linear on `pooled`: depth belongs to the fusion, or `late` with a deep head would not be additive.
 
     Attributes:
         kind: How evaluation scores it: "classification" or "multilabel".

@@ -1,8 +1,8 @@
 """Predictions of thousands of studies to a file, in chunks that are on the disk before they count.
 
-While it runs there are `OUT.partial.jsonl` and `OUT.errors.partial.jsonl` and `OUT.progress.json`, which says how many bytes
-of the two are committed. A killed run cuts both back to that and redoes the open chunk whole, so the result is byte-equal to
-that of a run that was never killed.
+While it runs there are `OUT.partial.jsonl` and `OUT.errors.partial.jsonl` and `OUT.progress.json`, which says how many
+bytes of the two are committed. A killed run cuts both back to that and redoes the open chunk whole, so the result is
+byte-equal to that of a run that was never killed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def predict_to_file(
     """
     if out.suffix not in SUFFIXES:
         raise MmfuseError(
-            f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}"
+            f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: "
+            f"{', '.join(SUFFIXES)}"
         )
     names = _Names.of(out)
     identity = hashlib.sha256(

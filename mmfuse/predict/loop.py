@@ -77,9 +77,8 @@ def prepare_pairs(
         texts: list[str | None] = table.rows["text"][:]
         there = [i for i, text in enumerate(texts) if text is not None]
         ids, _ = model.text_encoder.tokenize([texts[i] or "" for i in there]) if there else ([], [])
-        token_ids = [None] * len(texts)
-        for i, row in zip(there, ids, strict=True):
-            token_ids[i] = row
+        by_row = dict(zip(there, ids, strict=True))
+        token_ids = [by_row.get(i) for i in range(len(texts))]
     options = image_options(model)
     pairs = PairDataset(
         table,

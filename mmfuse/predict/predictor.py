@@ -27,7 +27,8 @@ class Predictor:
     Args:
         model: A trained model.
         batch_size: Samples per forward pass.
-        missing: "error": a modality that is missing now but was not in training makes a failure; "allow": it is predicted.
+        missing: "error": a modality that is missing now but was not in training makes a failure; "allow": it is
+            predicted.
         device: Where it runs; default: the first GPU, else the CPU.
         threads: That decode images; default: one per core, at most 8.
         chunk: Samples that are read and predicted together; what is in memory at once.
@@ -114,10 +115,7 @@ class Predictor:
                     sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)"
                 )
         if not any(there[modality] for modality in self.model.uses):
-            return Failure(
-                sample.id,
-                f"neither {' nor '.join(self.model.uses)}" if len(self.model.uses) > 1 else f"no {self.model.uses[0]}",
-            )
+            return Failure(sample.id, f"nothing to predict from: no {' and no '.join(self.model.uses)}")
         if self._options is not None:
             for source in sample.images:
                 try:

@@ -83,11 +83,18 @@ class Checkpoints:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Give an optimiser back the state that `Checkpoints.save` wrote."""
+    """Give an optimiser back the state that `Checkpoints.save` wrote.
+
+    Moments get their parameter's memory layout back: the fused kernel walks both as they lie in memory.
+    """
     current = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         index, field = name.split(".", 1)
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[field] = tensor
     for index, fields in plain["state"].items():
         state.setdefault(int(index), {}).update(fields)

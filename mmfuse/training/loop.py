@@ -190,7 +190,8 @@ class Trainer:
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
         if not torch.isfinite(summed):
             raise MmfuseError(
-                f"the loss is {summed.item()} at step {self.state.step + 1}: lower training.learning_rate, or leave mixed_precision out"
+                f"the loss is {summed.item()} at step {self.state.step + 1}: lower training.learning_rate, or leave "
+                f"mixed_precision out"
             )
         return summed, torch.as_tensor(norm), self.optimizer.param_groups[0]["lr"]
 
@@ -292,7 +293,8 @@ class Trainer:
         plain = state.pop("optimizer")
         if state["identity"] != self.state.identity:
             raise MmfuseError(
-                f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it began with"
+                f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it "
+                f"began with"
             )
         self.state = TrainerState(**state)
         self.model.load_state_dict(weights, strict=False)
@@ -335,7 +337,7 @@ class MetricsLog:
             handle.flush()
             os.fsync(handle.fileno())
         for line in plain:
-            self.accelerator.log(dict(_scalars(line)), step=line["step"])
+            self.accelerator.log(dict(_scalars(line)), step=int(line["step"]))
 
     def cut(self, step: int) -> None:
         """Drop the lines after `step`: they will be written again."""

@@ -14,7 +14,7 @@ from mmfuse.types import Batch
 
 
 def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]:
-    """Groups by tower and by weight decay, with `lr` and `base_lr` the peak rate; permanently frozen towers are left out.
+    """Groups by tower and weight decay, with `lr` and `base_lr` the peak rate; towers frozen for good are left out.
 
     Biases, norms, missing tokens and other vectors and scalars (gates) are not decayed.
     """

@@ -81,6 +81,7 @@ class Progress:
         steps = max(1, self.done - self.first)
         left = (self.printed - self.started) * (self.total - self.done) / steps
         self.console.print(
-            f"{start}step {self.done}/{self.total}, loss {self.loss:.4f}, {self.rate:.1f} samples/s, at most {left:.0f} s left",
+            f"{start}step {self.done}/{self.total}, loss {self.loss:.4f}, {self.rate:.1f} samples/s, at most "
+            f"{left:.0f} s left",
             highlight=False,
         )

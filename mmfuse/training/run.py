@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState, PartialState
+from accelerate.state import AcceleratorState
 from rich.console import Console
 
 import mmfuse
@@ -228,7 +228,8 @@ def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
     }
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return (
-        f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in counts.items())} rows; tasks: {', '.join(table.labels)}\n"
+        f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in counts.items())} rows; tasks: "
+        f"{', '.join(table.labels)}\n"
         f"{model.fusion_config['name']}: {sizes['all'] / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained, "
         f"{sizes['fusion'] / 1e6:.2f} M in the fusion; {accelerator.device}, num_processes: {accelerator.num_processes}"
     )
@@ -273,11 +274,11 @@ def _finish(
     model: FusionModel, pairs: PairDataset, trainer: Trainer, run_dir: Path, config: Config, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Calibrate on validation, score the test split, write the model folder."""
-    options = {"batch_size": 2 * config.training.batch_size, "num_workers": trainer.num_workers}
+    options: Any = {"batch_size": 2 * config.training.batch_size, "num_workers": trainer.num_workers}
     model.eval()
     if trainer.validation_rows:
         calibrate(model, pairs, trainer.validation_rows, table_logits(model, pairs, trainer.validation_rows, **options))
-    split = next((s for s in ("test", "validation", "train") if s in pairs.table.splits))
+    split = next(s for s in ("test", "validation", "train") if s in pairs.table.splits)
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
     scores = score_rows(model, pairs, rows, logits)
