@@ -23,6 +23,7 @@ data_app = typer.Typer(help="Look at a dataset, or make the synthetic one.", no_
 app.add_typer(data_app, name="data")
 
 NOTHING_READ = 3
+INTERRUPTED = 130
 
 PluginOption = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file that registers fusions or heads.")
@@ -316,19 +317,26 @@ def _quiet_libraries() -> None:
 
 def main() -> None:
     """Run the command line; an error of the user is one line, and exit code 2."""
-    debug = "--debug" in sys.argv[1:]
     try:
-        app(standalone_mode=True)
+        app()
     except MmfuseError as error:
-        if debug:
+        if "--debug" in sys.argv[1:]:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)
+        raise
+    finally:
+        _leave_processes()
+
+
+def _leave_processes() -> None:
+    """Tell the other processes of this launch, if there are any, that this one is done."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

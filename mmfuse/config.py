@@ -258,8 +258,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         MmfuseError: No such file, or not a YAML mapping.
     """
     if not path.is_file():
-        near = nearest(path.name, sorted(p.name for p in path.parent.glob("*.y*ml"))) if path.parent.is_dir() else ""
-        raise MmfuseError(f"{path}: no such file" + (f"; in that folder, {near}" if near else ""))
+        there = sorted(p.name for p in path.parent.glob("*.y*ml"))
+        raise MmfuseError(f"{path}: no such file" + (f"; in that folder, {nearest(path.name, there)}" if there else ""))
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError) as error:

@@ -208,7 +208,16 @@ class FusionModel(
                     f"({type(error).__name__})"
                 ) from error
         config = _read_config(folder)
-        model = cls._from_config(config, folder)
+        try:
+            model = cls._from_config(config, folder)
+        except MmfuseError:
+            raise
+        except Exception as error:  # whatever timm, transformers or a constructor says of values that are not theirs
+            reason = str(error).strip().partition("\n")[0][:160]
+            raise MmfuseError(
+                f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, or "
+                "the installed timm or transformers does not know this architecture"
+            ) from error
         model._load_weights(folder / "model.safetensors")
         return model.eval()
 

@@ -175,7 +175,9 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
     for name in PLACEHOLDER.findall(text.template or "") if text is not None else ():
         if name not in text.columns:
-            raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}")
+            raise MmfuseError(
+                f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}"
+            )
     for name, task in manifest.tasks.items():
         if (task.column is None) == (task.columns is None):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
@@ -203,7 +205,9 @@ def _check(manifest: Manifest) -> None:
         if name not in ("train", "validation", "test"):
             raise MmfuseError(f"{where}: splits.ratios.{name}: no such split; legal: train, validation, test")
         if not 0 <= share <= 1:
-            raise MmfuseError(f"{where}: splits.ratios.{name}: {share:g} is out of range; it must be at least 0 and at most 1")
+            raise MmfuseError(
+                f"{where}: splits.ratios.{name}: {share:g} is out of range; it must be at least 0 and at most 1"
+            )
     if splits.stratify is not None and splits.stratify not in manifest.tasks:
         raise MmfuseError(
             f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}"

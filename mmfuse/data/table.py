@@ -61,7 +61,7 @@ class Table:
         return chosen
 
     def sample(self, index: int) -> Sample:
-        """One row, with its targets as label names."""
+        """One row as a sample, without its targets."""
         row: dict[str, Any] = self.rows[index]
         return Sample(
             id=row["id"],

@@ -161,16 +161,15 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     if name.startswith("timm/"):
         name = f"hf-hub:{name}"
     fixed_size = {}
-    if config.size is not None and _takes_size(name):
-        fixed_size = {"img_size": tuple(config.size)}
     try:
+        if config.size is not None and _takes_size(name):
+            fixed_size = {"img_size": tuple(config.size)}
         model = timm.create_model(name, pretrained=config.pretrained, num_classes=0, **fixed_size, **options)
     except Exception as error:  # timm raises whatever the architecture's constructor or the hub does
+        reason = str(error).strip().partition("\n")[0]
         raise MmfuseError(
-            f"image_encoder.name: {config.name!r} cannot be built ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0]}); "
-            "a timm name (timm.list_models()), a Hub name such as timm/resnet50.a1_in1k, or local-dir:FOLDER is "
-            "expected"
+            f"image_encoder.name: {config.name!r} cannot be built ({type(error).__name__}: {reason}); a timm name "
+            "(timm.list_models()), a Hub name such as timm/resnet50.a1_in1k, or local-dir:FOLDER is expected"
         ) from error
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     size = tuple(config.size or cfg["input_size"][1:])
@@ -193,7 +192,14 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     architecture = {"name": cfg["architecture"], "options": {**_model_args(name), **options}}
     if fixed_size:
         architecture["options"]["img_size"] = list(fixed_size["img_size"])
-    encoder = ImageEncoder(model, architecture, preprocessing, pooling=pooling, batch_norm=batch_norm)
+    try:
+        encoder = ImageEncoder(model, architecture, preprocessing, pooling=pooling, batch_norm=batch_norm)
+    except Exception as error:  # the constructor tries it on an empty image
+        reason = str(error).strip().partition("\n")[0]
+        raise MmfuseError(
+            f"image_encoder.size: {config.name!r} cannot read images of {size[0]} x {size[1]} pixels "
+            f"({type(error).__name__}: {reason}); choose another, such as {list(cfg['input_size'][1:])}"
+        ) from error
     encoder.freeze(config.frozen)
     return encoder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from mmfuse.types import Features, MmfuseError
 
 _CHARACTERS_PER_TOKEN = 64
 """A text is cut to `max_length` times this before it is tokenised, so that a report of megabytes costs nothing."""
+
+_ALPHABET = 1000
+"""Characters a trained vocabulary knows, the most frequent ones, as in BERT's; any other makes its word [UNK]."""
 
 
 class TextEncoder(nn.Module):
@@ -121,12 +125,14 @@ class TextEncoder(nn.Module):
         """
         architecture = dict(spec["architecture"])
         config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-        if not (folder / "tokenizer").is_dir():
-            raise MmfuseError(f"{folder}: the model folder is incomplete: tokenizer/ is missing")
+        for name in ("tokenizer", "tokenizer/tokenizer_config.json"):
+            if not (folder / name).exists():
+                raise MmfuseError(f"{folder}: the model folder is incomplete: {name} is missing")
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise MmfuseError(f"{folder}/tokenizer: damaged: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # transformers raises whatever its parsers do
+            reason = str(error).strip().partition("\n")[0]
+            raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
         return cls(_from_config(config), tokenizer, max_length=spec["max_length"], pooling=spec["pooling"])
 
 
@@ -155,9 +161,12 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
             model = _from_config(AutoConfig.for_model(config.name, **sizes))
     except MmfuseError:
         raise
-    except Exception as error:  # transformers raises whatever the architecture's config, its constructor or the hub does
+    except (
+        Exception
+    ) as error:  # transformers raises whatever the architecture's config, its constructor or the hub does
+        reason = str(error).strip().partition("\n")[0][:160]
         raise MmfuseError(
-            f"text_encoder.name: {config.name!r} cannot be loaded ({str(error).strip().splitlines()[0][:160]}); a "
+            f"text_encoder.name: {config.name!r} cannot be loaded ({reason}); a "
             "Hub name, a local folder with config.json, or with pretrained: false a model type such as bert is expected"
         ) from error
     limit = _longest(model)
@@ -174,17 +183,27 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> P
     """A lower-casing WordPiece tokenizer, as BERT's, with a vocabulary trained on `texts`.
 
     The same texts give the same vocabulary: `tokenizers` numbers the `##` characters in the order of a hash map, and
-    breaks ties by these numbers (its issue 1794), so they are given to it sorted.
+    breaks ties by these numbers (its issue 1794), so they are given to it sorted; so is the alphabet.
     """
     texts = list(texts)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trained = BertWordPieceTokenizer(lowercase=True)
     backend: Any = trained._tokenizer
     normalize = backend.normalizer.normalize_str
-    words = {word for text in texts for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalize(text))}
-    inner = [f"##{character}" for character in sorted({c for word in words for c in word[1:]})]
+    words = Counter(word for text in texts for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalize(text)))
+    counts: Counter[str] = Counter()
+    for word, n in words.items():
+        counts.update(dict.fromkeys(word, n))
+    alphabet = sorted(counts, key=lambda c: (-counts[c], c))[:_ALPHABET]
+    inner = sorted({f"##{c}" for word in words for c in word[1:]} & {f"##{c}" for c in alphabet})
     trained.train_from_iterator(
-        texts, vocab_size=vocab_size, min_frequency=2, special_tokens=special + inner, show_progress=False
+        texts,
+        vocab_size=vocab_size,
+        min_frequency=2,
+        limit_alphabet=len(alphabet),
+        initial_alphabet=alphabet,
+        special_tokens=special + inner,
+        show_progress=False,
     )
     backend = BertWordPieceTokenizer(vocab=trained.get_vocab(), lowercase=True)._tokenizer
     ids = {name: backend.token_to_id(name) for name in special}

@@ -159,14 +159,14 @@ class Trainer:
                 seconds=time.perf_counter() - start,
                 waited=waited,
             )
-            progress.advance(loss if self.state.step % 5 == 0 else None, samples)
+            progress.advance(loss, samples)
             if self.state.step >= self.total_steps:
                 break
             every = self.training.checkpoint_every
             if every and self.state.step % every == 0 and first + accumulation < len(plan):
                 self._checkpoint(best=False)
 
-    def _step(self, batches: list[Batch]) -> tuple[Tensor, Tensor, float]:
+    def _step(self, batches: list[Batch]) -> tuple[float, float, float]:
         """One optimiser step: loss, gradient norm and learning rate."""
         _seed(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
@@ -188,12 +188,12 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        if not torch.isfinite(summed):
+        if not math.isfinite(summed.item()):
             raise MmfuseError(
                 f"the loss is {summed.item()} at step {self.state.step + 1}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
-        return summed, torch.as_tensor(norm), self.optimizer.param_groups[0]["lr"]
+        return summed.item(), float(norm), self.optimizer.param_groups[0]["lr"]
 
     def _end_epoch(self, progress: Progress) -> None:
         ended = self.state.step >= self.total_steps
@@ -316,7 +316,7 @@ class MetricsLog:
         self._waiting: list[dict[str, Any]] = []
 
     def step(self, **values: Any) -> None:
-        """Keep one step's values; tensors are read only when the lines are written."""
+        """Keep one step's values until there are enough lines to write."""
         self._waiting.append(values)
         if len(self._waiting) >= LOG_EVERY:
             self.flush()
@@ -331,12 +331,11 @@ class MetricsLog:
         lines, self._waiting = self._waiting, []
         if not lines or not self.accelerator.is_main_process:
             return
-        plain = [{k: v.item() if isinstance(v, Tensor) else v for k, v in line.items()} for line in lines]
         with self.path.open("a", encoding="utf-8") as handle:
-            handle.writelines(json.dumps(_rounded(line)) + "\n" for line in plain)
+            handle.writelines(json.dumps(_rounded(line)) + "\n" for line in lines)
             handle.flush()
             os.fsync(handle.fileno())
-        for line in plain:
+        for line in lines:
             self.accelerator.log(dict(_scalars(line)), step=int(line["step"]))
 
     def cut(self, step: int) -> None:

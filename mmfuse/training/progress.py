@@ -57,12 +57,11 @@ class Progress:
         """Samples per second since the start."""
         return self.samples / max(time.monotonic() - self.started, 1e-6)
 
-    def advance(self, loss: Any, samples: int) -> None:
-        """One more step; `loss` is a tensor that is read here, or None where it is not worth the wait."""
+    def advance(self, loss: float, samples: int) -> None:
+        """One more step."""
         self.done += 1
         self.samples += samples
-        if loss is not None:
-            self.loss = float(loss)
+        self.loss = loss
         if self.bar:
             self.bar.update(self.task, advance=1, loss=self.loss, rate=self.rate)
         elif time.monotonic() - self.printed > QUIET_SECONDS:

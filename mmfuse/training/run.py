@@ -103,7 +103,8 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers if live_images else 0)
         accelerator.init_trackers(config.name)
         state = trainer.fit()
-        accelerator.end_training()
+        for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
+            tracker.finish()
         report = _finish(model, pairs, trainer, run_dir, config, accelerator)
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
 

@@ -37,7 +37,7 @@ LEGACY = {
     "koi8_r": ["Сердце не увеличено.", "Без патологии.", "Легкие без очаговых изменений. Сердце не увеличено."],
     "cp1253": ["Καρδιά φυσιολογικού μεγέθους. Χωρίς πλευριτική συλλογή."],
     "cp1256": ["القلب بحجم طبيعي. لا يوجد انصباب جنبي."],
-    "gb18030": ["心影不大", CHINESE, "CT显示右上肺结节。建议复查。"],
+    "gb18030": ["心影不大", "右侧胸腔积液。", CHINESE, "CT显示右上肺结节。建议复查。"],
     "big5": ["雙肺紋理清晰，未見明顯實質性病變。"],
     "shift_jis": ["心臓の大きさは正常。胸水なし。"],
     "euc_kr": ["심장 크기는 정상입니다. 흉수 없음."],
@@ -71,6 +71,13 @@ def test_legacy_encodings(encoding, text):
 def test_one_accent_in_a_long_report_counts():
     text = f"{ENGLISH}\n" * 20_000 + "Bez zmian ogniskowych w płucach. Serce niepowiększone."
     assert decode_text(text.encode("cp1250")) == text
+
+
+def test_what_comes_after_the_sample_is_in_the_likelier_encoding():
+    text = (
+        "Größe für Ergüsse geprüft\n" * 2000 + "à droite"
+    )  # the German part is the same in Western and Eastern Europe
+    assert decode_text(text.encode("cp1252")) == text
 
 
 @pytest.mark.parametrize("text", [f"{GERMAN} " * 200_000, CHINESE * 60_000])

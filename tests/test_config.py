@@ -1,0 +1,255 @@
+"""The config is read strictly: no typo passes, and every error names the key and what is legal."""
+
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmfuse.config import Config, config_from_dict, config_to_dict, load_config, read_yaml, schema
+from mmfuse.types import MmfuseError
+
+MINIMAL = {"name": "run", "data": {"manifest": "m.yaml"}}
+
+
+def config(values=None, *overrides):
+    return config_from_dict({**MINIMAL, **(values or {})}, overrides)
+
+
+def complaint(values=None, *overrides):
+    with pytest.raises(MmfuseError) as error:
+        config(values, *overrides)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "near"),
+    [
+        ({"trainig": {}}, "trainig: no such key", "did you mean 'training'?"),
+        ({"training": {"epoch": 3}}, "training.epoch: no such key", "did you mean 'epochs'?"),
+        (
+            {"training": {"modality_dropout": {"txt": 0.1}}},
+            "training.modality_dropout.txt: no such key",
+            "did you mean 'text'?",
+        ),
+        ({"tasks": {"view": {"wieght": 2}}}, "tasks.view.wieght: no such key", "did you mean 'weight'?"),
+        ({True: 1}, "True: no such key", "legal: name"),  # yes: 1
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_legal_one(values, key, near):
+    message = complaint(values)
+    assert message.startswith(f"config: {key}; legal: ")
+    assert near in message
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config)])
+def test_a_key_with_a_letter_too_many_is_never_taken(name):
+    assert f"did you mean {name!r}?" in complaint({f"{name}x": None})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": 3}, "training: a mapping"),
+        ({"tasks": ["view"]}, "tasks: a mapping"),
+        ({"tasks": {"view": 3}}, "tasks.view: a mapping"),
+        ({"tasks": {"view": None}}, "tasks.view: "),
+        ({"training": None}, "training: "),
+        ({"fusion": "gated"}, "fusion: Cannot assign str"),
+        ({"training": {"epochs": "many"}}, "training.epochs: Value 'many'"),
+        ({"training": {"epochs": 1.5}}, "training.epochs: Value '1.5'"),
+        ({"data": {"manifest": "m", "tasks": "view"}}, "data.tasks: "),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_its_key(values, message):
+    assert complaint(values).startswith(f"config: {message}")
+
+
+def bounded_keys(cls=Config, prefix=""):
+    for field in dataclasses.fields(cls):
+        nested = {"data", "text_encoder", "image_encoder", "training", "modality_dropout", "cache"}
+        if field.name in nested:
+            yield from bounded_keys(field.default_factory, f"{prefix}{field.name}.")
+        for bound, step in (("low", -1), ("high", 1)):
+            if field.metadata.get(bound) is not None:
+                yield f"{prefix}{field.name}", field.metadata[bound] + step
+
+
+@pytest.mark.parametrize(("key", "value"), list(bounded_keys()))
+def test_a_value_out_of_range_names_the_key_and_the_range(key, value):
+    message = complaint(None, f"{key}={value}")
+    assert key in message
+    assert "out of range; it must be at least" in message
+
+
+def test_there_are_bounds_to_test():
+    assert len(list(bounded_keys())) > 15
+
+
+def test_the_bounds_themselves_are_legal():
+    assert config(None, "training.warmup=1", "training.modality_dropout.text=0.9").training.warmup == 1
+    assert config({"tasks": {"view": {"weight": 0}}}).tasks["view"].weight == 0
+    assert "tasks.view.weight: -1.0 is out of range" in complaint({"tasks": {"view": {"weight": -1}}})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("text_encoder.pooling=max", "text_encoder.pooling: 'max' is not legal; legal: mean, cls"),
+        ("image_encoder.resize=squish", "did you mean 'squash'?"),
+        ("training.schedule=cosin", "did you mean 'cosine'?"),
+        ("training.mixed_precision=fp8", "legal: bf16, fp16"),
+    ],
+)
+def test_a_choice_tells_what_is_legal(override, message):
+    assert message in complaint(None, override)
+
+
+@pytest.mark.parametrize("size", ["[64]", "[64,64,3]", "[4,64]", "64"])
+def test_an_image_size_is_height_and_width(size):
+    assert "image_encoder.size" in complaint(None, f"image_encoder.size={size}")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"data": {"manifest": "m"}}, "name is missing"), ({"name": "run"}, "data.manifest is missing: path of the data")],
+)
+def test_what_has_no_default_must_be_given(values, message):
+    with pytest.raises(MmfuseError, match=message):
+        config_from_dict(values)
+
+
+def test_overrides_are_yaml_and_come_last():
+    made = config(
+        {"training": {"epochs": 3, "batch_size": 8}, "tasks": {"view": {"weight": 3.0}}},
+        "training.epochs=5",
+        "training.learning_rate=1e-4",
+        "training.patience=null",
+        "data.tasks=[view, finding]",
+        "tasks.view.class_weights=balanced",
+        "training.epochs=6",
+    )
+    assert (made.training.epochs, made.training.batch_size) == (6, 8)
+    assert made.training.learning_rate == 1e-4
+    assert made.training.patience is None
+    assert made.data.tasks == ["view", "finding"]
+    assert (made.tasks["view"].weight, made.tasks["view"].class_weights) == (3.0, "balanced")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs", "'training.epochs': an override is key=value, for example training.epochs=3"),
+        ("--fast", "'--fast': an override is key=value"),
+        ("training.epoch=3", "command line: training.epoch: no such key; .*did you mean 'epochs'"),
+        ("training.epochs=[1", "command line: while parsing"),
+        ("training.epochs=many", "command line: training.epochs: Value 'many'"),
+        ("=3", "command line: : no such key"),
+    ],
+)
+def test_an_override_that_is_not_legal_says_so(override, message):
+    with pytest.raises(MmfuseError, match=message):
+        config(None, override)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "overrides", "fusion"),
+    [
+        (None, [], {"name": "concat"}),
+        ({"dropout": 0.5}, [], {"name": "concat", "dropout": 0.5}),
+        ({"name": "gated", "dropout": 0.5}, [], {"name": "gated", "dropout": 0.5}),
+        ({"name": "gated", "dropout": 0.5}, ["fusion.out_dim=8"], {"name": "gated", "dropout": 0.5, "out_dim": 8}),
+        ({"name": "gated", "dropout": 0.5}, ["fusion.name=late"], {"name": "late"}),
+        ({"name": "gated", "dropout": 0.5}, ["fusion.name=late", "fusion.out_dim=8"], {"name": "late", "out_dim": 8}),
+        ({"name": "gated", "dropout": 0.5}, ["fusion.name=gated"], {"name": "gated", "dropout": 0.5}),
+    ],
+)
+def test_options_of_another_strategy_do_not_carry_over(in_file, overrides, fusion):
+    assert config({"fusion": in_file} if in_file else None, *overrides).fusion == fusion
+
+
+def test_numbers_are_numbers_and_data_root_is_kept(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "name: run\ndata: {manifest: '${data_root}/m.yaml', root: '${data_root}'}\n"
+        "training: {learning_rate: 1e-4, weight_decay: 5E-2}\n"
+        "fusion: {name: late, dropout: 1e-1}\ntext_encoder: {options: {layer_norm_eps: 1e-6, a: '${x}'}}\n"
+    )
+    made = load_config(path, ["output_dir=${data_root}/runs"])
+    assert (made.training.learning_rate, made.training.weight_decay) == (1e-4, 5e-2)
+    assert made.fusion == {"name": "late", "dropout": 0.1}
+    assert made.text_encoder.options == {"layer_norm_eps": 1e-6, "a": "${x}"}
+    assert (made.data.manifest, made.data.root) == ("${data_root}/m.yaml", "${data_root}")
+    assert made.output_dir == "${data_root}/runs"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: a\nname: b\n", r"line 2: not valid YAML: found duplicate key name"),
+        (b"a: [1\n", r"line 2: not valid YAML"),
+        (b"- a\n", "a mapping"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"", "data.manifest is missing"),
+    ],
+)
+def test_a_file_that_is_no_config_says_where(tmp_path, content, message):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    with pytest.raises(MmfuseError, match=f"^{path}: .*{message}") as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_tells_the_nearest(tmp_path):
+    (tmp_path / "phantom.yaml").write_text("name: x\n")
+    with pytest.raises(MmfuseError, match=r"fantom.yaml: no such file; .*did you mean 'phantom.yaml'"):
+        load_config(tmp_path / "fantom.yaml")
+    with pytest.raises(MmfuseError, match=r"x.yaml: no such file$"):
+        load_config(tmp_path / "nothing" / "x.yaml")
+
+
+# The leading letter: PyYAML writes 0E0 without quotes, and it is then read as a number.
+YAML_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=20).map("r{}".format)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=YAML_TEXT,
+    root=st.none() | YAML_TEXT,
+    rate=st.floats(0, 1e6),
+    size=st.none() | st.tuples(st.integers(8, 999), st.integers(8, 999)),
+    options=st.dictionaries(st.sampled_from(["dropout", "out_dim"]), st.integers() | st.floats(0, 1) | YAML_TEXT),
+)
+def test_a_config_survives_its_own_yaml(tmp_path_factory, name, root, rate, size, options):
+    first = config(
+        {
+            "name": name,
+            "data": {"manifest": "m", "root": root},
+            "training": {"learning_rate": rate},
+            "image_encoder": {"size": list(size) if size else None},
+            "fusion": {"name": "gated", **options},
+        }
+    )
+    path = tmp_path_factory.mktemp("config") / "c.yaml"
+    path.write_text(yaml.safe_dump(config_to_dict(first)), encoding="utf-8")
+    assert load_config(path) == first
+
+
+def test_the_printed_schema_is_a_config_once_the_blanks_are_filled(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(schema())
+    assert load_config(path, ["name=run", "data.manifest=m.yaml"]) == config()
+
+
+def test_every_key_of_the_schema_has_a_line_of_help():
+    lines = [line for line in schema().splitlines() if line.strip()]
+    assert [line for line in lines if not line.partition("#")[2].strip()] == []
+
+
+def test_plain_yaml_keeps_unquoted_words_apart_from_values(tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text("a: yes\nb: 'yes'\nc: 1e5\nd: 007x\n")
+    assert read_yaml(path) == {"a": True, "b": "yes", "c": 1e5, "d": "007x"}

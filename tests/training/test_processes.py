@@ -1,0 +1,84 @@
+"""Two processes must do what one does: `torchrun` with CPU forced, asserting that there are two."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mmfuse.config import config_to_dict
+
+
+def launch(processes: int, *args: str) -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command += ["-m", "mmfuse.cli", *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def uneven(phantom, tmp_path) -> Path:
+    """The phantom with unequal numbers of labelled targets, and half of the rows without an image."""
+    manifest = yaml.safe_load(phantom.read_text())
+    rows = list(csv.DictReader((phantom.parent / "data.csv").read_text().splitlines()))
+    for i, row in enumerate(rows):
+        row["image"] = "" if i % 2 else str(phantom.parent / row["image"])
+        row["findings"] = "not asked" if i % 3 == 0 else (row["findings"] or "opacity")
+    with (tmp_path / "rows.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    manifest["rows"] = str(tmp_path / "rows.csv")
+    manifest["tasks"]["findings"] |= {"empty": "missing", "missing": ["not asked"]}
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    return tmp_path / "manifest.yaml"
+
+
+def write_config(tmp_path: Path, config) -> str:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config)))
+    return str(tmp_path / "config.yaml")
+
+
+def losses(run_dir: Path) -> list[float]:
+    return [
+        line["loss"] for line in map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines()) if "loss" in line
+    ]
+
+
+def test_two_processes_train_and_evaluate_as_one(tiny, uneven, tmp_path):
+    """With batches of two rows a process, some have no image at all, and some no labelled target."""
+    one = write_config(tmp_path, tiny(f"data.manifest={uneven}", "training.batch_size=4", run="one"))
+    launch(1, "train", one)
+    two = write_config(tmp_path, tiny(f"data.manifest={uneven}", "training.batch_size=2", run="two"))
+    printed = launch(2, "train", two)
+    assert "num_processes: 2" in printed
+    first, second = losses(tmp_path / "one")[:20], losses(tmp_path / "two")[:20]
+    assert len(first) == 20
+    assert np.allclose(first, second, rtol=1e-5, atol=0)
+
+    model = str(tmp_path / "one" / "model")
+    for processes in (1, 2):
+        launch(processes, "evaluate", model, str(uneven), "--out", str(tmp_path / f"scores{processes}"))
+    read = [
+        [json.loads(line) for line in (tmp_path / f"scores{n}" / "predictions.jsonl").read_text().splitlines()]
+        for n in (1, 2)
+    ]
+    assert [row["id"] for row in read[0]] == [row["id"] for row in read[1]]
+    assert len({row["id"] for row in read[1]}) == len(read[1])
+    values = [[list(row["tasks"]["findings"]["probabilities"].values()) for row in rows] for rows in read]
+    assert np.abs(np.array(values[0]) - np.array(values[1])).max() < 1.5e-6  # written with six decimals
+    scores = [json.loads((tmp_path / f"scores{n}" / "metrics.json").read_text())["tasks"]["findings"] for n in (1, 2)]
+    for name, score in scores[0]["metrics"].items():
+        assert scores[1]["metrics"][name]["value"] == pytest.approx(score["value"], abs=1e-6)
