@@ -2,8 +2,9 @@
 
     python benchmarks/phantom.py --work DIR [--strategies cross_attention text_only image_only late] [key=value ...]
 
-Trains configs/phantom.yaml with each strategy on 3,000 studies, scores 4,000 fresh ones, and prints AUROC, standard error
-(Hanley and McNeil 1982) and the exact Bayes optimum of what the strategy sees. A finished strategy is not trained again.
+Trains configs/phantom.yaml with each strategy on 3,000 studies, scores 4,000 fresh ones, and prints AUROC, standard
+error (Hanley and McNeil 1982) and the exact Bayes optimum of what the strategy sees. A finished strategy is not trained
+again.
 """
 
 from __future__ import annotations

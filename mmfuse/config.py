@@ -198,6 +198,12 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
         len(config.image_encoder.size) != 2 or min(config.image_encoder.size) < 8
     ):
         raise MmfuseError(f"{where}: image_encoder.size: two numbers [H, W] of at least 8 are expected")
+    dropout = config.training.modality_dropout
+    if dropout.text + dropout.image > 1:
+        raise MmfuseError(
+            f"{where}: training.modality_dropout: never both of a row are hidden, so text {dropout.text:g} and "
+            f"image {dropout.image:g} must sum to at most 1"
+        )
     return config
 
 

@@ -191,8 +191,7 @@ class FusionModel(
             options: Of `huggingface_hub.snapshot_download`: revision, token, cache_dir, local_files_only, ...
 
         Raises:
-            MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs an absent
-                plug-in.
+            MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs an absent plug-in.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():

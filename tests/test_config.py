@@ -107,6 +107,12 @@ def test_a_choice_tells_what_is_legal(override, message):
     assert message in complaint(None, override)
 
 
+def test_modality_dropout_cannot_hide_more_than_every_row():
+    assert config(None, "training.modality_dropout={text: 0.5, image: 0.5}").training.modality_dropout.image == 0.5
+    message = complaint(None, "training.modality_dropout={text: 0.6, image: 0.5}")
+    assert "training.modality_dropout: never both of a row are hidden, so text 0.6 and image 0.5 must sum" in message
+
+
 @pytest.mark.parametrize("size", ["[64]", "[64,64,3]", "[4,64]", "64"])
 def test_an_image_size_is_height_and_width(size):
     assert "image_encoder.size" in complaint(None, f"image_encoder.size={size}")
@@ -215,7 +221,7 @@ def test_a_missing_file_tells_the_nearest(tmp_path):
 YAML_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=20).map("r{}".format)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     name=YAML_TEXT,
     root=st.none() | YAML_TEXT,

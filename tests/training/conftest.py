@@ -14,7 +14,7 @@ def phantom(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny(phantom, tmp_path):
-    """A config of seconds: a BERT of one layer, a ViT of one layer, no batch norm and no dropout; overrides are key=value."""
+    """A config of seconds: BERT and ViT of one layer, no batch norm, no dropout; overrides are key=value."""
 
     def make(*overrides: str, run: str = "run") -> Config:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,6 @@ def test_learning_rate_rises_then_falls():
     assert course[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert course[10] == 1.0
     assert course[55] == pytest.approx(0.5)
-    assert all(a >= b for a, b in zip(course[10:], course[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(course[10:]))
     assert [learning_rate_factor(s, 10, 0.0, "constant") for s in (0, 9)] == [1.0, 1.0]
     assert learning_rate_factor(5, 10, 0.0, "linear") == pytest.approx(0.5)

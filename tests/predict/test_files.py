@@ -1,0 +1,158 @@
+import csv
+import json
+import resource
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from mmfuse.data.folder import pair_folder
+from mmfuse.predict import Predictor, files, predict_to_file
+from mmfuse.types import MmfuseError
+
+
+@pytest.fixture
+def run(model_dir, pairs, tmp_path):
+    """Predict the 60 pairs in chunks of 8 into a file of this name."""
+    predictor = Predictor.from_pretrained(model_dir, chunk=8)
+    entries, _ = pair_folder(pairs)
+
+    def predict(name, **options):
+        ids = [entry.id for entry in entries]
+        return predict_to_file(predictor, ids, lambda i: entries[i].sample(), tmp_path / name, **options)
+
+    return predict
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_input_is_in_exactly_one_file(run, pairs, tmp_path):
+    counts = run("out.jsonl")
+    good, bad = lines(tmp_path / "out.jsonl"), lines(tmp_path / "out.errors.jsonl")
+    assert (counts.predictions, counts.errors) == (len(good), len(bad)) == (57, 3)
+    found = [row["id"] for row in good] + [row["id"] for row in bad]
+    assert sorted(found) == sorted(path.stem for path in pairs.glob("*.png"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.errors.jsonl", "out.jsonl"]
+
+
+class Killed(BaseException):
+    """Nothing in the library may catch it."""
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+def test_killed_anywhere_it_ends_with_the_same_bytes(run, tmp_path, monkeypatch, name):
+    """Before, within and after a commit, and between the renames at the end; again and again in one run."""
+    run(f"whole/{name}")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    write_json, replace = files._write_json, files.Path.replace
+    commits = 0
+    for after in (2, 3, 5):
+
+        def dying(path, values, after=after):
+            nonlocal commits
+            commits += 1
+            if commits == after:
+                raise Killed
+            write_json(path, values)
+
+        commits = 0
+        monkeypatch.setattr(files, "_write_json", dying)
+        with pytest.raises(Killed):
+            run(f"killed/{name}")
+    monkeypatch.setattr(files, "_write_json", write_json)
+    for renames in (0, 1, 2):
+        left = renames
+
+        def failing(self, target):
+            nonlocal left
+            if not str(target).endswith(".json"):
+                if left == 0:
+                    raise Killed
+                left -= 1
+            return replace(self, target)
+
+        monkeypatch.setattr(files.Path, "replace", failing)
+        try:
+            run(f"killed/{name}")
+        except Killed:
+            pass
+        else:
+            break
+    monkeypatch.setattr(files.Path, "replace", replace)
+    if not (tmp_path / "killed" / name).exists() or list((tmp_path / "killed").glob("*.progress.json")):
+        run(f"killed/{name}")
+    killed = {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()}
+    assert killed == whole
+
+
+def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):
+    for suffix in ("jsonl", "csv", "parquet"):
+        run(f"{suffix}/out.{suffix}")
+    rows = lines(tmp_path / "jsonl" / "out.jsonl")
+    with (tmp_path / "csv" / "out.csv").open(newline="") as handle:
+        table = list(csv.DictReader(handle))
+    frame = pd.read_parquet(tmp_path / "parquet" / "out.parquet")
+    assert len(rows) == len(table) == len(frame)
+    for row, flat, parquet in zip(rows, table, frame.to_dict("records"), strict=True):
+        for label, p in row["tasks"]["findings"]["probabilities"].items():
+            assert float(flat[f"findings.p.{label}"]) == p == parquet[f"findings.p.{label}"]
+        assert flat["sex.label"] == row["tasks"]["sex"]["label"] == parquet["sex.label"]
+        assert flat["id"] == row["id"] == parquet["id"]
+
+
+def test_what_is_there_is_not_overwritten(run, tmp_path):
+    run("out.jsonl")
+    before = (tmp_path / "out.jsonl").read_bytes()
+    with pytest.raises(MmfuseError, match="exists already.*--overwrite"):
+        run("out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    run("out.jsonl", overwrite=True)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_another_runs_progress_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_publish", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        run("out.jsonl", fingerprint="one model")
+    monkeypatch.undo()
+    with pytest.raises(MmfuseError, match="another model"):
+        run("out.jsonl", fingerprint="another model")
+
+
+def test_the_suffix_must_be_known(run):
+    with pytest.raises(MmfuseError, match=r"legal: .jsonl, .csv, .parquet"):
+        run("out.xlsx")
+
+
+def test_bad_inputs(model_dir, test_data, tmp_path):
+    """Each of the real-life bad inputs ends as its `kind` says, within 1.5 GiB beyond the loaded model."""
+    subprocess.run([sys.executable, test_data / "bad_inputs" / "make.py", tmp_path / "bad"], check=True)
+    code = (
+        "import resource, sys, pathlib, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from mmfuse.data.folder import pair_folder\n"
+        "from mmfuse.predict import Predictor, predict_to_file\n"
+        f"predictor = Predictor.from_pretrained({str(model_dir)!r})\n"
+        "loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"entries, _ = pair_folder({str(tmp_path / 'bad' / 'pairs')!r})\n"
+        "ids = [e.id for e in entries]\n"
+        f"predict_to_file(predictor, ids, lambda i: entries[i].sample(), pathlib.Path({str(tmp_path / 'out.jsonl')!r}))\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / 2**20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) <= 1.5, f"{done.stdout} GiB"
+    with (tmp_path / "bad" / "expected.csv").open(newline="") as handle:
+        expected = {row["stem"]: row["kind"] for row in csv.DictReader(handle)}
+    good = {row["id"] for row in lines(tmp_path / "out.jsonl")}
+    bad = {row["id"]: row["reason"] for row in lines(tmp_path / "out.errors.jsonl")}
+    assert good == {stem for stem, kind in expected.items() if kind != "broken"}
+    assert set(bad) == {stem for stem, kind in expected.items() if kind == "broken"}
+    assert all(reason for reason in bad.values())
+
+
+def test_rusage_is_in_kib():
+    """What the memory test above relies on: Linux reports KiB."""
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 50_000

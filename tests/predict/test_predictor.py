@@ -1,0 +1,106 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from mmfuse.data.folder import pair_folder
+from mmfuse.predict import Predictor
+from mmfuse.types import Failure, MmfuseError, Prediction, Sample
+
+
+def probabilities(result: Prediction) -> list[float]:
+    return [p for task in result.tasks.values() for p in task["probabilities"].values()]
+
+
+@pytest.fixture(scope="module")
+def samples(pairs) -> list[Sample]:
+    return [entry.sample() for entry in pair_folder(pairs)[0]]
+
+
+def test_every_sample_has_one_result_in_its_place(model_dir, samples):
+    results = list(Predictor.from_pretrained(model_dir, chunk=16)(samples))
+    assert [r.id for r in results] == [s.id for s in samples]
+    failures = {i: r.reason for i, r in enumerate(results) if isinstance(r, Failure)}
+    assert sorted(failures) == [5, 20, 41]
+    assert "not an image" in failures[5]
+    assert "no text" in failures[20]
+    assert "binary" in failures[41]
+
+
+@pytest.mark.parametrize(("batch_size", "chunk"), [(1, 512), (7, 512), (32, 9)])
+def test_batch_and_chunk_change_nothing(model_dir, samples, batch_size, chunk):
+    good = [s for s in samples if s.problem is None and s.text][:20]
+    one = Predictor.from_pretrained(model_dir)(good)
+    other = Predictor.from_pretrained(model_dir, batch_size=batch_size, chunk=chunk)(good)
+    for a, b in zip(one, other, strict=True):
+        if isinstance(a, Prediction):
+            assert np.allclose(probabilities(a), probabilities(b), atol=2e-6)
+
+
+def test_a_prediction_says_what_the_model_says(model_dir, samples):
+    predictor = Predictor.from_pretrained(model_dir)
+    result = next(iter(predictor(samples[:1])))
+    assert set(result.tasks) == {"findings", "sex"}
+    findings = result.tasks["findings"]
+    assert findings["labels"] == [name for name, p in findings["probabilities"].items() if p >= 0.5]
+    sex = result.tasks["sex"]
+    assert sex["label"] == max(sex["probabilities"], key=sex["probabilities"].get)
+    assert sum(sex["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert result.present == ("text", "image")
+
+
+def test_a_missing_modality_is_an_error_unless_it_is_allowed(model_dir, samples):
+    whole = samples[0]
+    lacking = [Sample("text", (), whole.text), Sample("image", whole.images, None), Sample("none", (), " ")]
+    strict = list(Predictor.from_pretrained(model_dir)(lacking))
+    assert all(isinstance(r, Failure) for r in strict)
+    free = list(Predictor.from_pretrained(model_dir, missing="allow")(lacking))
+    assert [r.present for r in free[:2]] == [("text",), ("image",)]
+    assert isinstance(free[2], Failure)
+    trained = Predictor.from_pretrained(model_dir)
+    trained.model.accepts_missing = ["image"]
+    assert isinstance(next(iter(trained(lacking[:1]))), Prediction)
+
+
+def test_a_long_report_is_cut_with_a_notice(model_dir, samples):
+    long = Sample("long", samples[0].images, (samples[0].text or "") * 200)
+    result = next(iter(Predictor.from_pretrained(model_dir)([long])))
+    assert result.notices == ("report truncated at 48 tokens",)
+
+
+def test_several_images_and_bytes(model_dir, samples):
+    with open(samples[0].images[0], "rb") as handle:
+        data = handle.read()
+    both = Sample("both", (samples[0].images[0], data), samples[0].text)
+    one = Sample("one", (samples[0].images[0],), samples[0].text)
+    a, b = Predictor.from_pretrained(model_dir)([both, one])
+    assert np.allclose(probabilities(a), probabilities(b), atol=2e-6)  # the mean of an image and itself
+
+
+def test_samples_are_drawn_two_chunks_ahead_at_most(model_dir, samples):
+    drawn = 0
+
+    def stream():
+        nonlocal drawn
+        for sample in itertools.cycle(samples):
+            drawn += 1
+            yield sample
+
+    results = Predictor.from_pretrained(model_dir, chunk=8)(stream())
+    for _ in range(8):
+        next(results)
+    assert drawn <= 16
+
+
+def test_options_that_are_not_legal(model_dir):
+    with pytest.raises(MmfuseError, match="legal: error, allow"):
+        Predictor.from_pretrained(model_dir, missing="maybe")
+    with pytest.raises(MmfuseError, match="batch_size"):
+        Predictor.from_pretrained(model_dir, batch_size=0)
+
+
+def test_threads_and_gradients_are_left_alone(model_dir, samples):
+    before = torch.get_num_threads(), torch.is_grad_enabled()
+    list(Predictor.from_pretrained(model_dir)(samples[:3]))
+    assert before == (torch.get_num_threads(), torch.is_grad_enabled())

@@ -1,0 +1,240 @@
+"""The command line as a newcomer meets it: right and wrong, each answered by one line."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmfuse import cli
+from mmfuse.data.phantom import write_pairs, write_phantom
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def mmfuse(monkeypatch, capsys):
+    """Run a command line in this process: (exit code, what it printed, what it complained)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        printed = capsys.readouterr()
+        return leaving.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A phantom, a folder of pairs, a config of seconds, and the plug-in of the README."""
+    root = tmp_path_factory.mktemp("world")
+    write_phantom(root / "phantom", 60, seed=0)
+    write_pairs(root / "pairs", 6, seed=1)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    vit = {"depth": 1, "embed_dim": 16, "num_heads": 2}
+    config = {
+        "name": "tiny",
+        "output_dir": str(root / "run"),
+        "data": {"manifest": str(root / "phantom" / "manifest.yaml"), "num_workers": 0},
+        "text_encoder": {"name": "bert", "pretrained": False, "options": sizes, "max_length": 48},
+        "image_encoder": {"name": "vit_tiny_patch16_224", "pretrained": False, "size": [32, 32], "options": vit},
+        "fusion": {"name": "concat", "out_dim": 16},
+        "training": {"epochs": 1, "batch_size": 16, "trackers": []},
+    }
+    (root / "config.yaml").write_text(yaml.safe_dump(config))
+    plugin = re.search(r"```python\n(# my_fusion.py\n.*?)```", README, re.DOTALL)
+    (root / "my_fusion.py").write_text(plugin.group(1))
+    return root
+
+
+def test_train_evaluate_predict(mmfuse, world):
+    code, out, err = mmfuse("train", world / "config.yaml", "seed=3", f"output_dir={world / 'run'}")
+    assert code == 0
+    assert "samples/s" in err
+    assert str(world / "run" / "model") in out
+    code, out, _ = mmfuse(
+        "evaluate", world / "run/model", world / "phantom/manifest.yaml", "--out", world / "scores", "--split", "validation"
+    )
+    assert code == 0
+    assert "auroc_macro" in out
+    assert json.loads((world / "scores" / "metrics.json").read_text())["split"] == "validation"
+    code, out, _ = mmfuse("predict", world / "run/model", world / "pairs", "--out", world / "p.jsonl")
+    assert code == 0
+    assert "6 studies: 6 predictions" in out
+    table = world / "phantom" / "data.csv"
+    code, out, _ = mmfuse("predict", world / "run/model", table, "--out", world / "t.csv")
+    assert code == 0
+    assert "60 studies: 60 predictions" in out
+
+
+def test_a_plugin_in_a_scratch_file(mmfuse, world, tmp_path):
+    """The README's fusion: listed, checked, trained, and its model predicted with."""
+    plugin = ("--plugin", world / "my_fusion.py")
+    assert "product: Multiply projected text and image vectors." in mmfuse("list", "fusions", *plugin)[1]
+    code, out, _ = mmfuse("check", "product", *plugin)
+    assert code == 0
+    assert "FAILED" not in out
+    options = ("fusion={name: product, out_dim: 16}", f"output_dir={tmp_path / 'run'}")
+    assert mmfuse("train", world / "config.yaml", *options, *plugin)[0] == 0
+    model = tmp_path / "run" / "model"
+    assert mmfuse("predict", model, world / "pairs", "--out", tmp_path / "p.jsonl", *plugin)[0] == 0
+    alone = [sys.executable, "-m", "mmfuse.cli", "predict", model, world / "pairs", "--out", tmp_path / "q.jsonl"]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "needs the 'fusion product' from the plug-in 'my_fusion'" in done.stderr
+
+
+def test_a_plugin_in_a_scratch_package(world, tmp_path):
+    """An installed package's entry point is found by the command line, the config and the suite, with no --plugin."""
+    (tmp_path / "scratch_fusion.py").write_text((world / "my_fusion.py").read_text().replace('"product"', '"scratch"'))
+    info = tmp_path / "scratch_fusion-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scratch-fusion\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text("[mmfuse.fusions]\nscratch = scratch_fusion:ProductFusion\n")
+    code = (
+        "import sys; from mmfuse import cli\n"
+        f"for args in (['list', 'fusions'], ['check', 'scratch'], ['train', {str(world / 'config.yaml')!r},"
+        f" 'fusion={{name: scratch, out_dim: 16}}', 'output_dir={tmp_path / 'run'}']):\n"
+        "    sys.argv = ['mmfuse', *args]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as leaving: assert not leaving.code, args\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "scratch: Multiply" in done.stdout
+    assert "FAILED" not in done.stdout
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (("train", "{w}/confg.yaml"), "no such file.*did you mean 'config.yaml'"),
+        (("train", "{w}/config.yaml", "training.epoch=1"), "training.epoch: no such key.*did you mean 'epochs'"),
+        (("train", "{w}/config.yaml", "training.epochs=many"), "training.epochs"),
+        (("train", "{w}/config.yaml", "epochs"), "an override is key=value"),
+        (("train", "{w}/config.yaml", "fusion.name=conct"), "unknown fusion 'conct'.*did you mean 'concat'"),
+        (("train", "{w}/config.yaml", "fusion.dropuot=0.1"), "fusion.dropuot.*did you mean 'dropout'"),
+        (("train", "{w}/config.yaml", "data.manifest={w}/none.yaml"), "none.yaml: no such file"),
+        (("train", "{w}/config.yaml", "data.tasks=[finding]"), "no task 'finding'.*did you mean 'findings'"),
+        (("train", "{w}/config.yaml", "image_encoder.name=resnet81"), "image_encoder.name: 'resnet81'"),
+        (("train", "{w}/config.yaml", "text_encoder.name=/no/where"), "text_encoder.name: '/no/where'"),
+        (("evaluate", "{w}/nothing", "{w}/phantom/manifest.yaml"), "nothing: no such model folder"),
+        (("evaluate", "{w}/pairs", "{w}/phantom/manifest.yaml"), "config.json is missing"),
+        (("predict", "{w}/pairs", "{w}/empty", "--out", "{w}/x.jsonl"), "empty"),
+        (("check", "concatt"), "did you mean 'concat'"),
+        (("check", "concat", "--plugin", "{w}/none.py"), "not a Python file"),
+        (("list", "fusion"), "legal: fusions, heads"),
+        (("data", "check", "{w}/config.yaml"), "name|no such key"),
+        (("data", "phantom", "{w}/pairs"), "not a phantom"),
+    ],
+)
+def test_an_error_is_one_line(mmfuse, world, tmp_path, args, complaint):
+    args = [a.format(w=world) for a in args]
+    if args[0] == "train":
+        args.append(f"output_dir={tmp_path / 'out'}")
+    code, _, err = mmfuse(*args)
+    said = [line for line in err.splitlines() if line.startswith("error:")]
+    assert code == 2
+    assert len(said) == 1
+    assert re.search(complaint, said[0])
+    assert "Traceback" not in err
+
+
+def test_nothing_readable_is_exit_code_3(mmfuse, world, tmp_path):
+    mmfuse("train", world / "config.yaml", f"output_dir={tmp_path / 'run'}", "training.max_steps=1")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no")
+    (tmp_path / "broken" / "a.txt").write_text("Cough.")
+    code, out, _ = mmfuse("predict", tmp_path / "run/model", tmp_path / "broken", "--out", tmp_path / "p.jsonl")
+    assert code == 3
+    assert "0 predictions" in out
+
+
+def test_data_check_tells_what_is_there_and_what_is_wrong(mmfuse, world, tmp_path):
+    code, out, _ = mmfuse("data", "check", world / "phantom" / "manifest.yaml")
+    assert code == 0
+    assert "60 rows" in out
+    assert "PROBLEM" not in out
+    write_phantom(tmp_path / "dirty", 20, seed=0)
+    victim = sorted((tmp_path / "dirty" / "images").iterdir())[2]
+    victim.write_bytes(b"")
+    code, out, err = mmfuse("data", "check", tmp_path / "dirty" / "manifest.yaml")
+    assert code == 2
+    assert f"row '{victim.stem}'" in out
+    assert "problem(s)" in err
+
+
+def test_no_text_of_a_report_is_printed(mmfuse, world, tmp_path):
+    """A report is nobody's business but the model's: not in logs, not in errors, not in predictions."""
+    secret = "Zyxomma petiolatum"
+    (tmp_path / "in").mkdir()
+    for i, data in enumerate((b"\xff\xd8broken", next((world / "pairs").glob("*.png")).read_bytes())):
+        (tmp_path / "in" / f"{i}.png").write_bytes(data)
+        (tmp_path / "in" / f"{i}.txt").write_text(secret)
+    mmfuse("train", world / "config.yaml", f"output_dir={tmp_path / 'run'}", "training.max_steps=1")
+    _, out, err = mmfuse("predict", tmp_path / "run/model", tmp_path / "in", "--out", tmp_path / "p.jsonl")
+    written = "".join(path.read_text() for path in tmp_path.glob("p.*"))
+    assert secret not in out + err + written
+
+
+def test_help_is_quick_and_imports_no_torch():
+    code = "import sys; from mmfuse import cli; sys.argv = ['mmfuse', '--help']\ntry: cli.main()\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules, file=sys.stderr)"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+    assert "Text-image fusion" in done.stdout
+    assert time.monotonic() - start < 10  # half a second on a quiet machine: measured, not tested
+
+
+def test_the_schema_is_a_config(mmfuse, tmp_path):
+    """`mmfuse config` prints what load_config reads, once the keys without a default are filled in."""
+    from mmfuse.config import config_from_dict, load_config
+
+    _, out, _ = mmfuse("config")
+    (tmp_path / "c.yaml").write_text(out.replace("???", "x"))
+    assert load_config(tmp_path / "c.yaml") == config_from_dict({"name": "x", "data": {"manifest": "x"}})
+
+
+def test_the_readmes_commands_exist():
+    """Every mmfuse command and make target that the README names is there."""
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make ([a-z-]+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands} | {"data"}
+    for command in re.findall(r"^mmfuse ([a-z]+)", README, re.MULTILINE):
+        assert command in commands
+
+
+def test_the_readmes_yaml_trains(mmfuse, world, tmp_path):
+    """The two files of "Five minutes", with data of that layout and small encoders in place of the Hub's."""
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    import csv
+
+    (tmp_path / "films").symlink_to(world / "phantom" / "images")
+    rows = list(csv.DictReader((world / "phantom" / "data.csv").read_text().splitlines()))
+    with (tmp_path / "studies.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["id", "patient", "film", "note", "finding"])
+        writer.writerows([r["id"], r["patient"], Path(r["image"]).name, r["text"], r["findings"]] for r in rows)
+    manifest = yaml.safe_load(blocks[0])
+    config = yaml.safe_load(blocks[1])
+    small = yaml.safe_load((world / "config.yaml").read_text())
+    config |= {key: small[key] for key in ("text_encoder", "image_encoder")}
+    config["training"] |= {"epochs": 1, "trackers": []}
+    config |= {"output_dir": str(tmp_path / "run")}
+    config["data"] = {"manifest": str(tmp_path / "studies.yaml"), "num_workers": 0}
+    (tmp_path / "studies.yaml").write_text(yaml.safe_dump(manifest))
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    assert mmfuse("data", "check", tmp_path / "studies.yaml")[0] == 0
+    assert mmfuse("train", tmp_path / "train.yaml")[0] == 0
