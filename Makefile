@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
-PAIRS ?= 2400
+PAIRS ?= 3000
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help install demo format lint types test test-slow check bench build clean

@@ -2,7 +2,7 @@
 
     python benchmarks/phantom.py --work DIR [--strategies cross_attention text_only image_only late] [key=value ...]
 
-Trains configs/phantom.yaml with each strategy on 3,000 studies, scores 4,000 fresh ones, and prints AUROC, standard
+Trains configs/phantom.yaml with each strategy on 6,000 studies, scores 4,000 fresh ones, and prints AUROC, standard
 error (Hanley and McNeil 1982) and the exact Bayes optimum of what the strategy sees. A finished strategy is not trained
 again.
 """
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
-    parser.add_argument("--studies", type=int, default=3000)
+    parser.add_argument("--studies", type=int, default=6000)
     parser.add_argument("--fresh", type=int, default=4000)
     parser.add_argument("overrides", nargs="*", default=[])
     args = parser.parse_args()

@@ -173,6 +173,7 @@ class FusionModel(
         save_file(state, save_directory / "model.safetensors", metadata={"format": "pt"})
         if self.text_encoder is not None:
             self.text_encoder.save_tokenizer(save_directory)
+        (save_directory / "metrics.json").unlink(missing_ok=True)
         if self.metrics is not None:
             (save_directory / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
         card = (
@@ -214,8 +215,8 @@ class FusionModel(
         except Exception as error:  # whatever timm, transformers or a constructor says of values that are not theirs
             reason = str(error).strip().partition("\n")[0][:160]
             raise MmfuseError(
-                f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, or "
-                "the installed timm or transformers does not know this architecture"
+                f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, "
+                "or the installed timm or transformers does not know this architecture"
             ) from error
         model._load_weights(folder / "model.safetensors")
         return model.eval()

@@ -68,7 +68,7 @@ def test_an_unknown_name_tells_the_nearest_and_how_a_plugin_is_loaded(registry):
 def test_a_name_is_not_taken_twice_but_a_reloaded_class_is_itself(registry):
     again = registry.get("gated")
     assert registry.register("gated")(again) is again
-    with pytest.raises(MmfuseError, match="thing 'gated' is registered twice: by .*test_registry and builtins"):
+    with pytest.raises(MmfuseError, match=r"thing 'gated' is registered twice: by .*test_registry and builtins"):
         registry.register("gated")(int)
     assert registry.get("gated") is again
 
@@ -77,7 +77,7 @@ def test_options_are_the_constructors_signature(registry):
     registry.check_options("gated", {"dropout": 0.5})
     with pytest.raises(MmfuseError, match=r"thing.droput is no option of thing 'gated'; .*did you mean 'dropout'"):
         registry.check_options("gated", {"droput": 0.5})
-    with pytest.raises(MmfuseError, match="thing.text_dim is no option"):
+    with pytest.raises(MmfuseError, match=r"thing.text_dim is no option"):
         registry.check_options("gated", {"text_dim": 3}, reserved=("text_dim",))
 
 

@@ -13,7 +13,6 @@ from mmfuse.config import key, parse, read_yaml
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
-
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
 

@@ -267,9 +267,12 @@ def _texts(frame: pd.DataFrame, manifest: Manifest) -> list[str | None]:
         elif spec.template is None:
             texts.append("\n".join(p for p in parts.values() if p))
         else:
-            text = PLACEHOLDER.sub(lambda found: parts[found[1]], spec.template)
-            texts.append(text.strip() or None)
+            texts.append(_fill(spec.template, parts).strip() or None)
     return texts
+
+
+def _fill(template: str, parts: dict[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda found: parts[found[1]], template)
 
 
 def _encode(

@@ -234,7 +234,7 @@ def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
     Raises:
         MmfuseError: The model is not an encoder.
     """
-    cls: Any = MODEL_MAPPING[type(config)] if type(config) in MODEL_MAPPING else nn.Module
+    cls: Any = MODEL_MAPPING.get(type(config), nn.Module)
     reads_text = {"input_ids", "attention_mask"} <= set(inspect.signature(cls.forward).parameters)
     if config.is_encoder_decoder or not reads_text or not hasattr(config, "hidden_size"):
         raise MmfuseError(

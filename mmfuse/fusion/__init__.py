@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from mmfuse.registry import Registry
@@ -67,10 +68,9 @@ def linear_macs(module: nn.Module) -> int:
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
 
 
-def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `tokens` `(B, S, D)` where `mask` `(B, S)` is True: `(B, D)`; a row without any real token gives 0."""
-    weight = mask.unsqueeze(-1).to(tokens.dtype)
-    return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Channel by channel the largest of `tokens` `(B, S, D)` where `mask` `(B, S)` is True: `(B, D)`."""
+    return tokens.masked_fill(~mask.unsqueeze(-1), torch.finfo(tokens.dtype).min).amax(1)
 
 
 for _module in pkgutil.iter_modules(__path__):

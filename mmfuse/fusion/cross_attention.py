@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfuse.fusion import FUSIONS, linear_macs, masked_mean
+from mmfuse.fusion import FUSIONS, linear_macs, masked_max
 from mmfuse.fusion.projection import Projection
 from mmfuse.types import Features, MmfuseError
 
@@ -49,11 +49,11 @@ class CrossAttentionFusion(nn.Module):
     """Let text tokens attend to image patches and patches to text, layer by layer, then pool both.
 
     Per layer, from the same inputs: `T' = T + MHA(T, V)`, `V' = V + MHA(V, T)`, each with its feed-forward. The pooled
-    vectors of the encoders take part as a first token of their sequence. `pooled = W [mean T; mean V]`.
+    vectors of the encoders take part as a first token of their sequence. `pooled = W [max T; max V]`.
 
     Reference: the co-attention layer of ViLBERT, Lu et al. 2019, arXiv 1908.02265.
-    Differs: no self-attention in between; pre-norm; pooled by mean over real tokens instead of the product of first
-    tokens.
+    Differs: no self-attention in between; pre-norm; pooled by the maximum over real tokens, channel by channel, instead of
+        the product of the first ones: a mean dilutes what one word met in one place by the length of the text.
     Prefer when: words must meet places (which object, which side, new or old), and there are thousands of pairs.
 
     Args:
@@ -104,7 +104,7 @@ class CrossAttentionFusion(nn.Module):
         for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):
             t, v = text_layer(t, v, v_mask), image_layer(v, t, t_mask)
         t, v = self.norm(t), self.norm(v)
-        pooled = self.pool(torch.cat([masked_mean(t, t_mask), masked_mean(v, v_mask)], dim=-1))
+        pooled = self.pool(torch.cat([masked_max(t, t_mask), masked_max(v, v_mask)], dim=-1))
         tokens, mask = torch.cat([t, v], dim=1), torch.cat([t_mask, v_mask], dim=1)
         return Features(tokens, mask, pooled, text.present | image.present)
 

@@ -42,19 +42,23 @@ def rows_of_a_batch(draw):
 @given(items=rows_of_a_batch(), pad=st.integers(0, 7))
 def test_a_batch_holds_what_exists_and_says_whose_it_is(items, pad):
     batch = collate(items, pad)
-    assert list(batch)[0] == "row_ids"
+    assert next(iter(batch)) == "row_ids"
     assert list(batch)[-1] == "ids"
     assert batch["row_ids"].tolist() == [item.row for item in items]
     assert batch["ids"] == [item.id for item in items]
     texts = [(i, item.input_ids) for i, item in enumerate(items) if item.input_ids is not None]
     assert batch["text_row"].tolist() == [i for i, _ in texts]
-    assert batch["input_ids"].shape == batch["text_mask"].shape == (len(texts), max((len(t) for _, t in texts), default=0))
+    assert (
+        batch["input_ids"].shape == batch["text_mask"].shape == (len(texts), max((len(t) for _, t in texts), default=0))
+    )
     for (_, ids), row, mask in zip(texts, batch["input_ids"], batch["text_mask"], strict=True):
         assert row[mask].tolist() == ids
         assert mask.tolist() == [True] * len(ids) + [False] * (len(row) - len(ids))
         assert set(row[~mask].tolist()) <= {pad}
     images = [(i, v, p) for i, item in enumerate(items) for v, p in enumerate(item.pixels)]
-    assert list(zip(batch["image_row"].tolist(), batch["image_view"].tolist(), strict=True)) == [(i, v) for i, v, _ in images]
+    assert list(zip(batch["image_row"].tolist(), batch["image_view"].tolist(), strict=True)) == [
+        (i, v) for i, v, _ in images
+    ]
     assert batch["pixels"].dtype == torch.uint8
     assert len(batch["pixels"]) == len(images)
     for (_, _, expected), found in zip(images, batch["pixels"], strict=True):
@@ -66,7 +70,9 @@ def test_a_batch_holds_what_exists_and_says_whose_it_is(items, pad):
 
 @given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5))
 def test_cached_features_are_padded_and_masked(lengths):
-    found = [(np.full((n, DIM), i + 1, dtype=np.float32), np.full(DIM, -i, dtype=np.float32)) for i, n in enumerate(lengths)]
+    found = [
+        (np.full((n, DIM), i + 1, dtype=np.float32), np.full(DIM, -i, dtype=np.float32)) for i, n in enumerate(lengths)
+    ]
     packed = pack_features(found)
     assert packed.tokens.shape == (len(lengths), max(lengths), DIM)
     assert packed.mask.sum(1).tolist() == lengths
@@ -80,7 +86,11 @@ def test_cached_features_are_padded_and_masked(lengths):
 def test_a_batch_of_cached_features_has_no_pixels_and_no_ids():
     feature = (np.ones((2, DIM), dtype=np.float32), np.ones(DIM, dtype=np.float32))
     batch = collate([Item(0, "a", image_features=[feature, feature]), Item(1, "b", text_features=feature)])
-    assert (batch["text_row"].tolist(), batch["image_row"].tolist(), batch["image_view"].tolist()) == ([1], [0, 0], [0, 1])
+    assert (batch["text_row"].tolist(), batch["image_row"].tolist(), batch["image_view"].tolist()) == (
+        [1],
+        [0, 0],
+        [0, 1],
+    )
     assert len(batch["text_features"].tokens) == 1
     assert len(batch["image_features"].tokens) == 2
     assert "pixels" not in batch
@@ -166,7 +176,9 @@ def table(tmp_path_factory):
     """Sixty rows: 0 to 2 images, every seventh without a text."""
     folder = tmp_path_factory.mktemp("pairs")
     for i in range(4):
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (6 + i, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (6 + i, 8, 3), dtype=np.uint8)).save(
+            folder / f"{i}.png"
+        )
     with (folder / "rows.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["id", "image", "text", "y"])
@@ -227,7 +239,7 @@ def test_cached_features_take_the_place_of_files(table):
 def test_an_image_that_cannot_be_read_names_the_row_and_the_file(table):
     pairs = pairs_of(table)
     pairs.images = [["/nothing/here.png"] for _ in range(60)]
-    with pytest.raises(MmfuseError, match="^row 'r3': image /nothing/here.png: ") as error:
+    with pytest.raises(MmfuseError, match=r"^row 'r3': image /nothing/here.png: ") as error:
         pairs[[3]]
     assert "\n" not in str(error.value)
 
@@ -287,7 +299,9 @@ def test_without_modality_dropout_nothing_is_hidden(table):
 
 
 def test_a_batch_moves_with_the_features_in_it():
-    features = Features(torch.ones(1, 2, DIM), torch.ones(1, 2, dtype=torch.bool), torch.ones(1, DIM), torch.ones(1, dtype=torch.bool))
+    features = Features(
+        torch.ones(1, 2, DIM), torch.ones(1, 2, dtype=torch.bool), torch.ones(1, DIM), torch.ones(1, dtype=torch.bool)
+    )
     batch = {"row_ids": torch.zeros(1), "text_features": features, "ids": ["a"]}
     moved = move_batch(batch, "meta")
     assert isinstance(moved["text_features"], Features)

@@ -98,9 +98,14 @@ def test_a_glob_is_its_files_in_order_of_name(tmp_path):
 
 def test_typed_values_become_what_they_say(tmp_path):
     path = tmp_path / "rows.parquet"
-    frame = pd.DataFrame({"id": [1, 2], "whole": pd.array([7, None], dtype="Int64"), "part": [0.5, None], "flag": [True, False]})
+    frame = pd.DataFrame(
+        {"id": [1, 2], "whole": pd.array([7, None], dtype="Int64"), "part": [0.5, None], "flag": [True, False]}
+    )
     frame.to_parquet(path)
-    expected = [{"id": "1", "whole": "7", "part": "0.5", "flag": "True"}, {"id": "2", "whole": "", "part": "", "flag": "False"}]
+    expected = [
+        {"id": "1", "whole": "7", "part": "0.5", "flag": "True"},
+        {"id": "2", "whole": "", "part": "", "flag": "False"},
+    ]
     assert read_rows(str(path), "m").to_dict("records") == expected
     lines = tmp_path / "rows.jsonl"
     lines.write_text('{"id": 1, "whole": 7, "part": 0.5, "flag": true}\r\n\n{"id": 2, "part": null, "flag": false}\n')
@@ -133,7 +138,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, message):
 
 @pytest.mark.parametrize("pattern", ["none*.csv", "foo://rows.csv"])
 def test_a_pattern_without_files_is_one_line(tmp_path, pattern):
-    assert pattern.split("*")[0] in refusal(read_rows, pattern if "://" in pattern else str(tmp_path / pattern), "m.yaml")
+    assert pattern.split("*")[0] in refusal(
+        read_rows, pattern if "://" in pattern else str(tmp_path / pattern), "m.yaml"
+    )
 
 
 # Columns.
@@ -197,7 +204,9 @@ def test_a_row_is_its_own_group_where_none_is_given(table):
 
 
 def test_a_row_as_a_sample(table):
-    made = table([{"image": "i.png", "sex": "f", "patient": "p"}], group="patient", image={"column": "image"}, subgroups=["sex"])
+    made = table(
+        [{"image": "i.png", "sex": "f", "patient": "p"}], group="patient", image={"column": "image"}, subgroups=["sex"]
+    )
     sample = made.sample(0)
     assert (sample.id, sample.text, sample.group, sample.subgroups) == ("r0", "text 0", "p", {"sex": "f"})
     assert sample.images == (made.rows["images"][0][0],)
@@ -372,14 +381,21 @@ def test_saved_splits_name_every_row(table, tmp_path):
 
 def cohort(rows, seed):
     rng = np.random.default_rng(seed)
-    return [{"patient": f"p{rng.integers(rows // 2)}", "y": rng.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1])} for _ in range(rows)]
+    return [
+        {"patient": f"p{rng.integers(rows // 2)}", "y": rng.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1])}
+        for _ in range(rows)
+    ]
 
 
 @pytest.mark.parametrize("stratify", [None, "t"])
 def test_folds_put_every_row_in_one_test_set(table, stratify):
     rows = cohort(90, 0)
     splits = {"folds": 3, "repeats": 2, "validation": 0.2}
-    manifest = {"group": "patient", "tasks": {"t": {"column": "y"}}, "splits": splits | ({"stratify": stratify} if stratify else {})}
+    manifest = {
+        "group": "patient",
+        "tasks": {"t": {"column": "y"}},
+        "splits": splits | ({"stratify": stratify} if stratify else {}),
+    }
     made = [table(rows, {"fold": fold}, **manifest) for fold in range(6)]
     for repeat in (made[:3], made[3:]):
         assert np.stack([np.array(t.splits) == "test" for t in repeat]).sum(0).tolist() == [1] * 90
@@ -455,7 +471,9 @@ def test_duplicates_without_a_text_are_found_too(table, pictures):
 
 @pytest.mark.parametrize("image", ["absent.png", "foo://x.png"])
 def test_an_image_that_cannot_be_opened_counts_as_itself(table, image):
-    rows = [{"report": "same", "image": f"/{i}/{image}" if i else image, "s": s} for i, s in enumerate(["train", "test"])]
+    rows = [
+        {"report": "same", "image": f"/{i}/{image}" if i else image, "s": s} for i, s in enumerate(["train", "test"])
+    ]
     assert len(table(rows, image={"column": "image"}, splits={"column": "s"})) == 2
 
 

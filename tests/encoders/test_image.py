@@ -169,7 +169,10 @@ def test_the_size_is_the_models_own_unless_another_is_wanted():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"name": "resnet10"}, "image_encoder.name: 'resnet10' cannot be built (RuntimeError: Unknown model (resnet10))"),
+        (
+            {"name": "resnet10"},
+            "image_encoder.name: 'resnet10' cannot be built (RuntimeError: Unknown model (resnet10))",
+        ),
         ({"options": {"dept": 2}}, "unexpected keyword argument 'dept'"),
         ({"name": "vit_tiny_patch16_224", "options": {"dept": 2}}, "unexpected keyword argument 'dept'"),
         ({"pooling": "cls"}, "image_encoder.pooling: 'resnet10t' has no CLS token; legal: mean, auto"),
@@ -186,10 +189,15 @@ def test_what_cannot_be_built_is_one_line(monkeypatch, config, message):
 class TooSmall(torch.nn.Conv2d):
     """A model that needs more than 8 x 8 pixels."""
 
-    pretrained_cfg = {"input_size": (3, 224, 224), "interpolation": "bilinear", "mean": (0,) * 3, "std": (1,) * 3, "architecture": "x"}
-
     def __init__(self):
         super().__init__(3, 4, kernel_size=9)
+        statistics = {"mean": (0,) * 3, "std": (1,) * 3}
+        self.pretrained_cfg = {
+            "input_size": (3, 224, 224),
+            "interpolation": "bilinear",
+            "architecture": "x",
+            **statistics,
+        }
 
     def forward_features(self, x):
         return self(x)
@@ -201,7 +209,7 @@ def test_a_folder_without_an_architecture_is_one_line(tmp_path):
 
 
 def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line():
-    with pytest.raises(MmfuseError, match="image_encoder.name: 'timm/nothing' cannot be built") as error:
+    with pytest.raises(MmfuseError, match=r"image_encoder.name: 'timm/nothing' cannot be built") as error:
         build_image_encoder(ImageEncoderConfig(name="timm/nothing"))
     assert "\n" not in str(error.value)
 

@@ -16,7 +16,12 @@ from mmfuse.data.collate import pad_tokens
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.types import MmfuseError
 
-TEXTS = ["heart size is normal", "small right pleural effusion", "no effusion", "left lower lobe nodule, heart enlarged"] * 3
+TEXTS = [
+    "heart size is normal",
+    "small right pleural effusion",
+    "no effusion",
+    "left lower lobe nodule, heart enlarged",
+] * 3
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 ARCHITECTURES = {
     "bert": BERT,
@@ -211,7 +216,10 @@ def test_a_trained_vocabulary_knows_its_texts_and_lower_cases():
         ({"name": "clip"}, "a clip model is no text encoder"),
         ({"name": "vit"}, "a vit model is no text encoder"),
         ({"name": "/nowhere/bert"}, "text_encoder.name: '/nowhere/bert' cannot be loaded"),
-        ({"options": {"hiden_size": 32}}, "text_encoder.options.hiden_size is no option of a bert model (did you mean 'hidden_size'?)"),
+        (
+            {"options": {"hiden_size": 32}},
+            "text_encoder.options.hiden_size is no option of a bert model (did you mean 'hidden_size'?)",
+        ),
         ({"options": {**BERT, "hidden_size": "wide"}}, "hidden_size"),
         ({"options": {**BERT, "num_attention_heads": 5}}, "not a multiple of the number of attention heads"),
     ],
@@ -221,7 +229,7 @@ def test_what_cannot_be_built_is_one_line(options, message):
 
 
 def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line():
-    with pytest.raises(MmfuseError, match="text_encoder.name: 'nobody/nothing' cannot be loaded") as error:
+    with pytest.raises(MmfuseError, match=r"text_encoder.name: 'nobody/nothing' cannot be loaded") as error:
         build_text_encoder(TextEncoderConfig(name="nobody/nothing"), [])
     assert "\n" not in str(error.value)
 
@@ -234,7 +242,9 @@ def test_max_length_is_at_most_what_the_positions_hold(name, offset):
     assert (len(ids[0]), cut) == (12 - offset, [True])
     assert encode(encoder, ["no effusion " * 9]).pooled.isfinite().all()
     message = refusal(name=name, options=options, max_length=13 - offset)
-    assert f"text_encoder.max_length: {13 - offset} is more than the {12 - offset} tokens that '{name}' reads" in message
+    assert (
+        f"text_encoder.max_length: {13 - offset} is more than the {12 - offset} tokens that '{name}' reads" in message
+    )
 
 
 # Folders.

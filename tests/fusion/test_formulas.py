@@ -85,7 +85,7 @@ def one_pair(w, t, v, row, num_layers, num_heads):
             attend(w, f"text_layers.{layer}", x, y, num_heads),
             attend(w, f"image_layers.{layer}", y, x, num_heads),
         )
-    return w.linear("pool", np.concatenate([w.norm("norm", x).mean(0), w.norm("norm", y).mean(0)]))
+    return w.linear("pool", np.concatenate([w.norm("norm", x).max(0), w.norm("norm", y).max(0)]))
 
 
 def attend(w, name, queries, keys, num_heads):

@@ -1,0 +1,334 @@
+"""Features from the cache are those computed live, and nothing that they depend on can change unseen."""
+
+import csv
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.table import load_table
+from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
+from mmfuse.encoders.image import build_image_encoder
+from mmfuse.encoders.text import build_text_encoder
+from mmfuse.fusion import FUSIONS
+from mmfuse.model import FusionModel
+from mmfuse.predict import prepare_pairs, table_logits
+from mmfuse.types import Features, MmfuseError
+
+TEXTS = ["heart size is normal", "small right pleural effusion", "", "heart size is normal", "no effusion", "nodule"]
+IMAGES = ["a.png", "", "b.png", "a.png;b.png;c.png", "copy_of_a.png", "c.png;a.png"]
+BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TASKS = {"y": {"type": "classification", "labels": ["u", "v"]}, "z": {"type": "multilabel", "labels": ["p", "q", "r"]}}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Six rows: without a text, without an image, with several, with the same."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for i, name in enumerate("abc"):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 30 + i, 3), dtype=np.uint8)).save(
+            folder / f"{name}.png"
+        )
+    shutil.copyfile(folder / "a.png", folder / "copy_of_a.png")
+    write_rows(folder, TEXTS)
+    manifest = {
+        "name": "cohort",
+        "rows": "rows.csv",
+        "id": "id",
+        "text": {"columns": ["text"]},
+        "image": {"column": "image", "separator": ";"},
+        "splits": {"ratios": {"train": 1.0}},
+    }
+    (folder / "m.yaml").write_text(yaml.safe_dump(manifest))
+    return folder
+
+
+def write_rows(folder, texts):
+    with (folder / "rows.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerows(
+            [["id", "text", "image"], *([f"r{i}", *row] for i, row in enumerate(zip(texts, IMAGES, strict=True)))]
+        )
+
+
+@pytest.fixture
+def cohort(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "cohort")
+
+
+def table_of(folder):
+    return load_table(load_manifest(folder / "m.yaml"))
+
+
+def towers(**image):
+    torch.manual_seed(0)
+    text = TextEncoderConfig(name="bert", pretrained=False, options=BERT, vocab_size=200, max_length=8, frozen=True)
+    values = {"name": "resnet10t", "pretrained": False, "size": [32, 32], "frozen": True, **image}
+    return build_text_encoder(text, TEXTS * 3), build_image_encoder(ImageEncoderConfig(**values))
+
+
+def model_of(name="cross_attention", encoders=None):
+    text, image = encoders or towers()
+    torch.manual_seed(1)
+    options = {"num_heads": 2} if name == "cross_attention" else {}
+    return FusionModel(text, image, {"name": name, "out_dim": 16, **options}, TASKS).eval()
+
+
+def folders(root):
+    return sorted(path.name for path in (root / "features").iterdir())
+
+
+def cached_pairs(model, folder, root):
+    encoded = []
+    pairs = prepare_pairs(
+        model,
+        table_of(folder),
+        cache=str(root),
+        num_workers=0,
+        progress=lambda m, done, total: encoded.append((m, done)),
+    )
+    return pairs, dict(encoded)
+
+
+@pytest.mark.parametrize(
+    "image", [{}, {"name": "vit_tiny_patch16_224", "options": {"depth": 2, "embed_dim": 48, "num_heads": 3}}]
+)
+@pytest.mark.parametrize("name", FUSIONS.names())
+def test_cached_and_live_logits_are_the_same(original, tmp_path, name, image):
+    model = model_of(name, towers(**image))
+    live = prepare_pairs(model, table_of(original), cache=False)
+    pairs, _ = cached_pairs(model, original, tmp_path)
+    assert (pairs.text_cache is not None) == ("text" in model.uses)
+    assert (pairs.image_cache is not None) == ("image" in model.uses)
+    rows = list(range(len(TEXTS)))
+    expected, found = (table_logits(model, p, rows, batch_size=4) for p in (live, pairs))
+    for task, logits in expected.items():
+        assert np.ptp(logits, axis=0).max() > 1e-3  # rows differ, so that a mix-up shows
+        assert np.abs(found[task] - logits).max() < 1e-4 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("frozen", ["text", "image"])
+def test_one_tower_may_be_cached_beside_a_live_one(original, tmp_path, frozen):
+    model = model_of()
+    (model.image_encoder if frozen == "text" else model.text_encoder).freeze(False)
+    pairs, encoded = cached_pairs(model, original, tmp_path)
+    assert list(encoded) == [frozen]
+    rows = list(range(len(TEXTS)))
+    live = table_logits(model, prepare_pairs(model, table_of(original)), rows)
+    for task, logits in table_logits(model, pairs, rows).items():
+        np.testing.assert_allclose(logits, live[task], atol=1e-4 * np.abs(live[task]).max())
+
+
+def test_items_alike_are_encoded_once_and_only_the_first_time(original, tmp_path):
+    model = model_of()
+    _, encoded = cached_pairs(model, original, tmp_path)
+    assert encoded == {"text": 4, "image": 3}  # of 5 texts and 8 images
+    assert cached_pairs(model, original, tmp_path)[1] == {}
+    assert len(folders(tmp_path)) == 2
+
+
+def change_content(model, folder):
+    image = Image.open(folder / "b.png")
+    image.putpixel((3, 3), (1, 2, 3))
+    image.save(folder / "b.png")
+
+
+def change_text(model, folder):
+    write_rows(folder, ["heart size is not normal", *TEXTS[1:]])
+
+
+def change_text_weights(model, folder):
+    with torch.no_grad():
+        model.text_encoder.model.encoder.layer[1].output.dense.bias[0] += 1e-4
+
+
+def change_image_weights(model, folder):
+    with torch.no_grad():
+        model.image_encoder.model.layer4[0].conv1.weight[0, 0, 0, 0] += 1e-4
+
+
+def change_batch_statistics(model, folder):
+    model.image_encoder.model.bn1.running_mean[0] += 1e-4
+
+
+def change_image_pooling(model, folder):
+    model.image_encoder.pooling = "cls"
+
+
+def change_text_pooling(model, folder):
+    model.text_encoder.pooling = "cls"
+
+
+def change_max_length(model, folder):
+    model.text_encoder.max_length = 5
+
+
+def change_preprocessing(**changes):
+    def change(model, folder):
+        model.image_encoder.preprocessing = dataclasses.replace(model.image_encoder.preprocessing, **changes)
+
+    return change
+
+
+CHANGES = {
+    "an image's content": ("image", change_content),
+    "a text": ("text", change_text),
+    "weights of the text tower": ("text", change_text_weights),
+    "weights of the image tower": ("image", change_image_weights),
+    "batch statistics": ("image", change_batch_statistics),
+    "pooling of the image tower": ("image", change_image_pooling),
+    "pooling of the text tower": ("text", change_text_pooling),
+    "max_length": ("text", change_max_length),
+    "size": ("image", change_preprocessing(size=(64, 32))),
+    "resize": ("image", change_preprocessing(resize="pad")),
+    "interpolation": ("image", change_preprocessing(interpolation="bilinear")),
+    "background": ("image", change_preprocessing(background="black")),
+    "mean": ("image", change_preprocessing(mean=(0.5, 0.5, 0.5))),
+}
+
+
+@pytest.mark.parametrize(("modality", "change"), CHANGES.values(), ids=CHANGES)
+def test_whatever_features_depend_on_makes_another_folder(cohort, tmp_path, modality, change):
+    model = model_of()
+    cached_pairs(model, cohort, tmp_path)
+    before = folders(tmp_path)
+    change(model, cohort)
+    _, encoded = cached_pairs(model, cohort, tmp_path)
+    assert list(encoded) == [modality]
+    assert len(set(folders(tmp_path)) - set(before)) == 1
+
+
+def test_what_features_do_not_depend_on_changes_nothing(cohort, tmp_path):
+    cached_pairs(model_of(), cohort, tmp_path)
+    (cohort / "b.png").rename(cohort / "moved.png")
+    rows = (cohort / "rows.csv").read_text().replace("b.png", "moved.png").splitlines()
+    (cohort / "rows.csv").write_text("\n".join([rows[0], *reversed(rows[1:])]))
+    other = model_of("late")  # another strategy on the same towers, which reads no tokens
+    assert cached_pairs(other, cohort, tmp_path)[1] == {}
+
+
+def test_a_cache_of_pooled_vectors_is_not_enough_for_a_strategy_that_reads_tokens(original, tmp_path):
+    assert cached_pairs(model_of("late"), original, tmp_path)[1] == {"text": 4, "image": 3}
+    assert cached_pairs(model_of("cross_attention"), original, tmp_path)[1] == {"text": 4, "image": 3}
+
+
+# The files.
+
+
+def features_of(keys):
+    """Features that tell their key: `len(key)` tokens of it, each one more."""
+    longest = max(len(key) for key in keys)
+    tokens, mask = torch.full((len(keys), longest, 2), np.nan), torch.zeros(len(keys), longest, dtype=torch.bool)
+    for i, key in enumerate(keys):
+        tokens[i, : len(key)] = value(key) + torch.arange(len(key))[:, None]
+        mask[i, : len(key)] = True
+    pooled = torch.tensor([[value(key), -value(key)] for key in keys])
+    return Features(tokens, mask, pooled, torch.ones(len(keys), dtype=torch.bool))
+
+
+def value(key):
+    return float(sum(ord(c) * 31**i for i, c in enumerate(key)) % 9973)
+
+
+def encoder_of(keys, batch_size, seen):
+    def encode(items):
+        order = sorted(items, key=lambda i: (-len(keys[i]), i))
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            seen.extend(keys[i] for i in batch)
+            yield batch, features_of([keys[i] for i in batch])
+
+    return encode
+
+
+def refuse(items):
+    raise AssertionError("features are computed again")
+
+
+KEYS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=12)
+
+
+def assert_holds(cache, keys, tokens):
+    for i, key in enumerate(keys):
+        found, pooled = cache[i]
+        assert pooled.tolist() == [value(key), -value(key)]
+        expected = [[value(key) + t] * 2 for t in range(len(key))] if tokens else [pooled.tolist()]
+        assert found.tolist() == expected
+
+
+@settings(deadline=None, max_examples=30)
+@given(keys=KEYS, batch_size=st.integers(1, 5), tokens=st.booleans(), data=st.data())
+def test_every_item_gets_its_own_features(tmp_path_factory, keys, batch_size, tokens, data):
+    root, seen = tmp_path_factory.mktemp("cache"), []
+    assert_holds(build_cache(root, {"a": 1}, keys, encoder_of(keys, batch_size, seen), tokens), keys, tokens)
+    assert sorted(seen) == sorted(set(keys))
+    shuffled = data.draw(st.permutations(keys))
+    assert_holds(build_cache(root, {"a": 1}, shuffled, refuse, tokens), shuffled, tokens)
+    if tokens:  # those who need the pooled vector alone read it from there
+        assert build_cache(root, {"a": 1}, keys, refuse, False)[0][1].tolist() == [value(keys[0]), -value(keys[0])]
+
+
+def test_nothing_to_encode_is_a_cache_too(tmp_path):
+    for tokens in (True, False):
+        build_cache(tmp_path, {"a": tokens}, [], lambda items: iter(()), tokens)
+
+
+def test_a_half_written_build_leaves_nothing_that_is_read(tmp_path):
+    keys = ["a", "bb", "ccc"]
+
+    def fails_after_the_first(items):
+        yield [items[0]], features_of([keys[items[0]]])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(tmp_path, {"a": 1}, keys, fails_after_the_first, True)
+    assert folders(tmp_path) == []
+    seen = []
+    assert_holds(build_cache(tmp_path, {"a": 1}, keys, encoder_of(keys, 2, seen), True), keys, True)
+    assert sorted(seen) == keys
+
+
+def test_what_a_killed_build_left_is_not_read(tmp_path):
+    keys = ["a", "bb"]
+    build_cache(tmp_path / "good", {"a": 1}, keys, encoder_of(keys, 2, []), True)
+    (name,) = folders(tmp_path / "good")
+    left = tmp_path / "killed" / "features" / f"building-{name}"
+    shutil.copytree(tmp_path / "good" / "features" / name, left)
+    (left / "pooled.npy").write_bytes(b"half")
+    seen = []
+    assert_holds(build_cache(tmp_path / "killed", {"a": 1}, keys, encoder_of(keys, 2, seen), True), keys, True)
+    assert seen != []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MmfuseError, match=r"cache.dir: .*file cannot be written .*cache.enabled=false") as error:
+        build_cache(tmp_path / "file", {}, ["a"], refuse, True)
+    assert "\n" not in str(error.value)
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("MMFUSE_CACHE", str(tmp_path / "env"))
+    assert cache_root("given") == Path("given")
+    assert cache_root(None) == tmp_path / "env"
+    monkeypatch.delenv("MMFUSE_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_root(None) == tmp_path / ".cache" / "mmfuse"
+
+
+def test_the_hash_of_weights_sees_values_names_types_and_buffers():
+    first = torch.nn.BatchNorm1d(3)
+    assert weights_hash(first) == weights_hash(torch.nn.BatchNorm1d(3))
+    others = [torch.nn.BatchNorm1d(3) for _ in range(2)] + [torch.nn.BatchNorm1d(3).half(), torch.nn.Sequential(first)]
+    others[0].weight.data[1] += 1e-6
+    others[1].running_var[2] += 1e-6
+    assert len({weights_hash(module) for module in (first, *others)}) == 5
