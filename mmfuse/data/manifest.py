@@ -172,11 +172,10 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(f"{where}: image: give either column or columns")
     if text is not None and not text.columns:
         raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
-    for name in PLACEHOLDER.findall(text.template or "") if text is not None else ():
-        if name not in text.columns:
-            raise MmfuseError(
-                f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}"
-            )
+    template, columns = (text.template or "", text.columns) if text is not None else ("", [])
+    for name in PLACEHOLDER.findall(template):
+        if name not in columns:
+            raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, columns)}")
     for name, task in manifest.tasks.items():
         if (task.column is None) == (task.columns is None):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
