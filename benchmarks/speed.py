@@ -1,13 +1,13 @@
 """Training and prediction against the scripts a user writes by hand, both sides in one run, threads pinned alike.
 
-    python benchmarks/speed.py --data DATA --pretrained DIR --baselines DIR --work DIR [--repeats 3] [--only train predict]
+    python benchmarks/speed.py --data DATA --pretrained DIR --baselines DIR [--only train predict]
 
 DATA has emoji_google/ and flipkart_1050/, --pretrained minilm/, --baselines naive_train.py and naive_predict.py. Every
-measurement is a process of its own; sides alternate, and medians are printed. Raw numbers are kept in WORK/speed.jsonl, and
-what is there is not measured again.
+measurement is a process of its own; sides alternate, and medians are printed. Raw numbers are kept in WORK/speed.jsonl,
+and what is there is not measured again.
 
-Train: MiniLM + ResNet-18 at 224, concat + one hidden layer, batch 16, nothing frozen, float32, the same rows. The rate is
-samples over seconds in the training loop, waiting for data included. Accuracy: the held-out rows, over seeds.
+Train: MiniLM + ResNet-18 at 224, concat + one hidden layer, batch 16, nothing frozen, float32, the same rows. The rate
+is samples over seconds in the training loop, waiting for data included. Accuracy: the held-out rows, over seeds.
 Predict: the baseline's folder of pairs; pairs over seconds, model loading left out on both sides.
 """
 
@@ -92,8 +92,8 @@ def measure_training(args: argparse.Namespace) -> None:
         a, b = (statistics.median(r["samples_per_s"] for r in side) for side in (naive, ours))
         waited = statistics.median(r["waited"] for r in ours)
         share = statistics.median(r["matmul_share"] for r in ours)
-        print(f"train {data_set}: naive {a:.2f}, mmfuse {b:.2f} samples/s: {b / a:.2f}x; waiting for data {waited:.1%}; "
-              f"{share:.0%} of the matrix-multiply rate", flush=True)
+        rates = f"naive {a:.2f}, mmfuse {b:.2f} samples/s: {b / a:.2f}x"
+        print(f"train {data_set}: {rates}; waiting for data {waited:.1%}; {share:.0%} of the matmul rate", flush=True)
 
 
 def measure_prediction(args: argparse.Namespace) -> None:
@@ -128,7 +128,8 @@ def naive_train(job: dict) -> dict:
     torch.manual_seed = lambda _: seed(job["seed"])
     root = f"{job['data']}/{job['set']}"
     sys.argv = ["naive_train.py", "--csv", f"{root}/data.csv", "--image-root", root, "--label", "category",
-                "--text-model", f"{job['pretrained']}/minilm", "--epochs", str(job["epochs"]), "--limit", str(job["limit"]),
+                "--text-model", f"{job['pretrained']}/minilm", "--epochs", str(job["epochs"]),
+                "--limit", str(job["limit"]),
                 "--batch-size", str(BATCH), "--train-encoders"]  # fmt: skip
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -274,7 +275,9 @@ def mmfuse_predict(job: dict) -> dict:
     out = Path(job["work"]) / f"predictions_{os.getpid()}.jsonl"
     start = time.perf_counter()
     entries, _ = pair_folder(folder)
-    counts = predict_to_file(Predictor(model), [e.id for e in entries], lambda i: entries[i].sample(), out, overwrite=True)
+    counts = predict_to_file(
+        Predictor(model), [e.id for e in entries], lambda i: entries[i].sample(), out, overwrite=True
+    )
     seconds = time.perf_counter() - start
     few = [entry.sample() for entry in entries[:32]]
     batched, single = (

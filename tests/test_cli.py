@@ -60,7 +60,12 @@ def test_train_evaluate_predict(mmfuse, world):
     assert "samples/s" in err
     assert str(world / "run" / "model") in out
     code, out, _ = mmfuse(
-        "evaluate", world / "run/model", world / "phantom/manifest.yaml", "--out", world / "scores", "--split", "validation"
+        "evaluate",
+        world / "run/model",
+        world / "phantom/manifest.yaml",
+        "--out",
+        world / "scores",
+        "--split=validation",
     )
     assert code == 0
     assert "auroc_macro" in out
@@ -188,7 +193,8 @@ def test_no_text_of_a_report_is_printed(mmfuse, world, tmp_path):
 
 
 def test_help_is_quick_and_imports_no_torch():
-    code = "import sys; from mmfuse import cli; sys.argv = ['mmfuse', '--help']\ntry: cli.main()\nexcept SystemExit: pass\n"
+    code = "import sys; from mmfuse import cli; sys.argv = ['mmfuse', '--help']\n"
+    code += "try: cli.main()\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, file=sys.stderr)"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

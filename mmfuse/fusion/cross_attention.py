@@ -52,8 +52,8 @@ class CrossAttentionFusion(nn.Module):
     vectors of the encoders take part as a first token of their sequence. `pooled = W [max T; max V]`.
 
     Reference: the co-attention layer of ViLBERT, Lu et al. 2019, arXiv 1908.02265.
-    Differs: no self-attention in between; pre-norm; pooled by the maximum over real tokens, channel by channel, instead of
-        the product of the first ones: a mean dilutes what one word met in one place by the length of the text.
+    Differs: no self-attention in between; pre-norm; pooled by the maximum over real tokens, channel by channel, instead
+        of the product of the first ones: a mean dilutes what one word met in one place by the length of the text.
     Prefer when: words must meet places (which object, which side, new or old), and there are thousands of pairs.
 
     Args:

@@ -182,7 +182,7 @@ class Trainer:
                 self.accelerator.backward(loss * world)  # DDP takes the mean over processes; this is a sum
             total += loss.detach()
         if self.training.clip_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
+            norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
         else:
             norm = torch.zeros((), device=device)
         self.prepared.step()

@@ -106,7 +106,7 @@ def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):
 def test_what_is_there_is_not_overwritten(run, tmp_path):
     run("out.jsonl")
     before = (tmp_path / "out.jsonl").read_bytes()
-    with pytest.raises(MmfuseError, match="exists already.*--overwrite"):
+    with pytest.raises(MmfuseError, match=r"exists already.*--overwrite"):
         run("out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == before
     run("out.jsonl", overwrite=True)
@@ -139,7 +139,8 @@ def test_bad_inputs(model_dir, test_data, tmp_path):
         "loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"entries, _ = pair_folder({str(tmp_path / 'bad' / 'pairs')!r})\n"
         "ids = [e.id for e in entries]\n"
-        f"predict_to_file(predictor, ids, lambda i: entries[i].sample(), pathlib.Path({str(tmp_path / 'out.jsonl')!r}))\n"
+        f"predict_to_file(predictor, ids, lambda i: entries[i].sample(), "
+        f"pathlib.Path({str(tmp_path / 'out.jsonl')!r}))\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / 2**20)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
