@@ -28,9 +28,10 @@ BATCH = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("MMFUSE_DATA_ROOT"))
+    shared = os.environ.get("MMFUSE_TEST_DATA")
+    parser.add_argument("--data", type=Path, default=Path(shared) / "data" if shared else None)
+    parser.add_argument("--baselines", type=Path, default=Path(shared) / "baselines" if shared else None)
     parser.add_argument("--pretrained", type=Path, default=os.environ.get("MMFUSE_TEST_PRETRAINED"))
-    parser.add_argument("--baselines", type=Path)
     parser.add_argument("--work", type=Path, default=Path("bench"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=400, help="rows for the training rate")
@@ -46,7 +47,7 @@ def main() -> None:
         return
     absent = [name for name in ("data", "pretrained", "baselines") if not getattr(args, name)]
     if absent:
-        sys.exit(f"--{absent[0]} is needed: see --help")
+        sys.exit(f"--{absent[0]} is needed (or MMFUSE_TEST_DATA and MMFUSE_TEST_PRETRAINED): see --help")
     args.work.mkdir(parents=True, exist_ok=True)
     if "train" in args.only:
         measure_training(args)

@@ -409,3 +409,25 @@ def test_features_of_a_row_without_tokens_are_never_all_padding(models):
         ):
             assert isinstance(features, Features)
             assert features.mask.any(1).all()
+
+
+def test_push_to_hub_uploads_the_model_folder(saved, monkeypatch):
+    """huggingface_hub's mixin saves the folder as `save_pretrained` does and uploads that."""
+    from huggingface_hub import hub_mixin
+
+    uploaded = {}
+
+    class Api:
+        def __init__(self, **_):
+            pass
+
+        def create_repo(self, repo_id, **_):
+            return type("Repo", (), {"repo_id": repo_id})()
+
+        def upload_folder(self, *, repo_id, folder_path, **_):
+            uploaded[repo_id] = {path.name: path.is_file() for path in folder_path.iterdir()}
+            return "url"
+
+    monkeypatch.setattr(hub_mixin, "HfApi", Api)
+    assert FusionModel.from_pretrained(saved).push_to_hub("me/model") == "url"
+    assert set(uploaded["me/model"]) >= {"config.json", "model.safetensors", "README.md", "tokenizer"}

@@ -188,6 +188,8 @@ def _check(manifest: Manifest) -> None:
                     f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the "
                     f"answer"
                 )
+        if task.columns and task.values is not None:
+            raise MmfuseError(f"{where}: tasks.{name}: values go with column; with columns they are 1, 0, -1 or empty")
         if task.type == "multilabel" and task.column and not task.separator:
             raise MmfuseError(
                 f"{where}: tasks.{name}.separator is missing: what stands between the labels, such as ';'"

@@ -173,6 +173,12 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
         ) from error
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     size = tuple(config.size or cfg["input_size"][1:])
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
+    if size[0] % patch[0] or size[1] % patch[1]:
+        raise MmfuseError(
+            f"image_encoder.size: {list(size)} is no multiple of the {patch[0]} x {patch[1]} patches of {config.name!r}: "
+            "the right and bottom edges would not be read"
+        )
     batch_norm = config.batch_norm
     if batch_norm == "auto":
         batch_norm = "frozen" if config.pretrained else "train"

@@ -229,3 +229,10 @@ def test_the_real_efficientnet_gives_the_librarys_own_output(pretrained):
     torch.testing.assert_close(found.pooled, pooled, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.tokens, maps.flatten(2).transpose(1, 2), rtol=1e-3, atol=1e-3)
     assert (encoder.dim, encoder.batch_norm) == (1280, "frozen")
+
+
+def test_a_size_that_cuts_patches_is_refused():
+    """timm would leave out the pixels behind the last whole patch, in silence."""
+    config = ImageEncoderConfig(name="vit_tiny_patch16_224", pretrained=False, size=[40, 32], options={"depth": 1})
+    with pytest.raises(MmfuseError, match=r"\[40, 32\] is no multiple of the 16 x 16 patches"):
+        build_image_encoder(config)
