@@ -429,5 +429,5 @@ def test_push_to_hub_uploads_the_model_folder(saved, monkeypatch):
             return "url"
 
     monkeypatch.setattr(hub_mixin, "HfApi", Api)
-    assert FusionModel.from_pretrained(saved).push_to_hub("me/model") == "url"
+    assert FusionModel.from_pretrained(saved[0]).push_to_hub("me/model") == "url"
     assert set(uploaded["me/model"]) >= {"config.json", "model.safetensors", "README.md", "tokenizer"}
