@@ -20,6 +20,7 @@ import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from rich.console import Console
 
 import mmfuse
@@ -35,7 +36,7 @@ from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.fusion import FUSIONS
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, prepare_pairs, table_logits
-from mmfuse.registry import load_plugin
+from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import is_frozen_for_good
@@ -112,6 +113,10 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
 @contextmanager
 def _accelerator(config: Config):
     """An Accelerator of its own; the next run in this process may ask for another precision."""
+    there = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
+    for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
+        if name not in there:
+            raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(

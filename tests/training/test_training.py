@@ -209,6 +209,16 @@ def test_every_strategy_trains(tiny):
         assert run.steps == 2
 
 
+def test_a_tracker_that_is_not_there_is_refused(tiny):
+    with pytest.raises(MmfuseError, match=r"training.trackers: 'tensorbord' .*did you mean 'tensorboard'"):
+        mmfuse.train(tiny("training.trackers=[tensorbord]"))
+
+
+def test_tensorboard_gets_the_numbers(tiny):
+    run = mmfuse.train(tiny("training.trackers=[tensorboard]", "training.epochs=1"))
+    assert list(run.dir.glob("**/events.out.tfevents.*"))
+
+
 def test_learning_rate_rises_then_falls():
     course = [learning_rate_factor(step, 100, 0.1, "cosine") for step in range(100)]
     assert course[:10] == pytest.approx(np.arange(1, 11) / 10)
