@@ -12,6 +12,7 @@ import yaml
 
 from mmfuse import cli
 from mmfuse.data.phantom import write_pairs, write_phantom
+from mmfuse.fusion import FUSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,7 +20,8 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture
 def mmfuse(monkeypatch, capsys):
-    """Run a command line in this process: (exit code, what it printed, what it complained)."""
+    """Run a command line in this process: (exit code, what it printed, what it complained); plug-ins are forgotten."""
+    monkeypatch.setattr(FUSIONS, "_classes", dict(FUSIONS._classes))
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
@@ -28,7 +30,8 @@ def mmfuse(monkeypatch, capsys):
         printed = capsys.readouterr()
         return leaving.value.code, printed.out, printed.err
 
-    return run
+    yield run
+    sys.modules.pop("mmfuse_plugin_my_fusion", None)
 
 
 @pytest.fixture(scope="session")
