@@ -272,18 +272,16 @@ def mmfuse_predict(job: dict) -> dict:
         image = build_image_encoder(ImageEncoderConfig(name="resnet18", pretrained=False, size=[224, 224]))
         tasks = {"category": {"type": "classification", "labels": [f"c{i}" for i in range(10)]}}
         FusionModel(text, image, {"name": "concat"}, tasks).eval().save_pretrained(saved)
-    model = FusionModel.from_pretrained(saved)
+    predictor = Predictor.from_pretrained(saved)
     out = Path(job["work"]) / f"predictions_{os.getpid()}.jsonl"
     start = time.perf_counter()
     entries, _ = pair_folder(folder)
-    counts = predict_to_file(
-        Predictor(model), [e.id for e in entries], lambda i: entries[i].sample(), out, overwrite=True
-    )
+    counts = predict_to_file(predictor, [e.id for e in entries], lambda i: entries[i].sample(), out, overwrite=True)
     seconds = time.perf_counter() - start
     few = [entry.sample() for entry in entries[:32]]
     batched, single = (
-        [list(p.tasks["category"]["probabilities"].values()) for p in Predictor(model, batch_size=size)(few)]
-        for size in (32, 1)
+        [list(p.tasks["category"]["probabilities"].values()) for p in Predictor(m, batch_size=size)(few)]
+        for m, size in ((predictor.model, 32), (FusionModel.from_pretrained(saved), 1))
     )
     worst = max(abs(a - b) for x, y in zip(batched, single, strict=True) for a, b in zip(x, y, strict=True))
     return {"pairs": counts.predictions, "seconds": seconds, "pairs_per_s": counts.predictions / seconds,

@@ -117,7 +117,7 @@ def predict(
     missing: Annotated[
         str, typer.Option(help="A modality that never was missing in training: error or allow.")
     ] = "error",
-    batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 16,
     id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
     image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
     text_column: Annotated[str, typer.Option(help="Of a table.")] = "text",
@@ -130,7 +130,6 @@ def predict(
     _quiet_libraries()
     from mmfuse.data.folder import pair_folder
     from mmfuse.data.table import read_samples
-    from mmfuse.model import FusionModel
     from mmfuse.predict import Predictor, fingerprint, predict_to_file
 
     if source.is_dir() or not source.exists():
@@ -141,15 +140,14 @@ def predict(
     else:
         samples = read_samples(str(source), id_column, image_column, text_column)
         ids, read = [sample.id for sample in samples], lambda i: samples[i]
-    loaded = FusionModel.from_pretrained(model)
-    predictor = Predictor(loaded, batch_size=batch_size, missing=missing, device=device)
+    predictor = Predictor.from_pretrained(model, batch_size=batch_size, missing=missing, device=device)
     with _Bar("predicting") as bar:
         counts = predict_to_file(
             predictor,
             ids,
             read,
             out,
-            fingerprint=fingerprint(loaded, missing),
+            fingerprint=fingerprint(predictor.model, missing),
             overwrite=overwrite,
             progress=lambda done, errors: bar.update(done, len(ids), f"{errors} errors"),
         )

@@ -43,7 +43,7 @@ class Predictor:
         self,
         model: FusionModel,
         *,
-        batch_size: int = 32,
+        batch_size: int = 16,
         missing: str = "error",
         device: str | None = None,
         threads: int | None = None,
@@ -65,10 +65,15 @@ class Predictor:
     def from_pretrained(cls, model: str | Path, **options: Any) -> Predictor:
         """A predictor of a model folder or Hub id; `options` are the constructor's.
 
+        The loaded model is the predictor's own, so batch norms are folded into convolutions.
+
         Raises:
             MmfuseError: As `FusionModel.from_pretrained`.
         """
-        return cls(FusionModel.from_pretrained(model), **options)
+        loaded = FusionModel.from_pretrained(model)
+        if loaded.image_encoder is not None:
+            loaded.image_encoder.fold_batch_norm()
+        return cls(loaded, **options)
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Prediction | Failure]:
         """Predictions or failures, in the order of the samples; at most two chunks of them are in memory."""

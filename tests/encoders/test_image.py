@@ -9,7 +9,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from mmfuse.config import ImageEncoderConfig
-from mmfuse.encoders.image import ImageEncoder, build_image_encoder
+from mmfuse.encoders.image import ImageEncoder, Preprocessing, build_image_encoder
 from mmfuse.types import MmfuseError
 
 VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -236,3 +236,39 @@ def test_a_size_that_cuts_patches_is_refused():
     config = ImageEncoderConfig(name="vit_tiny_patch16_224", pretrained=False, size=[40, 32], options={"depth": 1})
     with pytest.raises(MmfuseError, match=r"\[40, 32\] is no multiple of .*16 x 16 patches"):
         build_image_encoder(config)
+
+
+@pytest.mark.parametrize(("name", "folded"), [("resnet10t", 13), ("tf_efficientnet_lite0", 49), ("convnext_atto", 0)])
+def test_folded_batch_norms_change_nothing(name, folded):
+    encoder = build_image_encoder(ImageEncoderConfig(name=name, pretrained=False, size=[64, 64])).train()
+    pixels = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(3):
+            encoder(pixels)  # statistics that are not those of a new layer
+        before = encoder.eval()(pixels)
+        assert encoder.fold_batch_norm() >= folded
+        after = encoder(pixels)
+    assert torch.allclose(before.tokens, after.tokens, atol=1e-4 * before.tokens.abs().max())
+
+
+def test_a_model_that_reads_a_convolution_twice_is_left_as_it_was():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 8, 3, stride=8), torch.nn.BatchNorm2d(8)
+
+        def forward_features(self, x):
+            y = self.conv(x)
+            return self.norm(y) + y
+
+    values = {"resize": "squash", "interpolation": "bilinear", "background": "white"}
+    preprocessing = Preprocessing(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3, **values)
+    model = Twice()
+    torch.nn.init.normal_(model.norm.bias)
+    model.norm.running_var.fill_(4.0)
+    encoder = ImageEncoder(model, {"name": "twice", "options": {}}, preprocessing).eval()
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        before = encoder(pixels).tokens
+        assert encoder.fold_batch_norm() == 0
+        assert torch.equal(encoder(pixels).tokens, before)
