@@ -31,16 +31,15 @@ def run(command: list[str]) -> float:
     return time.monotonic() - start
 
 
-def run_killed(command: list[str], kills: int, progress: Path, span: float, rng: random.Random, where) -> int:
-    """Run `command` to its end, killing it `kills` times at random moments after it has begun its work."""
+def run_killed(command: list[str], targets: list[int], reached, jitter: float, rng: random.Random, where) -> int:
+    """Run `command` to its end; each time it has come as far as the next target, and a random moment more, kill it."""
     done = 0
     while True:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        if done < kills:
-            before = progress.stat().st_mtime_ns if progress.exists() else 0
-            while process.poll() is None and (not progress.exists() or progress.stat().st_mtime_ns == before):
-                time.sleep(0.02)
-            time.sleep(rng.uniform(0, span / kills))
+        if done < len(targets):
+            while process.poll() is None and reached() < targets[done]:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, jitter))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -66,15 +65,20 @@ def kill_training(args: argparse.Namespace) -> bool:
     seconds = run(mmfuse("train", config, *overrides, f"output_dir={whole}"))
     log = killed / "metrics.jsonl"
 
+    def reached() -> int:
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        return max((json.loads(x)["step"] for x in lines if x.endswith("\n")), default=0)
+
     def where() -> str:
-        steps = [json.loads(x)["step"] for x in log.read_text().splitlines()] if log.exists() else [0]
         saved = (
             sorted(p.name for p in (killed / "checkpoints").glob("step_*")) if (killed / "checkpoints").exists() else []
         )
-        return f"step {steps[-1] if steps else 0} written, last checkpoint {saved[-1] if saved else 'none'}"
+        return f"step {reached()} written, last checkpoint {saved[-1] if saved else 'none'}"
 
     command = mmfuse("train", config, *overrides, f"output_dir={killed}")
-    kills = run_killed(command, args.kills, log, seconds * 0.6, rng, where)
+    total = len({x["step"] for x in map(json.loads, (whole / "metrics.jsonl").read_text().splitlines())})
+    targets = sorted(rng.sample(range(total), args.kills))
+    kills = run_killed(command, targets, reached, 4 * seconds / total, rng, where)
     same = digest(whole / "model" / "model.safetensors") == digest(killed / "model" / "model.safetensors")
     steps = [line["step"] for line in map(json.loads, log.read_text().splitlines()) if "loss" in line]
     once = steps == list(range(1, len(steps) + 1))
@@ -97,11 +101,18 @@ def kill_prediction(args: argparse.Namespace) -> bool:
     seconds = run(mmfuse("predict", args.model, args.folder, "--out", str(whole)))
     progress = args.work / "killed.jsonl.progress.json"
 
+    def reached() -> int:
+        return json.loads(progress.read_text())["done"] if progress.exists() else 0
+
     def where() -> str:
-        return f"{json.loads(progress.read_text())['done']} studies committed" if progress.exists() else "at the end"
+        return f"{reached()} studies committed"
 
     command = mmfuse("predict", args.model, args.folder, "--out", str(killed))
-    kills = run_killed(command, args.kills, progress, seconds * 0.6, rng, where)
+    total = sum(len(whole.with_suffix(n).read_text().splitlines()) for n in (".jsonl", ".errors.jsonl"))
+    targets = sorted(
+        rng.sample(range(max(total - 512, args.kills)), args.kills)
+    )  # within the last chunk all is the same
+    kills = run_killed(command, targets, reached, seconds / 8, rng, where)
     names = (".jsonl", ".errors.jsonl")
     same = all(whole.with_suffix(n).read_bytes() == killed.with_suffix(n).read_bytes() for n in names)
     rows = [len(killed.with_suffix(n).read_text().splitlines()) for n in names]
