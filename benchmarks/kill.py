@@ -112,7 +112,7 @@ def kill_prediction(args: argparse.Namespace) -> bool:
     targets = sorted(
         rng.sample(range(max(total - 512, args.kills)), args.kills)
     )  # within the last chunk all is the same
-    kills = run_killed(command, targets, reached, seconds / 8, rng, where)
+    kills = run_killed(command, targets, reached, seconds / 30, rng, where)
     names = (".jsonl", ".errors.jsonl")
     same = all(whole.with_suffix(n).read_bytes() == killed.with_suffix(n).read_bytes() for n in names)
     rows = [len(killed.with_suffix(n).read_text().splitlines()) for n in names]
