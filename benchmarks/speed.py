@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--accuracy-epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=["train", "predict", "accuracy"])
+    parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -87,7 +88,7 @@ def rounds(args: argparse.Namespace, name: str, job: dict, sides: tuple[str, str
 
 
 def measure_training(args: argparse.Namespace) -> None:
-    for data_set in SETS:
+    for data_set in args.sets:
         job = {"set": data_set, "limit": args.limit, "epochs": 1, "seed": 0, "work": str(args.work)}
         naive, ours = rounds(args, f"train {data_set}", job, ("naive_train", "mmfuse_train"))
         a, b = (statistics.median(r["samples_per_s"] for r in side) for side in (naive, ours))
@@ -106,7 +107,7 @@ def measure_prediction(args: argparse.Namespace) -> None:
 
 
 def measure_accuracy(args: argparse.Namespace) -> None:
-    for data_set in SETS:
+    for data_set in args.sets:
         scores: dict[str, list[float]] = {"naive_train": [], "mmfuse_train": []}
         for seed in range(args.repeats):
             for side, found in scores.items():
