@@ -6,8 +6,9 @@ DATA has emoji_google/ and flipkart_1050/, --pretrained minilm/, --baselines nai
 measurement is a process of its own; sides alternate, and medians are printed. Raw numbers are kept in WORK/speed.jsonl,
 and what is there is not measured again.
 
-Train: MiniLM + ResNet-18 at 224, concat + one hidden layer, batch 16, nothing frozen, float32, the same rows. The rate
-is samples over seconds in the training loop, waiting for data included. Accuracy: the held-out rows, over seeds.
+Train: the same model (MiniLM + ResNet-18 at 224, the baseline's own fusion: tutorial_concat.py), batch 16, nothing
+frozen, float32, the same rows. The rate is samples over seconds in the training loop, waiting for data included.
+Accuracy: the held-out rows, over seeds.
 Predict: the baseline's folder of pairs; pairs over seconds, model loading left out on both sides.
 """
 
@@ -169,7 +170,8 @@ def mmfuse_train(job: dict) -> dict:
         "data": {"manifest": str(work / "manifest.yaml")},
         "text_encoder": {"name": f"{job['pretrained']}/minilm", "max_length": 128, "pooling": "cls"},
         "image_encoder": {"name": "resnet18", "pretrained": False, "size": [224, 224]},
-        "fusion": {"name": "concat", "out_dim": 256},
+        "plugins": [str(Path(__file__).with_name("tutorial_concat.py"))],
+        "fusion": {"name": "tutorial_concat", "out_dim": 256},
         "training": {"epochs": job["epochs"], "batch_size": BATCH, "learning_rate": 1e-4, "warmup": 0.0,
                      "schedule": "constant", "clip_norm": None, "patience": None, "trackers": []},
     }  # fmt: skip
