@@ -94,9 +94,17 @@ class FusionModel(
         text, image = self.encode(batch)
         if hasattr(self.fusion, "combine"):
             branches = self.fusion.branches(text, image)
-            return {task: self.fusion.combine([head(b) for b in branches]) for task, head in self.heads.items()}
+            return {task: self._combine(head, branches) for task, head in self.heads.items()}
         fused = self.fusion(text, image)
         return {task: head(fused) for task, head in self.heads.items()}
+
+    def _combine(self, head: Any, branches: list[Features]) -> Tensor:
+        """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""
+        logits = [head(branch) for branch in branches]
+        if head.kind != "multilabel":
+            return self.fusion.combine(logits)
+        pairs = self.fusion.combine([torch.stack([z, torch.zeros_like(z)], dim=-1) for z in logits])
+        return pairs[..., 0] - pairs[..., 1]
 
     def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Text and image `Features` of every row, the missing token where one is absent; None if it is not used."""

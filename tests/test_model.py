@@ -43,7 +43,12 @@ def model_of(name="cross_attention", **options):
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: model_of(name) for name in FUSIONS.names()}
+    built = {name: model_of(name) for name in FUSIONS.names()}
+    for model in built.values():
+        for parameter in model.fusion.parameters():
+            if parameter.ndim == 0:  # a gate that training opens from 0
+                torch.nn.init.constant_(parameter, 0.5)
+    return built
 
 
 # Rows of (text or None, seeds of images): both, one, several, none of the two.
@@ -220,6 +225,17 @@ def test_a_decision_level_strategy_combines_the_branches_logits(votes):
                 for p, f in ((model.fusion.text, text), (model.fusion.image, image))
             ]
             assert torch.equal(found[task], torch.maximum(*each))
+
+
+def test_late_probability_says_the_mean_of_the_branches_probabilities():
+    model = model_of("late_probability")
+    with torch.no_grad():
+        branches = model.fusion.branches(*model.encode(collate(items_of(model))))
+        found = run(model)
+        for task, head in model.heads.items():
+            activate = torch.sigmoid if head.kind == "multilabel" else lambda z: z.softmax(-1)
+            mean = sum(activate(head(branch)) for branch in branches) / 2
+            torch.testing.assert_close(activate(found[task]), mean)
 
 
 @pytest.mark.parametrize(
