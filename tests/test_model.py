@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
@@ -187,13 +188,17 @@ def test_a_tower_that_is_not_used_is_not_there(models, name):
 
 
 def test_features_from_a_cache_take_the_place_of_the_towers(models):
-    model, items = models["cross_attention"], items_of(models["cross_attention"])
-    cached = []
-    for i, row in enumerate(ROWS):
-        own = {m: [(f.tokens[0].numpy(), f.pooled[0].numpy()) for f in parts] for m, parts in alone(model, row).items()}
-        cached.append(Item(i, f"r{i}", text_features=own.get("text", [None])[0], image_features=own.get("image", [])))
+    model = models["cross_attention"]
+    batch, own = collate(items_of(model)), [alone(model, row) for row in ROWS]
+    cached = {k: v for k, v in batch.items() if k not in ("input_ids", "text_mask", "pixels")}
+    for m in MODALITIES:
+        each = [f for found in own for f in found.get(m, [])]
+        longest = max(f.tokens.shape[1] for f in each)
+        padded = [f._replace(tokens=F.pad(f.tokens, (0, 0, 0, longest - f.tokens.shape[1])),
+                             mask=F.pad(f.mask, (0, longest - f.mask.shape[1]))) for f in each]  # fmt: skip
+        cached[f"{m}_features"] = Features(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
     with torch.no_grad():
-        live, found = model(collate(items)), model(collate(cached))
+        live, found = model(batch), model(cached)
     for task in TASKS:
         torch.testing.assert_close(found[task], live[task], rtol=1e-4, atol=1e-5)
 
@@ -448,3 +453,31 @@ def test_push_to_hub_uploads_the_model_folder(saved, monkeypatch):
     monkeypatch.setattr(hub_mixin, "HfApi", Api)
     assert FusionModel.from_pretrained(saved[0]).push_to_hub("me/model") == "url"
     assert set(uploaded["me/model"]) >= {"config.json", "model.safetensors", "README.md", "tokenizer"}
+
+
+def test_a_saved_models_towers_can_be_taken_as_they_are(models, tmp_path):
+    model = models["cross_attention"]
+    model.save_pretrained(tmp_path / "model")
+    text = build_text_encoder(TextEncoderConfig(name=f"mmfuse-model:{tmp_path}/model", frozen=True), [])
+    image = build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{tmp_path}/model", frozen=True))
+    assert text.frozen
+    assert image.frozen
+    assert (text.spec(), image.spec()) == (model.text_encoder.spec(), model.image_encoder.spec())
+    other = FusionModel(text, image, model.fusion_config, TASKS).eval()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.text_encoder.state_dict(), text.state_dict())
+    for task, logits in run(other).items():
+        torch.testing.assert_close(logits, run(model)[task])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing", "is no whole model folder"), ("text", "has no image encoder"), ("half", "is no whole model folder")],
+)
+def test_a_folder_without_the_tower_is_one_line(models, tmp_path, name, message):
+    models["text_only"].save_pretrained(tmp_path / "text")
+    shutil.copytree(tmp_path / "text", tmp_path / "half")
+    (tmp_path / "half" / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(MmfuseError, match=message) as error:
+        build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{tmp_path}/{name}"))
+    assert "\n" not in str(error.value)

@@ -49,6 +49,7 @@ def prepare_pairs(
     table: Table,
     *,
     cache: bool | str | None = False,
+    cache_dtype: str = "float32",
     modality_dropout: dict[str, float] | None = None,
     seed: int = 0,
     num_workers: int | None = None,
@@ -61,6 +62,7 @@ def prepare_pairs(
         model: Tells which modalities are used and how they are prepared.
         table: The rows.
         cache: True or a folder: towers that are frozen run once and their features are kept there.
+        cache_dtype: How they are kept, "float32" or "float16".
         modality_dropout: By modality, the probability that a present one is hidden.
         seed: Of the modality dropout.
         num_workers: Processes that read images while features are computed.
@@ -93,7 +95,7 @@ def prepare_pairs(
     if cache:
         root = cache_root(cache if isinstance(cache, str) else None)
         workers = default_workers() if num_workers is None else num_workers
-        _attach_caches(model, pairs, root, workers, batch_size, progress)
+        _attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
 
 
@@ -127,6 +129,7 @@ def _attach_caches(
     num_workers: int,
     batch_size: int,
     progress: Callable[[str, int, int], None] | None,
+    dtype: str,
 ) -> None:
     device = next(model.parameters()).device
     keep_tokens = "tokens" in model.reads
@@ -153,16 +156,18 @@ def _attach_caches(
                 packed = collate([Item(i, "", input_ids=pairs.token_ids[rows[i]]) for i in items], pairs.pad_token_id)  # type: ignore[index]
                 yield items, (packed["input_ids"], packed["text_mask"])
 
-        identity = {"tower": "text", "weights": weights_hash(text), "spec": text.spec(), "dtype": "float32"}
+        identity = {"tower": "text", "weights": weights_hash(text), "spec": text.spec()}
         found = build_cache(
             root,
             _identity(identity),
             contents,
             lambda wanted: run("text", text, contents, text_batches(wanted)),
             keep_tokens,
+            dtype,
         )
-        place = {row: i for i, row in enumerate(rows)}
-        pairs.text_cache = lambda row: found[place[row]]
+        place = np.full(len(pairs), -1)
+        place[rows] = np.arange(len(rows))
+        pairs.text_cache = lambda wanted: found.gather(place[wanted])
     if image is not None and image.frozen:
         files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
         keys = [_hash_image(pairs, row, path) for row, path in files]
@@ -173,14 +178,15 @@ def _attach_caches(
             for items, pixels in zip(groups, loader, strict=True):
                 yield items, (pixels,)
 
-        identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec(), "dtype": "float32"}
+        identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec()}
         pairs.image_cache = build_cache(
             root,
             _identity(identity),
             keys,
             lambda wanted: run("image", image, keys, image_batches(wanted)),
             keep_tokens,
-        ).__getitem__
+            dtype,
+        ).gather
 
 
 def _identity(tower: dict[str, Any]) -> dict[str, Any]:

@@ -185,6 +185,7 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         model,
         table,
         cache=(config.cache.dir or True) if config.cache.enabled else False,
+        cache_dtype=config.cache.dtype,
         modality_dropout=dataclasses.asdict(config.training.modality_dropout),
         seed=config.seed,
         num_workers=workers,
