@@ -30,6 +30,7 @@ class PairDataset(Dataset):
         image_cache: Gives those of images, by their numbers in `table.rows["images"]`, flattened.
         modality_dropout: By modality, the probability that a present one is hidden.
         seed: Of the modality dropout.
+        order_by: `(rows,)` what rows are grouped by, where that is not their number of tokens.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PairDataset(Dataset):
         image_cache: Cache | None = None,
         modality_dropout: dict[str, float] | None = None,
         seed: int = 0,
+        order_by: np.ndarray | None = None,
     ):
         self.table = table
         self.token_ids = token_ids
@@ -52,6 +54,7 @@ class PairDataset(Dataset):
         self.image_cache = image_cache
         self.modality_dropout = modality_dropout or {}
         self.seed = seed
+        self.order_by = order_by
         self.epoch = 0
         self.images: list[list[str]] = table.rows["images"][:] if image_options else [[] for _ in range(len(table))]
         self.first_image = np.concatenate([[0], np.cumsum([len(paths) for paths in self.images])]).astype(int)
@@ -90,7 +93,9 @@ class PairDataset(Dataset):
         return batch
 
     def lengths(self) -> np.ndarray:
-        """`(rows,)` tokens of each row's text, 0 where there is none: what rows are grouped by."""
+        """`(rows,)` what rows are grouped by: tokens of each row's text, 0 where there is none."""
+        if self.order_by is not None:
+            return self.order_by
         return np.array([len(ids or ()) for ids in self.token_ids or [()] * len(self)], dtype=np.int64)
 
     def hidden(self, row: int) -> str | None:
