@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmfuse.data.interactions import bayes_accuracy
+from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 
-from mmfuse.benchmark.config import BenchmarkConfig
+from mmfuse.benchmark.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmark.plan import Cell, Plan, Widths
 from mmfuse.config import Config
 from mmfuse.data.manifest import load_manifest
@@ -78,6 +80,15 @@ class Workshop:
                 if tower is not None:
                     tower.freeze(True)
         return self._towers[fold]
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the rows are those of the built-in dataset, whose answers are known."""
+        return self.manifest.name == BUILT_IN
+
+    def bayes(self, task: str) -> dict[str, float] | None:
+        """The best possible accuracy from `text`, `image` and `both`, where that is known."""
+        return bayes_accuracy()[task] if self.built_in else None
 
     @property
     def frozen(self) -> bool:
@@ -193,6 +204,7 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         arrays[f"logits.{task}"] = values.astype(np.float32)
     np.savez(folder / "test.npz", **arrays)  # type: ignore[arg-type]
     heads: dict[str, Any] = dict(model.heads.items())
+    first_fold = cell.fold == workshop.folds[0]
     return {
         "metrics": {task: _plain(after[task]) for task in after},
         "uncalibrated": {
@@ -201,7 +213,26 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         "validation_metrics": {task: _plain(scores) for task, scores in on_validation.items()},
         "per_label": {task: after[task]["per_label"] for task in after},
         "decisions": {t: {"temperature": h.temperature, "thresholds": h.thresholds} for t, h in heads.items()},
+        "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
     }
+
+
+def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:
+    """What each modality contributes, on test rows drawn once for all strategies; of the first seed and fold alone."""
+    config, table = workshop.config, pairs.table
+    if not config.diagnostic_rows:
+        return {}
+    order = np.random.default_rng(0).permutation(test)[: max(config.diagnostic_rows, config.emap_rows)].tolist()
+    data = encode_rows(model, pairs, order, batch_size=BATCH_OF_INFERENCE)
+    targets = {task: table.targets[task][table.indices("train")] for task in model.heads}
+    found = {
+        "permutation": permutation_scores(model, data, targets),
+        "shapley": shapley(model, data, targets),
+        "missing": missing_curve(model, data),
+    }
+    if config.emap_rows:
+        found["emap"] = emap(model, data, rows=config.emap_rows)
+    return found
 
 
 def _plain(scores: dict[str, Any]) -> dict[str, float | None]:

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock
-from mmfuse.benchmark.analysis import analyse
 from mmfuse.benchmark.report import write_report
 from rich.console import Console
 
+from mmfuse.benchmark.analysis import analyse
 from mmfuse.benchmark.built_in import prepare_interactions
 from mmfuse.benchmark.cells import Workshop, run_cell
 from mmfuse.benchmark.config import BenchmarkConfig, is_built_in, load_benchmark_config
