@@ -256,6 +256,36 @@ def data_phantom(
     typer.echo(f"written: {written}")
 
 
+@data_app.command("interactions", epilog="Example: mmfuse data interactions data/interactions --train 40000")
+def data_interactions(
+    out: Annotated[Path, typer.Argument(help="Folder to write: images, data.csv, manifest.yaml.")],
+    train: Annotated[int, typer.Option(min=0, help="Examples to train on.")] = 40_000,
+    validation: Annotated[int, typer.Option(min=0, help="Examples to choose by.")] = 5_000,
+    test: Annotated[int, typer.Option(min=0, help="Examples to report.")] = 15_000,
+    seed: Annotated[int, typer.Option(min=0, help="Another one gives other examples.")] = 0,
+    symbols: Annotated[
+        int | None, typer.Option(min=1, help="Instead: this many pictures and sentences of one symbol, for encoders.")
+    ] = None,
+) -> None:
+    """Write the SYNTHETIC interactions: six tasks, each needing one known interaction of text and image."""
+    from mmfuse.data.interactions import write_interactions, write_symbols
+
+    with _Bar("drawing") as bar:
+        if symbols is not None:
+            written = write_symbols(out, symbols, seed, progress=lambda done: bar.update(done, symbols))
+        else:
+            total = train + validation + test
+            written = write_interactions(
+                out,
+                train=train,
+                validation=validation,
+                test=test,
+                seed=seed,
+                progress=lambda done: bar.update(done, total),
+            )
+    typer.echo(f"written: {written}")
+
+
 CacheOption = Annotated[str | None, typer.Option("--dir", help="Default: $MMFUSE_CACHE or ~/.cache/mmfuse.")]
 
 
