@@ -435,7 +435,7 @@ def write_interactions(
 
     Args:
         out: A new or empty folder, or an earlier set of this kind, which is replaced.
-        train: Examples to train on, at least 0; about 8 kB each.
+        train: Examples to train on, at least 0; about 9 kB each.
         validation: Examples to choose by, at least 0.
         test: Examples to report, at least 0.
         seed: At least 0.
