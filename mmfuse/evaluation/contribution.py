@@ -98,7 +98,7 @@ def emap(
 
     Reference: Hessel and Lee 2020, "Does my multimodal model learn cross-modal interactions?", arXiv 2010.06572.
     Differs: probabilities, where a strategy declares `additive_in`. A strategy of one modality is its own projection.
-    Prefer when: a fusion wins: without a gap, an additive one would have won as well.
+    Prefer when: a fusion wins: without a gap, there is an additive model that scores the same on these rows.
 
     Args:
         model: Trained.
@@ -140,11 +140,12 @@ def permutation_scores(
     """Measure what a model loses when one modality is dealt out to the rows anew.
 
     A row then has another row's text (or none, where that has none) beside its own image. Permuting the features is
-    permuting the inputs, as encoders see one row at a time. What every modality says redundantly is no loss here, and
-    what only both say together is a loss of each: drops do not add up.
+    permuting the inputs, as encoders see one row at a time. A permuted modality does not fall silent, it contradicts
+    the other: drops say what the model relies on, not what it could do without, and they do not add up.
 
     Reference: Gat et al. 2021, "Perceptual Score", arXiv 2110.14375.
-    Differs: any metric where larger is better; both normalisations are spelled out below and neither is clipped.
+    Differs: any metric where larger is better; permuted over all rows, not within batches; the two normalisations are
+    spelled out below, and neither is clipped.
     Prefer when: the model was never trained with a missing modality, so that its missing tokens mean nothing.
 
     Args:

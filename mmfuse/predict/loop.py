@@ -277,7 +277,7 @@ def table_features(
     Args:
         model: Its encoders are run, or their cached features read; its missing tokens stand where a row has nothing.
         pairs: The table it reads.
-        rows: Row numbers, at least one.
+        rows: Row numbers, at least one, each once.
         batch_size: Rows per forward pass.
         num_workers: Processes that read images.
 
@@ -285,7 +285,7 @@ def table_features(
         In the order of `rows`, padded to the longest of them, on the CPU; None for a modality that is not used. Where
         tokens are read, that is `rows x tokens x width` numbers.
     """
-    device = PartialState().device
+    device = next(model.parameters()).device
     batches = list(ordered_batches(rows, pairs.lengths(), batch_size))
 
     def encode(batch: Batch) -> tuple[np.ndarray, list[Features | None]]:

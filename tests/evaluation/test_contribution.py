@@ -583,7 +583,9 @@ def test_encoded_rows_fuse_to_what_the_table_gives(tmp_path, name, cached):
     assert data.ids == [table.rows["id"][row] for row in rows]
     assert data.has["text"].tolist() == [row != 3 for row in rows]
     assert data.has["image"].tolist() == [row != 5 for row in rows]
-    assert (data.text is None) == (name == "image_only")
+    for modality, features in (("text", data.text), ("image", data.image)):
+        assert (features is None) == (modality not in model.uses)
+        assert features is None or features.present.tolist() == data.has[modality].tolist()  # no dropout
     assert pairs.modality_dropout == {"text": 0.5, "image": 0.5}
     found = shapley(model, data, table.targets)
     assert (found["rows"], found["left_out"]) == (5, 2)
