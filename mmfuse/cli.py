@@ -159,6 +159,50 @@ def predict(
         raise typer.Exit(NOTHING_READ)
 
 
+@app.command(epilog="Example: mmfuse benchmark configs/benchmark_interactions.yaml preset=quick --dry-run")
+def benchmark(
+    config: Annotated[Path, typer.Argument(help="Config of the benchmark (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in seeds=5.")] = None,
+    data_root: RootOption = None,
+    plugin: PluginOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell rows, cells, time and disk; run nothing.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on though rows leak between splits.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Compare fusion strategies on equal terms; a second start goes on where the first one ended."""
+    _quiet_libraries()
+    from mmfuse.benchmark.run import benchmark as run
+    from mmfuse.benchmark.run import dry_run as plan
+    from mmfuse.benchmark.run import work
+
+    if worker:
+        work(config.parent, force)
+        return
+    chosen = list(overrides or [])
+    chosen += [f"data.root={data_root}"] if data_root else []
+    chosen += [f"plugins=[{', '.join(str(path) for path in plugin)}]"] if plugin else []
+    if dry_run:
+        typer.echo(plan(config, chosen))
+        return
+    done = run(config, chosen, restart=restart, force=force)
+    for task, found in done.summary["tasks"].items():
+        typer.echo(f"{task}: {found['verdict']}")
+    typer.echo(f"report: {done.dir / 'report.html'}")
+    typer.echo(f"table:  {done.dir / 'table.md'}")
+
+
+@app.command(epilog="Example: mmfuse compare runs/frozen runs/finetuned")
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
+    other: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Set two finished benchmarks side by side."""
+    from mmfuse.benchmark.compare import compare_benchmarks
+
+    typer.echo(compare_benchmarks(one, other))
+
+
 @app.command(epilog="Example: mmfuse check my_fusion --plugin my_fusion.py")
 def check(
     name: Annotated[str, typer.Argument(help="A registered fusion.")],

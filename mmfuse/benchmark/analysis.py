@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmfuse.benchmark.statistics import Comparison, compare
-from mmfuse.evaluation.contribution import worse_than_unimodal
 from numpy.typing import NDArray
 
 from mmfuse.benchmark.cells import Workshop
 from mmfuse.benchmark.ledger import Ledger
 from mmfuse.benchmark.plan import UNIMODAL, Cell, Plan
+from mmfuse.benchmark.statistics import Comparison, compare
 from mmfuse.benchmark.verdict import FEWEST_POSITIVES, verdict
+from mmfuse.evaluation.contribution import worse_than_unimodal
 from mmfuse.evaluation.metrics import (
     GroupBootstrap,
     classification_replicates,

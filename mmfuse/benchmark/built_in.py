@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
-from mmfuse.data.interactions import write_interactions, write_symbols
 
 from mmfuse.benchmark.config import BenchmarkConfig
 from mmfuse.config import Config, DataConfig, ImageEncoderConfig, TextEncoderConfig, TrainingConfig
+from mmfuse.data.interactions import write_interactions, write_symbols
 from mmfuse.data.manifest import load_manifest
 from mmfuse.training.run import train
 

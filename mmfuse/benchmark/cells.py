@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmfuse.data.interactions import bayes_accuracy
-from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 
 from mmfuse.benchmark.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmark.plan import Cell, Plan, Widths
 from mmfuse.config import Config
+from mmfuse.data.interactions import bayes_accuracy
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import Table, find_leaks, load_table
+from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock
-from mmfuse.benchmark.report import write_report
 from rich.console import Console
 
 from mmfuse.benchmark.analysis import analyse
@@ -30,6 +29,7 @@ from mmfuse.benchmark.config import BenchmarkConfig, is_built_in, load_benchmark
 from mmfuse.benchmark.estimate import describe_plan
 from mmfuse.benchmark.ledger import Ledger
 from mmfuse.benchmark.plan import Cell, Plan, make_plan
+from mmfuse.benchmark.report import write_report
 from mmfuse.registry import load_plugin
 from mmfuse.training.run import commit
 from mmfuse.types import MmfuseError
