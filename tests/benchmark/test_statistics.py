@@ -340,6 +340,17 @@ def test_a_comparison_ranks_and_contrasts():
     json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
+def test_letters_come_from_corrected_pairs():
+    between = []
+    for seed in range(10):
+        found = compare(*drawn(seed, strategies=5, shifts=np.arange(5) / 15, resamples=100), "abcde", [], 30)
+        letters = {s.name: set(s.letters) for s in found.strategies}
+        for pair in found.pairs:
+            assert bool(letters[pair.strategy] & letters[pair.reference]) == (pair.p_holm > 0.05)
+        between += [pair.p <= 0.05 < pair.p_holm for pair in found.pairs]
+    assert any(between)
+
+
 def test_a_comparison_does_not_depend_on_the_order_of_strategies():
     values, replicates = drawn(5, strategies=4, seeds=5, shifts=[0.7, 0.5, 0.6, 0.2])
     names, turned = list("abcd"), [2, 0, 3, 1]
