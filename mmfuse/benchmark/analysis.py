@@ -24,7 +24,8 @@ from mmfuse.evaluation.metrics import (
     score_classification,
     score_multilabel,
 )
-from mmfuse.heads import build_head
+from mmfuse.heads import HEADS, build_head
+from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 HIGHER_IS_BETTER = ("accuracy", "f1_macro", "f1_micro", "auroc_macro", "average_precision_macro")
@@ -86,15 +87,27 @@ def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def metric_of(workshop: Workshop, task: str) -> str:
+    """What a task is compared by: the config's metric, or the one its head declares.
+
+    Raises:
+        MmfuseError: It cannot be compared: it is unknown, or smaller is better.
+    """
+    table = workshop.table(workshop.folds[0])
+    head: Any = HEADS.get(table.manifest.tasks[task].type)
+    metric = workshop.config.metric or head.monitor
+    if metric not in HIGHER_IS_BETTER:
+        raise MmfuseError(f"metric: {metric!r} cannot be compared; {nearest(metric, HIGHER_IS_BETTER)}")
+    return metric
+
+
 def _pool(
     workshop: Workshop, ledger: Ledger, cells: Sequence[Cell], results: dict[str, dict[str, Any]], task: str
 ) -> _Task:
     first = workshop.table(workshop.folds[0])
     kind, labels = first.manifest.tasks[task].type, first.labels[task]
     head: Any = build_head(kind, 1, labels)
-    metric = workshop.config.metric or head.monitor
-    if metric not in HIGHER_IS_BETTER:
-        raise MmfuseError(f"metric: {metric!r} cannot be compared; legal: {', '.join(HIGHER_IS_BETTER)}")
+    metric = metric_of(workshop, task)
     found: dict[tuple[str, int], dict[int, Array]] = defaultdict(dict)
     for cell in cells:
         with np.load(ledger.folder / "cells" / cell.key / "test.npz") as arrays:

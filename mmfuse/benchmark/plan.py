@@ -38,7 +38,8 @@ class Row:
         interaction: "additive", "multiplicative" or "token".
         uses: The modalities it reads.
         parameters: Of the fusion alone.
-        macs: Multiply-accumulates of the fusion for one example of mean length.
+        macs: Multiply-accumulates of the fusion for one example of mean length, in labelling: a strategy that reads
+            pooled vectors gets no tokens then.
         matched: How its size came about: "native", "matched", or why it could not be matched.
     """
 
@@ -215,7 +216,8 @@ def _describe(label: str, fusion: dict[str, Any], widths: Widths, matched: str) 
     with torch.device("meta"):
         built = _build(fusion, widths.text_dim, widths.image_dim)
     parameters = sum(p.numel() for p in built.parameters())
-    macs = built.macs(widths.text_tokens, widths.image_tokens)
+    tokens = (widths.text_tokens, widths.image_tokens) if "tokens" in built.reads else (1, 1)  # as FusionModel runs it
+    macs = built.macs(*tokens)
     return Row(label, fusion, built.interaction, tuple(built.uses), parameters, macs, matched)
 
 

@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from mmfuse.benchmark.analysis import analyse
+from mmfuse.benchmark.analysis import analyse, metric_of
 from mmfuse.benchmark.built_in import prepare_interactions
 from mmfuse.benchmark.cells import Workshop, run_cell
 from mmfuse.benchmark.config import BenchmarkConfig, is_built_in, load_benchmark_config
@@ -31,7 +31,7 @@ from mmfuse.benchmark.ledger import Ledger
 from mmfuse.benchmark.plan import Cell, Plan, make_plan
 from mmfuse.benchmark.report import write_report
 from mmfuse.registry import load_plugin
-from mmfuse.training.run import commit
+from mmfuse.training.run import commit, flat_config
 from mmfuse.types import MmfuseError
 
 WAIT_SECONDS = 1.0
@@ -130,6 +130,8 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     if is_built_in(config):
         config = prepare_interactions(config, console.print)
     workshop = Workshop(config, console.print, force)
+    for task in workshop.table(workshop.folds[0]).labels:
+        metric_of(workshop, task)
     return workshop, make_plan(config, workshop.widths(), workshop.folds), Ledger(config.run_dir)
 
 
@@ -231,8 +233,8 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool, force: bool) ->
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         if path.is_file():
-            then = yaml.safe_load(path.read_text(encoding="utf-8"))
-            differs = [key for key in values if key not in ("processes", "output_dir") and values[key] != then.get(key)]
+            then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
+            differs = [key for key in now | then if now.get(key) != then.get(key)]
             if differs:
                 raise MmfuseError(
                     f"{folder}: holds a benchmark with another config ({differs[0]} differs); choose another "

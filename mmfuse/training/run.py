@@ -216,11 +216,11 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
         shutil.rmtree(run_dir)
     if path.is_file():
         then = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differs = [key for key in _flat(values) if _flat(values).get(key) != _flat(then).get(key)]
+        differs = [key for key in flat_config(values) if flat_config(values).get(key) != flat_config(then).get(key)]
         if differs:
             raise MmfuseError(
-                f"{run_dir}: holds a run with another config ({differs[0]} was {_flat(then).get(differs[0])!r}, is now "
-                f"{_flat(values)[differs[0]]!r}); choose another name or output_dir, or --restart to throw it away"
+                f"{run_dir}: holds a run with another config ({differs[0]} was {flat_config(then).get(differs[0])!r}, is now "
+                f"{flat_config(values)[differs[0]]!r}); choose another name or output_dir, or --restart to throw it away"
             )
         return
     if run_dir.is_dir() and any(run_dir.iterdir()):
@@ -232,14 +232,17 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
         raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as `a.b.c` -> value; what only says where things are is left out."""
+_WHERE = ("output_dir", "data.num_workers", "cache.dir", "cache.enabled", "processes")
+
+
+def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as `a.b.c` -> value; what only says where things are, and how fast, is left out."""
     if not isinstance(values, dict):
         return {prefix: values}
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return {k: v for k, v in found.items() if k not in ("output_dir", "data.num_workers", "cache.dir", "cache.enabled")}
+        found |= flat_config(value, f"{prefix}.{key}" if prefix else str(key))
+    return {k: v for k, v in found.items() if k not in _WHERE}
 
 
 def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
