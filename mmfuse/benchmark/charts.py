@@ -11,10 +11,10 @@ from mmfuse.benchmark.markup import Html, count, interval, known, points, score,
 from mmfuse.benchmark.plan import UNIMODAL
 
 CLASSES = {
-    "unimodal": "one modality alone",
+    "unimodal": "unimodal",
     "additive": "additive",
     "multiplicative": "multiplicative",
-    "token": "tokens meet",
+    "token": "token",
 }
 """What the shapes and colours of marks stand for."""
 _SHAPES = {
@@ -23,7 +23,7 @@ _SHAPES = {
     "multiplicative": tag("circle", r=4.8),
     "token": tag("path", d="M0-6.2 6.2 0 0 6.2-6.2 0Z"),
 }
-_CHARACTER = 0.56
+_CHARACTER = 0.6
 """Mean width of a character, of the size of the type."""
 LONGEST_NAME = 24
 
@@ -216,7 +216,7 @@ def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: st
     grid += [tag("text", f"{t:.{_digits(ticks)}f}", x=38, y=y(t) + 4, text_anchor="end") for t in ticks]
     for t in x.ticks():
         grid += [tag("line", x1=x(t), x2=x(t), y1=20, y2=258, class_="grid")]
-        grid += [tag("text", count(t) if t >= 1 else f"{t:g}", x=x(t), y=273, text_anchor="middle")]
+        grid += [tag("text", count(t).replace(".0 ", " ") if t >= 1 else f"{t:g}", x=x(t), y=273, text_anchor="middle")]
     named: list[str] = list(dict.fromkeys([*front, *([best] if best in at else [])]))
     labels = place_labels({n: at[n] for n in named}, list(at.values()), (44, 4, 396, 256))
     marks = [_point(s, at[s["row"]], cost, s["row"] in named) for s in sorted(there, key=lambda s: s["row"] in named)]
@@ -226,7 +226,7 @@ def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: st
         tag("path", d=steps, class_="front") if len(front) > 1 else None,
         marks,
         [_lead(at[n], n, spot) for n, spot in labels.items()],
-        [tag("text", shortened(n), x=left, y=top + 9.5, class_="label") for n, (left, top) in labels.items()],
+        [tag("text", shortened(n), x=left, y=top + 11, class_="label") for n, (left, top) in labels.items()],
         tag("text", title, x=216, y=294, text_anchor="middle", class_="title"),
         viewBox="0 0 400 300",
         role="img",
@@ -247,8 +247,8 @@ def pareto_front(strategies: Sequence[dict[str, Any]], cost: str, *, more_is_bet
 
 def _lead(mark: tuple[float, float], name: str, spot: tuple[float, float]) -> Html | None:
     """A thin line to a name that had to go far from its mark."""
-    x = min(max(mark[0], spot[0]), spot[0] + _CHARACTER * 12 * len(shortened(name)))
-    y = spot[1] if spot[1] > mark[1] else spot[1] + 12
+    x = min(max(mark[0], spot[0]), spot[0] + _CHARACTER * 13.5 * len(shortened(name)))
+    y = spot[1] if spot[1] > mark[1] else spot[1] + 13.5
     far = abs(y - mark[1]) > 12
     return tag("line", x1=mark[0], y1=mark[1], x2=x, y2=y, class_="lead") if far else None
 
@@ -262,7 +262,7 @@ def place_labels(
     wanted: dict[str, tuple[float, float]],
     marks: Sequence[tuple[float, float]],
     frame: tuple[float, float, float, float],
-    size: float = 12,
+    size: float = 13.5,
 ) -> dict[str, tuple[float, float]]:
     """Where names go (left, top) so that none covers another, a mark, or the frame; one without a place is left out.
 
@@ -346,16 +346,16 @@ def _apart(wanted: dict[str, float], space: float, low: float, high: float) -> d
     return placed
 
 
-def bar(value: float | None, reach: float) -> Html | None:
-    """A bar to the right of zero, or to the left for a negative value; `reach` is the longest there is."""
-    if value is None or not known(value) or not reach:
+def bar(value: float | None, low: float, high: float) -> Html | None:
+    """A bar from zero to the value, where all that it is compared with lie in `[low, high]`, which contains 0."""
+    if value is None or not known(value) or low == high:
         return None
-    length = 50 * min(abs(value) / reach, 1)
+    zero, end = (Scale(low, high, 1, 99)(v) for v in (0.0, value))
     return tag(
         "svg",
-        tag("rect", x=_percent(50 if value >= 0 else 50 - length), y=1, width=_percent(length), height=8,
+        tag("rect", x=_percent(min(zero, end)), y=1, width=_percent(abs(end - zero)), height=8,
             class_="more" if value >= 0 else "less"),
-        tag("line", x1="50%", x2="50%", y1=0, y2=10, class_="zero"),
+        tag("line", x1=_percent(zero), x2=_percent(zero), y1=0, y2=10, class_="zero"),
         class_="bar", width=64, height=10, aria_hidden="true",
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from mmfuse.benchmark.sections import (
     FEW_TASKS,
     Task,
     badge,
-    metric_name,
+    in_words,
     name_cell,
     notice_box,
     plural,
@@ -88,15 +88,14 @@ def _verdict(number: int, name: str, task: Task, of: int) -> Html:
     shown += [max(seen, key=lambda s: s["validation"])] if seen else []
     shown += [s for s in fusions[:1] if s not in shown]
     chart = ranking(shown, [], describe(shown), badge=badge(task, "⚠")) if shown else None
-    note = "Shown: each modality alone, the fusion chosen on validation, and the best on test."
+    note = f"{in_words(task['metric'])}, mean over seeds and 95 % interval: each modality alone, the fusion that was "
+    note += "chosen on validation, and the best on test."
     return tag(
         "article",
         tag("h2", tag("a", name, href=f"#task-{number}")) if of > 1 else tag("h2", "Verdict"),
         [notice_box(n) for n in about_task(task) if n.kind == "mined"],
         tag("p", tag("strong", lead), f" {rest}" if rest else None, class_="verdict"),
-        tag("figure", chart, tag("figcaption", f"{metric_name(task)}, mean over seeds and 95 % interval. {note}"))
-        if chart
-        else None,
+        tag("figure", chart, tag("figcaption", note)) if chart else None,
         class_="card" + (" mined" if is_mined(task) else ""),
     )
 
@@ -188,7 +187,7 @@ def _glossary(summary: dict[str, Any]) -> Html:
         "Holm’s correction keeps the chance of any false claim among all of them below 5 %. The best unimodal model is "
         "chosen on validation.",
         "Class": "Additive strategies cannot model interactions of text and image, multiplicative ones mix two pooled "
-        "vectors, and in the third class tokens of both meet.",
+        "vectors, and in token ones the tokens of both meet.",
         "EMAP gap": "What the score loses if the model is replaced by the additive model nearest to it: what "
         "interactions were good for. About 0 for additive strategies.",
         "Permutation": "What the score loses if one modality is dealt out to the test rows anew: what the model relies "

@@ -69,7 +69,7 @@ def task_section(number: int, name: str, task: Task, summary: dict[str, Any]) ->
     ]
     best = task["strategies"][0]
     told = f"best: {best['row']} {score(best['score']['mean'])}"
-    said = f"{metric_name(task)} on {task['rows']:,} test rows in {task['groups']:,} groups"
+    said = f"{in_words(task['metric'])} on {task['rows']:,} test rows in {task['groups']:,} groups"
     return tag(
         "details",
         tag("summary", tag("h2", name), tag("span", told), badge(task)),
@@ -84,24 +84,24 @@ def task_section(number: int, name: str, task: Task, summary: dict[str, Any]) ->
 def _ranking(task: Task, summary: dict[str, Any]) -> Content:
     by_name = {s["row"]: s for s in task["strategies"]}
     lines = [
-        Line(f"{name}, best alone on validation", by_name[name]["score"]["mean"], "reference")
+        Line(name, by_name[name]["score"]["mean"], "reference")
         for role, name in task["references"].items()
         if role == "best_unimodal" and name in by_name and known(by_name[name]["score"]["mean"])
     ]
-    told = None
+    told = "The dashed line is the unimodal strategy that was best on validation. " if lines else ""
     if task["bayes"] and task["metric"] == "accuracy":
-        whats = (("text", "text"), ("image", "image"), ("both", "both"))
-        lines += [Line(f"best possible, {what}", task["bayes"][m], f"bayes {m}") for m, what in whats]
+        lines += [Line(f"best from {m}", task["bayes"][m], f"bayes {m}") for m in ("text", "image", "both")]
+        told += "Lines “best from” are Bayes limits: what no model can exceed from the text, the image, or both."
     elif task["bayes"]:
         limits = ", ".join(f"{m} {score(task['bayes'][m])}" for m in ("text", "image", "both"))
-        told = f"Best possible accuracy (not {task['metric']}, so not drawn): {limits}."
+        told += f"Best possible accuracy (not {task['metric']}, so not drawn): {limits}."
     chart = tag(
         "figure",
         legend(),
         ranking(task["strategies"], lines, describe(task["strategies"]), badge=badge(task, "⚠"),
                 slots=len(task["indistinguishable"])),
-        tag("figcaption", f"{metric_name(task)}: mean over seeds, and its 95 % interval for other seeds and other test "
-            "groups. Strategies that share a letter could not be told apart. ", told),
+        tag("figcaption", f"{in_words(task['metric'])}: mean over seeds, and its 95 % interval for other seeds "
+            "and other test groups. Strategies that share a letter could not be told apart. ", told),
     )  # fmt: skip
     return [chart, _ranking_table(task, by_name, summary)]
 
@@ -131,7 +131,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
         estimate = s["score"]
         cells = [
             cell(str(s["rank"])),
-            tag("td", CLASSES.get(kind_of(s), kind_of(s)).replace("one modality alone", "unimodal")),
+            tag("td", CLASSES.get(kind_of(s), kind_of(s))),
             cell(score(estimate["mean"]), interval_of(estimate["low"], estimate["high"], score)),
             cell(spread(estimate["seed_sd"])),
             tag("td", s["letters"], class_="letters"),
@@ -181,7 +181,7 @@ def _costs(task: Task) -> Content:
                 pareto(strategies, key, title, best, more_is_better=more),
                 tag(
                     "figcaption",
-                    f"{metric_name(task)}. On the Pareto front, {order}: {listed(front, most=len(front))}.",
+                    f"{in_words(task['metric'])}. On the Pareto front, {order}: {listed(front, most=len(front))}.",
                 ),
             )
         )
@@ -208,7 +208,7 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
     ]
     flags = [
         tag("p", tag("span", "⚠ ", aria_hidden="true"), tag("b", f"Without the {gone}, worse than {alone}: "),
-            listed(worse, most=len(worse)), class_="notice", data_notice="worse-without")
+            listed(worse, most=len(worse)), class_="notice warns", data_notice="worse-without")
         for gone, alone in (("text", "image_only"), ("image", "text_only"))
         if (worse := [s["row"] for s in there if gone in s.get("worse_without", [])])
     ]  # fmt: skip
@@ -231,21 +231,14 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
         )
         for s in there
     ]  # fmt: skip
-    head = header(
-        "strategy",
-        "full",
-        "no text",
-        "mean of curve",
-        "no image",
-        "mean of curve",
-        "worse than unimodal",
-        left=("worse than unimodal",),
-    )
+    flagged = "worse than unimodal"
+    names = ("strategy", "full", "no text", "mean of curve", "no image", "mean of curve", flagged)
+    head = header(*names, left=(flagged,))
     note = (
-        f"{metric} on {there[0]['missing']['rows']:,} rows, of the first seed{_first_fold(summary)}, where a growing "
-        "share of them lacks a modality. Named are the best fusion, late fusion and each modality alone; the others "
-        "are grey. A fusion is flagged where, without one modality, its accuracy is more than a point below that of the "
-        "model which reads the other alone."
+        f"{in_words(metric)} on {there[0]['missing']['rows']:,} rows, of the first seed{_first_fold(summary)}, where a "
+        "growing share of them lacks a modality. Named are the best fusion, late fusion and each modality alone; the "
+        "others are grey. A fusion is flagged where, without one modality, its accuracy is more than a point below "
+        "that of the model which reads the other alone."
     )
     numbers = tag("details", tag("summary", "All numbers"), table([head], [rows], "Scores without a modality"))
     return [tag("p", note, class_="note"), flags, tag("div", charts, class_="pair"), numbers]
@@ -260,8 +253,10 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
     if not columns:
         return None
     shared = (("emap",), ("drop text", "drop image"), ("phi text", "phi image", "interaction"))
-    reach = {c: max(abs(v) for p in found for k in group if (v := p[k]) is not None and known(v))
-             for group in shared for c in group if c in columns}  # fmt: skip
+    reach = {}
+    for group in shared:
+        values = [v for p in found for c in group if (v := p[c]) is not None and known(v)]
+        reach |= dict.fromkeys(group, (min([0.0, *values]), max([0.0, *values])))
     titles = {
         "emap": "EMAP gap",
         "drop text": "lost with text permuted",
@@ -271,19 +266,19 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
         "interaction": "Shapley interaction",
     }
     rows = [
-        tag("tr", name_cell(s["row"], task), tag("td", CLASSES.get(kind_of(s), kind_of(s)).split()[0]),
-            [cell(points(p.get(c)), bar(p.get(c), reach[c]), class_="n bars") for c in columns],
+        tag("tr", name_cell(s["row"], task), tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+            [cell(points(p.get(c)), bar(p.get(c), *reach[c]), class_="n bars") for c in columns],
             class_=row_class(s["row"]))
         for s, p in zip(there, found, strict=True)
     ]  # fmt: skip
     first = next(part for part in (there[0].get(n) for n in ("permutation", "shapley", "emap")) if part)
     metric = _of_diagnostics(task, first.get("score") or first.get("gap") or first)
     pairs = next((s["emap"]["rows"] for s in there if s.get("emap")), None)
-    note = f"In points of {metric}, of the first seed{_first_fold(summary)}, on {first['rows']:,} test rows"
+    note = f"In points of {in_words(metric)}, of the first seed{_first_fold(summary)}, on {first['rows']:,} test rows"
     note += f" (EMAP: {pairs:,}). " if pairs else ". "
-    note += "Bars to the right are above zero; the columns of one method share a scale."
-    return [tag("p", note, class_="note"), table([header("strategy", "class", *(titles[c] for c in columns), left=("class",))], [rows],
-                                                 "Interaction profile")]  # fmt: skip
+    note += "Bars to the right are above zero, to the left below; the columns of one method share a scale."
+    head = header("strategy", "class", *(titles[c] for c in columns), left=("class",))
+    return [tag("p", note, class_="note"), table([head], [rows], "Interaction profile")]
 
 
 def _profile(task: Task, s: Strategy) -> dict[str, float | None]:
@@ -360,9 +355,9 @@ def row_class(row: str) -> str | None:
     return "unimodal" if row in UNIMODAL else None
 
 
-def metric_name(task: Task) -> str:
-    """The task's metric in words."""
-    return task["metric"].replace("_", " ").replace("auroc", "AUROC").replace("f1", "F1")
+def in_words(metric: str) -> str:
+    """Such as "AUROC macro"."""
+    return metric.replace("_", " ").replace("auroc", "AUROC").replace("f1", "F1")
 
 
 def _of_diagnostics(task: Task, by_metric: dict[str, Any]) -> str:
