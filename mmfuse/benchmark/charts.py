@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from mmfuse.benchmark.markup import Html, count, interval, known, points, score, tag
 from mmfuse.benchmark.plan import UNIMODAL
@@ -26,6 +26,11 @@ _SHAPES = {
 _CHARACTER = 0.6
 """Mean width of a character, of the size of the type."""
 LONGEST_NAME = 24
+TYPE = 13.5
+"""Size of the type of plots on a phone; where there is more room it is smaller, and fits all the better."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 
 
 class Line(NamedTuple):
@@ -172,7 +177,7 @@ def ranking(
 
 def _heads(lines: Sequence[Line], scale: Scale) -> Html:
     """The lines' names, each on a level of its own so that none covers another."""
-    drawn, step = [], 17
+    drawn, texts, step = [], [], 17
     for level, line in enumerate(lines):
         x = scale(line.value)
         left = x < 50
@@ -180,8 +185,9 @@ def _heads(lines: Sequence[Line], scale: Scale) -> Html:
             "text", f"{line.name} {score(line.value)}", x=_percent(x), y=step * level + 12, dx=5 if left else -5,
             text_anchor="start" if left else "end",
         )  # fmt: skip
-        drawn += [tag("line", x1=_percent(x), x2=_percent(x), y1=step * level + 2, y2="100%", class_=line.style), text]
-    track = tag("svg", drawn, class_="track", style=f"height:{step * len(lines) + 3}px")
+        drawn.append(tag("line", x1=_percent(x), x2=_percent(x), y1=step * level + 2, y2="100%", class_=line.style))
+        texts.append(text)
+    track = tag("svg", drawn, texts, class_="track", style=f"height:{step * len(lines) + 3}px")
     return tag("div", tag("span", class_="name"), track, class_="line heads")
 
 
@@ -204,7 +210,7 @@ def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: st
     """
     there = [s for s in strategies if known(s[cost]) and s[cost] > 0 and known(s["score"]["mean"])]
     x = Scale.over((s[cost] for s in there), 44, 388, log=True)
-    y = Scale.over((s["score"]["mean"] for s in there), 258, 36)
+    y = Scale.over((s["score"]["mean"] for s in there), 248, 36)
     at = {s["row"]: (x(s[cost]), y(s["score"]["mean"])) for s in there}
     front = pareto_front(there, cost, more_is_better=more_is_better)
     steps = "".join(
@@ -225,8 +231,7 @@ def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: st
         grid,
         tag("path", d=steps, class_="front") if len(front) > 1 else None,
         marks,
-        [_lead(at[n], n, spot) for n, spot in labels.items()],
-        [tag("text", shortened(n), x=left, y=top + 11, class_="label") for n, (left, top) in labels.items()],
+        [_label(n, at[n], box) for n, box in labels.items()],
         tag("text", title, x=216, y=294, text_anchor="middle", class_="title"),
         viewBox="0 0 400 300",
         role="img",
@@ -245,12 +250,16 @@ def pareto_front(strategies: Sequence[dict[str, Any]], cost: str, *, more_is_bet
     return front
 
 
-def _lead(mark: tuple[float, float], name: str, spot: tuple[float, float]) -> Html | None:
-    """A thin line to a name that had to go far from its mark."""
-    x = min(max(mark[0], spot[0]), spot[0] + _CHARACTER * 13.5 * len(shortened(name)))
-    y = spot[1] if spot[1] > mark[1] else spot[1] + 13.5
-    far = abs(y - mark[1]) > 12
-    return tag("line", x1=mark[0], y1=mark[1], x2=x, y2=y, class_="lead") if far else None
+def _label(name: str, mark: tuple[float, float], box: Box) -> Html:
+    """A name in its box, on the side of its mark, and a thin line to it where it had to go far."""
+    left, top, right, bottom = box
+    middle = (left + right) / 2
+    x, anchor = (right, "end") if mark[0] >= right else (left, "start") if mark[0] <= left else (middle, "middle")
+    edge = top if top > mark[1] else bottom
+    lead = None
+    if abs(edge - mark[1]) > TYPE:
+        lead = tag("line", x1=mark[0], y1=mark[1], x2=min(max(mark[0], left), right), y2=edge, class_="lead")
+    return tag("g", lead, tag("text", shortened(name), x=x, y=top + 11, text_anchor=anchor, class_="label"))
 
 
 def _point(s: dict[str, Any], at: tuple[float, float], cost: str, named: bool) -> Html:
@@ -261,10 +270,10 @@ def _point(s: dict[str, Any], at: tuple[float, float], cost: str, named: bool) -
 def place_labels(
     wanted: dict[str, tuple[float, float]],
     marks: Sequence[tuple[float, float]],
-    frame: tuple[float, float, float, float],
-    size: float = 13.5,
-) -> dict[str, tuple[float, float]]:
-    """Where names go (left, top) so that none covers another, a mark, or the frame; one without a place is left out.
+    frame: Box,
+    size: float = TYPE,
+) -> dict[str, Box]:
+    """Where names go so that none covers another, a mark, or the frame; one without a place is left out.
 
     Args:
         wanted: By name, its mark.
@@ -273,7 +282,7 @@ def place_labels(
         size: Of the type.
     """
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
-    placed: dict[str, tuple[float, float]] = {}
+    placed: dict[str, Box] = {}
     for name, (x, y) in wanted.items():
         width, height = _CHARACTER * size * len(shortened(name)) + 2, size
         sides = [(x + 8, -0.5), (x - 8 - width, -0.5), (x - width / 2, -1.6), (x - width / 2, 0.6)]
@@ -286,13 +295,13 @@ def place_labels(
             box = (left, top, left + width, top + height)
             inside = frame[0] <= box[0] and frame[1] <= box[1] and box[2] <= frame[2] and box[3] <= frame[3]
             if inside and not any(_overlap(box, other) for other in taken):
-                placed[name] = (left, top)
+                placed[name] = box
                 taken.append(box)
                 break
     return placed
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
@@ -318,7 +327,7 @@ def curves(lines: Sequence[Curve], shares: Sequence[float], scale: Scale, title:
             drawn += [tag("path", tag("title", line.name), d=path, class_=f"curve {line.style or 'other'}")]
             if line.style:
                 ends[line.name] = there[-1][1]
-    for name, y in _apart(ends, 15, 8, 220).items():
+    for name, y in _apart(ends, 15, 8, 208).items():
         lead = f"M280 {ends[name]:.1f}L288 {y:.1f}"
         style = next(line.style for line in lines if line.name == name and line.style)
         drawn += [tag("path", d=lead, class_="lead")]

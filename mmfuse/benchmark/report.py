@@ -113,8 +113,8 @@ def _built_in(summary: dict[str, Any]) -> Html | None:
         Notice(
             "built-in",
             "SYNTHETIC data with known answers. The encoders were trained here, on single symbols and each modality "
-            "alone, and then frozen: what a fusion adds can only be what both modalities say together. Lines marked "
-            "“best possible” are Bayes limits: the accuracy that none can exceed from the text, the image, or both.",
+            "alone, and then frozen: what a fusion adds can only be what both modalities say together. “Best from” are "
+            "Bayes limits: the accuracy that no model can exceed from the text, the image, or both.",
         )
     )
 
@@ -125,7 +125,7 @@ def _overview(summary: dict[str, Any]) -> Html:
     found = {name: {s["row"]: s for s in task["strategies"]} for name, task in tasks.items()}
     names = list(dict.fromkeys(row for by_row in found.values() for row in by_row))
     ranks = {row: sum(by[row]["rank"] for by in found.values() if row in by) for row in names}
-    names.sort(key=lambda row: (row not in UNIMODAL, ranks[row]))
+    names.sort(key=lambda row: (*(row != one for one in UNIMODAL), ranks[row]))
     best = {name: set(task["strategies"][0]["letters"]) for name, task in tasks.items()}
 
     def entry(name: str, row: str) -> Html:
@@ -141,9 +141,9 @@ def _overview(summary: dict[str, Any]) -> Html:
     rows = {row: tag("tr", name_cell(row), [entry(n, row) for n in tasks], class_=row_class(row)) for row in names}
     limits = []
     if any(task["bayes"] for task in tasks.values()):
-        for modality, what in (("text", "the text"), ("image", "the image"), ("both", "both")):
+        for modality in ("text", "image", "both"):
             cells = [cell(score((task["bayes"] or {}).get(modality))) for task in tasks.values()]
-            limits.append(tag("tr", tag("th", f"best possible from {what} (accuracy)", scope="row"), cells))
+            limits.append(tag("tr", tag("th", f"best from {modality} (Bayes)", scope="row"), cells))
     head = tag("tr", tag("th", "strategy", scope="col"), [
         tag("th", tag("a", name, href=f"#task-{i}"), tag("small", " " + task["metric"]), scope="col")
         for i, (name, task) in enumerate(tasks.items())
@@ -200,7 +200,7 @@ def _glossary(summary: dict[str, Any]) -> Html:
         "Mined labels": "Labels that were read from the text itself: the text-only row then reads what made them.",
     }
     if summary["built_in"]:
-        terms["Best possible"] = "Bayes limits by exact enumeration of how the data were drawn; they are accuracies."
+        terms["Best from"] = "Bayes limits by exact enumeration of how the data were drawn; they are accuracies."
     entries = [(tag("dt", term), tag("dd", said)) for term, said in terms.items()]
     return tag("section", tag("h2", "How to read this"), tag("dl", entries, class_="glossary"))
 

@@ -113,7 +113,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
         tag("th", f"against {r}", tag("small", f" {score(by_name[r]['score']['mean'])}"), scope="colgroup", colspan=2)
         for r in references
     ]
-    last = tag("th", "parameters", scope="col", rowspan=2)
+    last = tag("th", "size", scope="col", rowspan=2)
     head = [
         tag(
             "tr",
@@ -147,7 +147,8 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
     ]
     note = (
         "One modality alone stands first. Differences are in points, the strategy less the reference, with 95 % "
-        f"intervals; p is corrected by Holm over all of them, and bold up to {ALPHA}. sd: between seeds."
+        f"intervals; p is corrected by Holm over all of them, and bold up to {ALPHA}. sd: between seeds; size: "
+        "parameters of the fusion."
     )
     return [tag("p", note, class_="note"), table(head, [alone, fused, failed], "Ranking as a table")]
 
@@ -274,7 +275,7 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
     first = next(part for part in (there[0].get(n) for n in ("permutation", "shapley", "emap")) if part)
     metric = _of_diagnostics(task, first.get("score") or first.get("gap") or first)
     pairs = next((s["emap"]["rows"] for s in there if s.get("emap")), None)
-    note = f"In points of {in_words(metric)}, of the first seed{_first_fold(summary)}, on {first['rows']:,} test rows"
+    note = f"{in_words(metric)} in points, of the first seed{_first_fold(summary)}, on {first['rows']:,} test rows"
     note += f" (EMAP: {pairs:,}). " if pairs else ". "
     note += "Bars to the right are above zero, to the left below; the columns of one method share a scale."
     head = header("strategy", "class", *(titles[c] for c in columns), left=("class",))
@@ -356,8 +357,9 @@ def row_class(row: str) -> str | None:
 
 
 def in_words(metric: str) -> str:
-    """Such as "AUROC macro"."""
-    return metric.replace("_", " ").replace("auroc", "AUROC").replace("f1", "F1")
+    """Such as "Accuracy" or "AUROC macro"."""
+    words = metric.replace("_", " ").replace("auroc", "AUROC")
+    return words[:1].upper() + words[1:]
 
 
 def _of_diagnostics(task: Task, by_metric: dict[str, Any]) -> str:
