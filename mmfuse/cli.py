@@ -308,7 +308,7 @@ def data_interactions(
     test: Annotated[int, typer.Option(min=0, help="Examples to report.")] = 15_000,
     seed: Annotated[int, typer.Option(min=0, help="Another one gives other examples.")] = 0,
     symbols: Annotated[
-        int | None, typer.Option(min=1, help="Instead: this many pictures and sentences of one symbol, for encoders.")
+        int | None, typer.Option(min=1, help="Instead: this many pairs to train encoders on reading symbols.")
     ] = None,
 ) -> None:
     """Write the SYNTHETIC interactions: six tasks, each needing one known interaction of text and image."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -52,11 +52,12 @@ __all__ = [
     "CLASSES",
     "INTERACTION",
     "NUM_CLASSES",
+    "SEVERAL",
     "SPLIT_START",
     "SYMBOL_CLASSES",
     "TASKS",
     "Example",
-    "SingleSymbols",
+    "SymbolPair",
     "bayes_accuracy",
     "bayes_predictions",
     "make_example",
@@ -92,7 +93,7 @@ SPLIT_START = {"train": 0, "validation": 10**7, "test": 2 * 10**7}
 """The index of each split's first example; a split holds at most 10^7."""
 NOTICE = "SYNTHETIC symbols made by mmfuse; nothing in it was seen or said by anyone."
 
-_EXAMPLE, _SINGLE, _IMAGE, _TEXT = 0, 1, 2, 3
+_EXAMPLE, _SYMBOLS, _IMAGE, _TEXT = 0, 1, 2, 3
 """The random streams: `(seed, index, set)` makes what is shown and told, `(..., set, modality)` draws or words it."""
 
 
@@ -314,7 +315,7 @@ def bayes_predictions(example: Example) -> dict[str, dict[str, int]]:
     return predictions
 
 
-# ------------------------------------------------------------------------------------------------------ single symbols
+# ---------------------------------------------------------------------------------------- symbols, to train encoders on
 
 SYMBOL_CLASSES: dict[str, tuple[str, ...]] = {
     "image_letter": LETTERS,
@@ -323,8 +324,8 @@ SYMBOL_CLASSES: dict[str, tuple[str, ...]] = {
     "image_direction": DIRECTIONS,
     "image_item": ITEMS,
     "image_banner": tuple(COLOURS),
-    "image_shape": SHAPES,
-    "image_colour": tuple(COLOURS),
+    "image_shapes": SHAPES,
+    "image_colours": tuple(COLOURS),
     "text_letter": LETTERS,
     "text_cue": CUES,
     "text_item": ITEMS,
@@ -333,18 +334,20 @@ SYMBOL_CLASSES: dict[str, tuple[str, ...]] = {
     "text_shape": SHAPES,
     "text_direction": DIRECTIONS,
 }
-"""By task of a set of single symbols, the names of its classes."""
+"""By task of a set of symbols, the names of its classes."""
+SEVERAL = frozenset({"image_shapes", "image_colours"})
+"""Of these, the tasks in which a row can have several: the objects', and never which shape has which colour."""
 
 
 @dataclass(frozen=True)
-class SingleSymbols:
-    """A picture of one thing and a sentence of one clause, independent of each other and without noise in the symbols.
+class SymbolPair:
+    """A full picture beside a full but unrelated sentence: all symbols are uniform, independent and without noise.
 
     Attributes:
         seed: Of the set it belongs to.
         index: In that set.
-        shown: One thing: a letter with its cue, dots, an arrow, an item, the banner, or one object in a random cell.
-        told: One clause.
+        shown: As much as an example of interactions shows.
+        told: As much as an example of interactions tells.
     """
 
     seed: int
@@ -358,37 +361,32 @@ class SingleSymbols:
         return f"symbols-{self.seed}-{self.index:08d}"
 
     @property
-    def targets(self) -> dict[str, int]:
-        """By task, the class; only those that apply."""
-        said = {f"text_{name}": symbol for name, symbol in self.told._asdict().items()}
+    def targets(self) -> dict[str, int | tuple[int, ...]]:
+        """By task, the class, or for `SEVERAL` the classes in order: each symbol by itself, nothing of two together."""
         seen = {f"image_{name}": symbol for name, symbol in self.shown._asdict().items() if name != "objects"}
-        for thing in self.shown.objects:
-            seen |= {"image_shape": thing.shape, "image_colour": thing.colour}
-        return {task: symbol for task, symbol in (seen | said).items() if symbol is not None}
+        said = {f"text_{name}": symbol for name, symbol in self.told._asdict().items()}
+        objects = self.shown.objects
+        several = {
+            "image_shapes": tuple(sorted({thing.shape for thing in objects})),
+            "image_colours": tuple(sorted({thing.colour for thing in objects})),
+        }
+        return seen | several | said
 
 
-def make_symbols(seed: int, index: int) -> SingleSymbols:
-    """Draw pair `index` of the set of single symbols `seed`; both at least 0."""
-    rng = _stream(seed, index, _SINGLE)
-    seen, said, seen_kind, said_kind = rng.integers((K, K, 6, 6)).tolist()
-    cues, colour, cell = rng.integers(2, size=2).tolist(), int(rng.integers(K)), int(rng.choice(OBJECT_CELLS))
-    shown = (
-        Shown(letter=seen, cue=cues[0]),
-        Shown(count=seen),
-        Shown(direction=seen),
-        Shown(item=seen),
-        Shown(banner=seen),
-        Shown(objects=(Thing(seen, colour, cell),)),
-    )[seen_kind]
-    told = (
-        Told(letter=said, cue=cues[1]),
-        Told(item=said),
-        Told(number=said),
-        Told(banner=said),
-        Told(shape=said),
-        Told(direction=said),
-    )[said_kind]
-    return SingleSymbols(seed, index, shown, told)
+def make_symbols(seed: int, index: int) -> SymbolPair:
+    """Draw pair `index` of the set of symbols `seed`; both at least 0."""
+    rng = _stream(seed, index, _SYMBOLS)
+    letter, count, direction, item, banner = _uniform(rng, 5)
+    told_letter, told_item, number, told_banner, shape, told_direction = _uniform(rng, 6)
+    shown_cue, told_cue = rng.integers(2, size=2).tolist()
+    shapes, cells = rng.permutation(K)[:N_OBJECTS].tolist(), rng.permutation(OBJECT_CELLS)[:N_OBJECTS].tolist()
+    things = zip(shapes, _uniform(rng, N_OBJECTS), cells, strict=True)
+    return SymbolPair(
+        seed=seed,
+        index=index,
+        shown=Shown(letter, shown_cue, count, direction, item, banner, tuple(Thing(*thing) for thing in things)),
+        told=Told(told_letter, told_cue, told_item, number, told_banner, shape, told_direction),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
@@ -407,17 +405,18 @@ text: {{columns: [text]}}
 tasks:
 {tasks}splits: {{column: split}}
 """
-_TASK = "  {task}: {{type: classification, column: {task}, values: {values}, label_origin: synthetic}}\n"
+_TASK = "  {task}: {{type: {type}, column: {task}, values: {values}, label_origin: synthetic}}\n"
+_SEVERAL = 'multilabel, separator: " "'
 
 
 class _Row(NamedTuple):
-    """One row to write: its name, split, picture, sentence, and the class of each task that applies."""
+    """One row to write: its name, split, picture, sentence, and the class of each task, or the classes."""
 
     id: str
     split: str
     image: Image.Image
     text: str
-    targets: dict[str, int]
+    targets: Mapping[str, int | tuple[int, ...]]
 
 
 def write_interactions(
@@ -464,10 +463,10 @@ def write_interactions(
 
 
 def write_symbols(out: Path, count: int, seed: int = 0, progress: Callable[[int], None] | None = None) -> Path:
-    """Write pictures of one thing and sentences of one clause, a set of its own to train encoders of one modality on.
+    """Write pictures and sentences as full as those of interactions, a set of its own to train encoders on.
 
-    Tasks are `SYMBOL_CLASSES`; one that does not apply to a row is empty there, a missing target. Picture and sentence
-    of a row are independent, so `image_...` is learnt from images and `text_...` from texts alone.
+    Tasks are `SYMBOL_CLASSES`: to read each symbol that is shown or told. None of them is a task of interactions, and
+    picture and sentence of a row are independent: `image_...` is learnt from images and `text_...` from texts alone.
 
     Args:
         out: A new or empty folder, or an earlier set of this kind, which is replaced.
@@ -484,14 +483,14 @@ def write_symbols(out: Path, count: int, seed: int = 0, progress: Callable[[int]
     def rows() -> Iterator[_Row]:
         for index in range(count):
             pair = make_symbols(seed, index)
-            image = draw(pair.shown, _stream(seed, index, _SINGLE, _IMAGE))
-            text = say(pair.told, _stream(seed, index, _SINGLE, _TEXT))
+            image = draw(pair.shown, _stream(seed, index, _SYMBOLS, _IMAGE))
+            text = say(pair.told, _stream(seed, index, _SYMBOLS, _TEXT))
             split = {8: "validation", 9: "test"}.get(index % 10, "train")
             yield _Row(pair.id, split, image, text, pair.targets)
 
     about = (
-        f"{count} pictures of a single thing, each beside an unrelated sentence of a single clause (seed {seed}),\n  "
-        "by mmfuse/data/interactions.py, to train encoders of one modality."
+        f"{count} pictures, each beside an unrelated sentence (seed {seed}), by mmfuse/data/interactions.py.\n  "
+        "The tasks are to read each symbol that is shown or told, to train encoders of one modality."
     )
     return _write_set(out, "symbols", about, SYMBOL_CLASSES, rows(), seed, progress)
 
@@ -512,7 +511,10 @@ def _write_set(
     _claim(out, name, seed, ours=manifest.is_file() and manifest.read_bytes().startswith(head.encode()))
     # The manifest first and the table last: if the writing is cut short, the folder is known as ours, and not readable.
     table.unlink(missing_ok=True)
-    tasks = "".join(_TASK.format(task=task, values=json.dumps(names)) for task, names in classes.items())
+    types = {task: _SEVERAL if task in SEVERAL else "classification" for task in classes}
+    tasks = "".join(
+        _TASK.format(task=task, type=types[task], values=json.dumps(names)) for task, names in classes.items()
+    )
     text = _MANIFEST.format(name=name, notice=NOTICE, about=about, tasks=tasks)
     manifest.write_text(text, encoding="utf-8", newline="\n")
     images.mkdir(exist_ok=True)
@@ -524,7 +526,7 @@ def _write_set(
         for done, row in enumerate(rows, start=1):
             (images / f"{row.id}.png").write_bytes(_png(row.image))
             stale.discard(f"{row.id}.png")
-            targets = (names[row.targets[task]] if task in row.targets else "" for task, names in classes.items())
+            targets = (_named(names, row.targets[task]) for task, names in classes.items())
             writer.writerow([row.id, f"images/{row.id}.png", row.text, row.split, *targets, "SYNTHETIC"])
             if progress:
                 progress(done)
@@ -532,6 +534,10 @@ def _write_set(
         (images / file_name).unlink()
     part.replace(table)
     return manifest
+
+
+def _named(names: tuple[str, ...], target: int | tuple[int, ...]) -> str:
+    return names[target] if isinstance(target, int) else " ".join(names[symbol] for symbol in target)
 
 
 def _claim(out: Path, name: str, seed: int, *, ours: bool) -> None:

@@ -2,7 +2,7 @@ import csv
 import hashlib
 from collections import Counter
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from mmfuse.data.interactions import (
     CLASSES,
     INTERACTION,
     NUM_CLASSES,
+    SEVERAL,
     SPLIT_START,
     SYMBOL_CLASSES,
     TASKS,
@@ -34,7 +35,7 @@ from mmfuse.data.interactions import (
 )
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.symbols import COLOURS, CUES, DIRECTIONS, ITEMS, LETTERS, NUMBERS, OBJECT_CELLS, SHAPES, Shown, Told
-from mmfuse.types import MISSING_CLASS, MmfuseError
+from mmfuse.types import MmfuseError
 
 MODALITIES = ("text", "image", "both")
 SEED = 5
@@ -536,46 +537,67 @@ def test_numbers_out_of_range_are_refused(tmp_path, numbers):
     assert not (tmp_path / "new").exists()
 
 
-# ------------------------------------------------------------------------------------------------------ single symbols
+# ---------------------------------------------------------------------------------------- symbols, to train encoders on
 
 
-def test_a_single_symbol_is_one_thing_and_one_clause_that_can_be_read(tmp_path):
-    out = write_symbols(tmp_path / "set", 300, seed=2).parent
+def test_the_targets_of_symbols_are_all_that_can_be_read_and_nothing_of_two_together(tmp_path):
+    out = write_symbols(tmp_path / "set", 200, seed=2).parent
     for index, row in enumerate(rows_of(out)):
         pair = make_symbols(2, index)
         assert row["id"] == pair.id
-        given = {task: row[task] for task in SYMBOL_CLASSES if row[task]}
-        assert {task: SYMBOL_CLASSES[task].index(name) for task, name in given.items()} == pair.targets
+        assert row["split"] == {8: "validation", 9: "test"}.get(index % 10, "train")
         with Image.open(out / row["image"]) as image:
-            assert read_symbols(image) == pair.shown._asdict()
-        assert read_words(row["text"]) == pair.told
-        assert len(row["text"].split()) <= 3
-        assert sum(task.startswith("text_") for task in given) == 1 + (pair.told.cue is not None)
-        assert sum(task.startswith("image_") for task in given) in (1, 2)
+            seen = read_symbols(image)
+        objects = {thing.cell: thing for thing in seen.pop("objects")}
+        assert objects == {thing.cell: thing for thing in pair.shown.objects}
+        targets = {f"image_{name}": symbol for name, symbol in seen.items()}
+        targets |= {f"text_{name}": symbol for name, symbol in read_words(row["text"])._asdict().items()}
+        for task, symbol in targets.items():
+            assert SYMBOL_CLASSES[task].index(row[task]) == symbol == pair.targets[task]
+        assert set(SYMBOL_CLASSES) == {*targets, *SEVERAL} == set(pair.targets)
+        for task, kind in (("image_shapes", "shape"), ("image_colours", "colour")):
+            shown = sorted({getattr(thing, kind) for thing in objects.values()})  # sorted: no order can tell a pairing
+            assert [SYMBOL_CLASSES[task].index(name) for name in row[task].split()] == shown
+            assert pair.targets[task] == tuple(shown)
     before = bytes_of(out)
-    write_symbols(out, 300, seed=2)
+    write_symbols(out, 200, seed=2)
     assert bytes_of(out) == before
 
 
-def test_single_symbols_are_uniform_and_independent_across_modalities():
-    pairs = [make_symbols(0, index) for index in range(20_000)]
-    table = np.zeros((8 * 6, 8 * 6))
-    kinds = {"image": Counter(), "text": Counter()}
-    columns = {"image": [], "text": []}
+@pytest.fixture(scope="module")
+def pairs():
+    return [make_symbols(0, index) for index in range(10_000)]
+
+
+def test_symbols_are_uniform_and_independent_of_each_other_and_of_the_other_modality(pairs):
+    slots = {task: np.array([pair.targets[task] for pair in pairs]) for task in SYMBOL_CLASSES if task not in SEVERAL}
+    first = [pair.shown.objects[0] for pair in pairs]
+    slots |= {f"first {kind}": np.array([getattr(thing, kind) for thing in first]) for kind in ("shape", "colour")}
+    slots["first cell"] = np.array([OBJECT_CELLS.index(thing.cell) for thing in first])
+    p_values = [chisquare(np.bincount(symbols)).pvalue for symbols in slots.values()]
+    for one, other in combinations(slots.values(), 2):
+        table = np.zeros((one.max() + 1, other.max() + 1))
+        np.add.at(table, (one, other), 1)
+        p_values.append(chi2_contingency(table).pvalue)
+    sizes = {name: symbols.max() + 1 for name, symbols in slots.items()}
+    assert sizes == dict.fromkeys(slots, 8) | {"image_cue": 2, "text_cue": 2}
+    assert min(p_values) > 0.01 / len(p_values)
+
+
+def test_the_objects_of_symbols_differ_in_shape_and_cell_and_not_in_colour(pairs):
+    colours = Counter()
     for pair in pairs:
-        for modality in ("image", "text"):
-            tasks = [
-                task for task in pair.targets if task.startswith(modality) and not task.endswith(("cue", "colour"))
-            ]
-            (task,) = tasks
-            code = kinds[modality].setdefault(task, len(kinds[modality]))
-            columns[modality].append(8 * code + pair.targets[task])
-    np.add.at(table, (columns["image"], columns["text"]), 1)
-    assert chi2_contingency(table).pvalue > 0.01
-    assert chisquare(table.sum(0)).pvalue > 0.01
-    assert chisquare(table.sum(1)).pvalue > 0.01
-    cells = Counter(pair.shown.objects[0].cell for pair in pairs if pair.shown.objects)
-    assert set(cells) == set(OBJECT_CELLS)
+        shapes, seen, cells = zip(
+            *((thing.shape, thing.colour, thing.cell) for thing in pair.shown.objects), strict=True
+        )
+        assert len(shapes) == len(set(shapes)) == len(set(cells)) == 4
+        colours[seen[0] == seen[1]] += 1
+    assert abs(colours[True] / colours.total() - 1 / 8) < 4 * standard_error(1 / 8, colours.total())
+
+
+def test_symbols_are_another_stream_than_the_examples_of_their_seed(pairs, examples):
+    agree = np.mean([pair.shown.letter == example.shown.letter for pair, example in zip(pairs, examples, strict=False)])
+    assert abs(agree - 1 / 8) < 4 * standard_error(1 / 8, len(pairs))
 
 
 # ------------------------------------------------------------------------------------------------------- together with
@@ -599,8 +621,8 @@ def test_the_command_writes_sets_that_load(tmp_path):
     table = run(tmp_path / "b", "--symbols", 50)
     assert table.labels == {task: list(names) for task, names in SYMBOL_CLASSES.items()}
     for index in range(50):
-        targets = make_symbols(0, index).targets
-        encoded = {task: values[index] for task, values in table.targets.items()}
-        assert {task: symbol for task, symbol in encoded.items() if symbol != MISSING_CLASS} == targets
+        for task, target in make_symbols(0, index).targets.items():
+            encoded = table.targets[task][index]
+            assert tuple(np.flatnonzero(encoded)) == target if task in SEVERAL else encoded == target
     with pytest.raises(MmfuseError, match="not a set of interactions"):
         interactions.write_interactions(tmp_path / "b", train=1, validation=0, test=0)
