@@ -12,8 +12,8 @@ from mmfuse.types import MmfuseError
 def compare_benchmarks(one: str | Path, other: str | Path) -> str:
     """A table a task: each strategy's score with its interval and letters in both, and the difference of the means.
 
-    The two are not one experiment: their test rows, encoders or budgets may differ, so no test is made across them. What
-    differs between their configs is listed first.
+    The two are not one experiment: their test rows, encoders or budgets may differ, so no test is made across them.
+    What differs between their configs is listed first.
 
     Args:
         one: Folder of a finished benchmark.
