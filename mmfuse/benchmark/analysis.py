@@ -115,7 +115,7 @@ def _pool(
         head.temperature = results[cell.key]["decisions"][task]["temperature"]
         found[cell.row, cell.seed].update(zip(rows.tolist(), head.probabilities(logits), strict=True))
     target = first.targets[task]
-    known = (target != MISSING_CLASS) if target.ndim == 1 else ~np.isnan(target).all(1)
+    known = np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
     rows = sorted(row for row in next(iter(found.values())) if known[row])
     groups: list[str] = first.rows["group"][:]
     said: dict[str, dict[int, Array]] = defaultdict(dict)
@@ -166,12 +166,13 @@ def _compare_task(
 
 def _references(names: Sequence[str], validation: dict[str, float | None]) -> dict[str, str]:
     """What every strategy is compared with: the unimodal row that is best on validation, late, and concat."""
+
+    def on_validation(name: str) -> float:
+        value = validation[name]
+        return -math.inf if value is None else value
+
     unimodal = [name for name in UNIMODAL if name in names]
-    chosen = {}
-    if unimodal:
-        chosen["best_unimodal"] = max(
-            unimodal, key=lambda name: -math.inf if validation[name] is None else validation[name]
-        )
+    chosen = {"best_unimodal": max(unimodal, key=on_validation)} if unimodal else {}
     return chosen | {name: name for name in ("late", "concat") if name in names}
 
 

@@ -147,6 +147,7 @@ def choose_strategies(config: BenchmarkConfig) -> dict[str, dict[str, Any]]:
         plugged = [name for name in FUSIONS.names() if FUSIONS.origin(name)]
         chosen = {label: dict(own[label]) for label in dict.fromkeys([*wanted, *plugged])}
     chosen = {**{label: {"name": label} for label in UNIMODAL}, **chosen}
+    options: dict[str, Any]
     for label, options in chosen.items():
         if not label.replace("_", "").isalnum():
             raise MmfuseError(f"strategies: row name {label!r}: letters, digits and _ are legal")

@@ -215,12 +215,13 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
     if restart and path.is_file():
         shutil.rmtree(run_dir)
     if path.is_file():
-        then = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differs = [key for key in flat_config(values) if flat_config(values).get(key) != flat_config(then).get(key)]
+        then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
+        differs = [key for key in now if now[key] != then.get(key)]
         if differs:
+            was, is_now = then.get(differs[0]), now[differs[0]]
             raise MmfuseError(
-                f"{run_dir}: holds a run with another config ({differs[0]} was {flat_config(then).get(differs[0])!r}, is now "
-                f"{flat_config(values)[differs[0]]!r}); choose another name or output_dir, or --restart to throw it away"
+                f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
+                "another name or output_dir, or --restart to throw it away"
             )
         return
     if run_dir.is_dir() and any(run_dir.iterdir()):
