@@ -49,8 +49,8 @@ class BuiltInConfig:
     train: int = key(40000, "examples", low=100)
     validation: int = key(2000, "examples", low=50)
     test: int = key(20000, "examples", low=100)
-    symbols: int = key(20000, "single symbols that the encoders are trained to read", low=100)
-    encoder_epochs: int = key(5, "of that training", low=1)
+    symbols: int = key(20000, "pairs of symbols that the encoders are trained to read", low=100)
+    encoder_epochs: int = key(8, "of that training", low=1)
 
 
 @dataclass

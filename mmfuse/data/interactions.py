@@ -336,7 +336,7 @@ SYMBOL_CLASSES: dict[str, tuple[str, ...]] = {
 }
 """By task of a set of symbols, the names of its classes."""
 SEVERAL = frozenset({"image_shapes", "image_colours"})
-"""The tasks of a set of symbols with one or more classes a row: those of the objects, not which goes with which."""
+"""Of these, the tasks in which a row can have several: the objects', and never which shape has which colour."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ class SymbolPair:
     Attributes:
         seed: Of the set it belongs to.
         index: In that set.
-        shown: As much as an example of interactions shows, but for the objects: one to `N_OBJECTS`, of distinct shapes.
+        shown: As much as an example of interactions shows.
         told: As much as an example of interactions tells.
     """
 
@@ -379,9 +379,8 @@ def make_symbols(seed: int, index: int) -> SymbolPair:
     letter, count, direction, item, banner = _uniform(rng, 5)
     told_letter, told_item, number, told_banner, shape, told_direction = _uniform(rng, 6)
     shown_cue, told_cue = rng.integers(2, size=2).tolist()
-    objects = int(rng.integers(1, N_OBJECTS + 1))
-    shapes, cells = rng.permutation(K)[:objects].tolist(), rng.permutation(OBJECT_CELLS)[:objects].tolist()
-    things = zip(shapes, _uniform(rng, objects), cells, strict=True)
+    shapes, cells = rng.permutation(K)[:N_OBJECTS].tolist(), rng.permutation(OBJECT_CELLS)[:N_OBJECTS].tolist()
+    things = zip(shapes, _uniform(rng, N_OBJECTS), cells, strict=True)
     return SymbolPair(
         seed=seed,
         index=index,
