@@ -220,9 +220,8 @@ def test_two_benchmarks_stand_side_by_side(finished, values, tmp_path):
 def start(config, log, *options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(mmfuse.__file__).parent.parent)}
     command = [sys.executable, "-m", "mmfuse.cli", "benchmark", str(config), *options]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+    with log.open("w") as out:
+        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=out, stderr=out)
 
 
 def test_killed_and_shared_it_says_the_same(finished, values, tmp_path):

@@ -1,6 +1,7 @@
 """What a modality contributes: against games solved by hand, naive loops, and the model run on rows that lack it."""
 
 import json
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import nn
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.collate import Item, collate
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import write_phantom
 from mmfuse.data.splits import unit_hash
@@ -317,6 +317,36 @@ def random_model(name, **options):
     return model
 
 
+@dataclass
+class Row:
+    """One row as a cache gives it: `(tokens (S, D), pooled (D,))` of its text, None without one, and of each image."""
+
+    row: int
+    id: str
+    text_features: tuple | None = None
+    image_features: list = field(default_factory=list)
+
+
+def batch_of(rows):
+    """The packed batch of such rows."""
+    texts = [(i, r.text_features) for i, r in enumerate(rows) if r.text_features is not None]
+    images = [(i, f) for i, r in enumerate(rows) for f in r.image_features]
+    batch = {"row_ids": torch.tensor([r.row for r in rows])}
+    for name, found in (("text", texts), ("image", images)):
+        batch[f"{name}_row"] = torch.tensor([i for i, _ in found], dtype=torch.long)
+        batch[f"{name}_features"] = packed([f for _, f in found]) if found else None
+    batch["input_ids"], batch["pixels"] = torch.zeros(0, 0), torch.zeros(0, 3, 1, 1)
+    return batch
+
+
+def packed(found):
+    longest = max(len(tokens) for tokens, _ in found)
+    tokens = np.stack([np.pad(tokens, ((0, longest - len(tokens)), (0, 0))) for tokens, _ in found])
+    mask = torch.arange(longest) < torch.tensor([len(tokens) for tokens, _ in found])[:, None]
+    pooled = torch.from_numpy(np.stack([pooled for _, pooled in found]))
+    return Features(torch.from_numpy(tokens), mask, pooled, torch.ones(len(found), dtype=torch.bool))
+
+
 def items():
     """Texts of 1 to 4 tokens; 1 or 2 images of different numbers of tokens, so that masks have holes."""
     rng = np.random.default_rng(0)
@@ -324,13 +354,11 @@ def items():
     def made(dim):
         return rng.normal(size=(rng.integers(1, 5), dim)).astype("f"), rng.normal(size=dim).astype("f")
 
-    return [
-        Item(i, IDS[i], text_features=made(5), image_features=[made(7) for _ in range(1 + i % 2)]) for i in range(N)
-    ]
+    return [Row(i, IDS[i], text_features=made(5), image_features=[made(7) for _ in range(1 + i % 2)]) for i in range(N)]
 
 
 def without(item, *gone):
-    return Item(
+    return Row(
         item.row,
         item.id,
         text_features=None if "text" in gone else item.text_features,
@@ -341,14 +369,14 @@ def without(item, *gone):
 def encoded(model, given=None):
     given = given or items()
     with torch.no_grad():
-        text, image = model.encode(collate(given))
+        text, image = model.encode(batch_of(given))
     has = {"text": [i.text_features is not None for i in given], "image": [bool(i.image_features) for i in given]}
     return EncodedRows(IDS, text, image, {m: np.array(there) for m, there in has.items()}, dict(TARGETS))
 
 
 def live(model, given):
     with torch.no_grad():
-        return {task: logits.numpy() for task, logits in model(collate(given)).items()}
+        return {task: logits.numpy() for task, logits in model(batch_of(given)).items()}
 
 
 def scores(logits, model):
