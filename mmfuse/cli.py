@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at a dataset, or make the synthetic one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(help="What is kept of frozen encoders' features.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 
 NOTHING_READ = 3
 INTERRUPTED = 130
@@ -157,6 +159,50 @@ def predict(
         raise typer.Exit(NOTHING_READ)
 
 
+@app.command(epilog="Example: mmfuse benchmark configs/benchmark_interactions.yaml preset=quick --dry-run")
+def benchmark(
+    config: Annotated[Path, typer.Argument(help="Config of the benchmark (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in seeds=5.")] = None,
+    data_root: RootOption = None,
+    plugin: PluginOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell rows, cells, time and disk; run nothing.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on though rows leak between splits.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Compare fusion strategies on equal terms; a second start goes on where the first one ended."""
+    _quiet_libraries()
+    from mmfuse.benchmark.run import benchmark as run
+    from mmfuse.benchmark.run import dry_run as plan
+    from mmfuse.benchmark.run import work
+
+    if worker:
+        work(config.parent, force)
+        return
+    chosen = list(overrides or [])
+    chosen += [f"data.root={data_root}"] if data_root else []
+    chosen += [f"plugins=[{', '.join(str(path) for path in plugin)}]"] if plugin else []
+    if dry_run:
+        typer.echo(plan(config, chosen))
+        return
+    done = run(config, chosen, restart=restart, force=force)
+    for task, found in done.summary["tasks"].items():
+        typer.echo(f"{task}: {found['verdict']}")
+    typer.echo(f"report: {done.dir / 'report.html'}")
+    typer.echo(f"table:  {done.dir / 'table.md'}")
+
+
+@app.command(epilog="Example: mmfuse compare runs/frozen runs/finetuned")
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
+    other: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Set two finished benchmarks side by side."""
+    from mmfuse.benchmark.compare import compare_benchmarks
+
+    typer.echo(compare_benchmarks(one, other))
+
+
 @app.command(epilog="Example: mmfuse check my_fusion --plugin my_fusion.py")
 def check(
     name: Annotated[str, typer.Argument(help="A registered fusion.")],
@@ -252,6 +298,76 @@ def data_phantom(
         else:
             written = write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))
     typer.echo(f"written: {written}")
+
+
+@data_app.command("interactions", epilog="Example: mmfuse data interactions data/interactions --train 40000")
+def data_interactions(
+    out: Annotated[Path, typer.Argument(help="Folder to write: images, data.csv, manifest.yaml.")],
+    train: Annotated[int, typer.Option(min=0, help="Examples to train on.")] = 40_000,
+    validation: Annotated[int, typer.Option(min=0, help="Examples to choose by.")] = 5_000,
+    test: Annotated[int, typer.Option(min=0, help="Examples to report.")] = 15_000,
+    seed: Annotated[int, typer.Option(min=0, help="Another one gives other examples.")] = 0,
+    symbols: Annotated[
+        int | None, typer.Option(min=1, help="Instead: this many pairs to train encoders on reading symbols.")
+    ] = None,
+) -> None:
+    """Write the SYNTHETIC interactions: six tasks, each needing one known interaction of text and image."""
+    from mmfuse.data.interactions import write_interactions, write_symbols
+
+    with _Bar("drawing") as bar:
+        if symbols is not None:
+            written = write_symbols(out, symbols, seed, progress=lambda done: bar.update(done, symbols))
+        else:
+            total = train + validation + test
+            written = write_interactions(
+                out,
+                train=train,
+                validation=validation,
+                test=test,
+                seed=seed,
+                progress=lambda done: bar.update(done, total),
+            )
+    typer.echo(f"written: {written}")
+
+
+CacheOption = Annotated[str | None, typer.Option("--dir", help="Default: $MMFUSE_CACHE or ~/.cache/mmfuse.")]
+
+
+@cache_app.command("show", epilog="Example: mmfuse cache show")
+def cache_show(cache_dir: CacheOption = None) -> None:
+    """What the feature cache holds, that used last first."""
+    from mmfuse.encoders.cache import cache_root, list_cache
+
+    root = cache_root(cache_dir)
+    entries = list_cache(root)
+    for entry in entries:
+        typer.echo(_cache_line(entry))
+    typer.echo(f"{root}: {len(entries)} encoder(s), {sum(entry.mib for entry in entries):.1f} MiB")
+
+
+@cache_app.command("prune", epilog="Example: mmfuse cache prune --unused-days 30")
+def cache_prune(
+    cache_dir: CacheOption = None,
+    unused_days: Annotated[float, typer.Option(min=0, help="Delete what was not used for so long; 0: all.")] = 30.0,
+) -> None:
+    """Delete features that were not used for some days; they can be computed again."""
+    from mmfuse.encoders.cache import cache_root, prune_cache
+
+    root = cache_root(cache_dir)
+    gone = prune_cache(root, unused_days)
+    for entry in gone:
+        typer.echo(f"deleted: {_cache_line(entry)}")
+    typer.echo(f"{root}: {len(gone)} deleted, {sum(entry.mib for entry in gone):.1f} MiB")
+
+
+def _cache_line(entry: Any) -> str:
+    import datetime
+
+    used = datetime.datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
+    what = "tokens and pooled" if entry.tokens else "pooled"
+    return f"{entry.folder.name}  {entry.tower} {entry.name}: {entry.items} items, {what}, {entry.dtype}, " + (
+        f"{entry.mib:.1f} MiB, used {used}"
+    )
 
 
 class _Bar:

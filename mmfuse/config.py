@@ -43,7 +43,10 @@ class DataConfig:
 class TextEncoderConfig:
     """The text tower: a transformers encoder."""
 
-    name: str = key("bert-base-uncased", "Hub name, local folder, or with pretrained: false a model type such as bert")
+    name: str = key(
+        "bert-base-uncased",
+        "Hub name, local folder, mmfuse-model:FOLDER (as it is), or with pretrained: false a model type such as bert",
+    )
     pretrained: bool = key(True, "false: random weights, and a WordPiece vocabulary trained on the training texts")
     options: dict[str, Any] = key(
         {}, "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}"
@@ -60,7 +63,9 @@ class TextEncoderConfig:
 class ImageEncoderConfig:
     """The image tower: a timm model."""
 
-    name: str = key("timm/resnet50.a1_in1k", "timm name, Hub name, or local-dir:FOLDER")
+    name: str = key(
+        "timm/resnet50.a1_in1k", "timm name, Hub name, local-dir:FOLDER, or mmfuse-model:FOLDER (its tower as it is)"
+    )
     pretrained: bool = key(True, "false: random weights")
     options: dict[str, Any] = key({}, "keyword arguments of timm.create_model")
     size: list[int] | None = key(None, "[H, W] in pixels; default: what the model was trained with")
@@ -128,6 +133,7 @@ class CacheConfig:
 
     enabled: bool = key(True, "keep them on disk")
     dir: str | None = key(None, "folder; default: $MMFUSE_CACHE or ~/.cache/mmfuse")
+    dtype: str = key("float32", "how they are kept; float16 halves the space", choices=("float32", "float16"))
 
 
 @dataclass

@@ -22,7 +22,7 @@ from mmfuse.heads import HEADS, build_head
 from mmfuse.types import Batch, Features, MmfuseError
 
 FORMAT_VERSION = 1
-MODALITIES = ("text", "image")
+MODALITIES: tuple[str, ...] = ("text", "image")
 
 
 class FusionModel(
@@ -91,12 +91,23 @@ class FusionModel(
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Logits by task, `(B, L)` each, of a packed batch (see `mmfuse.types.Batch`)."""
-        text, image = self.encode(batch)
+        return self.fuse(*self.encode(batch))
+
+    def fuse(self, text: Features | None, image: Features | None) -> dict[str, Tensor]:
+        """Logits by task, `(B, L)` each, of rows that `encode` made `Features` of; any text may meet any image."""
         if hasattr(self.fusion, "combine"):
             branches = self.fusion.branches(text, image)
-            return {task: self.fusion.combine([head(b) for b in branches]) for task, head in self.heads.items()}
+            return {task: self._combine(head, branches) for task, head in self.heads.items()}
         fused = self.fusion(text, image)
         return {task: head(fused) for task, head in self.heads.items()}
+
+    def _combine(self, head: Any, branches: list[Features]) -> Tensor:
+        """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""
+        logits = [head(branch) for branch in branches]
+        if head.kind != "multilabel":
+            return self.fusion.combine(logits)
+        pairs = self.fusion.combine([torch.stack([z, torch.zeros_like(z)], dim=-1) for z in logits])
+        return pairs[..., 0] - pairs[..., 1]
 
     def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Text and image `Features` of every row, the missing token where one is absent; None if it is not used."""
@@ -114,6 +125,12 @@ class FusionModel(
             image = self._spread("image", packed, batch["image_row"], rows)
         return text, image
 
+    def missing(self, modality: str, rows: int) -> Features:
+        """`Features` of rows that all lack a modality: its learned token in each."""
+        tokens = self.missing_tokens[modality].expand(rows, 1, -1)
+        absent = torch.zeros(rows, dtype=torch.bool, device=tokens.device)
+        return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
+
     def _only_what_is_read(self, features: Features) -> Features:
         """Where nobody reads tokens, the pooled vector stands in for them: the fusion then spends nothing on tokens."""
         if "tokens" in self.reads:
@@ -122,11 +139,9 @@ class FusionModel(
 
     def _spread(self, modality: str, packed: Features | None, row: Tensor, rows: int) -> Features:
         """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
-        missing = self.missing_tokens[modality]
         if packed is None:
-            tokens = missing.expand(rows, 1, -1)
-            absent = torch.zeros(rows, dtype=torch.bool, device=missing.device)
-            return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
+            return self.missing(modality, rows)
+        missing = self.missing_tokens[modality]
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
         _, length, dim = packed.tokens.shape
         count = torch.zeros(rows, dtype=torch.long, device=row.device).index_add_(0, row, torch.ones_like(row))

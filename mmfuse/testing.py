@@ -199,6 +199,9 @@ def _protocol(candidate: _Candidate) -> None:
     legal = (None, *(key for key in parameters if key not in RESERVED))
     _require(hasattr(fusion, "size") and size in legal, f"`size` is {size!r}: legal are its options and None: {legal}")
     _require(isinstance(out_dim, int) and out_dim > 0, f"`out_dim` is {out_dim!r}: it must be a positive int")
+    space, legal = getattr(fusion, "additive_in", "logits"), ("logits", "probabilities")
+    _require(space in legal, f"`additive_in` is {space!r}: legal are {legal}")
+    _require(space == "logits" or hasattr(fusion, "combine"), "`additive_in` is probabilities, but it has no `combine`")
     _output_is_legal(fusion, out_dim)
 
 
@@ -362,8 +365,13 @@ def _unused_modality(candidate: _Candidate) -> None:
 
 
 def _mixed_difference(subject: nn.Module, one: dict[str, Features], other: dict[str, Features]) -> float:
-    """The largest `|f(t1,v1) - f(t1,v2) - f(t2,v1) + f(t2,v2)|`, relative to the largest `|f|`; `f` is `pooled`."""
+    """The largest `|f(t1,v1) - f(t1,v2) - f(t2,v1) + f(t2,v2)|`, relative to the largest `|f|`.
+
+    `f` is `pooled`, or the probabilities of a decision-level strategy that is additive in them.
+    """
     f = [_run(subject, t["text"], v["image"]).pooled for t, v in itertools.product((one, other), repeat=2)]
+    if getattr(subject.fusion, "additive_in", "logits") == "probabilities":
+        f = [x.softmax(-1) for x in f]
     return float((f[0] - f[1] - f[2] + f[3]).abs().max() / max(float(x.abs().max()) for x in f))
 
 

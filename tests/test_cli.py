@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mmfuse import cli
 from mmfuse.data.phantom import write_pairs, write_phantom
+from mmfuse.encoders.cache import build_cache
 from mmfuse.fusion import FUSIONS
+from mmfuse.types import Features
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -247,3 +250,15 @@ def test_the_readmes_yaml_trains(mmfuse, world, tmp_path):
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     assert mmfuse("data", "check", tmp_path / "studies.yaml")[0] == 0
     assert mmfuse("train", tmp_path / "train.yaml")[0] == 0
+
+
+def test_the_cache_is_shown_and_pruned(mmfuse, tmp_path):
+    there = torch.ones(1, dtype=torch.bool)
+    features = Features(torch.ones(1, 1, 2), there[None], torch.ones(1, 2), there)
+    identity = {"tower": "text", "spec": {"architecture": {"model_type": "bert"}}}
+    build_cache(tmp_path, identity, ["a"], lambda items: [(items, features)], True)
+    here = ("--dir", tmp_path)
+    assert "text bert: 1 items, tokens and pooled, float32" in mmfuse("cache", "show", *here)[1]
+    assert "0 deleted" in mmfuse("cache", "prune", *here)[1]  # it was used today
+    assert "1 deleted" in mmfuse("cache", "prune", "--unused-days", 0, *here)[1]
+    assert "0 encoder(s)" in mmfuse("cache", "show", *here)[1]

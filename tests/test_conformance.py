@@ -13,7 +13,12 @@ VARIANTS = [
     ("concat", {"hidden_layers": 0}),
     ("late", {"hidden_layers": 0}),
     ("text_only", {"hidden_layers": 2}),
+    ("late", {"learned_weights": True}),
     ("cross_attention", {"num_layers": 2, "num_heads": 2, "out_dim": 32}),
+    ("cross_attention", {"queries": "text"}),
+    ("cross_attention", {"queries": "image"}),
+    ("merged_attention", {"num_layers": 2}),
+    ("perceiver", {"num_layers": 1}),
 ]
 
 
@@ -124,6 +129,14 @@ class MeanOfProbabilities(Product):
         return a + b
 
 
+class AdditiveInProbabilities(MeanOfProbabilities):
+    """The same, and it says in which space it is additive."""
+
+    __doc__ = Product.__doc__
+    interaction = "additive"
+    additive_in = "probabilities"
+
+
 class TokenAttention(Product):
     """Text attends to image patches, keys with a bias of their own that softmax ignores."""
 
@@ -178,7 +191,9 @@ class Multihead(Product):
         return heads + attention + d * d
 
 
-@pytest.mark.parametrize("cls", [Product, GateOpenedAtZero, MeanOfProbabilities, TokenAttention, Multihead])
+@pytest.mark.parametrize(
+    "cls", [Product, GateOpenedAtZero, MeanOfProbabilities, AdditiveInProbabilities, TokenAttention, Multihead]
+)
 def test_strategy_without_defect_passes(monkeypatch, cls):
     plant(monkeypatch, cls)
     check_fusion("planted")
@@ -279,6 +294,21 @@ class NeedsTheUnused(Product):
         out = super().forward(text, image)
         tokens = self.text(text.tokens) + 0 * self.image(image.pooled)[:, None]
         return out._replace(tokens=tokens, mask=text.mask, present=text.present)
+
+
+class AdditiveInAnotherSpace(MeanOfProbabilities):
+    """It multiplies probabilities, and declares that it adds them."""
+
+    __doc__ = Product.__doc__
+    interaction = "additive"
+    additive_in = "probabilities"
+
+    def combine(self, branch_logits):
+        return torch.tensordot(torch.stack(branch_logits), self.trust.softmax(0), dims=([0], [0]))
+
+
+class AdditiveInProbabilitiesItDoesNotCombine(Product):
+    additive_in = "probabilities"
 
 
 class NormBehindTheSum(Product):
@@ -409,6 +439,8 @@ PLANTED = [
     (IgnoresImage, "modalities", "image is in `uses`, but does not move"),
     (UndeclaredImage, "unused_modality", "image is not in `uses`, but moves"),
     (NeedsTheUnused, "unused_modality", "NoneType"),
+    (AdditiveInAnotherSpace, "interaction", "'additive', but text and image interact"),
+    (AdditiveInProbabilitiesItDoesNotCombine, "protocol", "`additive_in` is probabilities, but it has no `combine`"),
     (NormBehindTheSum, "interaction", "'additive', but text and image interact.*LayerNorm"),
     (SumDeclaredMultiplicative, "interaction", "is it 'additive'"),
     (TokensThatNeverMeet, "interaction", "'token', but with pooled inputs fixed"),

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
@@ -38,6 +39,9 @@ def model_of(name="cross_attention", **options):
     with torch.no_grad():  # so that a token that is put in the place of a modality is seen
         for token in model.missing_tokens.values():
             token.normal_()
+        for parameter in model.fusion.parameters():
+            if parameter.ndim == 0:  # a gate that training opens from 0
+                parameter.fill_(0.5)
     return model
 
 
@@ -132,7 +136,10 @@ def test_the_order_of_a_rows_images_means_nothing(models, name):
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", FUSIONS.names())
 def test_a_missing_modality_is_its_learned_token(name, training):
-    model = model_of(name, dropout=0.0)
+    model = model_of(name)
+    for module in model.fusion.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     for module in (model.text_encoder, model.image_encoder):
         if module is not None:
             module.freeze(True)
@@ -181,13 +188,17 @@ def test_a_tower_that_is_not_used_is_not_there(models, name):
 
 
 def test_features_from_a_cache_take_the_place_of_the_towers(models):
-    model, items = models["cross_attention"], items_of(models["cross_attention"])
-    cached = []
-    for i, row in enumerate(ROWS):
-        own = {m: [(f.tokens[0].numpy(), f.pooled[0].numpy()) for f in parts] for m, parts in alone(model, row).items()}
-        cached.append(Item(i, f"r{i}", text_features=own.get("text", [None])[0], image_features=own.get("image", [])))
+    model = models["cross_attention"]
+    batch, own = collate(items_of(model)), [alone(model, row) for row in ROWS]
+    cached = {k: v for k, v in batch.items() if k not in ("input_ids", "text_mask", "pixels")}
+    for m in MODALITIES:
+        each = [f for found in own for f in found.get(m, [])]
+        longest = max(f.tokens.shape[1] for f in each)
+        padded = [f._replace(tokens=F.pad(f.tokens, (0, 0, 0, longest - f.tokens.shape[1])),
+                             mask=F.pad(f.mask, (0, longest - f.mask.shape[1]))) for f in each]  # fmt: skip
+        cached[f"{m}_features"] = Features(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
     with torch.no_grad():
-        live, found = model(collate(items)), model(collate(cached))
+        live, found = model(batch), model(cached)
     for task in TASKS:
         torch.testing.assert_close(found[task], live[task], rtol=1e-4, atol=1e-5)
 
@@ -220,6 +231,17 @@ def test_a_decision_level_strategy_combines_the_branches_logits(votes):
                 for p, f in ((model.fusion.text, text), (model.fusion.image, image))
             ]
             assert torch.equal(found[task], torch.maximum(*each))
+
+
+def test_late_probability_says_the_mean_of_the_branches_probabilities():
+    model = model_of("late_probability")
+    with torch.no_grad():
+        branches = model.fusion.branches(*model.encode(collate(items_of(model))))
+        found = run(model)
+        for task, head in model.heads.items():
+            activate = torch.sigmoid if head.kind == "multilabel" else lambda z: z.softmax(-1)
+            mean = sum(activate(head(branch)) for branch in branches) / 2
+            torch.testing.assert_close(activate(found[task]), mean)
 
 
 @pytest.mark.parametrize(
@@ -431,3 +453,31 @@ def test_push_to_hub_uploads_the_model_folder(saved, monkeypatch):
     monkeypatch.setattr(hub_mixin, "HfApi", Api)
     assert FusionModel.from_pretrained(saved[0]).push_to_hub("me/model") == "url"
     assert set(uploaded["me/model"]) >= {"config.json", "model.safetensors", "README.md", "tokenizer"}
+
+
+def test_a_saved_models_towers_can_be_taken_as_they_are(models, tmp_path):
+    model = models["cross_attention"]
+    model.save_pretrained(tmp_path / "model")
+    text = build_text_encoder(TextEncoderConfig(name=f"mmfuse-model:{tmp_path}/model", frozen=True), [])
+    image = build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{tmp_path}/model", frozen=True))
+    assert text.frozen
+    assert image.frozen
+    assert (text.spec(), image.spec()) == (model.text_encoder.spec(), model.image_encoder.spec())
+    other = FusionModel(text, image, model.fusion_config, TASKS).eval()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other.text_encoder.state_dict(), text.state_dict())
+    for task, logits in run(other).items():
+        torch.testing.assert_close(logits, run(model)[task])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nothing", "is no whole model folder"), ("text", "has no image encoder"), ("half", "is no whole model folder")],
+)
+def test_a_folder_without_the_tower_is_one_line(models, tmp_path, name, message):
+    models["text_only"].save_pretrained(tmp_path / "text")
+    shutil.copytree(tmp_path / "text", tmp_path / "half")
+    (tmp_path / "half" / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(MmfuseError, match=message) as error:
+        build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{tmp_path}/{name}"))
+    assert "\n" not in str(error.value)

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from mmfuse.benchmark.config import is_built_in, load_benchmark_config
 from mmfuse.config import load_config
 from mmfuse.data.manifest import load_manifest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.y*ml"))
+SHIPPED = sorted((ROOT / "configs").glob("*.y*ml"))
+BENCHMARKS = [path for path in SHIPPED if path.stem.startswith("benchmark_")]
+CONFIGS = [path for path in SHIPPED if path not in BENCHMARKS]
 MANIFESTS = sorted((ROOT / "data_manifests").glob("*.y*ml"))
 DATA_ROOT = "/somewhere"
 
@@ -21,6 +24,7 @@ def name_of(path):
 
 def test_there_is_something_to_load():
     assert CONFIGS
+    assert BENCHMARKS
     assert MANIFESTS
 
 
@@ -32,7 +36,14 @@ def test_a_config_loads_and_its_strategy_takes_its_options(path):
     FUSIONS.check_options(config.fusion["name"], options, RESERVED)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+@pytest.mark.parametrize("path", BENCHMARKS, ids=name_of)
+def test_a_benchmarks_config_loads(path):
+    config = load_benchmark_config(path, ["preset=quick"])
+    assert config.name == path.stem
+    assert is_built_in(config) or config.data.manifest.startswith("data_manifests/")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=name_of)
 def test_a_config_begins_with_what_it_does(path):
     assert path.read_text(encoding="utf-8").startswith("# ")
 

@@ -13,9 +13,9 @@ from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, ImageOptions, read_image
 from mmfuse.data.splits import unit_hash
 from mmfuse.data.table import Table
-from mmfuse.types import Batch, MmfuseError
+from mmfuse.types import Batch, Features, MmfuseError
 
-Cache = Callable[[int], tuple[np.ndarray, np.ndarray]]
+Cache = Callable[[np.ndarray], Features]
 
 
 class PairDataset(Dataset):
@@ -26,10 +26,11 @@ class PairDataset(Dataset):
         token_ids: By row, its text's tokens, None where it has no text; None altogether where texts are not used.
         pad_token_id: Stands behind a text's end.
         image_options: How images are read; None where images are not used.
-        text_cache: Gives the cached features of a row's text, by row number.
-        image_cache: Gives the cached features of an image, by its number in `table.rows["images"]`, flattened.
+        text_cache: Gives the packed cached features of rows' texts, by row number.
+        image_cache: Gives those of images, by their numbers in `table.rows["images"]`, flattened.
         modality_dropout: By modality, the probability that a present one is hidden.
         seed: Of the modality dropout.
+        order_by: `(rows,)` what rows are grouped by, where that is not their number of tokens.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PairDataset(Dataset):
         image_cache: Cache | None = None,
         modality_dropout: dict[str, float] | None = None,
         seed: int = 0,
+        order_by: np.ndarray | None = None,
     ):
         self.table = table
         self.token_ids = token_ids
@@ -52,6 +54,7 @@ class PairDataset(Dataset):
         self.image_cache = image_cache
         self.modality_dropout = modality_dropout or {}
         self.seed = seed
+        self.order_by = order_by
         self.epoch = 0
         self.images: list[list[str]] = table.rows["images"][:] if image_options else [[] for _ in range(len(table))]
         self.first_image = np.concatenate([[0], np.cumsum([len(paths) for paths in self.images])]).astype(int)
@@ -66,10 +69,33 @@ class PairDataset(Dataset):
         Raises:
             MmfuseError: An image cannot be read; the message names the row, the file and the reason.
         """
-        return collate([self._item(row) for row in rows], self.pad_token_id)
+        hidden = [self.hidden(row) for row in rows]
+        batch = collate([self._item(*pair) for pair in zip(rows, hidden, strict=True)], self.pad_token_id)
+        if self.text_cache is not None:
+            there = [i for i, row in enumerate(rows) if hidden[i] != "text" and self.token_ids[row] is not None]  # type: ignore[index]
+            if there:
+                batch["text_row"] = torch.tensor(there)
+                batch["text_features"] = self.text_cache(np.asarray(rows)[there])
+        if self.image_cache is not None:
+            images = [
+                (i, view, number)
+                for i, row in enumerate(rows)
+                if hidden[i] != "image"
+                for view, number in enumerate(range(self.first_image[row], self.first_image[row + 1]))
+            ]
+            if images:
+                row, view, number = np.array(images).T
+                batch["image_row"], batch["image_view"] = torch.from_numpy(row.copy()), torch.from_numpy(view.copy())
+                batch["image_features"] = self.image_cache(number)
+        for task, values in self.table.targets.items():
+            batch[f"target.{task}"] = torch.from_numpy(values[list(rows)])
+        batch["ids"] = batch.pop("ids")  # strings come last
+        return batch
 
     def lengths(self) -> np.ndarray:
-        """`(rows,)` tokens of each row's text, 0 where there is none: what rows are grouped by."""
+        """`(rows,)` what rows are grouped by: tokens of each row's text, 0 where there is none."""
+        if self.order_by is not None:
+            return self.order_by
         return np.array([len(ids or ()) for ids in self.token_ids or [()] * len(self)], dtype=np.int64)
 
     def hidden(self, row: int) -> str | None:
@@ -83,20 +109,13 @@ class PairDataset(Dataset):
         text, image = self.modality_dropout.get("text", 0.0), self.modality_dropout.get("image", 0.0)
         return "text" if draw < text else "image" if draw < text + image else None
 
-    def _item(self, row: int) -> Item:
-        hidden = self.hidden(row)
-        item = Item(row, self.ids[row], targets={t: values[row] for t, values in self.table.targets.items()})
-        if self.token_ids is not None and self.token_ids[row] is not None and hidden != "text":
-            if self.text_cache is not None:
-                item.text_features = self.text_cache(row)
-            else:
-                item.input_ids = self.token_ids[row]
-        if self.image_options is not None and hidden != "image":
-            numbers = range(self.first_image[row], self.first_image[row + 1])
-            if self.image_cache is not None:
-                item.image_features = [self.image_cache(number) for number in numbers]
-            else:
-                item.pixels = [self.read_pixels(row, path) for path in self.images[row]]
+    def _item(self, row: int, hidden: str | None) -> Item:
+        """What is read live of a row: caches and targets are read for all rows of a batch at once."""
+        item = Item(row, self.ids[row])
+        if self.token_ids is not None and self.text_cache is None and hidden != "text":
+            item.input_ids = self.token_ids[row]
+        if self.image_options is not None and self.image_cache is None and hidden != "image":
+            item.pixels = [self.read_pixels(row, path) for path in self.images[row]]
         return item
 
     def read_pixels(self, row: int, path: str) -> np.ndarray:

@@ -93,6 +93,7 @@ def load_table(
     tasks: Sequence[str] | None = None,
     labels: dict[str, list[str]] | None = None,
     fold: int | None = None,
+    allow_leaks: bool = False,
 ) -> Table:
     """Read, encode and split a manifest's rows.
 
@@ -101,6 +102,7 @@ def load_table(
         tasks: Which of its tasks; default: all.
         labels: A model's label names by task; the table is then encoded with these, and any other label is an error.
         fold: Where the manifest says folds: which one is the test set, from 0.
+        allow_leaks: Do not refuse groups or exact duplicates in two splits; `find_leaks` tells them.
 
     Raises:
         MmfuseError: A file or column is missing, an id is not unique, a target is not legal, a group or an exact
@@ -146,7 +148,9 @@ def load_table(
         targets={t: values for t, (_, values) in encoded.items()},
         splits=_split(frame, manifest, ids, groups, strata, fold),
     )
-    check_leaks(table)
+    leaks = find_leaks(table)
+    if leaks and not allow_leaks:
+        raise MmfuseError(leaks[0])
     return table
 
 
@@ -458,23 +462,29 @@ def _split(
     return names
 
 
-def check_leaks(table: Table) -> None:
-    """Refuse groups, and exact duplicates, that are in two splits.
+def find_leaks(table: Table) -> list[str]:
+    """Groups, and exact duplicates, that are in two splits: a sentence for each kind, naming two rows; [] for none.
 
     A duplicate is a row with the same text and the same images (by content) as another; one whose images cannot be
     opened counts as itself. Only rows that share their text are opened.
-
-    Raises:
-        MmfuseError: Names the first two rows, and how many there are.
     """
+    where = table.manifest.source
+    return [f"{where}: {sentence}" for sentence in (_leaked_groups(table), _leaked_duplicates(table)) if sentence]
+
+
+def _leaked_groups(table: Table) -> str | None:
     seen: dict[str, tuple[str, str]] = {}
     for name, group, split in zip(table.rows["id"], table.rows["group"], table.splits, strict=True):
         first_id, first_split = seen.setdefault(group, (name, split))
         if first_split != split:
-            raise MmfuseError(
-                f"{table.manifest.source}: group {group!r} is in two splits: row {first_id!r} is {first_split}, "
-                f"row {name!r} is {split}; a group must be in one"
+            return (
+                f"group {group!r} is in two splits: row {first_id!r} is {first_split}, row {name!r} is {split}; "
+                "a group must be in one"
             )
+    return None
+
+
+def _leaked_duplicates(table: Table) -> str | None:
     by_text: dict[str | None, list[int]] = defaultdict(list)
     for i, text in enumerate(table.rows["text"]):
         by_text[text].append(i)
@@ -487,12 +497,13 @@ def check_leaks(table: Table) -> None:
             first = first_of.setdefault(content, i)
             if table.splits[first] != table.splits[i]:
                 leaks.append((first, i))
-    if leaks:
-        a, b = (table.rows["id"][i] for i in leaks[0])
-        raise MmfuseError(
-            f"{table.manifest.source}: {len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: "
-            "same text and images; remove them, or give duplicates the same group"
-        )
+    if not leaks:
+        return None
+    a, b = (table.rows["id"][i] for i in leaks[0])
+    return (
+        f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; remove "
+        "them, or give duplicates the same group"
+    )
 
 
 def _content(path: str) -> str:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import ImageEncoderConfig
+from mmfuse.encoders.saved import PREFIX, read_tower
 from mmfuse.types import Features, MmfuseError
 
 
@@ -204,6 +205,12 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     Raises:
         MmfuseError: There is no such model, it does not take these options, or it has no features of one size.
     """
+    if config.name.startswith(PREFIX):
+        _, spec, weights = read_tower(config.name, "image_encoder")
+        encoder = ImageEncoder.from_spec(spec)
+        encoder.load_state_dict(weights)
+        encoder.freeze(config.frozen)
+        return encoder
     name, options = config.name, dict(config.options)
     if name.startswith("local-dir:") and not (Path(name.removeprefix("local-dir:")) / "config.json").is_file():
         raise MmfuseError(f"image_encoder.name: {name}: no config.json in that folder")

@@ -24,6 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
+from mmfuse.encoders.saved import PREFIX, read_tower
 from mmfuse.types import Features, MmfuseError
 
 _CHARACTERS_PER_TOKEN = 64
@@ -146,6 +147,12 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     Raises:
         MmfuseError: There is no such model, it is no encoder, or `max_length` is more than it can read.
     """
+    if config.name.startswith(PREFIX):
+        folder, spec, weights = read_tower(config.name, "text_encoder")
+        encoder = TextEncoder.from_spec(spec, folder)
+        encoder.load_state_dict(weights)
+        encoder.freeze(config.frozen)
+        return encoder
     try:
         if config.pretrained:
             tokenizer = AutoTokenizer.from_pretrained(config.name)

@@ -6,8 +6,7 @@ import importlib
 import pkgutil
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmfuse.registry import Registry
 from mmfuse.types import Features
@@ -34,7 +33,9 @@ class Fusion(Protocol):
 
     Optional: `auxiliary_loss() -> Tensor ()`, added to the training loss. And for a decision-level strategy that
     features cannot say, `branches(text, image) -> list[Features]` with `combine(branch_logits: list[Tensor]) ->
-    Tensor`: each head is then applied to every branch, and `combine` makes one logit tensor of theirs.
+    Tensor`: each head is then applied to every branch, and `combine` makes one logit tensor of theirs. Softmax over
+    the last axis gives probabilities: `(B, L)` of classes, or `(B, L, 2)` of yes and no, one pair a label. Such a
+    strategy may be additive in them instead of in the logits: `additive_in = "probabilities"`.
     """
 
     uses: tuple[str, ...]
@@ -66,11 +67,6 @@ def build_fusion(name: str, text_dim: int, image_dim: int, options: dict[str, An
 def linear_macs(module: nn.Module) -> int:
     """Multiply-accumulates of one pass through the linear layers of `module`."""
     return sum(m.in_features * m.out_features for m in module.modules() if isinstance(m, nn.Linear))
-
-
-def masked_max(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Channel by channel the largest of `tokens` `(B, S, D)` where `mask` `(B, S)` is True: `(B, D)`."""
-    return tokens.masked_fill(~mask.unsqueeze(-1), torch.finfo(tokens.dtype).min).amax(1)
 
 
 for _module in pkgutil.iter_modules(__path__):

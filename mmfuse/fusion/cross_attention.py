@@ -1,47 +1,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from mmfuse.fusion import FUSIONS, linear_macs, masked_max
+from mmfuse.fusion import FUSIONS, linear_macs
+from mmfuse.fusion.attention import AttentionLayer, check_sizes, masked_max, sequence
 from mmfuse.fusion.projection import Projection
 from mmfuse.types import Features, MmfuseError
-
-
-class CrossAttentionLayer(nn.Module):
-    """One modality's tokens attend to the other's: pre-norm attention and feed-forward, both residual.
-
-    Args:
-        dim: Width of both.
-        num_heads: Divides `dim`.
-        dropout: Probability, on both residual branches.
-    """
-
-    def __init__(self, dim: int, num_heads: int, dropout: float):
-        super().__init__()
-        self.num_heads = num_heads
-        self.query_norm, self.key_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.query, self.key_value, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-        self.dropout = nn.Dropout(dropout)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-    def forward(self, queries: Tensor, keys: Tensor, key_mask: Tensor) -> Tensor:
-        """Update `queries (B, S, D)` from `keys (B, K, D)` where `key_mask (B, K)` is True: `(B, S, D)`."""
-        q = self._heads(self.query(self.query_norm(queries)))
-        k, v = self.key_value(self.key_norm(keys)).chunk(2, dim=-1)
-        attended = F.scaled_dot_product_attention(q, self._heads(k), self._heads(v), attn_mask=key_mask[:, None, None])
-        x = queries + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
-
-    def macs(self, queries: int, keys: int) -> int:
-        """Multiply-accumulates for one example: `2 Q D² + 2 K D² + 2 Q K D + 8 Q D²`."""
-        per_query = linear_macs(self.query) + linear_macs(self.out) + linear_macs(self.mlp)
-        dim = self.query.in_features
-        return queries * per_query + keys * linear_macs(self.key_value) + 2 * queries * keys * dim
 
 
 @FUSIONS.register("cross_attention")
@@ -49,7 +14,8 @@ class CrossAttentionFusion(nn.Module):
     """Let text tokens attend to image patches and patches to text, layer by layer, then pool both.
 
     Per layer, from the same inputs: `T' = T + MHA(T, V)`, `V' = V + MHA(V, T)`, each with its feed-forward. The pooled
-    vectors of the encoders take part as a first token of their sequence. `pooled = W [max T; max V]`.
+    vectors of the encoders take part as a first token of their sequence. `pooled = W [max T; max V]`. One way
+    (`queries: text` or `queries: image`), the other sequence stays as it is and `pooled = W max` of the queries.
 
     Reference: the co-attention layer of ViLBERT, Lu et al. 2019, arXiv 1908.02265.
     Differs: no self-attention in between; pre-norm; pooled by the maximum over real tokens, channel by channel, instead
@@ -60,12 +26,13 @@ class CrossAttentionFusion(nn.Module):
         text_dim: Width of the text features.
         image_dim: Width of the image features.
         out_dim: Width of the result.
+        queries: "both", or the one modality whose tokens attend to the other's.
         num_layers: 1 or more.
         num_heads: Divides `out_dim`.
         dropout: Probability, on the residual branches.
 
     Raises:
-        MmfuseError: `num_heads` does not divide `out_dim`, or there is no layer.
+        MmfuseError: `num_heads` does not divide `out_dim`, there is no layer, or `queries` is something else.
     """
 
     uses = ("text", "image")
@@ -79,39 +46,42 @@ class CrossAttentionFusion(nn.Module):
         image_dim: int,
         out_dim: int = 256,
         *,
+        queries: str = "both",
         num_layers: int = 1,
         num_heads: int = 4,
         dropout: float = 0.1,
     ):
         super().__init__()
-        if out_dim % num_heads or num_layers < 1:
-            raise MmfuseError(
-                f"fusion.cross_attention: out_dim {out_dim} must be a multiple of num_heads {num_heads}, num_layers 1 "
-                f"or more"
-            )
+        check_sizes("cross_attention", out_dim, num_heads, num_layers)
+        if queries not in ("both", "text", "image"):
+            raise MmfuseError(f"fusion.queries: {queries!r}; legal: both, text, image")
         self.out_dim = out_dim
+        self.queries = ("text", "image") if queries == "both" else (queries,)
         self.text = Projection(text_dim, out_dim)
         self.image = Projection(image_dim, out_dim)
-        self.text_layers = nn.ModuleList(CrossAttentionLayer(out_dim, num_heads, dropout) for _ in range(num_layers))
-        self.image_layers = nn.ModuleList(CrossAttentionLayer(out_dim, num_heads, dropout) for _ in range(num_layers))
+
+        def layers(modality: str) -> nn.ModuleList:
+            number = num_layers if modality in self.queries else 0
+            return nn.ModuleList(AttentionLayer(out_dim, num_heads, dropout) for _ in range(number))
+
+        self.text_layers, self.image_layers = layers("text"), layers("image")
         self.norm = nn.LayerNorm(out_dim)
-        self.pool = nn.Linear(2 * out_dim, out_dim)
+        self.pool = nn.Linear(len(self.queries) * out_dim, out_dim)
 
     def forward(self, text: Features, image: Features) -> Features:
-        """Tokens are the updated tokens of both, each behind its pooled token: `(B, T + P + 2, out_dim)`."""
-        t, t_mask = self._sequence(self.text, text)
-        v, v_mask = self._sequence(self.image, image)
-        for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):
-            t, v = text_layer(t, v, v_mask), image_layer(v, t, t_mask)
-        t, v = self.norm(t), self.norm(v)
-        pooled = self.pool(torch.cat([masked_max(t, t_mask), masked_max(v, v_mask)], dim=-1))
-        tokens, mask = torch.cat([t, v], dim=1), torch.cat([t_mask, v_mask], dim=1)
+        """Tokens are the updated tokens, text first, each modality's behind its pooled token: `(B, S, out_dim)`."""
+        t, t_mask = sequence(self.text, text)
+        v, v_mask = sequence(self.image, image)
+        for i in range(max(len(self.text_layers), len(self.image_layers))):
+            t, v = (
+                self.text_layers[i](t, v, v_mask) if "text" in self.queries else t,
+                self.image_layers[i](v, t, t_mask) if "image" in self.queries else v,
+            )
+        updated = {"text": (self.norm(t), t_mask), "image": (self.norm(v), v_mask)}
+        chosen = [updated[modality] for modality in self.queries]
+        pooled = self.pool(torch.cat([masked_max(tokens, mask) for tokens, mask in chosen], dim=-1))
+        tokens, mask = (torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True))
         return Features(tokens, mask, pooled, text.present | image.present)
-
-    @staticmethod
-    def _sequence(project: nn.Module, x: Features) -> tuple[Tensor, Tensor]:
-        tokens = project(torch.cat([x.pooled.unsqueeze(1), x.tokens], dim=1))
-        return tokens, F.pad(x.mask, (1, 0), value=True)
 
     def macs(self, text_tokens: int, image_tokens: int) -> int:
         """Multiply-accumulates for one example."""

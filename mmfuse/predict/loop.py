@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,32 @@ from mmfuse.data.pairs import PairDataset, make_loader, move_batch, ordered_batc
 from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
 from mmfuse.model import FusionModel
-from mmfuse.types import Batch, MmfuseError
+from mmfuse.types import Batch, Features, MmfuseError
+
+
+def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
+    """What `call` gives for each of `inputs`, with the model in eval mode and without autograd."""
+    was_training = model.training
+    model.eval()
+    try:
+        for each in inputs:
+            with torch.inference_mode():
+                found = call(each)
+            yield found
+    finally:
+        model.train(was_training)
 
 
 def forward_batches(
     model: torch.nn.Module, batches: Iterable[Batch], device: Any
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Row numbers `(B,)` and logits by task `(B, L)` of each batch, in eval mode and without autograd."""
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in batches:
-            with torch.inference_mode():
-                logits = model(move_batch(batch, device))
-            yield batch["row_ids"].numpy(), {task: values.float().cpu().numpy() for task, values in logits.items()}
-    finally:
-        model.train(was_training)
+
+    def forward(batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        logits = model(move_batch(batch, device))
+        return batch["row_ids"].numpy(), {task: values.float().cpu().numpy() for task, values in logits.items()}
+
+    return in_eval_mode(model, forward, batches)
 
 
 def default_workers() -> int:
@@ -49,6 +60,7 @@ def prepare_pairs(
     table: Table,
     *,
     cache: bool | str | None = False,
+    cache_dtype: str = "float32",
     modality_dropout: dict[str, float] | None = None,
     seed: int = 0,
     num_workers: int | None = None,
@@ -61,6 +73,7 @@ def prepare_pairs(
         model: Tells which modalities are used and how they are prepared.
         table: The rows.
         cache: True or a folder: towers that are frozen run once and their features are kept there.
+        cache_dtype: How they are kept, "float32" or "float16".
         modality_dropout: By modality, the probability that a present one is hidden.
         seed: Of the modality dropout.
         num_workers: Processes that read images while features are computed.
@@ -93,7 +106,7 @@ def prepare_pairs(
     if cache:
         root = cache_root(cache if isinstance(cache, str) else None)
         workers = default_workers() if num_workers is None else num_workers
-        _attach_caches(model, pairs, root, workers, batch_size, progress)
+        _attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
 
 
@@ -127,6 +140,7 @@ def _attach_caches(
     num_workers: int,
     batch_size: int,
     progress: Callable[[str, int, int], None] | None,
+    dtype: str,
 ) -> None:
     device = next(model.parameters()).device
     keep_tokens = "tokens" in model.reads
@@ -153,16 +167,18 @@ def _attach_caches(
                 packed = collate([Item(i, "", input_ids=pairs.token_ids[rows[i]]) for i in items], pairs.pad_token_id)  # type: ignore[index]
                 yield items, (packed["input_ids"], packed["text_mask"])
 
-        identity = {"tower": "text", "weights": weights_hash(text), "spec": text.spec(), "dtype": "float32"}
+        identity = {"tower": "text", "weights": weights_hash(text), "spec": text.spec()}
         found = build_cache(
             root,
             _identity(identity),
             contents,
             lambda wanted: run("text", text, contents, text_batches(wanted)),
             keep_tokens,
+            dtype,
         )
-        place = {row: i for i, row in enumerate(rows)}
-        pairs.text_cache = lambda row: found[place[row]]
+        place = np.full(len(pairs), -1)
+        place[rows] = np.arange(len(rows))
+        pairs.text_cache = lambda wanted: found.gather(place[wanted])
     if image is not None and image.frozen:
         files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
         keys = [_hash_image(pairs, row, path) for row, path in files]
@@ -173,14 +189,15 @@ def _attach_caches(
             for items, pixels in zip(groups, loader, strict=True):
                 yield items, (pixels,)
 
-        identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec(), "dtype": "float32"}
+        identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec()}
         pairs.image_cache = build_cache(
             root,
             _identity(identity),
             keys,
             lambda wanted: run("image", image, keys, image_batches(wanted)),
             keep_tokens,
-        ).__getitem__
+            dtype,
+        ).gather
 
 
 def _identity(tower: dict[str, Any]) -> dict[str, Any]:
@@ -234,16 +251,12 @@ def table_logits(
     state = PartialState()
     mine = list(rows)[state.process_index :: state.num_processes]
     batches = list(ordered_batches(mine, pairs.lengths(), batch_size))
-    epoch, pairs.epoch = pairs.epoch, -1
-    dropout, pairs.modality_dropout = pairs.modality_dropout, {}
-    try:
-        found = []
+    found = []
+    with _nothing_hidden(pairs):
         for row_ids, logits in forward_batches(model, make_loader(pairs, batches, num_workers), state.device):
             found.append((row_ids, logits))
             if progress:
                 progress(len(row_ids))
-    finally:
-        pairs.epoch, pairs.modality_dropout = epoch, dropout
     parts = gather_object(found) if state.num_processes > 1 else found
     position = {row: i for i, row in enumerate(rows)}
     result: dict[str, np.ndarray] = {}
@@ -252,3 +265,62 @@ def table_logits(
         for task, values in logits.items():
             result.setdefault(task, np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32))[places] = values
     return result
+
+
+def table_features(
+    model: FusionModel, pairs: PairDataset, rows: Sequence[int], *, batch_size: int = 64, num_workers: int = 0
+) -> tuple[Features | None, Features | None]:
+    """Text and image `Features` of the given rows, encoded once, for whoever fuses them many times.
+
+    Every process computes all of them: nothing is shared, so one process alone may ask.
+
+    Args:
+        model: Its encoders are run, or their cached features read; its missing tokens stand where a row has nothing.
+        pairs: The table it reads.
+        rows: Row numbers, at least one, each once.
+        batch_size: Rows per forward pass.
+        num_workers: Processes that read images.
+
+    Returns:
+        In the order of `rows`, padded to the longest of them, on the CPU; None for a modality that is not used. Where
+        tokens are read, that is `rows x tokens x width` numbers.
+    """
+    device = next(model.parameters()).device
+    batches = list(ordered_batches(rows, pairs.lengths(), batch_size))
+
+    def encode(batch: Batch) -> tuple[np.ndarray, list[Features | None]]:
+        encoded = model.encode(move_batch(batch, device))
+        return batch["row_ids"].numpy(), [None if f is None else Features(*(part.cpu() for part in f)) for f in encoded]
+
+    with _nothing_hidden(pairs):
+        found = list(in_eval_mode(model, encode, make_loader(pairs, batches, num_workers)))
+    position = {row: i for i, row in enumerate(rows)}
+    places = [torch.tensor([position[int(row)] for row in row_ids]) for row_ids, _ in found]
+    text, image = zip(*(features for _, features in found), strict=True)
+    return _join(places, text), _join(places, image)
+
+
+def _join(places: list[torch.Tensor], parts: Sequence[Features | None]) -> Features | None:
+    """Features of all rows from those of batches of them, which are padded to different lengths."""
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    rows, longest, dim = sum(len(p) for p in places), max(p.tokens.shape[1] for p in there), there[0].pooled.shape[1]
+    tokens, mask = there[0].tokens.new_zeros(rows, longest, dim), there[0].mask.new_zeros(rows, longest)
+    pooled, present = there[0].pooled.new_zeros(rows, dim), there[0].present.new_zeros(rows)
+    for place, part in zip(places, there, strict=True):
+        length = part.tokens.shape[1]
+        tokens[place, :length], mask[place, :length] = part.tokens, part.mask
+        pooled[place], present[place] = part.pooled, part.present
+    return Features(tokens, mask, pooled, present)
+
+
+@contextmanager
+def _nothing_hidden(pairs: PairDataset) -> Iterator[None]:
+    """Rows as they are: training's modality dropout does not apply."""
+    epoch, pairs.epoch = pairs.epoch, -1
+    dropout, pairs.modality_dropout = pairs.modality_dropout, {}
+    try:
+        yield
+    finally:
+        pairs.epoch, pairs.modality_dropout = epoch, dropout

@@ -76,6 +76,7 @@ class Trainer:
         accelerator: Decides about devices, processes and precision.
         run_dir: For `metrics.jsonl` and `checkpoints/`.
         num_workers: Processes that read images; 0 where everything comes from a cache.
+        quiet: Show no progress.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Trainer:
         accelerator: Accelerator,
         run_dir: Path,
         num_workers: int,
+        quiet: bool = False,
     ):
+        self.quiet = quiet
         self.model, self.pairs, self.config = model, pairs, config
         self.accelerator, self.run_dir, self.num_workers = accelerator, run_dir, num_workers
         self.training = config.training
@@ -120,7 +123,8 @@ class Trainer:
     def fit(self) -> TrainerState:
         """Train to the end, from the last checkpoint if there is one; the model then has the best weights."""
         self._resume()
-        with Progress(self.total_steps, self.state.step, self.accelerator.is_main_process) as progress:
+        shown = self.accelerator.is_main_process and not self.quiet
+        with Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
                 self._freeze_for_epoch()
                 self._train_epoch(progress)

@@ -28,12 +28,12 @@ from mmfuse.config import Config, config_from_dict, config_to_dict, load_config
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import Table, load_table
-from mmfuse.encoders.image import build_image_encoder
-from mmfuse.encoders.text import build_text_encoder
+from mmfuse.encoders.image import ImageEncoder, build_image_encoder
+from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.evaluation.calibration import fit_temperature, tune_thresholds
 from mmfuse.evaluation.evaluate import score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
-from mmfuse.fusion import FUSIONS
+from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, prepare_pairs, table_logits
 from mmfuse.registry import load_plugin, nearest
@@ -81,7 +81,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     for plugin in config.plugins:
         load_plugin(plugin)
     run_dir = config.run_dir
-    with _accelerator(config) as accelerator:
+    with open_accelerator(config) as accelerator:
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if accelerator.is_main_process:
             _claim(run_dir, config, restart)
@@ -111,7 +111,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
 
 
 @contextmanager
-def _accelerator(config: Config):
+def open_accelerator(config: Config):
     """An Accelerator of its own; the next run in this process may ask for another precision."""
     there = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
@@ -142,26 +142,41 @@ def build_model(config: Config, table: Table) -> FusionModel:
     Raises:
         MmfuseError: An encoder, the fusion or a head cannot be built.
     """
-    uses = FUSIONS.get(str(config.fusion.get("name"))).uses  # type: ignore[attr-defined]
-    FUSIONS.check_options(
-        config.fusion["name"],
-        {k: v for k, v in config.fusion.items() if k != "name"},
-        ("self", "text_dim", "image_dim"),
-    )
-    train_rows = table.indices("train")
+    name = str(config.fusion.get("name"))
+    uses = FUSIONS.get(name).uses  # type: ignore[attr-defined]
+    FUSIONS.check_options(name, {k: v for k, v in config.fusion.items() if k != "name"}, RESERVED)
+    return assemble(config, table, *build_towers(config, table, uses))
+
+
+def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[TextEncoder | None, ImageEncoder | None]:
+    """The text and the image encoder of a config, initialised from its seed; None for one that is not in `uses`.
+
+    Raises:
+        MmfuseError: An encoder cannot be built.
+    """
     text = image = None
     if "text" in uses and table.manifest.text is not None:
         torch.manual_seed(config.seed)
         texts: list[str | None] = table.rows["text"][:]
-        text = build_text_encoder(config.text_encoder, (texts[i] or "" for i in train_rows))
+        text = build_text_encoder(config.text_encoder, (texts[i] or "" for i in table.indices("train")))
     if "image" in uses and table.manifest.image is not None:
         torch.manual_seed(config.seed + 1)
         image = build_image_encoder(config.image_encoder)
+    return text, image
+
+
+def assemble(config: Config, table: Table, text: TextEncoder | None, image: ImageEncoder | None) -> FusionModel:
+    """The model of a config on these encoders; fusion and heads are initialised from its seed.
+
+    Raises:
+        MmfuseError: The fusion or a head cannot be built.
+    """
     torch.manual_seed(config.seed + 2)
     tasks = {task: {"type": table.manifest.tasks[task].type, "labels": names} for task, names in table.labels.items()}
     if not tasks:
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
     model = FusionModel(text, image, config.fusion, tasks)
+    train_rows = table.indices("train")
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
@@ -185,6 +200,7 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         model,
         table,
         cache=(config.cache.dir or True) if config.cache.enabled else False,
+        cache_dtype=config.cache.dtype,
         modality_dropout=dataclasses.asdict(config.training.modality_dropout),
         seed=config.seed,
         num_workers=workers,
@@ -199,12 +215,13 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
     if restart and path.is_file():
         shutil.rmtree(run_dir)
     if path.is_file():
-        then = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differs = [key for key in _flat(values) if _flat(values).get(key) != _flat(then).get(key)]
+        then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
+        differs = [key for key in now if now[key] != then.get(key)]
         if differs:
+            was, is_now = then.get(differs[0]), now[differs[0]]
             raise MmfuseError(
-                f"{run_dir}: holds a run with another config ({differs[0]} was {_flat(then).get(differs[0])!r}, is now "
-                f"{_flat(values)[differs[0]]!r}); choose another name or output_dir, or --restart to throw it away"
+                f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
+                "another name or output_dir, or --restart to throw it away"
             )
         return
     if run_dir.is_dir() and any(run_dir.iterdir()):
@@ -216,14 +233,17 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
         raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as `a.b.c` -> value; what only says where things are is left out."""
+_WHERE = ("output_dir", "data.num_workers", "cache.dir", "cache.enabled", "processes")
+
+
+def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as `a.b.c` -> value; what only says where things are, and how fast, is left out."""
     if not isinstance(values, dict):
         return {prefix: values}
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return {k: v for k, v in found.items() if k not in ("output_dir", "data.num_workers", "cache.dir", "cache.enabled")}
+        found |= flat_config(value, f"{prefix}.{key}" if prefix else str(key))
+    return {k: v for k, v in found.items() if k not in _WHERE}
 
 
 def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
@@ -254,7 +274,7 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
             "version": manifest.version,
             "rows": len(table),
         },
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
@@ -266,7 +286,7 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
     (run_dir / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the mmfuse that runs, where it runs from a checkout."""
     command = ["git", "-C", str(Path(mmfuse.__file__).parent), "rev-parse", "HEAD"]
     try:

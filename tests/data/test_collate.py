@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmfuse.data.collate import Item, collate, pack_features, pad_tokens
+from mmfuse.data.collate import Item, collate, pad_tokens
 from mmfuse.data.images import ImageOptions, read_image
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch, ordered_batches
@@ -33,7 +33,6 @@ def rows_of_a_batch(draw):
                 f"row {number}",
                 input_ids=None if length is None else list(range(1, length + 1)),
                 pixels=[np.full((3, 2, 4), 10 * number % 200 + v, dtype=np.uint8) for v in range(images)],
-                targets={"a": np.array(number), "b": np.array([np.nan, number], dtype=np.float32)},
             )
         )
     return items
@@ -63,38 +62,6 @@ def test_a_batch_holds_what_exists_and_says_whose_it_is(items, pad):
     assert len(batch["pixels"]) == len(images)
     for (_, _, expected), found in zip(images, batch["pixels"], strict=True):
         assert np.array_equal(found, expected)
-    assert batch["target.a"].tolist() == [item.row for item in items]
-    assert batch["target.b"].dtype == torch.float32
-    assert np.array_equal(batch["target.b"], np.stack([item.targets["b"] for item in items]), equal_nan=True)
-
-
-@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5))
-def test_cached_features_are_padded_and_masked(lengths):
-    found = [
-        (np.full((n, DIM), i + 1, dtype=np.float32), np.full(DIM, -i, dtype=np.float32)) for i, n in enumerate(lengths)
-    ]
-    packed = pack_features(found)
-    assert packed.tokens.shape == (len(lengths), max(lengths), DIM)
-    assert packed.mask.sum(1).tolist() == lengths
-    assert packed.present.all()
-    for i, (tokens, pooled) in enumerate(found):
-        assert np.array_equal(packed.tokens[i][packed.mask[i]], tokens)
-        assert not packed.tokens[i][~packed.mask[i]].any()
-        assert np.array_equal(packed.pooled[i], pooled)
-
-
-def test_a_batch_of_cached_features_has_no_pixels_and_no_ids():
-    feature = (np.ones((2, DIM), dtype=np.float32), np.ones(DIM, dtype=np.float32))
-    batch = collate([Item(0, "a", image_features=[feature, feature]), Item(1, "b", text_features=feature)])
-    assert (batch["text_row"].tolist(), batch["image_row"].tolist(), batch["image_view"].tolist()) == (
-        [1],
-        [0, 0],
-        [0, 1],
-    )
-    assert len(batch["text_features"].tokens) == 1
-    assert len(batch["image_features"].tokens) == 2
-    assert "pixels" not in batch
-    assert "input_ids" not in batch
 
 
 def test_tokens_are_padded_to_the_longest_of_the_batch_and_no_further():
@@ -216,6 +183,7 @@ def test_a_batch_of_rows_is_their_files_read(table):
         assert np.array_equal(pixels.permute(1, 2, 0), read_image(path, ImageOptions(size=(4, 6))))
     assert batch["text_row"].tolist() == [0, 2]
     assert batch["target.y"].tolist() == [0, 1, 1, 0]
+    assert (next(iter(batch)), list(batch)[-1]) == ("row_ids", "ids")
     assert pairs.lengths().tolist() == [0 if i % 7 == 0 else 1 + i % 5 for i in range(60)]
 
 
@@ -229,7 +197,12 @@ def test_a_modality_that_is_not_used_is_not_read(table):
 
 def test_cached_features_take_the_place_of_files(table):
     def features(kind):
-        return lambda number: (np.full((2, DIM), number, dtype=np.float32), np.full(DIM, kind, dtype=np.float32))
+        def gather(numbers):
+            tokens = torch.tensor(numbers, dtype=torch.float32)[:, None, None].expand(-1, 2, DIM)
+            there = torch.ones(len(numbers), dtype=torch.bool)
+            return Features(tokens, there[:, None].expand(-1, 2), torch.full((len(numbers), DIM), float(kind)), there)
+
+        return gather
 
     pairs = pairs_of(table, text_cache=features(1), image_cache=features(2))
     batch = pairs[[8, 5]]
@@ -237,6 +210,9 @@ def test_cached_features_take_the_place_of_files(table):
     assert batch["text_features"].tokens[:, 0, 0].tolist() == [8, 5]
     assert batch["image_features"].tokens[:, 0, 0].tolist() == [first, first + 1, first - 3, first - 2]
     assert set(batch["image_features"].pooled.flatten().tolist()) == {2.0}
+    assert (batch["text_row"].tolist(), batch["image_row"].tolist()) == ([0, 1], [0, 0, 1, 1])
+    assert batch["image_view"].tolist() == [0, 1, 0, 1]
+    assert (next(iter(batch)), list(batch)[-1]) == ("row_ids", "ids")
 
 
 def test_an_image_that_cannot_be_read_names_the_row_and_the_file(table):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmfuse.data.audit import check_table
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import check_leaks, load_table, one_hot, read_rows, read_samples
+from mmfuse.data.table import find_leaks, load_table, one_hot, read_rows, read_samples
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 ALL_TRAIN = {"ratios": {"train": 1.0}}
@@ -477,11 +477,18 @@ def test_an_image_that_cannot_be_opened_counts_as_itself(table, image):
     assert len(table(rows, image={"column": "image"}, splits={"column": "s"})) == 2
 
 
-def test_check_leaks_can_be_asked_again(table):
-    made = table(column("x", "ab"))
-    check_leaks(made)
-    made.splits[1] = "test"
-    check_leaks(made)
+def test_leaks_may_be_allowed_and_are_then_told(table, pictures):
+    rows = [
+        {"patient": "p", "report": "same", "image": "a.png", "s": "train"},
+        {"patient": "p", "report": "same", "image": "copy_of_a.png", "s": "test"},
+    ]
+    given = {"group": "patient", "image": {"column": "image"}, "splits": {"column": "s"}}
+    made = table(rows, {"allow_leaks": True}, **given)
+    group, duplicate = find_leaks(made)
+    assert "group 'p' is in two splits" in group
+    assert "1 exact duplicate(s) across splits" in duplicate
+    made.splits[1] = "train"
+    assert find_leaks(made) == []
 
 
 def test_the_audit_tells_what_is_there_and_what_is_wrong(table, pictures, tmp_path):

@@ -2,13 +2,17 @@
 
 import csv
 import dataclasses
+import multiprocessing
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,7 +20,7 @@ from PIL import Image
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.table import load_table
-from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
+from mmfuse.encoders.cache import build_cache, cache_root, list_cache, prune_cache, weights_hash
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.fusion import FUSIONS
@@ -197,14 +201,19 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("modality", "change"), CHANGES.values(), ids=CHANGES)
-def test_whatever_features_depend_on_makes_another_folder(cohort, tmp_path, modality, change):
+def test_whatever_features_depend_on_makes_them_anew(cohort, tmp_path, modality, change):
     model = model_of()
     cached_pairs(model, cohort, tmp_path)
     before = folders(tmp_path)
     change(model, cohort)
     _, encoded = cached_pairs(model, cohort, tmp_path)
     assert list(encoded) == [modality]
-    assert len(set(folders(tmp_path)) - set(before)) == 1
+    if change in (change_content, change_text):  # one item is new, the tower is the same
+        assert encoded == {modality: 1}
+        assert folders(tmp_path) == before
+    else:
+        assert encoded[modality] >= 3
+        assert len(set(folders(tmp_path)) - set(before)) == 1
 
 
 def test_what_features_do_not_depend_on_changes_nothing(cohort, tmp_path):
@@ -258,11 +267,14 @@ KEYS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=12)
 
 
 def assert_holds(cache, keys, tokens):
+    found = cache.gather(range(len(keys)))
+    assert found.present.tolist() == [True] * len(keys)
     for i, key in enumerate(keys):
-        found, pooled = cache[i]
-        assert pooled.tolist() == [value(key), -value(key)]
-        expected = [[value(key) + t] * 2 for t in range(len(key))] if tokens else [pooled.tolist()]
-        assert found.tolist() == expected
+        pooled = [value(key), -value(key)]
+        assert found.pooled[i].tolist() == pooled
+        expected = [[value(key) + t] * 2 for t in range(len(key))] if tokens else [pooled]
+        assert found.tokens[i][found.mask[i]].tolist() == expected
+        assert not found.tokens[i][~found.mask[i]].any()
 
 
 @settings(deadline=None, max_examples=30)
@@ -274,7 +286,7 @@ def test_every_item_gets_its_own_features(tmp_path_factory, keys, batch_size, to
     shuffled = data.draw(st.permutations(keys))
     assert_holds(build_cache(root, {"a": 1}, shuffled, refuse, tokens), shuffled, tokens)
     if tokens:  # those who need the pooled vector alone read it from there
-        assert build_cache(root, {"a": 1}, keys, refuse, False)[0][1].tolist() == [value(keys[0]), -value(keys[0])]
+        assert_holds(build_cache(root, {"a": 1}, keys, refuse, False), keys, False)
 
 
 def test_nothing_to_encode_is_a_cache_too(tmp_path):
@@ -282,31 +294,114 @@ def test_nothing_to_encode_is_a_cache_too(tmp_path):
         build_cache(tmp_path, {"a": tokens}, [], lambda items: iter(()), tokens)
 
 
-def test_a_half_written_build_leaves_nothing_that_is_read(tmp_path):
+def shards(root):
+    return sorted(path.name for path in (root / "features").glob("*/*-*"))
+
+
+@settings(deadline=None, max_examples=30)
+@given(keys=KEYS, others=KEYS, order=st.randoms(use_true_random=False))
+def test_another_run_adds_only_what_is_not_there(tmp_path_factory, monkeypatch_shards, keys, others, order):
+    root, seen = tmp_path_factory.mktemp("cache"), []
+    build_cache(root, {"a": 1}, keys, encoder_of(keys, 2, []), True)
+    both = keys + others
+    order.shuffle(both)
+    assert_holds(build_cache(root, {"a": 1}, both, encoder_of(both, 2, seen), True), both, True)
+    assert sorted(seen) == sorted(set(others) - set(keys))
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_shards():
+    """Shards of a few items, so that a handful of items fills several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmfuse.encoders.cache.SHARD_BYTES", 40)
+        yield
+
+
+def test_what_a_killed_build_had_written_is_kept_and_the_rest_swept_away(tmp_path, monkeypatch_shards):
     keys = ["a", "bb", "ccc"]
 
-    def fails_after_the_first(items):
-        yield [items[0]], features_of([keys[items[0]]])
+    def killed_after_two(items):
+        for i in items[:2]:
+            yield [i], features_of([keys[i]])
+            yield [], features_of(["a"])._replace(**{p: getattr(features_of(["a"]), p)[:0] for p in Features._fields})
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_cache(tmp_path, {"a": 1}, keys, fails_after_the_first, True)
-    assert folders(tmp_path) == []
-    seen = []
-    assert_holds(build_cache(tmp_path, {"a": 1}, keys, encoder_of(keys, 2, seen), True), keys, True)
-    assert sorted(seen) == keys
-
-
-def test_what_a_killed_build_left_is_not_read(tmp_path):
-    keys = ["a", "bb"]
-    build_cache(tmp_path / "good", {"a": 1}, keys, encoder_of(keys, 2, []), True)
-    (name,) = folders(tmp_path / "good")
-    left = tmp_path / "killed" / "features" / f"building-{name}"
-    shutil.copytree(tmp_path / "good" / "features" / name, left)
+        build_cache(tmp_path, {"a": 1}, keys, killed_after_two, True)
+    done = len(shards(tmp_path))
+    assert done >= 1
+    (folder,) = (tmp_path / "features").iterdir()
+    left = folder / "building-x"
+    shutil.copytree(folder / shards(tmp_path)[0], left)
     (left / "pooled.npy").write_bytes(b"half")
     seen = []
-    assert_holds(build_cache(tmp_path / "killed", {"a": 1}, keys, encoder_of(keys, 2, seen), True), keys, True)
-    assert seen != []
+    assert_holds(build_cache(tmp_path, {"a": 1}, keys, encoder_of(keys, 2, seen), True), keys, True)
+    assert 1 <= len(seen) <= 3 - done
+    assert not left.exists()
+
+
+def test_a_damaged_shard_is_one_line_that_says_what_to_delete(tmp_path):
+    build_cache(tmp_path, {"a": 1}, ["a"], encoder_of(["a"], 2, []), True)
+    (shard,) = (tmp_path / "features").glob("*/shard-*")
+    (shard / "pooled.npy").write_bytes(b"half")
+    with pytest.raises(MmfuseError, match=rf"{shard}: damaged .*delete this folder"):
+        build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
+
+
+def build_slowly(root, keys, start, log):
+    def encode(items):
+        for i in items:
+            time.sleep(0.01)
+            log.put(keys[i])
+            yield [i], features_of([keys[i]])
+
+    start.wait()
+    assert_holds(build_cache(root, {"a": 1}, keys, encode, True), keys, True)
+
+
+def test_two_processes_at_once_encode_each_item_once(tmp_path, monkeypatch_shards):
+    context = multiprocessing.get_context("fork")
+    keys, start, log = [f"{i:02}" for i in range(20)], context.Barrier(3), context.Queue()
+    processes = [context.Process(target=build_slowly, args=(tmp_path, keys, start, log)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert sorted(log.get(timeout=5) for _ in keys) == keys
+    assert log.empty()
+
+
+@pytest.mark.parametrize("name", ["concat", "cross_attention"])
+def test_half_precision_is_near_and_half_the_size(original, tmp_path, name):
+    model = model_of(name)
+    live = prepare_pairs(model, table_of(original), cache=False)
+    half = prepare_pairs(model, table_of(original), cache=str(tmp_path), cache_dtype="float16", num_workers=0)
+    rows = list(range(len(TEXTS)))
+    found = table_logits(model, half, rows)
+    for task, logits in table_logits(model, live, rows).items():
+        gap = np.abs(found[task] - logits).max() / np.abs(logits).max()
+        assert 0 < gap < 1e-2
+    assert {entry.dtype for entry in list_cache(tmp_path)} == {"float16"}
+    cached_pairs(model, original, tmp_path)  # float32 is another identity
+    assert len(folders(tmp_path)) == 4
+
+
+def test_the_cache_can_be_listed_and_pruned(original, tmp_path):
+    cached_pairs(model_of(), original, tmp_path)
+    entries = list_cache(tmp_path)
+    assert {(e.tower, e.items, e.tokens, e.dtype) for e in entries} == {
+        ("text", 4, True, "float32"),
+        ("image", 3, True, "float32"),
+    }
+    assert all(e.mib > 0 for e in entries)
+    old = entries[0].folder / "identity.json"
+    os.utime(old, (0, time.time() - 10 * 86400))
+    assert [e.folder for e in prune_cache(tmp_path, unused_days=5)] == [entries[0].folder]
+    with FileLock(entries[1].folder / "lock"):
+        assert prune_cache(tmp_path) == []  # in use
+    assert len(prune_cache(tmp_path)) == 1
+    assert folders(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

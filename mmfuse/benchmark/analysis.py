@@ -1,0 +1,317 @@
+"""From the cells' results to what may be said of them: scores with intervals, contrasts and diagnostics, by task."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfuse.benchmark.cells import Workshop
+from mmfuse.benchmark.ledger import Ledger
+from mmfuse.benchmark.plan import UNIMODAL, Cell, Plan
+from mmfuse.benchmark.statistics import Comparison, compare
+from mmfuse.benchmark.verdict import FEWEST_POSITIVES, verdict
+from mmfuse.evaluation.contribution import worse_than_unimodal
+from mmfuse.evaluation.metrics import (
+    GroupBootstrap,
+    classification_replicates,
+    multilabel_replicates,
+    score_classification,
+    score_multilabel,
+)
+from mmfuse.heads import HEADS, build_head
+from mmfuse.registry import nearest
+from mmfuse.types import MISSING_CLASS, MmfuseError
+
+HIGHER_IS_BETTER = ("accuracy", "f1_macro", "f1_micro", "auroc_macro", "average_precision_macro")
+
+Array = NDArray[np.float64]
+
+
+class _Task(NamedTuple):
+    """One task's test rows, pooled over folds: targets, groups, and by row and seed what was said of them."""
+
+    name: str
+    kind: str
+    labels: list[str]
+    metric: str
+    target: np.ndarray
+    groups: list[str]
+    said: dict[str, dict[int, Array]]
+
+
+def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
+    """What the report says, as plain values.
+
+    Args:
+        workshop: Knows the rows and their targets.
+        plan: Its rows and cells.
+        ledger: Holds the cells' results.
+
+    Raises:
+        MmfuseError: No row has all its cells, or the metric is not one that can be compared.
+    """
+    config = workshop.config
+    cells = [cell for cell in plan.cells if cell.trial is None]
+    results = ledger.read(plan.cells)
+    failed = {
+        cell.row: {"row": cell.row, "cell": cell.key, "reason": results[cell.key]["reason"]}
+        for cell in reversed(cells)
+        if results[cell.key]["status"] == "failed"
+    }
+    whole = [label for label in plan.rows if label not in failed]
+    if not whole:
+        raise MmfuseError(f"{config.run_dir}: every cell failed, such as {next(iter(failed.values()))['reason']}")
+    table = workshop.table(workshop.folds[0])
+    tasks = {}
+    for task in table.labels:
+        pooled = _pool(workshop, ledger, [cell for cell in cells if cell.row in whole], results, task)
+        tasks[task] = _compare_task(workshop, plan, cells, results, pooled)
+    return {
+        "tasks": tasks,
+        "rows": {label: dataclasses.asdict(row) for label, row in plan.rows.items()},
+        "failed": list(failed.values()),
+        "seeds": config.seeds,
+        "folds": len(workshop.folds),
+        "frozen": workshop.frozen,
+        "built_in": workshop.built_in,
+        "matching": config.matching,
+        "match_to": config.match_to,
+        "tuning_trials": config.tuning_trials,
+        "resamples": config.resamples,
+    }
+
+
+def metric_of(workshop: Workshop, task: str) -> str:
+    """What a task is compared by: the config's metric, or the one its head declares.
+
+    Raises:
+        MmfuseError: It cannot be compared: it is unknown, or smaller is better.
+    """
+    table = workshop.table(workshop.folds[0])
+    head: Any = HEADS.get(table.manifest.tasks[task].type)
+    metric = workshop.config.metric or head.monitor
+    if metric not in HIGHER_IS_BETTER:
+        raise MmfuseError(f"metric: {metric!r} cannot be compared; {nearest(metric, HIGHER_IS_BETTER)}")
+    return metric
+
+
+def _pool(
+    workshop: Workshop, ledger: Ledger, cells: Sequence[Cell], results: dict[str, dict[str, Any]], task: str
+) -> _Task:
+    first = workshop.table(workshop.folds[0])
+    kind, labels = first.manifest.tasks[task].type, first.labels[task]
+    head: Any = build_head(kind, 1, labels)
+    metric = metric_of(workshop, task)
+    found: dict[tuple[str, int], dict[int, Array]] = defaultdict(dict)
+    for cell in cells:
+        with np.load(ledger.folder / "cells" / cell.key / "test.npz") as arrays:
+            rows, logits = arrays["rows"], arrays[f"logits.{task}"]
+        head.temperature = results[cell.key]["decisions"][task]["temperature"]
+        found[cell.row, cell.seed].update(zip(rows.tolist(), head.probabilities(logits), strict=True))
+    target = first.targets[task]
+    known = np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
+    rows = sorted(row for row in next(iter(found.values())) if known[row])
+    groups: list[str] = first.rows["group"][:]
+    said: dict[str, dict[int, Array]] = defaultdict(dict)
+    for (label, seed), by_row in found.items():
+        said[label][seed] = np.stack([by_row[row] for row in rows])
+    return _Task(task, kind, labels, metric, target[rows], [groups[row] for row in rows], dict(said))
+
+
+def _compare_task(
+    workshop: Workshop, plan: Plan, cells: Sequence[Cell], results: dict[str, dict[str, Any]], task: _Task
+) -> dict[str, Any]:
+    config = workshop.config
+    names = [label for label in plan.rows if label in task.said]
+    bootstrap = GroupBootstrap(task.groups, config.resamples, seed=0)
+    values, replicates = _replicate(task, names, bootstrap)
+    validation = {
+        label: _mean(
+            results[cell.key]["validation_metrics"].get(task.name, {}).get(task.metric)
+            for cell in cells
+            if cell.row == label
+        )
+        for label in names
+    }
+    references = _references(names, validation)
+    comparison = compare(values, replicates, names, list(references.values()), bootstrap.num_groups)
+    strategies = [
+        _describe(place, plan, cells, results, task, comparison, validation) for place in comparison.strategies
+    ]
+    _flag_worse_than_unimodal(strategies)
+    spec = workshop.manifest.tasks[task.name]
+    summary = {
+        "metric": task.metric,
+        "rows": len(task.target),
+        "groups": bootstrap.num_groups,
+        "labels": task.labels,
+        "positives": dict(zip(task.labels, _positives(task).tolist(), strict=True)),
+        "rare_labels": [n for n, k in zip(task.labels, _positives(task), strict=True) if k < FEWEST_POSITIVES],
+        "label_origin": spec.label_origin,
+        "references": references,
+        "strategies": strategies,
+        "indistinguishable": [list(group) for group in comparison.groups],
+        "seeds_needed": [dataclasses.asdict(needed) for needed in comparison.seeds_needed],
+        "undefined_resamples": comparison.undefined_resamples,
+        "bayes": workshop.bayes(task.name),
+    }
+    return {**summary, "verdict": verdict(summary)}
+
+
+def _references(names: Sequence[str], validation: dict[str, float | None]) -> dict[str, str]:
+    """What every strategy is compared with: the unimodal row that is best on validation, late, and concat."""
+
+    def on_validation(name: str) -> float:
+        value = validation[name]
+        return -math.inf if value is None else value
+
+    unimodal = [name for name in UNIMODAL if name in names]
+    chosen = {"best_unimodal": max(unimodal, key=on_validation)} if unimodal else {}
+    return chosen | {name: name for name in ("late", "concat") if name in names}
+
+
+def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> tuple[Array, Array]:
+    """The metric `(S, R)` of each strategy and seed, and its replicates `(S, R, B)`."""
+    seeds = sorted(next(iter(task.said.values())))
+    said = [task.said[name][seed] for name in names for seed in seeds]
+    shape = (len(names), len(seeds))
+    half = [0.5] * len(task.labels)  # thresholds; what is compared of several labels needs none
+
+    def score(p: Array) -> float:
+        common = (p, task.target, task.labels, task.groups)
+        if task.kind == "classification":
+            return score_classification(*common, resamples=0)["metrics"][task.metric]["value"]
+        return score_multilabel(*common, half, resamples=0)["metrics"][task.metric]["value"]
+
+    scores = [score(p) for p in said]
+    if task.kind == "classification" and task.metric in ("accuracy", "f1_macro"):
+        drawn = _decision_replicates(task, np.stack([p.argmax(1) for p in said]), bootstrap)
+    elif task.kind == "classification":
+        drawn = [classification_replicates(p, task.target, task.labels, bootstrap)[task.metric] for p in said]
+    else:
+        drawn = [multilabel_replicates(p, task.target, task.labels, half, bootstrap)[task.metric] for p in said]
+    return np.array(scores, dtype=np.float64).reshape(shape), np.array(drawn).reshape(*shape, -1)
+
+
+def _decision_replicates(task: _Task, said: NDArray[np.int64], bootstrap: GroupBootstrap) -> Array:
+    """Accuracy or macro-F1 of decisions `(M, N)` on every resample, `(M, B)`: all models in one pass over resamples."""
+    number, labels, rows = len(said), len(task.labels), np.arange(len(task.target))
+    right = said == task.target
+    if task.metric == "accuracy":
+        hits = np.zeros((number, bootstrap.num_groups))
+        for model, correct in enumerate(right):
+            hits[model] = np.bincount(bootstrap.row_group, weights=correct, minlength=bootstrap.num_groups)
+        sizes = np.bincount(bootstrap.row_group, minlength=bootstrap.num_groups)
+        found = bootstrap.replicate(lambda times: {"value": (times @ hits.T) / (times @ sizes)[:, None]})
+        return found["value"].T
+    truth = bootstrap.sums(rows, task.target, labels)
+    each = [
+        (bootstrap.sums(rows, guess, labels), bootstrap.sums(rows, task.target, labels, correct))
+        for guess, correct in zip(said, right.astype(np.float64), strict=True)
+    ]
+
+    def f1(times: Array) -> dict[str, Array]:
+        there = (truth @ times.T).T
+        scores = []
+        for guessed, hit in each:
+            either = there + (guessed @ times.T).T
+            by_label = np.divide(2 * (hit @ times.T).T, either, out=np.zeros_like(either), where=either > 0)
+            scores.append(by_label.sum(1) / np.maximum((either > 0).sum(1), 1))
+        return {"value": np.stack(scores, axis=1)}
+
+    return bootstrap.replicate(f1)["value"].T
+
+
+def _describe(
+    place: Any,
+    plan: Plan,
+    cells: Sequence[Cell],
+    results: dict[str, dict[str, Any]],
+    task: _Task,
+    comparison: Comparison,
+    validation: dict[str, float | None],
+) -> dict[str, Any]:
+    """A strategy's line of the report."""
+    own = [results[cell.key] for cell in cells if cell.row == place.name]
+    row = plan.rows[place.name]
+    contrasts = {
+        one.reference: {
+            "difference": one.difference.mean,
+            "low": one.difference.low,
+            "high": one.difference.high,
+            "p": one.p,
+            "p_holm": one.p_holm,
+        }
+        for one in comparison.contrasts
+        if one.strategy == place.name
+    }
+    diagnostics = next((r["diagnostics"] for r in own if r.get("diagnostics")), {})
+    return {
+        "row": place.name,
+        "rank": place.rank,
+        "letters": place.letters,
+        "score": dataclasses.asdict(place.score),
+        "validation": validation[place.name],
+        "interaction": row.interaction,
+        "uses": list(row.uses),
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "matched": row.matched,
+        "contrasts": contrasts,
+        "seconds": _mean(r["seconds"] for r in own),
+        "samples_per_s": _mean(r["samples_per_s"] for r in own),
+        "peak_mib": max(r["peak_mib"] for r in own),
+        "steps": _mean(r["steps"] for r in own),
+        "metrics": {name: _mean(r["metrics"][task.name][name] for r in own) for name in own[0]["metrics"][task.name]},
+        "uncalibrated": {name: _mean(r["uncalibrated"][task.name][name] for r in own) for name in ("ece", "nll")},
+        "per_label": _per_label(own, task),
+        **{name: _of_task(found, task.name) for name, found in diagnostics.items()},
+    }
+
+
+def _per_label(own: Sequence[dict[str, Any]], task: _Task) -> dict[str, dict[str, float | None]]:
+    return {
+        label: {
+            name: _mean(
+                r["per_label"][task.name][label][name]["value"] for r in own if label in r["per_label"][task.name]
+            )
+            for name in ("auroc", "average_precision", "f1")
+        }
+        for label in task.labels
+    }
+
+
+def _of_task(found: dict[str, Any], task: str) -> dict[str, Any]:
+    return {**{k: v for k, v in found.items() if k != "tasks"}, **found["tasks"].get(task, {})}
+
+
+def _flag_worse_than_unimodal(strategies: list[dict[str, Any]]) -> None:
+    """Mark a fusion that, without one modality, is worse than the model that never had it."""
+    by_name = {s["row"]: s for s in strategies}
+    for strategy in strategies:
+        curve = strategy.get("missing")
+        strategy["worse_without"] = []
+        for gone, alone in (("text", "image_only"), ("image", "text_only")):
+            other = by_name.get(alone, {}).get("missing")
+            if not curve or not other or strategy["row"] in UNIMODAL or gone not in curve:
+                continue
+            full = other[gone]["accuracy"]["values"][0]
+            if worse_than_unimodal(curve[gone]["accuracy"], full, margin=0.01):
+                strategy["worse_without"].append(gone)
+
+
+def _positives(task: _Task) -> NDArray[np.int64]:
+    if task.target.ndim == 1:
+        return np.bincount(task.target, minlength=len(task.labels))
+    return (task.target == 1).sum(0)
+
+
+def _mean(values: Any) -> float | None:
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    return sum(known) / len(known) if known else None

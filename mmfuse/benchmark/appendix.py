@@ -1,0 +1,96 @@
+"""`table.md`, for a paper's appendix: what two runs of one benchmark agree on, so no time, memory or path is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mmfuse.benchmark.charts import kind_of
+from mmfuse.benchmark.markup import DASH, count, interval, p_value, points, score, spread
+from mmfuse.benchmark.notices import Notice, about_benchmark, about_task, is_mined
+from mmfuse.benchmark.plan import UNIMODAL
+
+
+def appendix(summary: dict[str, Any]) -> str:
+    """The Markdown text."""
+    seeds, folds = summary["seeds"], summary["folds"]
+    said = f"{len(summary['rows'])} strategies, {seeds} seed(s)" + (f", {folds} folds" if folds > 1 else "")
+    said += ", native sizes" if summary["matching"] == "native" else (
+        f", sizes matched to the {summary['matching']} of {summary['match_to']}"
+    )  # fmt: skip
+    said += (
+        f", {summary['tuning_trials']} tuning trials a strategy, {summary['resamples']} resamples of the test groups"
+    )
+    lines = [
+        f"# {_text(summary['name'])}",
+        "",
+        f"{said}. Manifest sha256 `{summary['provenance']['manifest']['sha256']}`.",
+    ]
+    if summary["built_in"]:
+        lines += ["", "SYNTHETIC data; the encoders were trained on single symbols, each modality alone, then frozen."]
+    lines += _notices(list(about_benchmark(summary, details=False)))
+    for name, task in summary["tasks"].items():
+        lines += ["", f"## {_text(name)}", "", _text(task["verdict"]), *_notices(list(about_task(task))), ""]
+        lines += _table(task, summary)
+    note = (
+        "Intervals are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that share a "
+        "letter could not be told apart. Differences are in points, with p corrected by Holm over all of a task; MACs "
+        "are of the fusion for one example."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def _notices(notices: Sequence[Notice]) -> list[str]:
+    found = []
+    for notice in notices:
+        title = f"**{'⚠ ' if notice.warns else ''}{_text(notice.title)}** " if notice.title else ""
+        found += ["", f"{title}{_text(notice.text)}"]
+    return found
+
+
+def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    by_name = {s["row"]: s for s in task["strategies"]}
+    references = [name for name in dict.fromkeys(task["references"].values()) if name in by_name]
+    mark = " ⚠ mined" if is_mined(task) else ""
+    head = ["strategy", "class", "parameters", "MACs", task["metric"], "95 % interval", "sd", "letters"]
+    head += [text for r in references for text in (f"against {r}", "p")]
+    rows = []
+    for s in sorted(task["strategies"], key=lambda s: s["row"] not in UNIMODAL):  # stable: by rank within
+        of = s["score"]
+        cells = [s["row"] + mark, kind_of(s), count(s["parameters"]), count(s["macs"]), score(of["mean"])]
+        cells += [interval(of["low"], of["high"], score), spread(of["seed_sd"]), s["letters"]]
+        for r in references:
+            found = contrast(s, r, by_name)
+            if found is None:
+                cells += [DASH, DASH]
+                continue
+            between = interval(found["low"], found["high"], points)
+            cells += [f"{points(found['difference'])} {'' if between == DASH else between}".strip()]
+            cells += [p_value(found["p_holm"])]
+        rows.append(cells)
+    rows += [[f["row"] + mark, "failed", *[DASH] * (len(head) - 2)] for f in summary["failed"]]
+    aligned = ["---", "---", *["---:"] * 5, "---", *["---:"] * (2 * len(references))]
+    lines = ["| " + " | ".join(_text(c) for c in row) + " |" for row in (head, *rows)]
+    lines.insert(1, "| " + " | ".join(aligned) + " |")
+    if task["bayes"]:
+        limits = ", ".join(f"{name} {score(task['bayes'][name])}" for name in ("text", "image", "both"))
+        lines += ["", f"Best possible accuracy (Bayes): {limits}."]
+    return lines
+
+
+def contrast(s: dict[str, Any], reference: str, by_name: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The difference to a reference; that of two references was taken once, and is turned round for the other."""
+    if reference in s["contrasts"]:
+        return s["contrasts"][reference]
+    other = by_name[reference]["contrasts"].get(s["row"]) if s["row"] != reference else None
+    if other is None:
+        return None
+    turned = {"difference": other["difference"], "low": other["high"], "high": other["low"]}
+    return {**other, **{k: None if v is None else -v for k, v in turned.items()}}
+
+
+def _text(value: str) -> str:
+    """One line in which nothing is Markdown or HTML."""
+    line = re.sub(r"([\\`*|]|<(?=[a-zA-Z/!?]))", r"\\\1", " ".join(value.split()))
+    return line.replace("](", "]\\(")

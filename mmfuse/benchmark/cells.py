@@ -1,0 +1,252 @@
+"""One cell of a benchmark: the dataset as every cell meets it, a training, and what is measured of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmfuse.benchmark.config import BUILT_IN, BenchmarkConfig
+from mmfuse.benchmark.plan import Cell, Plan, Widths
+from mmfuse.config import Config
+from mmfuse.data.interactions import bayes_accuracy
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.pairs import PairDataset
+from mmfuse.data.table import Table, find_leaks, load_table
+from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
+from mmfuse.evaluation.evaluate import score_rows
+from mmfuse.model import FusionModel
+from mmfuse.predict import prepare_pairs, table_logits
+from mmfuse.training.loop import Trainer
+from mmfuse.training.run import assemble, build_towers, calibrate, open_accelerator
+from mmfuse.types import MmfuseError
+
+BATCH_OF_INFERENCE = 512
+DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+
+
+class Workshop:
+    """The dataset as every cell meets it: tables by fold, towers and their features, prepared once a process.
+
+    Args:
+        config: The benchmark's.
+        report: Told what is being done, a line each.
+        allow_leaks: Go on where groups or exact duplicates are in two splits.
+
+    Attributes:
+        folds: All that are test sets; [None] where the manifest has no folds.
+        leaks: What leaks were allowed, in sentences.
+        encoder_seconds: Spent in getting features, on this process.
+    """
+
+    def __init__(self, config: BenchmarkConfig, report: Callable[[str], None], allow_leaks: bool = False):
+        self.config, self.report, self.allow_leaks = config, report, allow_leaks
+        self.leaks: list[str] = []
+        self.manifest = load_manifest(config.data.manifest, config.data.root)
+        splits = self.manifest.splits
+        self.folds: list[int | None] = [None]
+        if splits.folds:
+            self.folds = list(range(splits.folds * splits.repeats)) if config.data.fold is None else [config.data.fold]
+        self._tables: dict[int | None, Table] = {}
+        self._pairs: dict[tuple[int | None, bool, tuple[str, ...]], PairDataset] = {}
+        self._towers: dict[int | None, tuple[Any, Any]] = {}
+        self.encoder_seconds = 0.0
+
+    def table(self, fold: int | None) -> Table:
+        """The rows, with the splits of a fold."""
+        if fold not in self._tables:
+            table = load_table(self.manifest, tasks=self.config.data.tasks, fold=fold, allow_leaks=self.allow_leaks)
+            self._tables[fold] = table
+            if self.allow_leaks:
+                self.leaks += [leak for leak in find_leaks(table) if leak not in self.leaks]
+        return self._tables[fold]
+
+    def towers(self, config: Config, fold: int | None) -> tuple[Any, Any]:
+        """Text and image encoder: the same ones for all cells where nothing in them is trained, else new ones."""
+        if not self.frozen:
+            return build_towers(config, self.table(fold), ("text", "image"))
+        if fold not in self._towers:
+            self._towers[fold] = build_towers(config, self.table(fold), ("text", "image"))
+            for tower in self._towers[fold]:
+                if tower is not None:
+                    tower.freeze(True)
+        return self._towers[fold]
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the rows are those of the built-in dataset, whose answers are known."""
+        return self.manifest.name == BUILT_IN
+
+    def bayes(self, task: str) -> dict[str, float] | None:
+        """The best possible accuracy from `text`, `image` and `both`, where that is known."""
+        return bayes_accuracy()[task] if self.built_in else None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether both encoders stay as they are: then their features are computed once."""
+        return all(
+            own.frozen and own.unfreeze_epoch is None for own in (self.config.text_encoder, self.config.image_encoder)
+        )
+
+    def pairs(self, model: FusionModel, fold: int | None, seed: int) -> PairDataset:
+        """The rows as this model reads them, in batches that are the same for every strategy."""
+        reads_tokens = "tokens" in model.reads
+        known = (fold, reads_tokens, model.uses)
+        if known not in self._pairs or not self.frozen:
+            start = time.perf_counter()
+            self._pairs[known] = prepare_pairs(
+                model,
+                self.table(fold),
+                cache=(self.config.cache.dir or True) if self.config.cache.enabled else False,
+                cache_dtype=self.config.cache.dtype,
+                num_workers=self.config.data.num_workers,
+                progress=lambda modality, done, total: (
+                    self.report(f"{modality} features: {done} of {total}") if done >= total else None
+                ),
+            )
+            self.encoder_seconds += time.perf_counter() - start
+        pairs = self._pairs[known]
+        pairs.modality_dropout = dataclasses.asdict(self.config.training.modality_dropout)
+        pairs.seed = seed
+        pairs.order_by = self.lengths(fold)
+        return pairs
+
+    def lengths(self, fold: int | None) -> np.ndarray:
+        """`(rows,)` words of each row's text: what rows are grouped by, for strategies that read no text as well."""
+        texts: list[str | None] = self.table(fold).rows["text"][:]
+        return np.array([len((text or "").split()) for text in texts], dtype=np.int64)
+
+    def widths(self) -> Widths:
+        """Widths of the features, and the mean number of tokens of some rows."""
+        fold = self.folds[0]
+        config = self.config.run_config({"name": "cross_attention", "num_heads": 1, "out_dim": 4}, 0, Path("."))
+        text, image = self.towers(config, fold)
+        for modality, tower in (("text", text), ("image", image)):
+            if tower is None:
+                raise MmfuseError(
+                    f"{self.config.data.manifest}: a benchmark of fusion needs both; there is no {modality}"
+                )
+        texts = [t for t in self.table(fold).rows["text"][:256] if t]
+        ids, _ = text.tokenize(texts) if texts else ([[0]], [])
+        image.eval()
+        with torch.no_grad():
+            height, width = image.preprocessing.size
+            patches = image(torch.zeros(1, 3, height, width, dtype=torch.uint8)).tokens.shape[1]
+        return Widths(text.dim, image.dim, round(float(np.mean([len(i) for i in ids]))), patches)
+
+
+def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_trial: dict[str, Any]) -> dict[str, Any]:
+    """Train one cell and measure all that the report says of it.
+
+    Args:
+        workshop: Rows, towers and features.
+        plan: Its rows.
+        cell: Which.
+        folder: For checkpoints while it trains, and for `test.npz`.
+        best_trial: Training options that tuning chose for this row.
+
+    Returns:
+        The line for `results.jsonl`, without its bookkeeping.
+    """
+    row, benchmark = plan.rows[cell.row], workshop.config
+    options = plan.trials[cell.trial] if cell.trial is not None else best_trial
+    config = benchmark.run_config(row.fusion, cell.seed, folder / "run", **options, trackers=[])
+    table = workshop.table(cell.fold)
+    (folder / "run").mkdir(parents=True, exist_ok=True)
+    with open_accelerator(config) as accelerator:
+        model = assemble(config, table, *workshop.towers(config, cell.fold)).to(accelerator.device)
+        pairs = workshop.pairs(model, cell.fold, cell.seed)
+        live_images = pairs.image_options is not None and pairs.image_cache is None
+        trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if live_images else 0, quiet=True)
+        start = time.perf_counter()
+        state = trainer.fit()
+        seconds = time.perf_counter() - start
+        model.eval()
+        result: dict[str, Any] = {
+            "steps": state.step,
+            "best_step": state.best_step,
+            "seconds": round(seconds, 2),
+            "samples_per_s": round(_samples(folder / "run") / max(seconds, 1e-9), 1),
+            "peak_mib": _peak_mib(),
+            "validation": state.best,
+            "options": options,
+        }
+        if cell.trial is None:
+            result |= _measure(workshop, model, pairs, cell, folder)
+    shutil.rmtree(folder / "run")
+    return result
+
+
+def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Scores of the test split before and after calibration; logits and targets go to `test.npz`."""
+    table = pairs.table
+    validation = [i for i, name in enumerate(table.splits) if name == "validation"]
+    test = table.indices("test")
+    logits = table_logits(model, pairs, test, batch_size=BATCH_OF_INFERENCE)
+    before = score_rows(model, pairs, test, logits, resamples=0)
+    on_validation = {}
+    if validation:
+        found = table_logits(model, pairs, validation, batch_size=BATCH_OF_INFERENCE)
+        on_validation = score_rows(model, pairs, validation, found, resamples=0)
+        calibrate(model, pairs, validation, found)
+    after = score_rows(model, pairs, test, logits, resamples=0)
+    arrays: dict[str, np.ndarray] = {"rows": np.array(test)}
+    for task, values in logits.items():
+        arrays[f"logits.{task}"] = values.astype(np.float32)
+    np.savez(folder / "test.npz", **arrays)  # type: ignore[arg-type]
+    heads: dict[str, Any] = dict(model.heads.items())
+    first_fold = cell.fold == workshop.folds[0]
+    return {
+        "metrics": {task: _plain(after[task]) for task in after},
+        "uncalibrated": {
+            task: {name: _plain(before[task])[name] for name in ("ece", "nll", "brier")} for task in before
+        },
+        "validation_metrics": {task: _plain(scores) for task, scores in on_validation.items()},
+        "per_label": {task: after[task]["per_label"] for task in after},
+        "decisions": {t: {"temperature": h.temperature, "thresholds": h.thresholds} for t, h in heads.items()},
+        "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
+    }
+
+
+def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:
+    """What each modality contributes, on test rows drawn once for all strategies; of the first seed and fold alone."""
+    config, table = workshop.config, pairs.table
+    if not config.diagnostic_rows:
+        return {}
+    order = np.random.default_rng(0).permutation(test)[: max(config.diagnostic_rows, config.emap_rows)].tolist()
+    data = encode_rows(model, pairs, order, batch_size=BATCH_OF_INFERENCE)
+    targets = {task: table.targets[task][table.indices("train")] for task in model.heads}
+    found = {
+        "permutation": permutation_scores(model, data, targets),
+        "shapley": shapley(model, data, targets),
+        "missing": missing_curve(model, data),
+    }
+    if config.emap_rows:
+        found["emap"] = emap(model, data, rows=config.emap_rows)
+    return found
+
+
+def _plain(scores: dict[str, Any]) -> dict[str, float | None]:
+    return {name: score["value"] for name, score in scores["metrics"].items()}
+
+
+def _samples(run: Path) -> int:
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    return sum(line.get("samples", 0) for line in lines)
+
+
+def _peak_mib() -> float:
+    """Of the process so far; on a GPU, of its memory since it began."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,0 +1,227 @@
+"""The report of a benchmark: `report.html`, one page that needs nothing else, and `table.md` for an appendix."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mmfuse.benchmark.appendix import appendix
+from mmfuse.benchmark.charts import describe, ranking, shapes
+from mmfuse.benchmark.markup import DASH, Html, cell, header, known, score, table, tag
+from mmfuse.benchmark.notices import Notice, about_benchmark, about_task, is_mined
+from mmfuse.benchmark.plan import UNIMODAL
+from mmfuse.benchmark.sections import (
+    FEW_TASKS,
+    Task,
+    badge,
+    in_words,
+    name_cell,
+    notice_box,
+    plural,
+    row_class,
+    task_section,
+)
+
+_SCRIPT = """addEventListener("beforeprint",()=>{for(const d of document.querySelectorAll("details"))d.open=true})"""
+
+
+def write_report(folder: Path, summary: dict[str, Any]) -> None:
+    """Write `report.html` and `table.md`.
+
+    Args:
+        folder: The benchmark's.
+        summary: What `analyse` found, with the benchmark's `name` and its `provenance`.
+    """
+    (folder / "report.html").write_text(page(summary), encoding="utf-8")
+    (folder / "table.md").write_text(appendix(summary), encoding="utf-8")
+
+
+def page(summary: dict[str, Any]) -> str:
+    """The report as one HTML page: no script is needed to read it, and nothing is fetched."""
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    tasks = list(summary["tasks"].items())
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{summary['name']}: benchmark of fusion strategies"),
+        tag("style", Html(style)),
+    )
+    body = tag(
+        "main",
+        _title(summary),
+        tag("section", [_verdict(i, name, task, len(tasks)) for i, (name, task) in enumerate(tasks)],
+            class_="verdicts" + (" many" if len(tasks) > FEW_TASKS else ""), aria_label="Verdicts"),
+        [notice_box(n) for n in about_benchmark(summary)],
+        _built_in(summary),
+        _overview(summary) if len(tasks) > 1 else None,
+        [task_section(i, name, task, summary) for i, (name, task) in enumerate(tasks)],
+        _seeds_needed(summary),
+        _glossary(summary),
+        _provenance(summary),
+    )  # fmt: skip
+    return "<!doctype html>\n" + tag("html", head, tag("body", shapes(), body, tag("script", Html(_SCRIPT))), lang="en")
+
+
+# ------------------------------------------------------------------------------------------------------- the first view
+
+
+def _title(summary: dict[str, Any]) -> Html:
+    manifest, rows = summary["provenance"]["manifest"], len(summary["rows"])
+    parts = [f"{rows} strategies", plural(summary["seeds"], "seed")]
+    parts += [plural(summary["folds"], "fold")] if summary["folds"] > 1 else []
+    parts += [f"sizes {'as they are' if summary['matching'] == 'native' else 'matched by ' + summary['matching']}"]
+    parts += [f"{summary['tuning_trials']} tuning trials each"] if summary["tuning_trials"] else []
+    said = f"Fusion strategies compared on {manifest['name']}: {', '.join(parts)}"
+    return tag("header", tag("p", "mmfuse benchmark", class_="over"), tag("h1", summary["name"]), tag("p", said))
+
+
+def _verdict(number: int, name: str, task: Task, of: int) -> Html:
+    lead, rest = _sentences(task["verdict"])
+    by_name = {s["row"]: s for s in task["strategies"]}
+    shown = [by_name[u] for u in UNIMODAL if u in by_name]
+    fusions = [s for s in task["strategies"] if s["row"] not in UNIMODAL]
+    seen = [s for s in fusions if known(s["validation"])]
+    shown += [max(seen, key=lambda s: s["validation"])] if seen else []
+    shown += [s for s in fusions[:1] if s not in shown]
+    chart = ranking(shown, [], describe(shown), badge=badge(task, "⚠")) if shown else None
+    note = f"{in_words(task['metric'])}, mean over seeds and 95 % interval: each modality alone, the fusion that was "
+    note += "chosen on validation, and the best on test."
+    return tag(
+        "article",
+        tag("h2", tag("a", name, href=f"#task-{number}")) if of > 1 else tag("h2", "Verdict"),
+        [notice_box(n) for n in about_task(task) if n.kind == "mined"],
+        tag("p", tag("strong", lead), f" {rest}" if rest else None, class_="verdict"),
+        tag("figure", chart, tag("figcaption", note)) if chart else None,
+        class_="card" + (" mined" if is_mined(task) else ""),
+    )
+
+
+def _sentences(text: str) -> tuple[str, str]:
+    """The first sentence, and the rest."""
+    first, *rest = re.split(r"(?<=[.!?]) (?=[A-Z0-9])", text, maxsplit=1)
+    return first, "".join(rest)
+
+
+def _built_in(summary: dict[str, Any]) -> Html | None:
+    if not summary["built_in"]:
+        return None
+    return notice_box(
+        Notice(
+            "built-in",
+            "SYNTHETIC data with known answers. The encoders were trained here, on single symbols and each modality "
+            "alone, and then frozen: what a fusion adds can only be what both modalities say together. “Best from” are "
+            "Bayes limits: the accuracy that no model can exceed from the text, the image, or both.",
+        )
+    )
+
+
+def _overview(summary: dict[str, Any]) -> Html:
+    """Strategies by tasks."""
+    tasks = summary["tasks"]
+    found = {name: {s["row"]: s for s in task["strategies"]} for name, task in tasks.items()}
+    names = list(dict.fromkeys(row for by_row in found.values() for row in by_row))
+    ranks = {row: sum(by[row]["rank"] for by in found.values() if row in by) for row in names}
+    names.sort(key=lambda row: (*(row != one for one in UNIMODAL), ranks[row]))
+    best = {name: set(task["strategies"][0]["letters"]) for name, task in tasks.items()}
+
+    def entry(name: str, row: str) -> Html:
+        s = found[name].get(row)
+        if s is None:
+            return cell(DASH)
+        width = (s["score"]["high"] - s["score"]["low"]) / 2 if known(s["score"]["high"]) else None
+        inside = bool(best[name] & set(s["letters"]))
+        told = tag("b", score(s["score"]["mean"])) if inside else score(s["score"]["mean"])
+        mark = tag("span", " ⚠", title="labels mined from the text") if is_mined(tasks[name]) else None
+        return tag("td", told, tag("small", f" ±{score(width)}"), mark, class_="n" + (" best" if inside else ""))
+
+    rows = {row: tag("tr", name_cell(row), [entry(n, row) for n in tasks], class_=row_class(row)) for row in names}
+    limits = []
+    if any(task["bayes"] for task in tasks.values()):
+        for modality in ("text", "image", "both"):
+            cells = [cell(score((task["bayes"] or {}).get(modality))) for task in tasks.values()]
+            limits.append(tag("tr", tag("th", f"best from {modality} (Bayes)", scope="row"), cells))
+    head = tag("tr", tag("th", "strategy", scope="col"), [
+        tag("th", tag("a", name, href=f"#task-{i}"), tag("small", " " + task["metric"]), scope="col")
+        for i, (name, task) in enumerate(tasks.items())
+    ])  # fmt: skip
+    return tag(
+        "section",
+        tag("h2", "All tasks"),
+        tag("p", "Score ± half the width of its 95 % interval. Bold on a ground: the best of the task, and all that "
+            "cannot be told from it. One modality alone stands first, then the order is by mean rank.", class_="note"),
+        table([head], [limits, [r for n, r in rows.items() if n in UNIMODAL],
+                       [r for n, r in rows.items() if n not in UNIMODAL]], "All tasks", class_="matrix"),
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------------- the end
+
+
+def _seeds_needed(summary: dict[str, Any]) -> Html | None:
+    rows = [
+        tag("tr", tag("th", name, scope="row"), tag("td", f"{n['strategy']} from {n['reference']}"),
+            tag("td", plural(n["seeds"], "seed") if n["seeds"] else f"no number: {n['reason']}"))
+        for name, task in summary["tasks"].items()
+        for n in task["seeds_needed"]
+    ]  # fmt: skip
+    if not rows:
+        return None
+    note = "For the best fusion against each reference, if what was seen is the truth: read the numbers as “at least”."
+    head = header("task", "to tell", "needs")
+    return tag("section", tag("h2", "Seeds needed"), tag("p", note, class_="note"),
+               table([head], [rows], "Seeds needed", class_="prose"))  # fmt: skip
+
+
+def _glossary(summary: dict[str, Any]) -> Html:
+    terms = {
+        "Score and interval": "The mean over seeds, on all test rows. The 95 % interval covers the score that the "
+        "strategy would have on average with other seeds and another sample of test groups. It is for one estimate and "
+        "not corrected for their number: do not compare two strategies by whether their intervals overlap.",
+        "Letters": "Two strategies that share a letter could not be told apart, after Holm’s correction over all "
+        "pairs. That does not make them equal.",
+        "Difference, Holm’s p": "The paired difference to a reference: same seeds, same resamples of the test groups. "
+        "Holm’s correction keeps the chance of any false claim among all of them below 5 %. The best unimodal model is "
+        "chosen on validation.",
+        "Class": "Additive strategies cannot model interactions of text and image, multiplicative ones mix two pooled "
+        "vectors, and in token ones the tokens of both meet.",
+        "EMAP gap": "What the score loses if the model is replaced by the additive model nearest to it: what "
+        "interactions were good for. About 0 for additive strategies.",
+        "Permutation": "What the score loses if one modality is dealt out to the test rows anew: what the model relies "
+        "on. The losses of text and image do not add up.",
+        "Shapley": "Divides the score above the class prior between text and image (φ). The interaction is negative "
+        "where both say the same, positive where only both together say it.",
+        "ECE, NLL": "Expected calibration error and negative log-likelihood; lower is better.",
+        "Pareto front": "The strategies than which none is both better and cheaper.",
+        "MACs": "Multiply-accumulates of the fusion for one example of mean length, without the encoders.",
+        "Mined labels": "Labels that were read from the text itself: the text-only row then reads what made them.",
+    }
+    if summary["built_in"]:
+        terms["Best from"] = "Bayes limits by exact enumeration of how the data were drawn; they are accuracies."
+    entries = [(tag("dt", term), tag("dd", said)) for term, said in terms.items()]
+    return tag("section", tag("h2", "How to read this"), tag("dl", entries, class_="glossary"))
+
+
+def _provenance(summary: dict[str, Any]) -> Html:
+    of = summary["provenance"]
+    manifest = of["manifest"]
+    matching = summary["matching"] + (f" of {summary['match_to']}" if summary["matching"] != "native" else " sizes")
+    facts = {
+        "command": tag("code", shlex.join(of["command"])),
+        "commit": of["commit"],
+        "manifest": f"{manifest['name']}, version {manifest['version']}, sha256 {manifest['sha256']}",
+        "seeds, folds, cells": f"{summary['seeds']}, {summary['folds']}, {of['cells']}",
+        "matching": matching,
+        "tuning trials": f"{summary['tuning_trials']} a strategy",
+        "resamples": f"{summary['resamples']:,} of the test groups (B)",
+        "encoders": "frozen" if summary["frozen"] else "trained with every cell",
+        "time for features": f"{of['encoder_seconds']} s",
+        "device, threads": f"{of['device']}, {of['threads']}",
+        "platform": f"{of['platform']}, Python {of['python']}",
+        "versions": ", ".join(f"{name} {version}" for name, version in of["versions"].items()),
+    }
+    entries = [(tag("dt", name), tag("dd", DASH if said is None else said)) for name, said in facts.items()]
+    return tag("section", tag("h2", "Provenance"), tag("dl", entries, class_="facts"))

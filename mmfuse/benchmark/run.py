@@ -1,0 +1,265 @@
+"""A benchmark from its config to its report: any number of processes may run the same one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock
+from rich.console import Console
+
+from mmfuse.benchmark.analysis import analyse, metric_of
+from mmfuse.benchmark.built_in import prepare_interactions
+from mmfuse.benchmark.cells import Workshop, run_cell
+from mmfuse.benchmark.config import BenchmarkConfig, is_built_in, load_benchmark_config
+from mmfuse.benchmark.estimate import describe_plan
+from mmfuse.benchmark.ledger import Ledger
+from mmfuse.benchmark.plan import Cell, Plan, make_plan
+from mmfuse.benchmark.report import write_report
+from mmfuse.registry import load_plugin
+from mmfuse.training.run import commit, flat_config
+from mmfuse.types import MmfuseError
+
+WAIT_SECONDS = 1.0
+LIBRARIES = ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy", "scipy")
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A finished benchmark.
+
+    Attributes:
+        dir: Its folder, with `results.jsonl`, `summary.json`, `table.md` and `report.html`.
+        summary: What the report says, as plain values.
+    """
+
+    dir: Path
+    summary: dict[str, Any]
+
+
+def benchmark(
+    config: BenchmarkConfig | str | Path | dict[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    restart: bool = False,
+    force: bool = False,
+) -> Benchmark:
+    """Compare fusion strategies on equal terms, or go on with a comparison that was interrupted.
+
+    Args:
+        config: A config, the path of one, or its values.
+        overrides: `key=value` strings on top of it.
+        restart: Throw away what is in the benchmark's folder.
+        force: Go on where groups or exact duplicates stand in two splits; the report says so.
+
+    Returns:
+        The benchmark, when every cell is done; a cell that failed is a row with its reason.
+
+    Raises:
+        MmfuseError: The config or the data are not legal, or the folder holds another benchmark.
+    """
+    config = load_benchmark_config(config, overrides)
+    _stand_alone(config.processes)
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    folder = config.run_dir
+    _claim(folder, config, restart, force)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    workshop, plan, ledger = _open(config, force, console)
+    helpers = _start_helpers(folder, config, force)
+    try:
+        _work(workshop, plan, ledger, console)
+    except BaseException:
+        for helper in helpers:
+            helper.terminate()
+        raise
+    for helper in helpers:
+        helper.wait()
+    ledger.mend(plan.cells)
+    console.print("all cells are done; comparing")
+    summary = analyse(workshop, plan, ledger)
+    summary |= {"name": config.name, "provenance": _provenance(workshop, plan)}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_report(folder, summary)
+    return Benchmark(folder, summary)
+
+
+def work(folder: str | Path, force: bool = False) -> None:
+    """Help with the benchmark in `folder` until no cell is left to begin; the one who began it writes the report."""
+    config = load_benchmark_config(Path(folder) / "config.yaml")
+    _stand_alone(config.processes)
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    _work(*_open(config, force, console), console)
+
+
+def dry_run(config: BenchmarkConfig | str | Path | dict[str, Any], overrides: Iterable[str] = ()) -> str:
+    """What a benchmark would do: its rows with their sizes, cells, time and disk; no cell is begun.
+
+    Time is measured on a few steps of each strategy with random features. The built-in dataset and its encoders are
+    made, as their sizes are not known before.
+
+    Raises:
+        MmfuseError: The config or the data are not legal.
+    """
+    config = load_benchmark_config(config, overrides)
+    for plugin in config.plugins:
+        load_plugin(plugin)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    workshop, plan, _ = _open(config, False, console)
+    return describe_plan(config, workshop, plan, workshop.widths())
+
+
+def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Workshop, Plan, Ledger]:
+    if is_built_in(config):
+        config = prepare_interactions(config, console.print)
+    workshop = Workshop(config, console.print, force)
+    for task in workshop.table(workshop.folds[0]).labels:
+        metric_of(workshop, task)
+    return workshop, make_plan(config, workshop.widths(), workshop.folds), Ledger(config.run_dir)
+
+
+def _work(workshop: Workshop, plan: Plan, ledger: Ledger, console: Console) -> None:
+    """Run cells until all are done, or are being worked on by others who do not fail."""
+    begun, mine = time.monotonic(), 0
+    while True:
+        left = [cell for cell in plan.cells if not ledger.done(cell)]
+        if not left:
+            return
+        for cell in left:
+            if cell.trial is None and not all(ledger.done(c) for c in _trials(plan, cell.row)):
+                continue
+            lock = ledger.claim(cell)
+            if lock is None:
+                continue
+            try:
+                result = _run(workshop, plan, ledger, cell)
+            finally:
+                lock.release()
+            mine += 1
+            rest = sum(not ledger.done(c) for c in plan.cells)
+            minutes = (time.monotonic() - begun) / mine * rest / max(1, workshop.config.processes) / 60
+            console.print(
+                f"{len(plan.cells) - rest}/{len(plan.cells)} {_said(cell, result)}; about {minutes:.0f} min left"
+            )
+            break
+        else:
+            time.sleep(WAIT_SECONDS)  # the rest is being worked on
+
+
+def _trials(plan: Plan, row: str) -> list[Cell]:
+    return [cell for cell in plan.cells if cell.trial is not None and cell.row == row]
+
+
+def _run(workshop: Workshop, plan: Plan, ledger: Ledger, cell: Cell) -> dict[str, Any]:
+    """One cell's result, put into place; a failure is a result with its reason."""
+    scratch = ledger.scratch(cell)
+    row = plan.rows[cell.row]
+    head = {
+        "row": cell.row,
+        "seed": cell.seed,
+        "fold": cell.fold,
+        "trial": cell.trial,
+        "fusion": row.fusion,
+        "interaction": row.interaction,
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "matched": row.matched,
+    }
+    try:
+        found = {"status": "done", **run_cell(workshop, plan, cell, scratch, _best_trial(plan, ledger, cell.row))}
+    except Exception as error:
+        (scratch / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        shutil.rmtree(scratch / "run", ignore_errors=True)
+        reason = (str(error).strip().splitlines() or [""])[0]
+        found = {"status": "failed", "reason": f"{type(error).__name__}: {reason}"}
+    result = {**head, **found}
+    ledger.finish(cell, result)
+    return result
+
+
+def _best_trial(plan: Plan, ledger: Ledger, row: str) -> dict[str, Any]:
+    """The training options of the trial that was best on validation; the config's own where there are no trials."""
+    results = ledger.read(_trials(plan, row)).values()
+    done = [r for r in results if r["status"] == "done" and r["validation"] is not None]
+    return max(done, key=lambda r: r["validation"])["options"] if done else {}
+
+
+def _said(cell: Cell, result: dict[str, Any]) -> str:
+    if result["status"] == "failed":
+        return f"{cell.key} FAILED: {result['reason']}"
+    return f"{cell.key}: {result['steps']} steps, {result['seconds']:.0f} s"
+
+
+def _stand_alone(processes: int) -> None:
+    """Each process trains its own cells: what a launcher says of ranks is not for us, but for the GPU to take."""
+    rank = os.environ.get("LOCAL_RANK")
+    for name in _LAUNCHED:
+        os.environ.pop(name, None)
+    if rank is not None and torch.cuda.is_available():
+        torch.cuda.set_device(int(rank))
+    if processes > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def _start_helpers(folder: Path, config: BenchmarkConfig, force: bool) -> list[subprocess.Popen]:
+    command = [sys.executable, "-m", "mmfuse.cli", "benchmark", str(folder / "config.yaml"), "--worker"]
+    command += ["--force"] if force else []
+    return [subprocess.Popen(command) for _ in range(config.processes - 1)]
+
+
+def _claim(folder: Path, config: BenchmarkConfig, restart: bool, force: bool) -> None:
+    """Make the folder ours: new, or of the same benchmark, to be gone on with."""
+    values = {**dataclasses.asdict(config), "output_dir": str(folder)}
+    path = folder / "config.yaml"
+    if restart and path.is_file():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if path.is_file():
+            then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
+            differs = [key for key in now | then if now.get(key) != then.get(key)]
+            if differs:
+                raise MmfuseError(
+                    f"{folder}: holds a benchmark with another config ({differs[0]} differs); choose another "
+                    "output_dir, or --restart to throw it away"
+                )
+        elif any(p.name != "lock" for p in folder.iterdir()):
+            raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")
+        else:
+            path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
+    manifest = workshop.manifest
+    return {
+        "command": sys.argv,
+        "commit": commit(),
+        "manifest": {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": {
+            name: version(name) for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy")
+        },
+        "cells": len(plan.cells),
+        "encoder_seconds": round(workshop.encoder_seconds, 1),
+        "leaks": workshop.leaks,
+    }

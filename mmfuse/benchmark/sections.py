@@ -1,0 +1,387 @@
+"""The sections of a report that are said of one task: charts, and tables with the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmfuse.benchmark.appendix import contrast
+from mmfuse.benchmark.charts import (
+    CLASSES,
+    Curve,
+    Line,
+    Scale,
+    bar,
+    curves,
+    describe,
+    kind_of,
+    legend,
+    pareto,
+    pareto_front,
+    ranking,
+)
+from mmfuse.benchmark.markup import (
+    DASH,
+    Content,
+    Html,
+    amount,
+    cell,
+    count,
+    header,
+    interval_of,
+    known,
+    p_value,
+    points,
+    score,
+    spread,
+    table,
+    tag,
+)
+from mmfuse.benchmark.notices import Notice, about_task, is_mined
+from mmfuse.benchmark.plan import UNIMODAL
+from mmfuse.benchmark.verdict import ALPHA, listed
+
+FEW_TASKS = 2
+"""Up to so many, all that is said of a task is open to see."""
+FEW_LABELS = 15
+BEST_FEW = 3
+HIGHLIGHTS = {"text_only": "of-text", "image_only": "of-image", "late": "of-late"}
+
+Task = dict[str, Any]
+Strategy = dict[str, Any]
+
+
+def task_section(number: int, name: str, task: Task, summary: dict[str, Any]) -> Html:
+    """All that is said of a task, to be folded away.
+
+    Args:
+        number: By which links find it.
+        name: Of the task.
+        task: Of the summary.
+        summary: Of the benchmark.
+    """
+    parts = [
+        ("Ranking", _ranking(task, summary)),
+        ("Quality against cost", _costs(task)),
+        ("When a modality is missing", _missing(task, summary)),
+        ("Interaction profile", _interaction(task, summary)),
+        ("Calibration and cost", _calibration(task)),
+        ("By label", _labels(task)),
+    ]
+    best = task["strategies"][0]
+    told = f"best: {best['row']} {score(best['score']['mean'])}"
+    said = f"{in_words(task['metric'])} on {task['rows']:,} test rows in {task['groups']:,} groups"
+    return tag(
+        "details",
+        tag("summary", tag("h2", name), tag("span", told), badge(task)),
+        tag("p", said, class_="note", id=f"task-{number}"),
+        [notice_box(n) for n in about_task(task)],
+        [tag("section", tag("h3", title), content) for title, content in parts if content],
+        class_="task" + (" mined" if is_mined(task) else ""),
+        open=len(summary["tasks"]) <= FEW_TASKS,
+    )
+
+
+def _ranking(task: Task, summary: dict[str, Any]) -> Content:
+    by_name = {s["row"]: s for s in task["strategies"]}
+    lines = [
+        Line(name, by_name[name]["score"]["mean"], "reference")
+        for role, name in task["references"].items()
+        if role == "best_unimodal" and name in by_name and known(by_name[name]["score"]["mean"])
+    ]
+    told = "The dashed line is the unimodal strategy that was best on validation. " if lines else ""
+    if task["bayes"] and task["metric"] == "accuracy":
+        lines += [Line(f"best from {m}", task["bayes"][m], f"bayes {m}") for m in ("text", "image", "both")]
+        told += "Lines “best from” are Bayes limits: what no model can exceed from the text, the image, or both."
+    elif task["bayes"]:
+        limits = ", ".join(f"{m} {score(task['bayes'][m])}" for m in ("text", "image", "both"))
+        told += f"Best possible accuracy (not {task['metric']}, so not drawn): {limits}."
+    chart = tag(
+        "figure",
+        legend(),
+        ranking(task["strategies"], lines, describe(task["strategies"]), badge=badge(task, "⚠"),
+                slots=len(task["indistinguishable"])),
+        tag("figcaption", f"{in_words(task['metric'])}: mean over seeds, and its 95 % interval for other seeds "
+            "and other test groups. Strategies that share a letter could not be told apart. ", told),
+    )  # fmt: skip
+    return [chart, _ranking_table(task, by_name, summary)]
+
+
+def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, Any]) -> Content:
+    references = [name for name in dict.fromkeys(task["references"].values()) if name in by_name]
+    columns = ("strategy", "rank", "class", "score", "sd", "letters")
+    against = [
+        tag("th", f"against {r}", tag("small", f" {score(by_name[r]['score']['mean'])}"), scope="colgroup", colspan=2)
+        for r in references
+    ]
+    last = tag("th", "size", scope="col", rowspan=2)
+    head = [
+        tag(
+            "tr",
+            [
+                tag("th", x, scope="col", rowspan=2, class_="left" if x in ("class", "letters") else None)
+                for x in columns
+            ],
+            against,
+            last,
+        ),
+        tag("tr", [[tag("th", "points", scope="col"), tag("th", "p", scope="col")] for _ in references]),
+    ]
+    alone, fused = [], []
+    for s in task["strategies"]:
+        estimate = s["score"]
+        cells = [
+            cell(str(s["rank"])),
+            tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+            cell(score(estimate["mean"]), interval_of(estimate["low"], estimate["high"], score)),
+            cell(spread(estimate["seed_sd"])),
+            tag("td", s["letters"], class_="letters"),
+            [_difference(contrast(s, r, by_name)) for r in references],
+            cell(count(s["parameters"])),
+        ]
+        row = tag("tr", name_cell(s["row"], task), cells, class_=row_class(s["row"]))
+        (alone if s["row"] in UNIMODAL else fused).append(row)
+    width = 7 + 2 * len(references)
+    failed = [
+        tag("tr", name_cell(f["row"], task), tag("td", f"failed: {f['reason']}", colspan=width - 1), class_="failed")
+        for f in summary["failed"]
+    ]
+    note = (
+        "One modality alone stands first. Differences are in points, the strategy less the reference, with 95 % "
+        f"intervals; p is corrected by Holm over all of them, and bold up to {ALPHA}. sd: between seeds; size: "
+        "parameters of the fusion."
+    )
+    return [tag("p", note, class_="note"), table(head, [alone, fused, failed], "Ranking as a table")]
+
+
+def _difference(found: dict[str, Any] | None) -> Content:
+    if found is None:
+        return [cell(DASH), cell(DASH)]
+    p = p_value(found["p_holm"])
+    sure = known(found["p_holm"]) and found["p_holm"] <= ALPHA
+    return [
+        cell(points(found["difference"]), interval_of(found["low"], found["high"], points)),
+        tag("td", tag("b", p) if sure else p, class_="n"),
+    ]
+
+
+def _costs(task: Task) -> Content:
+    strategies, best = task["strategies"], task["strategies"][0]["row"]
+    charts = []
+    for key, title, more in (
+        ("macs", "MACs of the fusion for one example", False),
+        ("samples_per_s", "samples per second of training", True),
+    ):
+        there = [s for s in strategies if known(s[key]) and s[key] > 0 and known(s["score"]["mean"])]
+        if not there:
+            continue
+        front = pareto_front(there, key, more_is_better=more)
+        order = "fastest first" if more else "cheapest first"
+        charts.append(
+            tag(
+                "figure",
+                pareto(strategies, key, title, best, more_is_better=more),
+                tag(
+                    "figcaption",
+                    f"{in_words(task['metric'])}. On the Pareto front, {order}: {listed(front, most=len(front))}.",
+                ),
+            )
+        )
+    note = "Named are the strategies than which none is both better and cheaper, and the best; names of the others "
+    note += "show on hovering, and all numbers are under “Calibration and cost”."
+    return [tag("p", note, class_="note"), tag("div", charts, class_="pair")] if charts else None
+
+
+def _missing(task: Task, summary: dict[str, Any]) -> Content:
+    there = [s for s in task["strategies"] if s.get("missing", {}).get("text")]
+    if not there:
+        return None
+    metric = _of_diagnostics(task, there[0]["missing"]["text"])
+    best = next((s["row"] for s in there if s["row"] not in UNIMODAL), "")
+    styles = {**HIGHLIGHTS, **({} if best in HIGHLIGHTS else {best: "of-best"})}
+    by_gone = {
+        gone: [Curve(s["row"], s["missing"][gone][metric]["values"], styles.get(s["row"], "")) for s in there]
+        for gone in ("text", "image")
+    }
+    scale = Scale.over((v for lines in by_gone.values() for line in lines for v in line.values), 214, 12)
+    shares = there[0]["missing"]["shares"]
+    charts = [
+        tag("figure", curves(lines, shares, scale, f"test rows without the {gone}")) for gone, lines in by_gone.items()
+    ]
+    flags = [
+        tag("p", tag("span", "⚠ ", aria_hidden="true"), tag("b", f"Without the {gone}, worse than {alone}: "),
+            listed(worse, most=len(worse)), class_="notice warns", data_notice="worse-without")
+        for gone, alone in (("text", "image_only"), ("image", "text_only"))
+        if (worse := [s["row"] for s in there if gone in s.get("worse_without", [])])
+    ]  # fmt: skip
+    untrained = sorted({m for s in there for m in s["missing"].get("untrained", [])})
+    if untrained:
+        text = (
+            f"No model was trained with rows that lack the {listed(untrained)}: what stands in for it is not learned."
+        )
+        flags.append(notice_box(Notice("untrained", text, "No modality dropout.", warns=True)))
+    rows = [
+        tag(
+            "tr",
+            name_cell(s["row"], task),
+            [cell(score(s["missing"]["text"][metric]["values"][0]))],
+            [cell(score(s["missing"][gone][metric][k] if k == "mean" else s["missing"][gone][metric]["values"][-1]))
+             for gone in ("text", "image") for k in ("last", "mean")],
+            tag("td", [f"⚠ without {gone}" + ("; " if i else "") for i, gone in enumerate(s.get("worse_without", []))]
+                or DASH),
+            class_=row_class(s["row"]),
+        )
+        for s in there
+    ]  # fmt: skip
+    flagged = "worse than unimodal"
+    names = ("strategy", "full", "no text", "mean of curve", "no image", "mean of curve", flagged)
+    head = header(*names, left=(flagged,))
+    note = (
+        f"{in_words(metric)} on {there[0]['missing']['rows']:,} rows, of the first seed{_first_fold(summary)}, where a "
+        "growing share of them lacks a modality. Named are the best fusion, late fusion and each modality alone; the "
+        "others are grey. A fusion is flagged where, without one modality, its accuracy is more than a point below "
+        "that of the model which reads the other alone."
+    )
+    numbers = tag("details", tag("summary", "All numbers"), table([head], [rows], "Scores without a modality"))
+    return [tag("p", note, class_="note"), flags, tag("div", charts, class_="pair"), numbers]
+
+
+def _interaction(task: Task, summary: dict[str, Any]) -> Content:
+    """EMAP, permutation scores and Shapley values: each in points, with bars on a scale that its columns share."""
+    there = [s for s in task["strategies"] if any(s.get(name) for name in ("emap", "permutation", "shapley"))]
+    found = [_profile(task, s) for s in there]
+    columns = [c for c in ("emap", "drop text", "drop image", "phi text", "phi image", "interaction")
+               if any(known(p.get(c)) for p in found)]  # fmt: skip
+    if not columns:
+        return None
+    shared = (("emap",), ("drop text", "drop image"), ("phi text", "phi image", "interaction"))
+    reach = {}
+    for group in shared:
+        values = [v for p in found for c in group if (v := p[c]) is not None and known(v)]
+        reach |= dict.fromkeys(group, (min([0.0, *values]), max([0.0, *values])))
+    titles = {
+        "emap": "EMAP gap",
+        "drop text": "lost with text permuted",
+        "drop image": "lost with image permuted",
+        "phi text": "Shapley φ text",
+        "phi image": "Shapley φ image",
+        "interaction": "Shapley interaction",
+    }
+    rows = [
+        tag("tr", name_cell(s["row"], task), tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+            [cell(points(p.get(c)), bar(p.get(c), *reach[c]), class_="n bars") for c in columns],
+            class_=row_class(s["row"]))
+        for s, p in zip(there, found, strict=True)
+    ]  # fmt: skip
+    first = next(part for part in (there[0].get(n) for n in ("permutation", "shapley", "emap")) if part)
+    metric = _of_diagnostics(task, first.get("score") or first.get("gap") or first)
+    pairs = next((s["emap"]["rows"] for s in there if s.get("emap")), None)
+    note = f"{in_words(metric)} in points, of the first seed{_first_fold(summary)}, on {first['rows']:,} test rows"
+    note += f" (EMAP: {pairs:,}). " if pairs else ". "
+    note += "Bars to the right are above zero, to the left below; the columns of one method share a scale."
+    head = header("strategy", "class", *(titles[c] for c in columns), left=("class",))
+    return [tag("p", note, class_="note"), table([head], [rows], "Interaction profile")]
+
+
+def _profile(task: Task, s: Strategy) -> dict[str, float | None]:
+    emap, permutation, shapley = (s.get(name) or {} for name in ("emap", "permutation", "shapley"))
+    metric = _of_diagnostics(task, permutation.get("score") or emap.get("gap") or shapley)
+    shares = shapley.get(metric) or {}
+    drops = {m: ((permutation.get(m) or {}).get(metric) or {}).get("drop") for m in ("text", "image")}
+    return {
+        "emap": (emap.get("gap") or {}).get(metric),
+        "drop text": drops["text"],
+        "drop image": drops["image"],
+        "phi text": shares.get("phi_text"),
+        "phi image": shares.get("phi_image"),
+        "interaction": shares.get("interaction"),
+    }
+
+
+def _calibration(task: Task) -> Content:
+    costs = ("parameters", "MACs", "samples/s", "seconds", "steps", "peak MiB")
+    head = header("strategy", "ECE before", "after", "NLL before", "after", *costs)
+    rows = [
+        tag(
+            "tr",
+            name_cell(s["row"], task),
+            [cell(score(of[k])) for k in ("ece", "nll") for of in (s["uncalibrated"], s["metrics"])],
+            [cell(count(s[k])) for k in ("parameters", "macs", "samples_per_s")],
+            cell(amount(s["seconds"], 1)),
+            cell(amount(s["steps"], 0)),
+            cell(amount(s["peak_mib"], 0)),
+            class_=row_class(s["row"]),
+        )
+        for s in task["strategies"]
+    ]
+    note = (
+        "Before and after the temperature that was fitted on validation. Parameters and MACs are of the fusion alone; "
+        "seconds, samples per second and steps are of one training, mean over seeds; the peak is of the process."
+    )
+    return [tag("p", note, class_="note"), table([head], [rows], "Calibration and cost")]
+
+
+def _labels(task: Task) -> Content:
+    by_name = {s["row"]: s for s in task["strategies"]}
+    chosen = [s["row"] for s in task["strategies"] if s["row"] not in UNIMODAL][:BEST_FEW]
+    chosen = [name for name in ("text_only", *chosen) if name in by_name]
+    metrics = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1"}
+    head = [
+        tag("tr", [tag("th", x, scope="col", rowspan=2) for x in ("label", "positives")],
+            [tag("th", name, scope="colgroup", colspan=3) for name in chosen]),
+        tag("tr", [[tag("th", m, scope="col") for m in metrics.values()] for _ in chosen]),
+    ]  # fmt: skip
+    rows = []
+    for label in task["labels"]:
+        flag = tag("em", "rare", class_="badge") if label in task["rare_labels"] else None
+        values = [by_name[name]["per_label"].get(label, {}).get(m) for name in chosen for m in metrics]
+        name = tag("th", label, " " if flag else None, flag, " " if is_mined(task) else None, badge(task), scope="row")
+        cells = [cell(score(v), class_="n first" if i % 3 == 0 else "n") for i, v in enumerate(values)]
+        rows.append(tag("tr", name, cell(f"{task['positives'][label]:,}"), cells))
+    note = "Text alone, and the best few fusions; mean over seeds and folds, after calibration. "
+    note += "A rare label has fewer than 10 positives among the test rows: its scores mean little."
+    found = table(head, [rows], "By label")
+    if len(rows) > FEW_LABELS:
+        found = tag("details", tag("summary", f"{len(rows)} labels"), found)
+    return [tag("p", note, class_="note"), found]
+
+
+def name_cell(row: str, task: Task | None = None) -> Html:
+    """The header of a strategy's row."""
+    mark = badge(task) if task else None
+    return tag("th", row, " " if mark else None, mark, scope="row")
+
+
+def row_class(row: str) -> str | None:
+    """What sets the unimodal rows apart."""
+    return "unimodal" if row in UNIMODAL else None
+
+
+def in_words(metric: str) -> str:
+    """Such as "Accuracy" or "AUROC macro"."""
+    words = metric.replace("_", " ").replace("auroc", "AUROC")
+    return words[:1].upper() + words[1:]
+
+
+def _of_diagnostics(task: Task, by_metric: dict[str, Any]) -> str:
+    """The task's metric if diagnostics have it, else accuracy, which they always have."""
+    return task["metric"] if task["metric"] in by_metric else "accuracy"
+
+
+def _first_fold(summary: dict[str, Any]) -> str:
+    return " and fold" if summary["folds"] > 1 else ""
+
+
+def plural(number: int, what: str) -> str:
+    """Such as "1 seed" or "3 seeds"."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def notice_box(notice: Notice) -> Html:
+    """A notice in its box; a sign, and not the colour alone, says how grave it is."""
+    return tag("p", tag("span", "⚠ " if notice.warns else "ℹ ", aria_hidden="true"), tag("b", f"{notice.title} "),
+               notice.text, class_="notice" + (" warns" if notice.warns else ""), data_notice=notice.kind)  # fmt: skip
+
+
+def badge(task: Task, said: str = "⚠ mined") -> Html | None:
+    """The mark of every row whose labels were mined from the text."""
+    return tag("em", said, class_="badge", title="labels mined from the text") if is_mined(task) else None

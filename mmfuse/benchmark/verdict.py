@@ -1,0 +1,99 @@
+"""What a comparison says, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmfuse.benchmark.plan import UNIMODAL
+
+ALPHA = 0.05
+FEWEST_POSITIVES = 10
+"""A label with fewer in the test rows is flagged: its scores mean little."""
+
+
+def verdict(task: dict[str, Any]) -> str:
+    """One paragraph in plain words: does fusion help, by how much, how sure, and what kind of it is needed."""
+    strategies = {s["row"]: s for s in task["strategies"]}
+    reference = task["references"].get("best_unimodal")
+    fusions = [s for s in task["strategies"] if s["row"] not in UNIMODAL]
+    if reference is None or not fusions:
+        return "There is no unimodal row or no fusion to compare."
+    alone = {"text_only": "the text alone", "image_only": "the image alone"}[reference]
+    seen = [s for s in fusions if s["validation"] is not None]
+    best = max(seen, key=lambda s: s["validation"]) if seen else fusions[0]
+    better = [
+        s
+        for s in fusions
+        if s["contrasts"][reference]["p_holm"] <= 0.05 and s["contrasts"][reference]["difference"] > 0
+    ]
+    worse = all(
+        s["contrasts"][reference]["p_holm"] <= 0.05 and s["contrasts"][reference]["difference"] < 0 for s in fusions
+    )
+    told = best if best in better or not better else better[0]
+    gap = told["contrasts"][reference]
+    amount = f"{100 * gap['difference']:+.1f} points [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
+    if better:
+        first = f"Fusion helps here: {told['row']} scores {amount} against {alone}."
+        why = "chosen on validation" if told is best else "the best of those that can be told from it"
+        parts = [first[:-1] + f" ({why}).", _kind_of_gain(told, strategies, task)]
+    elif worse:
+        parts = [
+            f"Fusion hurts here: {alone} beats every fusion; {told['row']}, chosen on validation, scores {amount}."
+        ]
+    else:
+        parts = [
+            f"No fusion is shown to beat {alone}: {told['row']}, chosen on validation, scores {amount} against it, "
+            "which may be chance."
+        ]
+    parts += _reservations(task, told, better)
+    return " ".join(part for part in parts if part)
+
+
+def _kind_of_gain(told: dict[str, Any], strategies: dict[str, dict[str, Any]], task: dict[str, Any]) -> str:
+    """Whether an additive strategy, or one of pooled vectors, would have done as well."""
+    alike = [s for s in strategies.values() if set(s["letters"]) & set(told["letters"]) and s["row"] not in UNIMODAL]
+    additive = [s["row"] for s in alike if s["interaction"] == "additive"]
+    pooled = [s["row"] for s in alike if s["interaction"] == "multiplicative"]
+    others = [s["row"] for s in alike if s["row"] != told["row"]]
+    same = f"It cannot be told apart from {listed(others)}. " if others else ""
+    if additive:
+        return same + f"The gain is additive: {additive[0]}, which cannot model interactions, does as well."
+    gap = (told.get("emap") or {}).get("gap", {}).get(task["metric"])
+    shown = f" (EMAP gap {100 * gap:.1f} points)" if gap is not None else ""
+    if pooled:
+        return same + f"The gain needs interactions{shown}: no additive strategy does as well."
+    return same + f"The gain needs tokens that meet{shown}: no strategy on pooled vectors does as well."
+
+
+def _reservations(task: dict[str, Any], told: dict[str, Any], better: list[dict[str, Any]]) -> list[str]:
+    said = []
+    if task["label_origin"] == "mined_from_text":
+        said.append(
+            "The labels were mined from the text, so the text-only row reads what made them, and a gain over it says "
+            "little."
+        )
+    if told["score"]["without_seed_variance"]:
+        said.append("One seed only: how much another seed would change is not known.")
+    needed = next((n for n in task["seeds_needed"] if n["reference"] == task["references"]["best_unimodal"]), None)
+    if not better and needed:
+        what = f"{needed['strategy']} from {needed['reference']}"
+        if needed["seeds"]:
+            said.append(f"To tell {what}, about {needed['seeds']} seeds would be needed.")
+        elif needed["reason"]:
+            said.append(f"No number of seeds would tell {what}: {needed['reason']}.")
+    rare = task["rare_labels"]
+    if rare:
+        said.append(f"{len(rare)} label(s) have fewer than {FEWEST_POSITIVES} positives: {listed(rare)}.")
+    return said
+
+
+def _sign(contrast: dict[str, Any]) -> int:
+    """1 or -1 where the difference is beyond chance, after Holm's correction; else 0."""
+    return 0 if not contrast["p_holm"] <= ALPHA else 1 if contrast["difference"] > 0 else -1
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """The names as a phrase."""
+    shown = list(names[:most]) + ([f"{len(names) - most} more"] if len(names) > most else [])
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]

@@ -1,0 +1,250 @@
+"""A benchmark from config to report: paired, resumable, shared, and nothing lost when something fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import mmfuse
+from mmfuse.benchmark.cells import Workshop
+from mmfuse.benchmark.compare import compare_benchmarks
+from mmfuse.benchmark.config import load_benchmark_config
+from mmfuse.benchmark.run import benchmark, dry_run
+from mmfuse.data.pairs import epoch_batches
+from mmfuse.fusion import FUSIONS
+from mmfuse.fusion.concat import ConcatFusion
+from mmfuse.training.run import assemble
+from mmfuse.types import MmfuseError
+
+ROWS = ["text_only", "image_only", "late", "concat", "cross_attention"]
+TIMES = ("seconds", "samples_per_s", "peak_mib")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """One whole benchmark, to be looked at."""
+    return benchmark(tiny(tmp_path_factory.mktemp("finished")))
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (Path(folder) / "results.jsonl").read_text().splitlines()]
+
+
+def without_times(folder):
+    """What a result says, but for what no two runs share, by cell."""
+    return {
+        (line["row"], line["seed"], line["fold"], line["trial"]): {k: v for k, v in line.items() if k not in TIMES}
+        for line in lines_of(folder)
+    }
+
+
+def test_every_cell_is_a_line_and_every_row_in_the_report(finished):
+    lines = lines_of(finished.dir)
+    assert {(line["row"], line["seed"]) for line in lines} == {(row, seed) for row in ROWS for seed in range(2)}
+    assert {line["status"] for line in lines} == {"done"}
+    assert json.loads((finished.dir / "summary.json").read_text()) == json.loads(json.dumps(finished.summary))
+    for task in ("match", "unique_text"):
+        found = finished.summary["tasks"][task]
+        assert {s["row"] for s in found["strategies"]} == set(ROWS)
+        assert found["verdict"]
+        assert found["rows"] == found["groups"] == 32
+        assert found["references"] == {
+            "best_unimodal": found["references"]["best_unimodal"],
+            "late": "late",
+            "concat": "concat",
+        }
+        page = (finished.dir / "table.md").read_text() + (finished.dir / "report.html").read_text()
+        assert all(row in page for row in ROWS)
+
+
+def test_scores_are_those_of_the_stored_predictions(finished, symbols):
+    table = load_benchmark_config(finished.dir / "config.yaml")
+    target = Workshop(table, print).table(None).targets["unique_text"]
+    for strategy in finished.summary["tasks"]["unique_text"]["strategies"]:
+        scores = []
+        for seed in range(2):
+            with np.load(finished.dir / "cells" / f"{strategy['row']}-seed{seed}" / "test.npz") as arrays:
+                scores.append((arrays["logits.unique_text"].argmax(1) == target[arrays["rows"]]).mean())
+        assert strategy["score"]["mean"] == pytest.approx(np.mean(scores))
+        assert strategy["score"]["seed_sd"] == pytest.approx(np.std(scores, ddof=1))
+
+
+def test_the_first_seed_has_diagnostics(finished):
+    strategies = {s["row"]: s for s in finished.summary["tasks"]["match"]["strategies"]}
+    assert abs(strategies["late"]["emap"]["gap"]["accuracy"]) < 1e-6
+    assert strategies["text_only"]["permutation"]["image"]["accuracy"]["drop"] == 0
+    assert strategies["image_only"]["shapley"]["accuracy"]["phi_text"] == 0
+    for strategy in strategies.values():
+        for modality in ("text", "image"):
+            assert len(strategy["missing"][modality]["accuracy"]["values"]) == 11
+
+
+def test_a_finished_benchmark_is_not_run_again(finished, symbols):
+    before = (finished.dir / "results.jsonl").stat().st_mtime_ns
+    again = benchmark(finished.dir / "config.yaml")
+    assert (finished.dir / "results.jsonl").stat().st_mtime_ns == before
+    assert again.summary["tasks"] == json.loads(json.dumps(finished.summary["tasks"]))
+
+
+def test_the_folder_of_another_benchmark_is_refused(finished, values, tmp_path):
+    with pytest.raises(MmfuseError, match=r"holds a benchmark with another config \(seeds differs\).*--restart"):
+        benchmark({**values, "output_dir": str(finished.dir), "seeds": 3})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(MmfuseError, match="not empty, and not a benchmark"):
+        benchmark({**values, "output_dir": str(tmp_path / "mine")})
+
+
+def test_every_strategy_sees_the_same_batches(values):
+    config = load_benchmark_config(values)
+    workshop = Workshop(config, print)
+    plans = []
+    for name in ("text_only", "image_only", "concat", "cross_attention"):
+        run = config.run_config({"name": name, "out_dim": 16}, 1, Path("run"))
+        model = assemble(run, workshop.table(None), *workshop.towers(run, None))
+        pairs = workshop.pairs(model, None, 1)
+        plans.append(
+            [epoch_batches(pairs.table.indices("train"), pairs.lengths(), 16, 1, 1, epoch) for epoch in (0, 1)]
+        )
+    assert all(plan == plans[0] for plan in plans)
+
+
+def test_encoders_run_once_for_all_cells(values, monkeypatch):
+    calls = []
+    for module, name in (("text", "TextEncoder"), ("image", "ImageEncoder")):
+        cls = getattr(__import__(f"mmfuse.encoders.{module}", fromlist=[name]), name)
+        forward = cls.forward
+        monkeypatch.setattr(
+            cls, "forward", lambda self, *x, f=forward, n=name: (calls.append((n, len(x[0]))), f(self, *x))[1]
+        )
+    benchmark({**values, "seeds": 1, "emap_rows": 0})
+    rows = 120
+    for name in ("TextEncoder", "ImageEncoder"):
+        encoded = sum(n for called, n in calls if called == name)
+        assert rows <= encoded <= 2 * rows + 8  # pooled vectors once, then tokens once
+
+
+class Broken(ConcatFusion):
+    """It fails when it is trained."""
+
+    __doc__ = ConcatFusion.__doc__
+
+    def forward(self, text, image):
+        raise RuntimeError("the GPU is on fire\nline two")
+
+
+def test_a_cell_that_fails_is_a_row_with_its_reason_and_stops_nothing(values, monkeypatch):
+    monkeypatch.setitem(FUSIONS._classes, "broken", Broken)
+    found = benchmark({**values, "strategies": {"broken": None, "late": None}, "seeds": 1})
+    assert [line["status"] for line in lines_of(found.dir)].count("failed") == 1
+    (failed,) = found.summary["failed"]
+    assert failed["reason"] == "RuntimeError: the GPU is on fire"
+    assert "on fire" in (found.dir / "cells" / "broken-seed0" / "traceback.txt").read_text()
+    assert {s["row"] for s in found.summary["tasks"]["match"]["strategies"]} == {"text_only", "image_only", "late"}
+    assert "on fire" in (found.dir / "report.html").read_text()
+
+
+def test_tuning_chooses_on_validation_and_its_choice_is_used(values, monkeypatch):
+    found = benchmark({**values, "strategies": {"late": None}, "seeds": 1, "tuning_trials": 3})
+    lines = lines_of(found.dir)
+    for row in ("text_only", "late"):
+        trials = {line["trial"]: line for line in lines if line["row"] == row and line["trial"] is not None}
+        assert set(trials) == {0, 1, 2}
+        best = max(trials.values(), key=lambda line: line["validation"])
+        (final,) = (line for line in lines if line["row"] == row and line["trial"] is None)
+        assert final["options"] == best["options"]
+    assert found.summary["tuning_trials"] == 3
+
+
+def test_folds_are_pooled(values, symbols, tmp_path):
+    manifest = yaml.safe_load(symbols.read_text())
+    manifest |= {"splits": {"folds": 3}, "rows": str(symbols.parent / "data.csv")}
+    manifest["image"]["root"] = str(symbols.parent)
+    (tmp_path / "folds.yaml").write_text(yaml.safe_dump(manifest))
+    data = {**values["data"], "manifest": str(tmp_path / "folds.yaml"), "tasks": ["match"]}
+    found = benchmark({**values, "data": data, "strategies": {"late": None}, "seeds": 1})
+    assert found.summary["folds"] == 3
+    assert found.summary["tasks"]["match"]["rows"] == 120
+    assert len(lines_of(found.dir)) == 3 * 3
+
+
+def test_leaks_stop_it_unless_forced_and_are_then_in_the_report(values, symbols, tmp_path):
+    header, first, *rest = (symbols.parent / "data.csv").read_text().splitlines()
+    copy = first.replace(first.split(",")[0], "copy", 1).replace(",train,", ",test,")
+    (tmp_path / "data.csv").write_text("\n".join([header, first, *rest, copy]))
+    manifest = yaml.safe_load(symbols.read_text()) | {"rows": str(tmp_path / "data.csv")}
+    manifest["image"]["root"] = str(symbols.parent)
+    (tmp_path / "leaky.yaml").write_text(yaml.safe_dump(manifest))
+    given = {**values, "data": {**values["data"], "manifest": str(tmp_path / "leaky.yaml")}, "seeds": 1}
+    given["strategies"] = {"late": None}
+    with pytest.raises(MmfuseError, match="1 exact duplicate"):
+        benchmark(given)
+    found = benchmark(given, force=True)
+    assert "1 exact duplicate" in found.summary["provenance"]["leaks"][0]
+    assert "1 exact duplicate" in (found.dir / "report.html").read_text()
+
+
+def test_a_dry_run_tells_cells_time_and_disk_and_runs_none(values):
+    said = dry_run(values)
+    assert "5 rows, 10 cells, 8 steps each" in said
+    assert "MiB of features" in said
+    assert not (Path(values["output_dir"]) / "cells").exists() or not list(
+        (Path(values["output_dir"]) / "cells").iterdir()
+    )
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
+    with pytest.raises(MmfuseError, match=r"metric: 'acuracy'.*accuracy"):
+        benchmark({**values, "metric": "acuracy"})
+    assert not list(Path(values["output_dir"]).glob("cells/*"))
+
+
+def test_two_benchmarks_stand_side_by_side(finished, values, tmp_path):
+    other = benchmark({**values, "strategies": {"late": None, "gated": None}})
+    said = compare_benchmarks(finished.dir, other.dir)
+    assert "| late | " in said
+    assert "| gated |  |  | " in said
+    assert said.count("## ") == 2
+    with pytest.raises(MmfuseError, match="no finished benchmark"):
+        compare_benchmarks(finished.dir, tmp_path)
+
+
+def start(config, log, *options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(mmfuse.__file__).parent.parent)}
+    command = [sys.executable, "-m", "mmfuse.cli", "benchmark", str(config), *options]
+    with log.open("w") as out:
+        return subprocess.Popen(command, env=environment, start_new_session=True, stdout=out, stderr=out)
+
+
+def test_killed_and_shared_it_says_the_same(finished, values, tmp_path):
+    """Two processes share the cells; both are killed while they work, and another start ends it."""
+    path, log = tmp_path / "config.yaml", tmp_path / "log"
+    path.write_text(yaml.safe_dump(values))
+    results = Path(values["output_dir"]) / "results.jsonl"
+    process = start(path, log, "processes=2")
+    while not (results.exists() and len(results.read_text().splitlines()) >= 3):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(results.read_text().splitlines()) < 10
+    again = benchmark(path)
+    assert without_times(again.dir) == without_times(finished.dir)
+    assert len(lines_of(again.dir)) == 10
+    assert (again.dir / "table.md").read_text() == (finished.dir / "table.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
