@@ -1,4 +1,4 @@
-"""Do the intervals and tests of `mmfuse.benchmark.statistics` keep their word? Simulated benchmarks with a known truth.
+"""Do the intervals and tests of `mmfuse.benchmarking.statistics` keep their word? Simulated, with a known truth.
 
     python benchmarks/intervals.py run --results FILE.jsonl [--benchmarks 1000] [--quick]
     python benchmarks/intervals.py table --results FILE.jsonl
@@ -35,7 +35,7 @@ from scipy.optimize import brentq
 from scipy.stats import multivariate_normal, norm
 from scipy.stats import t as student
 
-from mmfuse.benchmark.statistics import Comparison, compare, holm
+from mmfuse.benchmarking.statistics import Comparison, compare, holm
 
 ACCURACY, STRATEGIES, REFERENCES, SHARED_SHIFT, BLOCK = 0.75, 10, 2, 0.3, 50
 GROUP, EXAMPLE = 0.25, 0.35  # variances of effects shared by all; they and the next four sum to 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mmfuse.benchmark.run import benchmark
+    from mmfuse.benchmarking.run import benchmark
     from mmfuse.config import load_config
     from mmfuse.data.manifest import load_manifest
     from mmfuse.evaluation import evaluate
@@ -33,7 +33,7 @@ _HOME = {
     "Prediction": "mmfuse.types",
     "Predictor": "mmfuse.predict",
     "Sample": "mmfuse.types",
-    "benchmark": "mmfuse.benchmark.run",
+    "benchmark": "mmfuse.benchmarking.run",
     "check_fusion": "mmfuse.testing",
     "evaluate": "mmfuse.evaluation",
     "load_config": "mmfuse.config",

@@ -172,9 +172,9 @@ def benchmark(
 ) -> None:
     """Compare fusion strategies on equal terms; a second start goes on where the first one ended."""
     _quiet_libraries()
-    from mmfuse.benchmark.run import benchmark as run
-    from mmfuse.benchmark.run import dry_run as plan
-    from mmfuse.benchmark.run import work
+    from mmfuse.benchmarking.run import benchmark as run
+    from mmfuse.benchmarking.run import dry_run as plan
+    from mmfuse.benchmarking.run import work
 
     if worker:
         work(config.parent, force)
@@ -198,7 +198,7 @@ def compare(
     other: Annotated[Path, typer.Argument(help="Another one.")],
 ) -> None:
     """Set two finished benchmarks side by side."""
-    from mmfuse.benchmark.compare import compare_benchmarks
+    from mmfuse.benchmarking.compare import compare_benchmarks
 
     typer.echo(compare_benchmarks(one, other))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmfuse.benchmark.config import is_built_in, load_benchmark_config
+from mmfuse.benchmarking.config import is_built_in, load_benchmark_config
 from mmfuse.config import load_config
 from mmfuse.data.manifest import load_manifest
 from mmfuse.fusion import FUSIONS, RESERVED

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from mmfuse.benchmark.cells import Workshop
-from mmfuse.benchmark.config import BenchmarkConfig
-from mmfuse.benchmark.plan import Plan, Row, Widths
+from mmfuse.benchmarking.cells import Workshop
+from mmfuse.benchmarking.config import BenchmarkConfig
+from mmfuse.benchmarking.plan import Plan, Row, Widths
 from mmfuse.fusion import build_fusion
 from mmfuse.types import Features
 

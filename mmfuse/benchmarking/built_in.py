@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mmfuse.benchmark.config import BenchmarkConfig
+from mmfuse.benchmarking.config import BenchmarkConfig
 from mmfuse.config import Config, DataConfig, ImageEncoderConfig, TaskConfig, TextEncoderConfig, TrainingConfig
 from mmfuse.data.interactions import write_interactions, write_symbols
 from mmfuse.data.manifest import load_manifest

@@ -14,10 +14,10 @@ import torch
 import yaml
 
 import mmfuse
-from mmfuse.benchmark.cells import Workshop
-from mmfuse.benchmark.compare import compare_benchmarks
-from mmfuse.benchmark.config import load_benchmark_config
-from mmfuse.benchmark.run import benchmark, dry_run
+from mmfuse.benchmarking.cells import Workshop
+from mmfuse.benchmarking.compare import compare_benchmarks
+from mmfuse.benchmarking.config import load_benchmark_config
+from mmfuse.benchmarking.run import benchmark, dry_run
 from mmfuse.data.pairs import epoch_batches
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion

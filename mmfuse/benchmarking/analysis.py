@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfuse.benchmark.cells import Workshop
-from mmfuse.benchmark.ledger import Ledger
-from mmfuse.benchmark.plan import UNIMODAL, Cell, Plan
-from mmfuse.benchmark.statistics import Comparison, compare
-from mmfuse.benchmark.verdict import FEWEST_POSITIVES, verdict
+from mmfuse.benchmarking.cells import Workshop
+from mmfuse.benchmarking.ledger import Ledger
+from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
+from mmfuse.benchmarking.statistics import Comparison, compare
+from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
 from mmfuse.evaluation.metrics import (
     GroupBootstrap,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mmfuse.benchmark.verdict import FEWEST_POSITIVES, listed
+from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, listed
 
 
 class Notice(NamedTuple):

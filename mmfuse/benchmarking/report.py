@@ -7,12 +7,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mmfuse.benchmark.appendix import appendix
-from mmfuse.benchmark.charts import describe, ranking, shapes
-from mmfuse.benchmark.markup import DASH, Html, cell, header, known, score, table, tag
-from mmfuse.benchmark.notices import Notice, about_benchmark, about_task, is_mined
-from mmfuse.benchmark.plan import UNIMODAL
-from mmfuse.benchmark.sections import (
+from mmfuse.benchmarking.appendix import appendix
+from mmfuse.benchmarking.charts import describe, ranking, shapes
+from mmfuse.benchmarking.markup import DASH, Html, cell, header, known, score, table, tag
+from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
+from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.sections import (
     FEW_TASKS,
     Task,
     badge,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmfuse.benchmark.plan import UNIMODAL
+from mmfuse.benchmarking.plan import UNIMODAL
 
 ALPHA = 0.05
 FEWEST_POSITIVES = 10

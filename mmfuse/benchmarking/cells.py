@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmfuse.benchmark.config import BUILT_IN, BenchmarkConfig
-from mmfuse.benchmark.plan import Cell, Plan, Widths
+from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
+from mmfuse.benchmarking.plan import Cell, Plan, Widths
 from mmfuse.config import Config
 from mmfuse.data.interactions import bayes_accuracy
 from mmfuse.data.manifest import load_manifest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmfuse.benchmark.appendix import contrast
-from mmfuse.benchmark.charts import (
+from mmfuse.benchmarking.appendix import contrast
+from mmfuse.benchmarking.charts import (
     CLASSES,
     Curve,
     Line,
@@ -19,7 +19,7 @@ from mmfuse.benchmark.charts import (
     pareto_front,
     ranking,
 )
-from mmfuse.benchmark.markup import (
+from mmfuse.benchmarking.markup import (
     DASH,
     Content,
     Html,
@@ -36,9 +36,9 @@ from mmfuse.benchmark.markup import (
     table,
     tag,
 )
-from mmfuse.benchmark.notices import Notice, about_task, is_mined
-from mmfuse.benchmark.plan import UNIMODAL
-from mmfuse.benchmark.verdict import ALPHA, listed
+from mmfuse.benchmarking.notices import Notice, about_task, is_mined
+from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.verdict import ALPHA, listed
 
 FEW_TASKS = 2
 """Up to so many, all that is said of a task is open to see."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmfuse.benchmark.config import QUICK, BenchmarkConfig
+from mmfuse.benchmarking.config import QUICK, BenchmarkConfig
 from mmfuse.fusion import FUSIONS, RESERVED, build_fusion
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmfuse.benchmark.config import QUICK, load_benchmark_config
-from mmfuse.benchmark.plan import (
+from mmfuse.benchmarking.config import QUICK, load_benchmark_config
+from mmfuse.benchmarking.plan import (
     VARIANTS,
     Widths,
     choose_strategies,

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from mmfuse.benchmark.charts import kind_of
-from mmfuse.benchmark.markup import DASH, count, interval, p_value, points, score, spread
-from mmfuse.benchmark.notices import Notice, about_benchmark, about_task, is_mined
-from mmfuse.benchmark.plan import UNIMODAL
+from mmfuse.benchmarking.charts import kind_of
+from mmfuse.benchmarking.markup import DASH, count, interval, p_value, points, score, spread
+from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
+from mmfuse.benchmarking.plan import UNIMODAL
 
 
 def appendix(summary: dict[str, Any]) -> str:

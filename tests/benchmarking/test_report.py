@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from fake import ROWS, fake_built_in, fake_summary, finish, mine
 
-from mmfuse.benchmark import markup
-from mmfuse.benchmark.appendix import appendix, contrast
-from mmfuse.benchmark.charts import pareto_front, place_labels
-from mmfuse.benchmark.report import page, write_report
+from mmfuse.benchmarking import markup
+from mmfuse.benchmarking.appendix import appendix, contrast
+from mmfuse.benchmarking.charts import pareto_front, place_labels
+from mmfuse.benchmarking.report import page, write_report
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&amp;|[x](http://evil.example)`"""

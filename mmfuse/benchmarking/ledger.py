@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mmfuse.benchmark.plan import Cell
+from mmfuse.benchmarking.plan import Cell
 
 
 class Ledger:

@@ -4,9 +4,9 @@ from collections import Counter
 import pytest
 import torch
 
-from mmfuse.benchmark import built_in
-from mmfuse.benchmark.built_in import prepare_interactions
-from mmfuse.benchmark.config import BenchmarkConfig, BuiltInConfig, is_built_in
+from mmfuse.benchmarking import built_in
+from mmfuse.benchmarking.built_in import prepare_interactions
+from mmfuse.benchmarking.config import BenchmarkConfig, BuiltInConfig, is_built_in
 from mmfuse.config import DataConfig, ImageEncoderConfig, TextEncoderConfig
 from mmfuse.data.interactions import SEVERAL, SYMBOL_CLASSES, TASKS
 from mmfuse.data.manifest import load_manifest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from mmfuse.benchmark.verdict import FEWEST_POSITIVES, verdict
+from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 
 ROWS = {  # row: class, modalities, parameters, MACs
     "text_only": ("additive", ("text",), 66560, 3211264),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from mmfuse.benchmark.markup import Html, count, interval, known, points, score, tag
-from mmfuse.benchmark.plan import UNIMODAL
+from mmfuse.benchmarking.markup import Html, count, interval, known, points, score, tag
+from mmfuse.benchmarking.plan import UNIMODAL
 
 CLASSES = {
     "unimodal": "unimodal",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmfuse.benchmark.statistics import compare, holm, interval, letter_groups, paired_contrast, seeds_needed
+from mmfuse.benchmarking.statistics import compare, holm, interval, letter_groups, paired_contrast, seeds_needed
 from mmfuse.evaluation.metrics import GroupBootstrap
 
 SCORES = np.array([0.71, 0.74, 0.69, 0.75, 0.72])

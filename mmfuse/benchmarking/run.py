@@ -22,14 +22,14 @@ import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from mmfuse.benchmark.analysis import analyse, metric_of
-from mmfuse.benchmark.built_in import prepare_interactions
-from mmfuse.benchmark.cells import Workshop, run_cell
-from mmfuse.benchmark.config import BenchmarkConfig, is_built_in, load_benchmark_config
-from mmfuse.benchmark.estimate import describe_plan
-from mmfuse.benchmark.ledger import Ledger
-from mmfuse.benchmark.plan import Cell, Plan, make_plan
-from mmfuse.benchmark.report import write_report
+from mmfuse.benchmarking.analysis import analyse, metric_of
+from mmfuse.benchmarking.built_in import prepare_interactions
+from mmfuse.benchmarking.cells import Workshop, run_cell
+from mmfuse.benchmarking.config import BenchmarkConfig, is_built_in, load_benchmark_config
+from mmfuse.benchmarking.estimate import describe_plan
+from mmfuse.benchmarking.ledger import Ledger
+from mmfuse.benchmarking.plan import Cell, Plan, make_plan
+from mmfuse.benchmarking.report import write_report
 from mmfuse.registry import load_plugin
 from mmfuse.training.run import commit, flat_config
 from mmfuse.types import MmfuseError
