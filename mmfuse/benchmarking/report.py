@@ -140,9 +140,10 @@ def _overview(summary: dict[str, Any]) -> Html:
 
     rows = {row: tag("tr", name_cell(row), [entry(n, row) for n in tasks], class_=row_class(row)) for row in names}
     limits = []
-    if any(task["bayes"] for task in tasks.values()):
+    known_limits = [task["bayes"] if task["metric"] == "accuracy" else None for task in tasks.values()]
+    if any(known_limits):
         for modality in ("text", "image", "both"):
-            cells = [cell(score((task["bayes"] or {}).get(modality))) for task in tasks.values()]
+            cells = [cell(score((limit or {}).get(modality))) for limit in known_limits]
             limits.append(tag("tr", tag("th", f"best from {modality} (Bayes)", scope="row"), cells))
     head = tag("tr", tag("th", "strategy", scope="col"), [
         tag("th", tag("a", name, href=f"#task-{i}"), tag("small", " " + task["metric"]), scope="col")

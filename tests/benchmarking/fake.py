@@ -105,7 +105,7 @@ def _summary(name: str, tasks: dict[str, Any], seeds: int = 3, folds: int = 1) -
     provenance = {
         "command": ["mmfuse", "benchmark", f"configs/{name}.yaml", "seeds=3"],
         "commit": "0123456789abcdef0123456789abcdef01234567",
-        "manifest": {"name": name, "version": "1", "sha256": "ab" * 32},
+        "manifest": {"name": name, "version": 1, "sha256": "ab" * 32},
         "python": "3.11.9",
         "platform": "Linux-6.1-x86_64",
         "device": "cpu",

@@ -360,11 +360,14 @@ def test_bayes_limits_are_drawn_only_where_they_are_of_the_metric(built_in):
     section = next(root.find("details", "task"))
     assert list(section.find("line", "bayes"))
     assert "best from both 0.836" in section.text()
+    assert "best from both (Bayes)" in next(root.find("table", "matrix")).text()
     other = copy.deepcopy(built_in)
     for task in other["tasks"].values():
         task["metric"] = "f1_macro"
-    section = next(tree(other).find("details", "task"))
+    root = tree(other)
+    section = next(root.find("details", "task"))
     assert not list(section.find("line", "bayes"))
+    assert "Bayes" not in next(root.find("table", "matrix")).text()
     assert "Best possible accuracy (not f1_macro, so not drawn): text 0.716, image 0.716, both 0.836" in section.text()
 
 
