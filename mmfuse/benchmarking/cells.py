@@ -31,7 +31,6 @@ from mmfuse.training.run import assemble, build_towers, calibrate, open_accelera
 from mmfuse.types import MmfuseError
 
 BATCH_OF_INFERENCE = 512
-DISTRIBUTED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
 
 
 class Workshop:
@@ -114,10 +113,10 @@ class Workshop:
                 ),
             )
             self.encoder_seconds += time.perf_counter() - start
+            self._pairs[known].order_by = self.lengths(fold)
         pairs = self._pairs[known]
         pairs.modality_dropout = dataclasses.asdict(self.config.training.modality_dropout)
         pairs.seed = seed
-        pairs.order_by = self.lengths(fold)
         return pairs
 
     def lengths(self, fold: int | None) -> np.ndarray:

@@ -78,9 +78,14 @@ def benchmark(
     for plugin in config.plugins:
         load_plugin(plugin)
     folder = config.run_dir
-    _claim(folder, config, restart, force)
+    claimed = _claim(folder, config, restart)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    workshop, plan, ledger = _open(config, force, console)
+    try:
+        workshop, plan, ledger = _open(config, force, console)
+    except MmfuseError:
+        if claimed:  # nothing was begun: the mended config may have the folder
+            (folder / "config.yaml").unlink()
+        raise
     helpers = _start_helpers(folder, config, force)
     try:
         _work(workshop, plan, ledger, console)
@@ -224,8 +229,8 @@ def _start_helpers(folder: Path, config: BenchmarkConfig, force: bool) -> list[s
     return [subprocess.Popen(command) for _ in range(config.processes - 1)]
 
 
-def _claim(folder: Path, config: BenchmarkConfig, restart: bool, force: bool) -> None:
-    """Make the folder ours: new, or of the same benchmark, to be gone on with."""
+def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
+    """Make the folder ours: new (True), or of the same benchmark, to be gone on with (False)."""
     values = {**dataclasses.asdict(config), "output_dir": str(folder)}
     path = folder / "config.yaml"
     if restart and path.is_file():
@@ -240,10 +245,11 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool, force: bool) ->
                     f"{folder}: holds a benchmark with another config ({differs[0]} differs); choose another "
                     "output_dir, or --restart to throw it away"
                 )
-        elif any(p.name != "lock" for p in folder.iterdir()):
+            return False
+        if any(p.name not in ("lock", "built_in") for p in folder.iterdir()):
             raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")
-        else:
-            path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        return True
 
 
 def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
@@ -256,9 +262,7 @@ def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "versions": {
-            name: version(name) for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy")
-        },
+        "versions": {name: version(name) for name in LIBRARIES},
         "cells": len(plan.cells),
         "encoder_seconds": round(workshop.encoder_seconds, 1),
         "leaks": workshop.leaks,

@@ -83,21 +83,15 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     run_dir = config.run_dir
     with open_accelerator(config) as accelerator:
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
-        if accelerator.is_main_process:
-            _claim(run_dir, config, restart)
+        claimed = accelerator.is_main_process and _claim(run_dir, config, restart)
         accelerator.wait_for_everyone()
-        manifest = load_manifest(config.data.manifest, config.data.root)
-        unknown = sorted(set(config.tasks) - set(config.data.tasks or manifest.tasks))
-        if unknown:
-            raise MmfuseError(
-                f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"
-            )
-        table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold)
-        model = build_model(config, table)
-        console.print(_summary(model, table, accelerator))
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
-        with accelerator.main_process_first():
-            pairs = _prepare(model.to(accelerator.device), table, config, workers, console)
+        try:
+            table, model, pairs = _set_up(config, accelerator, workers, console)
+        except MmfuseError:
+            if claimed:  # nothing was begun: the mended config may have the folder
+                (run_dir / "config.yaml").unlink()
+            raise
         if accelerator.is_main_process:
             _describe(run_dir, config, table)
         live_images = pairs.image_options is not None and pairs.image_cache is None
@@ -108,6 +102,23 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
             tracker.finish()
         report = _finish(model, pairs, trainer, run_dir, config, accelerator)
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
+
+
+def _set_up(
+    config: Config, accelerator: Accelerator, workers: int, console: Console
+) -> tuple[Table, FusionModel, PairDataset]:
+    """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
+    manifest = load_manifest(config.data.manifest, config.data.root)
+    unknown = sorted(set(config.tasks) - set(config.data.tasks or manifest.tasks))
+    if unknown:
+        raise MmfuseError(
+            f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"
+        )
+    table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold)
+    model = build_model(config, table)
+    console.print(_summary(model, table, accelerator))
+    with accelerator.main_process_first():
+        return table, model, _prepare(model.to(accelerator.device), table, config, workers, console)
 
 
 @contextmanager
@@ -208,8 +219,8 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
     )
 
 
-def _claim(run_dir: Path, config: Config, restart: bool) -> None:
-    """Make the run's folder ours: new, or of the same config, to be gone on with."""
+def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
+    """Make the run's folder ours: new (True), or of the same config, to be gone on with (False)."""
     values = config_to_dict(config)
     path = run_dir / "config.yaml"
     if restart and path.is_file():
@@ -223,7 +234,7 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
                 f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
                 "another name or output_dir, or --restart to throw it away"
             )
-        return
+        return False
     if run_dir.is_dir() and any(run_dir.iterdir()):
         raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
     try:
@@ -231,6 +242,7 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> None:
         path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
+    return True
 
 
 _WHERE = ("output_dir", "data.num_workers", "cache.dir", "cache.enabled", "processes")

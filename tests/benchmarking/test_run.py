@@ -205,6 +205,8 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
     with pytest.raises(MmfuseError, match=r"metric: 'acuracy'.*accuracy"):
         benchmark({**values, "metric": "acuracy"})
     assert not list(Path(values["output_dir"]).glob("cells/*"))
+    with pytest.raises(MmfuseError, match="unknown fusion 'gatd'"):  # and the folder is free for a mended config
+        benchmark({**values, "strategies": {"gatd": None}})
 
 
 def test_two_benchmarks_stand_side_by_side(finished, values, tmp_path):

@@ -181,6 +181,17 @@ def test_a_second_run_in_the_same_folder(tiny):
     assert mmfuse.train(tiny("training.epochs=1"), restart=True).steps < first.steps
 
 
+@pytest.mark.parametrize("mistake", ["data.manifest=nope.yaml", "fusion.name=gatd", "data.tasks=[nope]"])
+def test_a_mended_config_gets_the_folder_of_one_that_began_nothing(tiny, mistake):
+    with pytest.raises(MmfuseError):
+        mmfuse.train(tiny(mistake))
+    run = mmfuse.train(tiny("training.max_steps=1"))
+    assert run.steps == 1
+    with pytest.raises(MmfuseError, match="holds a run with another config"):
+        mmfuse.train(tiny(mistake))
+    assert (run.dir / "config.yaml").is_file()
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.docx").write_text("mine")
