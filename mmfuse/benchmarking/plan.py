@@ -127,7 +127,8 @@ def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | Non
     trials = draw_trials(config.tuning_trials, config.training.learning_rate, config.training.weight_decay)
     folds = list(folds)
     tuning = [Cell(label, 0, folds[0], trial) for trial in range(len(trials)) for label in built]
-    cells = [Cell(label, seed, fold) for seed in range(config.seeds) for label in built for fold in folds]
+    longest_first = sorted(built, key=lambda label: -built[label].macs)  # processes then end at about the same time
+    cells = [Cell(label, seed, fold) for seed in range(config.seeds) for label in longest_first for fold in folds]
     return Plan(built, tuning + cells, trials)
 
 

@@ -35,6 +35,8 @@ from mmfuse.training.run import commit, flat_config
 from mmfuse.types import MmfuseError
 
 WAIT_SECONDS = 1.0
+FREE = ("seeds", "resamples")
+"""Keys that no finished cell depends on: a benchmark may be gone on with under others, with more seeds for example."""
 LIBRARIES = ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy", "scipy")
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -124,6 +126,7 @@ def dry_run(config: BenchmarkConfig | str | Path | dict[str, Any], overrides: It
         MmfuseError: The config or the data are not legal.
     """
     config = load_benchmark_config(config, overrides)
+    _stand_alone(config.processes)
     for plugin in config.plugins:
         load_plugin(plugin)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -240,16 +243,25 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
         if path.is_file():
             then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
             differs = [key for key in now | then if now.get(key) != then.get(key)]
-            if differs:
+            fixed = [key for key in differs if key not in FREE]
+            if fixed:
                 raise MmfuseError(
-                    f"{folder}: holds a benchmark with another config ({differs[0]} differs); choose another "
-                    "output_dir, or --restart to throw it away"
+                    f"{folder}: holds a benchmark with another config ({fixed[0]} differs); choose another "
+                    f"output_dir, or --restart to throw it away (only {', '.join(FREE)} may change)"
                 )
+            if differs:
+                _replace(path, yaml.safe_dump(values, sort_keys=False))
             return False
         if any(p.name not in ("lock", "built_in") for p in folder.iterdir()):
             raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        _replace(path, yaml.safe_dump(values, sort_keys=False))
         return True
+
+
+def _replace(path: Path, text: str) -> None:
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
 
 
 def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_unimodal_rows_are_there_though_nobody_asked_for_them():
 def test_cells_are_rows_by_seeds_by_folds():
     plan = make_plan(config_of(strategies={"late": None}, seeds=2), WIDTHS, [0, 1, 2])
     assert len({cell.key for cell in plan.cells}) == len(plan.cells) == 3 * 2 * 3
-    assert plan.cells[0].key == "text_only-seed0-fold0"
+    assert plan.cells[0].key == "late-seed0-fold0"  # the longest
 
 
 def test_trials_come_first_and_are_the_same_for_every_row():

@@ -95,12 +95,24 @@ def test_a_finished_benchmark_is_not_run_again(finished, symbols):
 
 
 def test_the_folder_of_another_benchmark_is_refused(finished, values, tmp_path):
-    with pytest.raises(MmfuseError, match=r"holds a benchmark with another config \(seeds differs\).*--restart"):
-        benchmark({**values, "output_dir": str(finished.dir), "seeds": 3})
+    with pytest.raises(MmfuseError, match=r"holds a benchmark with another config \(width differs\).*--restart"):
+        benchmark({**values, "output_dir": str(finished.dir), "width": 8})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(MmfuseError, match="not empty, and not a benchmark"):
         benchmark({**values, "output_dir": str(tmp_path / "mine")})
+
+
+def test_more_seeds_go_on_in_the_same_folder(values):
+    config = {**values, "strategies": {"late": None}, "seeds": 1}
+    before = lines_of(benchmark(config).dir)
+    found = benchmark({**config, "seeds": 2})
+    assert lines_of(found.dir)[:3] == before
+    assert len(lines_of(found.dir)) == 6
+    assert found.summary["seeds"] == load_benchmark_config(found.dir / "config.yaml").seeds == 2
+    assert benchmark(config).summary["seeds"] == 1
+    assert len(lines_of(found.dir)) == 3  # results.jsonl is of the benchmark that is reported
+    assert len(list((found.dir / "cells").iterdir())) == 6
 
 
 def test_every_strategy_sees_the_same_batches(values):

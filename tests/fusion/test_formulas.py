@@ -6,6 +6,7 @@ import torch
 from scipy.special import erf, expit, softmax
 
 from mmfuse.fusion import FUSIONS, build_fusion
+from mmfuse.fusion.projection import Projection
 from mmfuse.types import Features, MmfuseError
 
 TEXT_DIM, IMAGE_DIM, OUT_DIM = 5, 7, 8
@@ -340,3 +341,11 @@ def test_cross_attention_names_its_legal_queries(queries):
 def test_attention_refuses_heads_that_do_not_divide_its_width(name):
     with pytest.raises(MmfuseError, match="num_heads 3"):
         build_fusion(name, TEXT_DIM, IMAGE_DIM, {"out_dim": 8, "num_heads": 3})
+
+
+@pytest.mark.parametrize("width", [16, 1280])
+def test_every_strategy_starts_from_inputs_of_variance_one(width):
+    torch.manual_seed(0)
+    found = Projection(width, 256)(7 + 30 * torch.randn(512, width))
+    assert found.mean().item() == pytest.approx(0, abs=0.1)
+    assert found.var().item() == pytest.approx(1, rel=0.15)
