@@ -1,7 +1,8 @@
-"""Kill a training, and a prediction, with SIGKILL at random moments; the result must be that of the undisturbed run.
+"""Kill a training, a prediction, a benchmark with SIGKILL at random moments; the result must be the undisturbed one's.
 
-    python benchmarks/kill.py train --work DIR [--kills 10] [CONFIG [key=value ...]]
+    python benchmarks/kill.py train --work DIR [--kills 10] CONFIG [key=value ...]
     python benchmarks/kill.py predict --work DIR --model MODEL --folder FOLDER [--kills 10]
+    python benchmarks/kill.py benchmark --work DIR [--kills 10] CONFIG [key=value ...]
 
 Prints what was killed where and whether the files are equal, and exits with 1 where they are not.
 """
@@ -120,6 +121,46 @@ def kill_prediction(args: argparse.Namespace) -> bool:
     return kills == args.kills and same
 
 
+def kill_benchmark(args: argparse.Namespace) -> bool:
+    rng = random.Random(args.seed)
+    whole, killed = args.work / "whole", args.work / "killed"
+    for folder in (whole, killed, args.work / "cache_whole", args.work / "cache_killed"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def command(folder: Path) -> list[str]:  # each with a cache of its own: it is killed while features are written too
+        places = (f"output_dir={folder}", f"cache.dir={args.work / f'cache_{folder.name}'}")
+        return mmfuse("benchmark", args.config, *args.overrides, *places)
+
+    def lines(folder: Path) -> list[dict]:
+        path = folder / "results.jsonl"
+        text = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in text if line.endswith("\n")]
+
+    def said(folder: Path) -> dict:
+        times = ("seconds", "samples_per_s", "peak_mib")
+        return {
+            (x["row"], x["seed"], x["fold"], x["trial"]): {k: v for k, v in x.items() if k not in times}
+            for x in lines(folder)
+        }
+
+    def where() -> str:
+        building = [path.name.removesuffix(".building") for path in killed.glob("cells/*.building")]
+        writing = len(list((args.work / "cache_killed").glob("features/*/building-*")))
+        return (
+            f"{len(lines(killed))} of {total} cells done, at work on {', '.join(building) or 'none'}; "
+            f"{writing} cache shards begun"
+        )
+
+    seconds = run(command(whole))
+    total = len(lines(whole))
+    targets = sorted(rng.choices(range(total), k=args.kills))
+    kills = run_killed(command(killed), targets, lambda: len(lines(killed)), 4 * seconds / total, rng, where)
+    tables = (whole / "table.md").read_bytes() == (killed / "table.md").read_bytes()
+    cells = len(lines(killed)) == total and said(whole) == said(killed)
+    print(f"{kills} kills; {total} cells, each once and equal: {cells}; table.md byte-equal: {tables}")
+    return kills == args.kills and tables and cells
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -131,7 +172,11 @@ def main() -> None:
     predicting.set_defaults(command=kill_prediction)
     predicting.add_argument("--model", required=True)
     predicting.add_argument("--folder", required=True)
-    for command in (training, predicting):
+    comparing = commands.add_parser("benchmark")
+    comparing.set_defaults(command=kill_benchmark)
+    comparing.add_argument("config")
+    comparing.add_argument("overrides", nargs="*", default=[])
+    for command in (training, predicting, comparing):
         command.add_argument("--work", type=Path, required=True)
         command.add_argument("--kills", type=int, default=10)
         command.add_argument("--seed", type=int, default=0)
