@@ -169,7 +169,7 @@ def _seeds_needed(summary: dict[str, Any]) -> Html | None:
         for name, task in summary["tasks"].items()
         for n in task["seeds_needed"]
     ]  # fmt: skip
-    if not rows:
+    if not rows or summary["seeds"] == 1:  # the notice of a single seed says it
         return None
     note = "For the best fusion against each reference, if what was seen is the truth: read the numbers as “at least”."
     head = header("task", "to tell", "needs")

@@ -145,7 +145,7 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
 
 def _work(workshop: Workshop, plan: Plan, ledger: Ledger, console: Console) -> None:
     """Run cells until all are done, or are being worked on by others who do not fail."""
-    begun, mine = time.monotonic(), 0
+    begun, trained = time.monotonic(), 0.0
     while True:
         left = [cell for cell in plan.cells if not ledger.done(cell)]
         if not left:
@@ -160,15 +160,25 @@ def _work(workshop: Workshop, plan: Plan, ledger: Ledger, console: Console) -> N
                 result = _run(workshop, plan, ledger, cell)
             finally:
                 lock.release()
-            mine += 1
-            rest = sum(not ledger.done(c) for c in plan.cells)
-            minutes = (time.monotonic() - begun) / mine * rest / max(1, workshop.config.processes) / 60
-            console.print(
-                f"{len(plan.cells) - rest}/{len(plan.cells)} {_said(cell, result)}; about {minutes:.0f} min left"
-            )
+            trained += result.get("seconds", 0.0)
+            done = ledger.read(plan.cells)
+            left = _seconds_left(plan, done) * (time.monotonic() - begun) / trained if trained else 0.0
+            minutes = f"; about {left / workshop.config.processes / 60:.0f} min left" if left else ""
+            console.print(f"{len(done)}/{len(plan.cells)} {_said(cell, result)}{minutes}")
             break
         else:
             time.sleep(WAIT_SECONDS)  # the rest is being worked on
+
+
+def _seconds_left(plan: Plan, done: dict[str, dict[str, Any]]) -> float:
+    """Of training: each cell takes what its row has taken, else what the others have."""
+    taken: dict[str, list[float]] = {}
+    for result in done.values():
+        if "seconds" in result:
+            taken.setdefault(result["row"], []).append(result["seconds"])
+    mean = {row: sum(seconds) / len(seconds) for row, seconds in taken.items()}
+    other = sum(mean.values()) / max(1, len(mean))
+    return sum(mean.get(cell.row, other) for cell in plan.cells if cell.key not in done)
 
 
 def _trials(plan: Plan, row: str) -> list[Cell]:

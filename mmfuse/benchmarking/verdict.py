@@ -22,14 +22,8 @@ def verdict(task: dict[str, Any]) -> str:
     alone = {"text_only": "the text alone", "image_only": "the image alone"}[reference]
     seen = [s for s in fusions if s["validation"] is not None]
     best = max(seen, key=lambda s: s["validation"]) if seen else fusions[0]
-    better = [
-        s
-        for s in fusions
-        if s["contrasts"][reference]["p_holm"] <= 0.05 and s["contrasts"][reference]["difference"] > 0
-    ]
-    worse = all(
-        s["contrasts"][reference]["p_holm"] <= 0.05 and s["contrasts"][reference]["difference"] < 0 for s in fusions
-    )
+    better = [s for s in fusions if _sign(s["contrasts"][reference]) > 0]
+    worse = all(_sign(s["contrasts"][reference]) < 0 for s in fusions)
     told = best if best in better or not better else better[0]
     gap = told["contrasts"][reference]
     amount = f"{100 * gap['difference']:+.1f} points [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
@@ -73,10 +67,10 @@ def _reservations(task: dict[str, Any], told: dict[str, Any], better: list[dict[
             "The labels were mined from the text, so the text-only row reads what made them, and a gain over it says "
             "little."
         )
+    needed = next((n for n in task["seeds_needed"] if n["reference"] == task["references"]["best_unimodal"]), None)
     if told["score"]["without_seed_variance"]:
         said.append("One seed only: how much another seed would change is not known.")
-    needed = next((n for n in task["seeds_needed"] if n["reference"] == task["references"]["best_unimodal"]), None)
-    if not better and needed:
+    elif not better and needed:
         what = f"{needed['strategy']} from {needed['reference']}"
         if needed["seeds"]:
             said.append(f"To tell {what}, about {needed['seeds']} seeds would be needed.")

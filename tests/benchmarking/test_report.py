@@ -111,6 +111,12 @@ def test_the_page_is_well_formed(any_summary):
     assert [node.name for node in root.find("h1")] == ["h1"]
 
 
+def test_one_seed_is_not_asked_how_many_are_needed(any_summary):
+    headings = {node.text() for node in tree(any_summary).find("h2")}
+    assert ("Seeds needed" in headings) == (any_summary["seeds"] > 1)
+    assert "one seed does not show" not in page(any_summary)
+
+
 def test_nothing_is_fetched(any_summary):
     text = page(any_summary)
     root = Tree(text).root
