@@ -277,7 +277,7 @@ def _replace(path: Path, text: str) -> None:
 def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
     manifest = workshop.manifest
     return {
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": commit(),
         "manifest": {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256},
         "python": platform.python_version(),
