@@ -81,6 +81,9 @@ def evaluate(
     ] = Path("evaluation"),
     data_root: RootOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Share features of encoders that were frozen in training.")
+    ] = False,
     plugin: PluginOption = None,
 ) -> None:
     """Score a model on a split, each score with a 95 % interval."""
@@ -98,6 +101,7 @@ def evaluate(
             data_root=data_root,
             out=out,
             batch_size=batch_size,
+            cache=cache,
             progress=lambda done, total: bar.update(done, total),
         )
     if _is_main_process():
@@ -181,9 +185,13 @@ def benchmark(
         return
     chosen = list(overrides or [])
     chosen += [f"data.root={data_root}"] if data_root else []
-    chosen += [f"plugins=[{', '.join(str(path) for path in plugin)}]"] if plugin else []
+    if plugin:
+        from mmfuse.benchmarking.config import load_benchmark_config
+
+        paths = [*load_benchmark_config(config, chosen).plugins, *(str(path) for path in plugin)]
+        chosen.append(f"plugins=[{', '.join(dict.fromkeys(paths))}]")
     if dry_run:
-        typer.echo(plan(config, chosen))
+        typer.echo(plan(config, chosen, force=force))
         return
     done = run(config, chosen, restart=restart, force=force)
     for task, found in done.summary["tasks"].items():

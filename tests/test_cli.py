@@ -60,7 +60,7 @@ def world(tmp_path_factory):
     return root
 
 
-def test_train_evaluate_predict(mmfuse, world):
+def test_train_evaluate_predict(mmfuse, world, monkeypatch):
     code, out, err = mmfuse("train", world / "config.yaml", "seed=3", f"output_dir={world / 'run'}")
     assert code == 0
     assert "samples/s" in err
@@ -75,7 +75,16 @@ def test_train_evaluate_predict(mmfuse, world):
     )
     assert code == 0
     assert "auroc_macro" in out
-    assert json.loads((world / "scores" / "metrics.json").read_text())["split"] == "validation"
+    scores = json.loads((world / "scores" / "metrics.json").read_text())
+    assert scores["split"] == "validation"
+    monkeypatch.setenv("MMFUSE_CACHE", str(world / "features"))
+    again = ("evaluate", world / "run/model", world / "phantom/manifest.yaml", "--split=validation", "--cache")
+    for _ in range(2):
+        assert mmfuse(*again, "--out", world / "again")[0] == 0
+        cached = json.loads((world / "again" / "metrics.json").read_text())["tasks"]["findings"]["metrics"]
+        for name, score in scores["tasks"]["findings"]["metrics"].items():
+            assert cached[name]["value"] == pytest.approx(score["value"], abs=1e-4)
+    assert len(list((world / "features" / "features").iterdir())) == 2  # one folder a tower
     code, out, _ = mmfuse("predict", world / "run/model", world / "pairs", "--out", world / "p.jsonl")
     assert code == 0
     assert "6 studies: 6 predictions" in out

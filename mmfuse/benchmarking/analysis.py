@@ -28,7 +28,11 @@ from mmfuse.heads import HEADS, build_head
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
-HIGHER_IS_BETTER = ("accuracy", "f1_macro", "f1_micro", "auroc_macro", "average_precision_macro")
+COMPARABLE = {
+    "classification": ("accuracy", "f1_macro", "auroc_macro", "average_precision_macro"),
+    "multilabel": ("auroc_macro", "average_precision_macro"),
+}
+"""Metrics by type of task: larger is better, and no threshold is in them that every cell has chosen for itself."""
 
 Array = NDArray[np.float64]
 
@@ -87,18 +91,41 @@ def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def metric_of(workshop: Workshop, task: str) -> str:
-    """What a task is compared by: the config's metric, or the one its head declares.
+def check_task(workshop: Workshop, task: str) -> None:
+    """Refuse what could not be compared in the end.
 
     Raises:
-        MmfuseError: It cannot be compared: it is unknown, or smaller is better.
+        MmfuseError: The metric is none for this type of task, a fold's test rows have no label of it, or all have the
+            same.
     """
-    table = workshop.table(workshop.folds[0])
-    head: Any = HEADS.get(table.manifest.tasks[task].type)
+    _metric_of(workshop, task)
+    seen = []
+    for fold in workshop.folds:
+        table = workshop.table(fold)
+        target = table.targets[task][table.indices("test")]
+        if not _known(target).any():
+            where = "" if fold is None else f" of fold {fold}"
+            raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no test row{where} is labelled")
+        seen.append(target[_known(target)])
+    target = np.concatenate(seen)
+    if (target == target[:1]).all():
+        raise MmfuseError(f"{workshop.manifest.source}: tasks.{task}: all test rows have the same label")
+
+
+def _metric_of(workshop: Workshop, task: str) -> str:
+    """What a task is compared by: the config's metric, or the one its head declares."""
+    kind = workshop.manifest.tasks[task].type
+    head: Any = HEADS.get(kind)
     metric = workshop.config.metric or head.monitor
-    if metric not in HIGHER_IS_BETTER:
-        raise MmfuseError(f"metric: {metric!r} cannot be compared; {nearest(metric, HIGHER_IS_BETTER)}")
+    legal = COMPARABLE.get(kind, ())
+    if metric not in legal:
+        raise MmfuseError(f"metric: {metric!r} cannot be compared for {task}, a {kind}; {nearest(metric, legal)}")
     return metric
+
+
+def _known(target: np.ndarray) -> NDArray[np.bool_]:
+    """`(rows,)`: which have a label."""
+    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
 
 
 def _pool(
@@ -107,7 +134,7 @@ def _pool(
     first = workshop.table(workshop.folds[0])
     kind, labels = first.manifest.tasks[task].type, first.labels[task]
     head: Any = build_head(kind, 1, labels)
-    metric = metric_of(workshop, task)
+    metric = _metric_of(workshop, task)
     found: dict[tuple[str, int], dict[int, Array]] = defaultdict(dict)
     for cell in cells:
         with np.load(ledger.folder / "cells" / cell.key / "test.npz") as arrays:
@@ -115,7 +142,7 @@ def _pool(
         head.temperature = results[cell.key]["decisions"][task]["temperature"]
         found[cell.row, cell.seed].update(zip(rows.tolist(), head.probabilities(logits), strict=True))
     target = first.targets[task]
-    known = np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
+    known = _known(target)
     rows = sorted(row for row in next(iter(found.values())) if known[row])
     groups: list[str] = first.rows["group"][:]
     said: dict[str, dict[int, Array]] = defaultdict(dict)
@@ -181,7 +208,7 @@ def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> 
     seeds = sorted(next(iter(task.said.values())))
     said = [task.said[name][seed] for name in names for seed in seeds]
     shape = (len(names), len(seeds))
-    half = [0.5] * len(task.labels)  # thresholds; what is compared of several labels needs none
+    half = [0.5] * len(task.labels)  # thresholds: no metric of several labels that is compared here uses them
 
     def score(p: Array) -> float:
         common = (p, task.target, task.labels, task.groups)
@@ -302,8 +329,15 @@ def _flag_worse_than_unimodal(strategies: list[dict[str, Any]]) -> None:
             if not curve or not other or strategy["row"] in UNIMODAL or gone not in curve:
                 continue
             full = other[gone]["accuracy"]["values"][0]
-            if worse_than_unimodal(curve[gone]["accuracy"], full, margin=0.01):
+            if worse_than_unimodal(curve[gone]["accuracy"], full, margin=_margin(full, curve["n"])):
                 strategy["worse_without"].append(gone)
+
+
+def _margin(accuracy: float | None, rows: int) -> float:
+    """What is beyond chance between two accuracies on `rows` rows: two standard errors, and a point at least."""
+    if accuracy is None:
+        return 0.01
+    return max(0.01, 2 * math.sqrt(2 * accuracy * (1 - accuracy) / rows))
 
 
 def _positives(task: _Task) -> NDArray[np.int64]:

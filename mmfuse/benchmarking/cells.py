@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import resource
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +53,10 @@ class Workshop:
         self.manifest = load_manifest(config.data.manifest, config.data.root)
         splits = self.manifest.splits
         self.folds: list[int | None] = [None]
+        if splits.folds and splits.repeats > 1:
+            raise MmfuseError(
+                f"{self.manifest.source}: splits.repeats is {splits.repeats}: a benchmark repeats by seeds; set it to 1"
+            )
         if splits.folds:
             self.folds = list(range(splits.folds * splits.repeats)) if config.data.fold is None else [config.data.fold]
         self._tables: dict[int | None, Table] = {}
@@ -73,12 +77,28 @@ class Workshop:
         """Text and image encoder: the same ones for all cells where nothing in them is trained, else new ones."""
         if not self.frozen:
             return build_towers(config, self.table(fold), ("text", "image"))
-        if fold not in self._towers:
+        if fold not in self._towers:  # the same ones whichever cell a process meets first
+            config = dataclasses.replace(config, seed=0)
             self._towers[fold] = build_towers(config, self.table(fold), ("text", "image"))
             for tower in self._towers[fold]:
                 if tower is not None:
                     tower.freeze(True)
         return self._towers[fold]
+
+    def fingerprint(self) -> str:
+        """sha256 of the manifest and of all rows: ids, groups, texts, targets and, fold by fold, splits."""
+        digest = hashlib.sha256(self.manifest.sha256.encode())
+        for fold in self.folds:
+            table = self.table(fold)
+            if fold == self.folds[0]:
+                for column in ("id", "group", "text"):
+                    digest.update(json.dumps(table.rows[column][:]).encode())
+                for task, target in table.targets.items():
+                    digest.update(
+                        json.dumps([task, table.labels[task]]).encode() + np.ascontiguousarray(target).tobytes()
+                    )
+            digest.update(json.dumps(table.splits).encode())
+        return digest.hexdigest()
 
     @property
     def built_in(self) -> bool:
@@ -161,27 +181,26 @@ def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_tria
     config = benchmark.run_config(row.fusion, cell.seed, folder / "run", **options, trackers=[])
     table = workshop.table(cell.fold)
     (folder / "run").mkdir(parents=True, exist_ok=True)
+    _reset_peak()
     with open_accelerator(config) as accelerator:
         model = assemble(config, table, *workshop.towers(config, cell.fold)).to(accelerator.device)
         pairs = workshop.pairs(model, cell.fold, cell.seed)
         live_images = pairs.image_options is not None and pairs.image_cache is None
         trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if live_images else 0, quiet=True)
-        start = time.perf_counter()
         state = trainer.fit()
-        seconds = time.perf_counter() - start
         model.eval()
+        samples, seconds = _trained(folder / "run")
         result: dict[str, Any] = {
             "steps": state.step,
             "best_step": state.best_step,
             "seconds": round(seconds, 2),
-            "samples_per_s": round(_samples(folder / "run") / max(seconds, 1e-9), 1),
+            "samples_per_s": round(samples / max(seconds, 1e-9), 1),
             "peak_mib": _peak_mib(),
             "validation": state.best,
             "options": options,
         }
         if cell.trial is None:
             result |= _measure(workshop, model, pairs, cell, folder)
-    shutil.rmtree(folder / "run")
     return result
 
 
@@ -238,14 +257,28 @@ def _plain(scores: dict[str, Any]) -> dict[str, float | None]:
     return {name: score["value"] for name, score in scores["metrics"].items()}
 
 
-def _samples(run: Path) -> int:
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    return sum(line.get("samples", 0) for line in lines)
+def _trained(run: Path) -> tuple[int, float]:
+    """Samples, and seconds of the steps they were in: evaluations are not in it, what a killed process did is."""
+    steps = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "samples" in line]
+    return sum(line["samples"] for line in steps), sum(line["seconds"] for line in steps)
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _reset_peak() -> None:
+    """Begin to measure the peak anew, where the system can: on a GPU, and on Linux."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif os.access(_CLEAR, os.W_OK):
+        _CLEAR.write_text("5")
 
 
 def _peak_mib() -> float:
-    """Of the process so far; on a GPU, of its memory since it began."""
+    """Peak memory since `_reset_peak`: of the GPU, else of the process; on macOS, of the process since it began."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 2**10, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # macOS counts bytes

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from mmfuse.training.run import flat_config
 from mmfuse.types import MmfuseError
 
 
@@ -28,7 +31,7 @@ def compare_benchmarks(one: str | Path, other: str | Path) -> str:
     if not shared:
         raise MmfuseError(f"{one} and {other} share no task: {', '.join(first['tasks'])}; {', '.join(second['tasks'])}")
     lines = [f"a: {folders[0]} ({first['name']})", f"b: {folders[1]} ({second['name']})"]
-    lines += _differences(first, second)
+    lines += _differences(folders, first, second)
     for task in shared:
         a, b = first["tasks"][task], second["tasks"][task]
         if a["metric"] != b["metric"]:
@@ -54,9 +57,13 @@ def _read(folder: Path) -> dict[str, Any]:
         raise MmfuseError(f"{path}: damaged: {error}") from error
 
 
-def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    facts = ("seeds", "folds", "frozen", "matching", "match_to", "tuning_trials")
-    found = [f"{name}: a {first[name]}, b {second[name]}" for name in facts if first[name] != second[name]]
+def _differences(folders: list[Path], first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    left, right = (flat_config(yaml.safe_load((f / "config.yaml").read_text(encoding="utf-8"))) for f in folders)
+    found = [
+        f"{name}: a {left.get(name)}, b {right.get(name)}"
+        for name in sorted(left | right)
+        if left.get(name) != right.get(name) and name != "name"
+    ]
     a, b = first["provenance"]["manifest"], second["provenance"]["manifest"]
     if a["sha256"] != b["sha256"]:
         found.append(f"manifest: a {a['name']} version {a['version']}, b {b['name']} version {b['version']}")

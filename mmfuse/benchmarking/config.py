@@ -114,11 +114,11 @@ def load_benchmark_config(
     Raises:
         MmfuseError: No such file, an unknown key, or a value that is not legal.
     """
+    overrides = list(overrides)
     if isinstance(config, BenchmarkConfig):
-        return config
+        config = dataclasses.asdict(config)
     where = "config" if isinstance(config, dict) else str(config)
     values = config if isinstance(config, dict) else read_yaml(Path(config))
-    overrides = list(overrides)
     for text in overrides:
         if "=" not in text:
             raise MmfuseError(f"{text!r}: an override is key=value, for example seeds=5")

@@ -55,7 +55,8 @@ def describe_plan(config: BenchmarkConfig, workshop: Workshop, plan: Plan, width
     lines.append(
         f"\n{len(plan.rows)} rows, {len(plan.cells)} cells, {steps} steps each: about "
         f"{total / max(1, config.processes) / 3600:.1f} h with {config.processes} process(es)"
-        + ("" if workshop.frozen else ", the time to train the encoders not counted")
+        + (", features and comparison" if workshop.frozen else ", the encoders and the comparison")
+        + " not counted"
     )
     lines.append(
         f"disk: {features / 2**20:.0f} MiB of features in the cache, {logits * len(plan.cells) / 2**20:.0f} MiB of "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Ledger:
         (scratch / "result.json").write_text(text)
         with FileLock(self.folder / "locks" / "results"):
             scratch.rename(final)
+            self._sweep(cell)
             with self.results.open("a", encoding="utf-8") as handle:
                 handle.write(text + "\n")
                 handle.flush()
@@ -73,8 +75,11 @@ class Ledger:
         }
 
     def mend(self, cells: Iterable[Cell]) -> None:
-        """Write `results.jsonl` anew where a kill tore it or left a line out."""
+        """Write `results.jsonl` anew where a kill tore it or left a line out, and sweep up what it left behind."""
+        cells = list(cells)
         results = self.read(cells)
+        for cell in cells:
+            self._sweep(cell)
         with FileLock(self.folder / "locks" / "results"):
             lines = self.results.read_text(encoding="utf-8").splitlines() if self.results.exists() else []
             wanted = {json.dumps(result) for result in results.values()}
@@ -83,3 +88,9 @@ class Ledger:
             scratch = self.results.with_suffix(".tmp")
             scratch.write_text("".join(json.dumps(result) + "\n" for result in results.values()), encoding="utf-8")
             scratch.replace(self.results)
+
+    def _sweep(self, cell: Cell) -> None:
+        """Delete the checkpoints of a finished cell; not before it is in place, or a kill would leave half of them."""
+        run = self.folder / "cells" / cell.key / "run"
+        if run.exists():
+            shutil.rmtree(run)

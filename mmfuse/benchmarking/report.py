@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mmfuse.benchmarking.appendix import appendix
 from mmfuse.benchmarking.charts import describe, ranking, shapes
 from mmfuse.benchmarking.markup import DASH, Html, cell, header, known, score, table, tag
@@ -183,10 +185,11 @@ def _glossary(summary: dict[str, Any]) -> Html:
         "strategy would have on average with other seeds and another sample of test groups. It is for one estimate and "
         "not corrected for their number: do not compare two strategies by whether their intervals overlap.",
         "Letters": "Two strategies that share a letter could not be told apart, after Holm’s correction over all "
-        "pairs. That does not make them equal.",
+        "pairs: more than the differences to references, so that a strategy may beat a reference and share its letter. "
+        "That does not make them equal.",
         "Difference, Holm’s p": "The paired difference to a reference: same seeds, same resamples of the test groups. "
         "Holm’s correction keeps the chance of any false claim among all of them below 5 %. The best unimodal model is "
-        "chosen on validation.",
+        "chosen on validation; with folds, a validation row of one fold is a test row of another.",
         "Class": "Additive strategies cannot model interactions of text and image, multiplicative ones mix two pooled "
         "vectors, and in token ones the tokens of both meet.",
         "EMAP gap": "What the score loses if the model is replaced by the additive model nearest to it: what "
@@ -225,4 +228,6 @@ def _provenance(summary: dict[str, Any]) -> Html:
         "versions": ", ".join(f"{name} {version}" for name, version in of["versions"].items()),
     }
     entries = [(tag("dt", name), tag("dd", DASH if said is None else said)) for name, said in facts.items()]
-    return tag("section", tag("h2", "Provenance"), tag("dl", entries, class_="facts"))
+    config = yaml.safe_dump(of["config"], sort_keys=False)
+    return tag("section", tag("h2", "Provenance"), tag("dl", entries, class_="facts"),
+               tag("details", tag("summary", "The whole config"), tag("pre", config)))  # fmt: skip

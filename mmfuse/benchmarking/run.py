@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from mmfuse.benchmarking.analysis import analyse, metric_of
+from mmfuse.benchmarking.analysis import analyse, check_task
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.cells import Workshop, run_cell
 from mmfuse.benchmarking.config import BenchmarkConfig, is_built_in, load_benchmark_config
@@ -76,19 +77,22 @@ def benchmark(
         MmfuseError: The config or the data are not legal, or the folder holds another benchmark.
     """
     config = load_benchmark_config(config, overrides)
-    _stand_alone(config.processes)
+    launched = _stand_alone(config.processes)
     for plugin in config.plugins:
         load_plugin(plugin)
     folder = config.run_dir
     claimed = _claim(folder, config, restart)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        workshop, plan, ledger = _open(config, force, console)
+        workshop, plan = _open(config, force, console)
+        _check_unchanged(folder, workshop)
     except MmfuseError:
         if claimed:  # nothing was begun: the mended config may have the folder
             (folder / "config.yaml").unlink()
         raise
-    helpers = _start_helpers(folder, config, force)
+    ledger = Ledger(folder)
+    _check_rows(plan, ledger)
+    helpers = [] if launched else _start_helpers(folder, config, force)
     try:
         _work(workshop, plan, ledger, console)
     except BaseException:
@@ -101,8 +105,9 @@ def benchmark(
     console.print("all cells are done; comparing")
     summary = analyse(workshop, plan, ledger)
     summary |= {"name": config.name, "provenance": _provenance(workshop, plan)}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    write_report(folder, summary)
+    with FileLock(folder / "lock"):
+        _replace(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_report(folder, summary)
     return Benchmark(folder, summary)
 
 
@@ -113,10 +118,12 @@ def work(folder: str | Path, force: bool = False) -> None:
     for plugin in config.plugins:
         load_plugin(plugin)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    _work(*_open(config, force, console), console)
+    _work(*_open(config, force, console), Ledger(config.run_dir), console)
 
 
-def dry_run(config: BenchmarkConfig | str | Path | dict[str, Any], overrides: Iterable[str] = ()) -> str:
+def dry_run(
+    config: BenchmarkConfig | str | Path | dict[str, Any], overrides: Iterable[str] = (), *, force: bool = False
+) -> str:
     """What a benchmark would do: its rows with their sizes, cells, time and disk; no cell is begun.
 
     Time is measured on a few steps of each strategy with random features. The built-in dataset and its encoders are
@@ -130,17 +137,54 @@ def dry_run(config: BenchmarkConfig | str | Path | dict[str, Any], overrides: It
     for plugin in config.plugins:
         load_plugin(plugin)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    workshop, plan, _ = _open(config, False, console)
+    workshop, plan = _open(config, force, console)
     return describe_plan(config, workshop, plan, workshop.widths())
 
 
-def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Workshop, Plan, Ledger]:
+def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Workshop, Plan]:
+    """The rows and the plan; all that can be found wrong with them is found here, before anything is trained."""
     if is_built_in(config):
         config = prepare_interactions(config, console.print)
     workshop = Workshop(config, console.print, force)
     for task in workshop.table(workshop.folds[0]).labels:
-        metric_of(workshop, task)
-    return workshop, make_plan(config, workshop.widths(), workshop.folds), Ledger(config.run_dir)
+        check_task(workshop, task)
+    return workshop, make_plan(config, workshop.widths(), workshop.folds)
+
+
+def _check_unchanged(folder: Path, workshop: Workshop) -> None:
+    """Refuse to go on where rows or plug-ins are no longer what finished cells were trained and tested on.
+
+    Raises:
+        MmfuseError: They have changed.
+    """
+    now = {str(workshop.manifest.source): workshop.fingerprint()}
+    now |= {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in workshop.config.plugins}
+    path = folder / "fingerprints.json"
+    then = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if then is None:
+        _replace(path, json.dumps(now, indent=1) + "\n")
+    elif sorted(then.values()) != sorted(now.values()):
+        changed = next((name for name in now if now[name] not in then.values()), next(iter(now)))
+        raise MmfuseError(
+            f"{folder}: {changed} has changed since this benchmark began (for a manifest: its rows, labels or splits); "
+            "choose another output_dir, or --restart to throw it away"
+        )
+
+
+def _check_rows(plan: Plan, ledger: Ledger) -> None:
+    """Refuse finished cells of a strategy that is no longer the same.
+
+    Raises:
+        MmfuseError: A finished cell had other options, parameters or MACs than its row has now.
+    """
+    for key, result in ledger.read(plan.cells).items():
+        row = plan.rows[result["row"]]
+        for name in ("fusion", "parameters", "macs"):
+            if result[name] != getattr(row, name):
+                raise MmfuseError(
+                    f"{ledger.folder}: {key} was run with {name} {result[name]}, now it would be {getattr(row, name)}; "
+                    "choose another output_dir, or --restart to throw it away"
+                )
 
 
 def _work(workshop: Workshop, plan: Plan, ledger: Ledger, console: Console) -> None:
@@ -204,7 +248,6 @@ def _run(workshop: Workshop, plan: Plan, ledger: Ledger, cell: Cell) -> dict[str
         found = {"status": "done", **run_cell(workshop, plan, cell, scratch, _best_trial(plan, ledger, cell.row))}
     except Exception as error:
         (scratch / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        shutil.rmtree(scratch / "run", ignore_errors=True)
         reason = (str(error).strip().splitlines() or [""])[0]
         found = {"status": "failed", "reason": f"{type(error).__name__}: {reason}"}
     result = {**head, **found}
@@ -225,15 +268,20 @@ def _said(cell: Cell, result: dict[str, Any]) -> str:
     return f"{cell.key}: {result['steps']} steps, {result['seconds']:.0f} s"
 
 
-def _stand_alone(processes: int) -> None:
-    """Each process trains its own cells: what a launcher says of ranks is not for us, but for the GPU to take."""
-    rank = os.environ.get("LOCAL_RANK")
+def _stand_alone(processes: int) -> bool:
+    """Each process trains its own cells: what a launcher says of ranks is not for us, but for the GPU to take.
+
+    Returns:
+        Whether there is a launcher, who has started the other processes.
+    """
+    rank, launched = os.environ.get("LOCAL_RANK"), int(os.environ.get("WORLD_SIZE", 1)) > 1
     for name in _LAUNCHED:
         os.environ.pop(name, None)
     if rank is not None and torch.cuda.is_available():
         torch.cuda.set_device(int(rank))
     if processes > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    return launched
 
 
 def _start_helpers(folder: Path, config: BenchmarkConfig, force: bool) -> list[subprocess.Popen]:
@@ -288,4 +336,5 @@ def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
         "cells": len(plan.cells),
         "encoder_seconds": round(workshop.encoder_seconds, 1),
         "leaks": workshop.leaks,
+        "config": dataclasses.asdict(workshop.config),
     }

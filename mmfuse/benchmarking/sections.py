@@ -213,7 +213,7 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
         for gone, alone in (("text", "image_only"), ("image", "text_only"))
         if (worse := [s["row"] for s in there if gone in s.get("worse_without", [])])
     ]  # fmt: skip
-    untrained = sorted({m for s in there for m in s["missing"].get("untrained", [])})
+    untrained = sorted({m for s in there if s["row"] not in UNIMODAL for m in s["missing"].get("untrained", [])})
     if untrained:
         text = (
             f"No model was trained with rows that lack the {listed(untrained)}: what stands in for it is not learned."
@@ -238,8 +238,8 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
     note = (
         f"{in_words(metric)} on {there[0]['missing']['rows']:,} rows, of the first seed{_first_fold(summary)}, where a "
         "growing share of them lacks a modality. Named are the best fusion, late fusion and each modality alone; the "
-        "others are grey. A fusion is flagged where, without one modality, its accuracy is more than a point below "
-        "that of the model which reads the other alone."
+        "others are grey. A fusion is flagged where, without one modality, its accuracy is more than a point, and more "
+        "than two standard errors, below that of the model which reads the other alone."
     )
     numbers = tag("details", tag("summary", "All numbers"), table([head], [rows], "Scores without a modality"))
     return [tag("p", note, class_="note"), flags, tag("div", charts, class_="pair"), numbers]

@@ -362,7 +362,7 @@ def compare(
 
     scores = [_estimate(v, r, num_groups, level)[0] for v, r in zip(values, replicates, strict=True)]
     means = np.array([score.mean for score in scores])
-    order = np.argsort(-means, kind="stable").tolist()
+    order = sorted(range(len(names)), key=lambda i: (-means[i], names[i]))  # ties: not by the config's order
     place = {s: i for i, s in enumerate(order)}
 
     def contrast(a: int, b: int) -> Contrast:

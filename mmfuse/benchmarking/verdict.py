@@ -17,8 +17,11 @@ def verdict(task: dict[str, Any]) -> str:
     strategies = {s["row"]: s for s in task["strategies"]}
     reference = task["references"].get("best_unimodal")
     fusions = [s for s in task["strategies"] if s["row"] not in UNIMODAL]
-    if reference is None or not fusions:
-        return "There is no unimodal row or no fusion to compare."
+    absent = [name for name in UNIMODAL if name not in strategies]
+    if absent or reference is None:
+        return f"Whether fusion helps cannot be said: {listed(absent)} failed."
+    if not fusions:
+        return "There is no fusion to compare."
     alone = {"text_only": "the text alone", "image_only": "the image alone"}[reference]
     seen = [s for s in fusions if s["validation"] is not None]
     best = max(seen, key=lambda s: s["validation"]) if seen else fusions[0]
@@ -30,29 +33,39 @@ def verdict(task: dict[str, Any]) -> str:
     if better:
         first = f"Fusion helps here: {told['row']} scores {amount} against {alone}."
         why = "chosen on validation" if told is best else "the best of those that can be told from it"
-        parts = [first[:-1] + f" ({why}).", _kind_of_gain(told, strategies, task)]
+        parts = [first[:-1] + f" ({why}).", _kind_of_gain(told, better, strategies, task)]
     elif worse:
         parts = [
             f"Fusion hurts here: {alone} beats every fusion; {told['row']}, chosen on validation, scores {amount}."
         ]
     else:
+        chance = "which may be chance" if _sign(gap) == 0 else "which is worse"
         parts = [
             f"No fusion is shown to beat {alone}: {told['row']}, chosen on validation, scores {amount} against it, "
-            "which may be chance."
+            f"{chance}."
         ]
     parts += _reservations(task, told, better)
     return " ".join(part for part in parts if part)
 
 
-def _kind_of_gain(told: dict[str, Any], strategies: dict[str, dict[str, Any]], task: dict[str, Any]) -> str:
-    """Whether an additive strategy, or one of pooled vectors, would have done as well."""
+def _kind_of_gain(
+    told: dict[str, Any], better: list[dict[str, Any]], strategies: dict[str, dict[str, Any]], task: dict[str, Any]
+) -> str:
+    """Whether an additive strategy, or one of pooled vectors, would have done as well.
+
+    One that cannot be told from the best has not thereby done as well: it must itself be shown to beat one modality.
+    """
     alike = [s for s in strategies.values() if set(s["letters"]) & set(told["letters"]) and s["row"] not in UNIMODAL]
-    additive = [s["row"] for s in alike if s["interaction"] == "additive"]
-    pooled = [s["row"] for s in alike if s["interaction"] == "multiplicative"]
+    helpful = {s["row"] for s in better}
+    unclear = any(s["interaction"] == "additive" and s["row"] not in helpful for s in alike)
+    additive = [s["row"] for s in alike if s["interaction"] == "additive" and s["row"] in helpful]
+    pooled = [s["row"] for s in alike if s["interaction"] == "multiplicative" and s["row"] in helpful]
     others = [s["row"] for s in alike if s["row"] != told["row"]]
     same = f"It cannot be told apart from {listed(others)}. " if others else ""
     if additive:
-        return same + f"The gain is additive: {additive[0]}, which cannot model interactions, does as well."
+        return same + f"The gain is additive: {additive[0]}, which cannot model interactions, helps as well."
+    if unclear:
+        return same + "Whether an additive strategy would do as well cannot be told with so many seeds and rows."
     gap = (told.get("emap") or {}).get("gap", {}).get(task["metric"])
     shown = f" (EMAP gap {100 * gap:.1f} points)" if gap is not None else ""
     if pooled:
@@ -63,9 +76,10 @@ def _kind_of_gain(told: dict[str, Any], strategies: dict[str, dict[str, Any]], t
 def _reservations(task: dict[str, Any], told: dict[str, Any], better: list[dict[str, Any]]) -> list[str]:
     said = []
     if task["label_origin"] == "mined_from_text":
+        score = next(s["score"]["mean"] for s in task["strategies"] if s["row"] == "text_only")
         said.append(
-            "The labels were mined from the text, so the text-only row reads what made them, and a gain over it says "
-            "little."
+            f"The labels were mined from the text: text_only, which reads what made them, scores {score:.3f}, and a "
+            "gain over it says little."
         )
     needed = next((n for n in task["seeds_needed"] if n["reference"] == task["references"]["best_unimodal"]), None)
     if told["score"]["without_seed_variance"]:

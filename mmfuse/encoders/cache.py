@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
@@ -136,7 +136,9 @@ def build_cache(
             with FileLock(folder / "lock"):
                 for left in folder.glob("building-*"):  # whoever wrote it had the lock, and is dead
                     shutil.rmtree(left)
-                (folder / "identity.json").write_text(content)
+                scratch = folder / "identity.tmp"
+                scratch.write_text(content)
+                scratch.replace(folder / "identity.json")
                 _write_shards(folder, encode(missing()), keys, tokens, dtype)
         except OSError as error:
             raise MmfuseError(
@@ -265,12 +267,10 @@ def prune_cache(root: Path, unused_days: float = 0.0) -> list[CacheEntry]:
     for entry in list_cache(root):
         if time.time() - entry.last_used < unused_days * 86400:
             continue
-        lock = FileLock(entry.folder / "lock", blocking=False)
         try:
-            lock.acquire()
-        except TimeoutError:
+            with FileLock(entry.folder / "lock", blocking=False):
+                shutil.rmtree(entry.folder)
+        except Timeout:
             continue
-        lock.release()
-        shutil.rmtree(entry.folder)
         gone.append(entry)
     return gone

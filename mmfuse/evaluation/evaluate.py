@@ -33,6 +33,7 @@ def evaluate(
     batch_size: int = 64,
     num_workers: int | None = None,
     resamples: int = RESAMPLES,
+    cache: bool | str = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score a model on a split.
@@ -47,6 +48,8 @@ def evaluate(
         batch_size: Rows per process and forward pass.
         num_workers: Processes that read images; default: by the machine's cores.
         resamples: Of the bootstrap over groups.
+        cache: True or a folder: take the encoders' features from the cache, and keep there what it lacks. Of use where
+            they were frozen in training, as the features are then those of the training run.
         progress: Called with (rows done, rows) of this process.
 
     Returns:
@@ -72,7 +75,11 @@ def evaluate(
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     rows = table.indices(split)
-    pairs = prepare_pairs(loaded, table)
+    if cache:
+        for tower in (loaded.text_encoder, loaded.image_encoder):
+            if tower is not None:
+                tower.freeze(True)
+    pairs = prepare_pairs(loaded, table, cache=cache)
     done = 0
 
     def count(more: int) -> None:

@@ -206,7 +206,10 @@ def _identity(tower: dict[str, Any]) -> dict[str, Any]:
     import timm
     import transformers
 
-    return {**tower, "versions": [torch.__version__, transformers.__version__, timm.__version__, PIL.__version__]}
+    from mmfuse import __version__
+
+    libraries = [__version__, torch.__version__, transformers.__version__, timm.__version__, PIL.__version__]
+    return {**tower, "versions": libraries}
 
 
 def _hash_image(pairs: PairDataset, row: int, path: str) -> str:

@@ -194,7 +194,8 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
             head.weigh(table.targets[task][train_rows])
     dropout = dataclasses.asdict(config.training.modality_dropout)
     has = {"text": table.has_text()[train_rows], "image": table.has_image()[train_rows]}
-    model.accepts_missing = [m for m in model.uses if dropout[m] > 0 or not has[m].all()]
+    learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
+    model.accepts_missing = [m for m in model.uses if (learns and dropout[m] > 0) or not has[m].all()]
     return model
 
 

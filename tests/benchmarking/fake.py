@@ -114,6 +114,7 @@ def _summary(name: str, tasks: dict[str, Any], seeds: int = 3, folds: int = 1) -
         "cells": len(rows) * seeds * folds,
         "encoder_seconds": 84.2,
         "leaks": [],
+        "config": {"name": "chest", "width": 64},
     }
     return finish(
         {

@@ -115,6 +115,49 @@ def test_more_seeds_go_on_in_the_same_folder(values):
     assert len(list((found.dir / "cells").iterdir())) == 6
 
 
+def test_changed_rows_are_not_mixed_with_finished_cells(values, symbols, tmp_path):
+    lines = (symbols.parent / "data.csv").read_text().splitlines()
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    manifest = yaml.safe_load(symbols.read_text()) | {"rows": str(tmp_path / "data.csv")}
+    manifest["image"]["root"] = str(symbols.parent)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(manifest))
+    given = {**values, "data": {**values["data"], "manifest": str(tmp_path / "mine.yaml")}, "seeds": 1}
+    given["strategies"] = {"late": None}
+    benchmark(given)
+    cells = lines[1].split(",")
+    place = lines[0].split(",").index("unique_text")
+    cells[place] = (
+        lines[2].split(",")[place] if lines[2].split(",")[place] != cells[place] else lines[3].split(",")[place]
+    )
+    (tmp_path / "data.csv").write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]))
+    with pytest.raises(MmfuseError, match=r"mine.yaml has changed since this benchmark began.*--restart"):
+        benchmark(given)
+
+
+def test_a_strategy_that_has_changed_is_not_mixed_with_finished_cells(values, monkeypatch):
+    class Mine(ConcatFusion):
+        __doc__ = ConcatFusion.__doc__
+
+    monkeypatch.setitem(FUSIONS._classes, "mine", Mine)
+    given = {**values, "strategies": {"mine": None}, "seeds": 1}
+    benchmark(given)
+    monkeypatch.setattr(Mine, "macs", lambda self, text_tokens, image_tokens: 7)
+    with pytest.raises(MmfuseError, match=r"mine-seed0 was run with macs \d+, now it would be 7"):
+        benchmark(given)
+
+
+def test_a_dry_run_leaves_the_folder_to_the_run(values):
+    given = {**values, "strategies": {"late": None}, "seeds": 1}
+    dry_run(given)
+    assert benchmark(given).summary["seeds"] == 1
+
+
+def test_overrides_hold_for_a_config_that_is_an_object_too(values):
+    config = load_benchmark_config(load_benchmark_config(values), ["seeds=7", "preset=quick"])
+    assert config.preset == "quick"
+    assert config.seeds == 1
+
+
 def test_every_strategy_sees_the_same_batches(values):
     config = load_benchmark_config(values)
     workshop = Workshop(config, print)
@@ -188,6 +231,24 @@ def test_folds_are_pooled(values, symbols, tmp_path):
     assert len(lines_of(found.dir)) == 3 * 3
 
 
+def test_a_leak_in_a_later_fold_is_found_before_anything_is_trained(values, symbols, tmp_path):
+    manifest = yaml.safe_load(symbols.read_text()) | {"splits": {"folds": 3}, "rows": str(tmp_path / "data.csv")}
+    manifest["image"]["root"] = str(symbols.parent)
+    (tmp_path / "folds.yaml").write_text(yaml.safe_dump(manifest))
+    header, *rows = (symbols.parent / "data.csv").read_text().splitlines()
+    (tmp_path / "data.csv").write_text("\n".join([header, *rows]))
+    data = {**values["data"], "manifest": str(tmp_path / "folds.yaml"), "tasks": ["match"]}
+    given = {**values, "data": data, "strategies": {"late": None}, "seeds": 1}
+    splits = [Workshop(load_benchmark_config(given), print).table(fold).splits for fold in range(3)]
+    one = next(i for i, parts in enumerate(zip(*splits, strict=True)) if parts == ("train", "test", "train"))
+    two = next(i for i, parts in enumerate(zip(*splits, strict=True)) if parts == ("train", "train", "test"))
+    rows[two] = rows[one].replace(rows[one].split(",")[0], rows[two].split(",")[0], 1)
+    (tmp_path / "data.csv").write_text("\n".join([header, *rows]))
+    with pytest.raises(MmfuseError, match="1 exact duplicate"):
+        benchmark(given)
+    assert not list(Path(values["output_dir"]).glob("cells/*"))
+
+
 def test_leaks_stop_it_unless_forced_and_are_then_in_the_report(values, symbols, tmp_path):
     header, first, *rest = (symbols.parent / "data.csv").read_text().splitlines()
     copy = first.replace(first.split(",")[0], "copy", 1).replace(",train,", ",test,")
@@ -214,7 +275,7 @@ def test_a_dry_run_tells_cells_time_and_disk_and_runs_none(values):
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
-    with pytest.raises(MmfuseError, match=r"metric: 'acuracy'.*accuracy"):
+    with pytest.raises(MmfuseError, match=r"metric: 'acuracy' cannot be compared for match.*accuracy"):
         benchmark({**values, "metric": "acuracy"})
     assert not list(Path(values["output_dir"]).glob("cells/*"))
     with pytest.raises(MmfuseError, match="unknown fusion 'gatd'"):  # and the folder is free for a mended config
@@ -222,10 +283,12 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
 
 
 def test_two_benchmarks_stand_side_by_side(finished, values, tmp_path):
-    other = benchmark({**values, "strategies": {"late": None, "gated": None}})
+    other = benchmark({**values, "strategies": {"late": None, "gated": None}, "width": 8})
     said = compare_benchmarks(finished.dir, other.dir)
     assert "| late | " in said
     assert "| gated |  |  | " in said
+    assert "\nwidth: a 16, b 8\n" in said
+    assert "cache.dir" not in said
     assert said.count("## ") == 2
     with pytest.raises(MmfuseError, match="no finished benchmark"):
         compare_benchmarks(finished.dir, tmp_path)
