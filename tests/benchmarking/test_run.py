@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import mmfuse
-from mmfuse.benchmarking.cells import Workshop
+from mmfuse.benchmarking.cells import Workshop, _trained
 from mmfuse.benchmarking.compare import compare_benchmarks
 from mmfuse.benchmarking.config import load_benchmark_config
 from mmfuse.benchmarking.run import benchmark, dry_run
@@ -85,6 +85,31 @@ def test_the_first_seed_has_diagnostics(finished):
     for strategy in strategies.values():
         for modality in ("text", "image"):
             assert len(strategy["missing"][modality]["accuracy"]["values"]) == 11
+
+
+def test_speed_is_of_all_steps_also_of_those_before_a_kill(finished, tmp_path):
+    steps = [{"step": i, "samples": 16, "seconds": 0.5, "loss": 1.0} for i in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in [*steps, {"step": 2, "best": True}]))
+    assert _trained(tmp_path) == (32, 1.0)
+    for line in lines_of(finished.dir):
+        assert line["samples_per_s"] == pytest.approx(line["steps"] * 16 / line["seconds"], rel=0.2)
+
+
+def test_a_finished_cell_keeps_no_checkpoints(finished, tmp_path):
+    assert not list(finished.dir.glob("cells/*/run"))
+    left = finished.dir / "cells" / "late-seed0" / "run"
+    left.mkdir()
+    (left / "metrics.jsonl").write_text("")
+    benchmark(finished.dir / "config.yaml")
+    assert not left.exists()
+
+
+def test_only_a_fusion_learns_to_do_without_a_modality(values):
+    config = load_benchmark_config(values)
+    workshop = Workshop(config, print)
+    for name, learned in (("text_only", []), ("image_only", []), ("concat", ["text", "image"])):
+        run = config.run_config({"name": name, "out_dim": 16}, 0, Path("run"))
+        assert assemble(run, workshop.table(None), *workshop.towers(run, None)).accepts_missing == learned
 
 
 def test_a_finished_benchmark_is_not_run_again(finished, symbols):
