@@ -13,6 +13,10 @@ A cell is a number of seeds and a share: that of the seeds' own variance (the sh
 mean, over seeds and test sets. The size of the shift is solved for exactly. Share 0 is not among the nine required
 cells: it is where counting a component twice shows most.
 
+Strategies are alike in how much seeds move them, or not, which `compare` must notice as it lets them lend each other
+degrees of freedom: "spread", the variances of the shift are draws of a scaled inverse chi-square with 4 degrees of
+freedom; "one", that of a single strategy, any of them, is 25 times that of the others.
+
 Lines of FILE.jsonl are blocks of 50 benchmarks; finished ones are skipped. `table` prints three constructions:
 
 - plain: seed variance / R + bootstrap variance of the mean, one t quantile at Satterthwaite's degrees of freedom
@@ -42,6 +46,7 @@ GROUP, EXAMPLE = 0.25, 0.35  # variances of effects shared by all; they and the 
 STRATEGY_GROUP, STRATEGY_EXAMPLE, SEED_GROUP, SEED_EXAMPLE = 0.05, 0.15, 0.05, 0.15
 SEEDS, SHARES = (3, 5, 10), (0.0, 0.1, 0.5, 0.9)
 METHODS = ("plain", "once", "mmfuse")
+KINDS = ("alike", "spread", "one")
 
 
 def num_groups(share: float) -> int:
@@ -85,7 +90,7 @@ def solve_shift(seeds: int, share: float) -> float:
 
 
 def simulate(
-    rng: np.random.Generator, seeds: int, groups: int, shift: float, resamples: int
+    rng: np.random.Generator, seeds: int, groups: int, shift: float, resamples: int, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies `(S, R)` of one simulated benchmark, and on each resample of its groups, `(S, R, B)`."""
     sizes = draw_sizes(rng, groups)
@@ -97,7 +102,12 @@ def simulate(
 
     shifts = np.sqrt(SHARED_SHIFT) * rng.standard_normal((1, seeds))
     shifts = shifts + np.sqrt(1 - SHARED_SHIFT) * rng.standard_normal((STRATEGIES, seeds))
-    level = norm.ppf(ACCURACY) * np.sqrt(1 + shift) + np.sqrt(shift) * shifts
+    own = shift * np.ones((STRATEGIES, 1))
+    if kind == "spread":
+        own = shift * 4 / rng.chisquare(4, (STRATEGIES, 1))
+    elif kind == "one":
+        own[rng.integers(STRATEGIES)] *= 25
+    level = norm.ppf(ACCURACY) * np.sqrt(1 + own) + np.sqrt(own) * shifts
     right = (
         effect(GROUP, EXAMPLE)
         + effect(STRATEGY_GROUP, STRATEGY_EXAMPLE, STRATEGIES, 1)
@@ -153,27 +163,34 @@ def outcomes(values: np.ndarray, replicates: np.ndarray, groups: int) -> dict[st
 
 
 def run(args: argparse.Namespace) -> None:
-    done = {(line["seeds"], line["share"], line["block"]) for line in read(args.results)}
+    done = {(line["kind"], line["seeds"], line["share"], line["block"]) for line in read(args.results)}
     benchmarks, resamples = (100, 200) if args.quick else (args.benchmarks, args.resamples)
-    for seeds, share in product(SEEDS, SHARES):
-        blocks = [b for b in range(-(-benchmarks // BLOCK)) if (seeds, share, b) not in done]
+    for kind, seeds, share in product(args.kinds, SEEDS, SHARES):
+        blocks = [b for b in range(-(-benchmarks // BLOCK)) if (kind, seeds, share, b) not in done]
         if not blocks:
             continue
         shift, groups = solve_shift(seeds, share), num_groups(share)
         for block in blocks:
-            rng = np.random.default_rng([seeds, round(share * 100), block])
+            rng = np.random.default_rng([KINDS.index(kind), seeds, round(share * 100), block])
             means, counted = [], []
             for _ in range(BLOCK):
-                values, replicates = simulate(rng, seeds, groups, shift, resamples)
+                values, replicates = simulate(rng, seeds, groups, shift, resamples, kind)
                 counted.append(outcomes(values, replicates, groups))
                 means.append(values.mean(axis=1).round(6).tolist())
             counts = {m: {k: [one[m][k] for one in counted] for k in counted[0][m]} for m in METHODS}
             total, own = variances(shift, seeds, groups)
-            cell = {"seeds": seeds, "share": share, "block": block, "resamples": resamples, "groups": groups}
+            cell = {
+                "kind": kind,
+                "seeds": seeds,
+                "share": share,
+                "block": block,
+                "resamples": resamples,
+                "groups": groups,
+            }
             line = {**cell, "seed_sd": (own * seeds) ** 0.5, "error": total**0.5, "counts": counts, "means": means}
             with args.results.open("a") as handle:
                 handle.write(json.dumps(line) + "\n")
-        print(f"{seeds} seeds, share {share}: {len(blocks)} blocks", flush=True)
+        print(f"{kind}, {seeds} seeds, share {share}: {len(blocks)} blocks", flush=True)
 
 
 def read(path: Path) -> list[dict]:
@@ -185,12 +202,11 @@ def read(path: Path) -> list[dict]:
 def table(args: argparse.Namespace) -> None:
     lines = read(args.results)
     print(
-        "| seeds | share | n | seed sd | error: true, seen | scores: plain, once, mmfuse | contrasts | any false |",
-        end="",
+        "| strategies | seeds | share | n | seed sd | error: true, seen | scores: plain, once, mmfuse | contrasts "
+        "| any | pairs |\n|---|---|---|---|---|---|---|---|---|---|"
     )
-    print(" pairs |\n|---|---|---|---|---|---|---|---|---|")
-    for seeds, share in product(SEEDS, SHARES):
-        cell = [line for line in lines if (line["seeds"], line["share"]) == (seeds, share)]
+    for kind, seeds, share in product(KINDS, SEEDS, SHARES):
+        cell = [line for line in lines if (line["kind"], line["seeds"], line["share"]) == (kind, seeds, share)]
         if not cell:
             continue
 
@@ -205,7 +221,8 @@ def table(args: argparse.Namespace) -> None:
         ]
         first = cell[0]
         print(
-            f"| {seeds} | {share} | {len(cell) * BLOCK} | {first['seed_sd']:.3f} | {first['error']:.4f}, {seen:.4f} | "
+            f"| {kind} | {seeds} | {share} | {len(cell) * BLOCK} | {first['seed_sd']:.3f} | "
+            f"{first['error']:.4f}, {seen:.4f} | "
             f"{' | '.join(columns)} | {rate('mmfuse', 'pairs', 1)} |"
         )
 
@@ -217,6 +234,7 @@ def main() -> None:
     running.set_defaults(command=run)
     running.add_argument("--benchmarks", type=int, default=1000, help="simulated, in each cell")
     running.add_argument("--resamples", type=int, default=400)
+    running.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     running.add_argument("--quick", action="store_true", help="100 benchmarks a cell with 200 resamples")
     printing = commands.add_parser("table")
     printing.set_defaults(command=table)
