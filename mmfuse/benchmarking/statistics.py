@@ -458,20 +458,26 @@ class _Prior(NamedTuple):
 def _fit_prior(values: Array) -> _Prior:
     """Fit the distribution of the strategies' variances between seeds, `values` `(S, R)`.
 
-    What is common to a seed is taken out by its median: with the mean, one unstable strategy would be in all.
+    What is common to a seed is taken out by a mean in which unstable strategies weigh little: else one would be in all.
     """
     S, R = values.shape
     freedom, most = R - 1, (S - 1) * (R - 1)
-    own = (values - np.median(values, axis=0)).var(axis=1, ddof=1) if S > 2 and R > 1 else np.zeros(S)
-    own.sort()  # sums do not depend on the order of strategies
+    if S < 3 or R < 2:
+        return _Prior(0.0, 0.0, most)
+    values = values[np.lexsort(values.T)]  # sums do not depend on the order of strategies
+    own = (values - np.median(values, axis=0)).var(axis=1, ddof=1)
     typical = float(np.median(own))
     if typical == 0:
         return _Prior(0.0, 0.0, most)
+    weights = 1 / (own + typical)
+    own = (values - np.average(values, axis=0, weights=weights)).var(axis=1, ddof=1) * S / (S - 1)
     logs = np.log(np.maximum(own, 1e-5 * typical)) - digamma(freedom / 2) + math.log(freedom / 2)
     spread = float(logs.var(ddof=1) - polygamma(1, freedom / 2))
     if spread <= 0:
         return _Prior(2 * math.exp(logs.mean()), math.inf, most)
     lent = 2 * _inverse_trigamma(spread)
+    if lent < 1:  # too unlike
+        return _Prior(0.0, 0.0, most)
     return _Prior(2 * math.exp(logs.mean() + float(digamma(lent / 2)) - math.log(lent / 2)), lent, most)
 
 

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmfuse.benchmarking.statistics import compare, holm, interval, letter_groups, paired_contrast, seeds_needed
+from mmfuse.benchmarking.statistics import (
+    _fit_prior,
+    _Prior,
+    compare,
+    holm,
+    interval,
+    letter_groups,
+    paired_contrast,
+    seeds_needed,
+)
 from mmfuse.evaluation.metrics import GroupBootstrap
 
 SCORES = np.array([0.71, 0.74, 0.69, 0.75, 0.72])
@@ -169,6 +178,71 @@ def test_intervals_cover_and_contrasts_do_not_find_what_is_not_there(seeds, seed
     )  # 0.978 is what Banerjee's bound gives 3 seeds with a third of the variance
     assert 0.93 <= np.mean(alone) <= 0.99
     assert np.mean(false) <= 0.065
+
+
+# What strategies lend each other
+
+
+def seeds_alone(strategies, seeds, sd, seed=0):
+    """Scores that move by seeds alone: a shift that all strategies share, and one of their own of `sd`, one or each."""
+    rng = np.random.default_rng(seed)
+    own = np.reshape(sd, (-1, 1)) * rng.standard_normal((strategies, seeds))
+    return 0.7 + 0.1 * rng.standard_normal((1, seeds)) + own
+
+
+def test_the_fitted_distribution_of_seed_variances():
+    alike = [_fit_prior(seeds_alone(100, 3, 0.02, seed)) for seed in range(100)]
+    assert np.median([p.variance for p in alike]) == pytest.approx(2 * 0.02**2, rel=0.1)
+    assert np.mean([p.freedom > 5 for p in alike]) > 0.8
+    rng = np.random.default_rng(0)
+    spread = [_fit_prior(seeds_alone(400, 4, 0.02 * np.sqrt(4 / rng.chisquare(4, 400)), seed)) for seed in range(20)]
+    assert np.median([p.freedom for p in spread]) == pytest.approx(4, rel=0.25)
+    assert np.median([p.variance for p in spread]) == pytest.approx(2 * 0.02**2, rel=0.1)
+
+
+def test_a_variance_is_moderated_as_smyth_says():
+    prior = _Prior(variance=4.0, freedom=6.0, most=48)
+    assert prior.moderate(8.0, 2) == pytest.approx(((6 * 4 + 2 * 8) / 8, 8))
+    assert prior.moderate(0.0, 2) == pytest.approx((6 * 4 / 8, 8))
+    assert _Prior(4.0, 6.0, 5).moderate(8.0, 2)[1] == 5
+    assert _Prior(4.0, math.inf, 48).moderate(8.0, 2) == (4.0, 48)
+    assert prior.moderate(1000.0, 2) == (1000.0, 2)  # beyond what the distribution gives
+    assert _Prior(0.0, 0.0, 48).moderate(8.0, 2) == (8.0, 2)
+
+
+@pytest.mark.parametrize("values", [np.full((5, 3), 0.7), seeds_alone(2, 3, 0.02), seeds_alone(5, 1, 0.02)])
+def test_nothing_is_lent_where_nothing_is_seen(values):
+    assert _fit_prior(values).freedom == 0
+
+
+def test_an_unstable_strategy_neither_lends_nor_borrows():
+    values = seeds_alone(12, 3, 0.002)
+    values[4] = [0.1, 0.1, 0.8]
+    assert _fit_prior(values).freedom == 0
+    assert _fit_prior(np.delete(values, 4, axis=0)).freedom > 2
+
+
+def test_three_seeds_tell_apart_what_is_far_apart():
+    """Twelve strategies, one 10 points better: alone, t with 2 degrees of freedom cannot say so after Holm."""
+    found = 0
+    for seed in range(20):
+        values, replicates = drawn(
+            seed,
+            strategies=12,
+            seeds=3,
+            seed_sd=0.02,
+            group_sd=0.05,
+            cell_sd=0.1,
+            shifts=[0] * 11 + [0.2],
+            resamples=100,
+        )
+        result = compare(values, replicates, [f"s{i}" for i in range(12)], ["s0"], 60)
+        best = next(c for c in result.contrasts if c.strategy == "s11")
+        alone = paired_contrast((values[11], replicates[11]), (values[0], replicates[0]), 60)
+        assert best.difference.mean == pytest.approx(alone.difference.mean)
+        found += best.p_holm <= 0.05
+        assert 11 * alone.p > best.p_holm
+    assert found >= 16
 
 
 def test_a_difference_that_is_there_is_found():
