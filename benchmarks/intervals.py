@@ -150,7 +150,7 @@ def outcomes(values: np.ndarray, replicates: np.ndarray, groups: int) -> dict[st
     seed_part = np.array([e.seed_sd**2 / R for e in estimates])
     for name, test_part in (
         ("plain", bootstrap.mean(axis=1).var(axis=1, ddof=1)),
-        ("once", np.array([e.standard_error**2 for e in estimates]) - seed_part),
+        ("once", np.array([e.test_variance for e in estimates])),
     ):
         error, freedom = satterthwaite(seed_part, test_part, R, groups)
         p = 2 * student.sf(size / error, freedom)
