@@ -31,9 +31,10 @@ freedom around s0^2, both fitted (Smyth). A difference then has the seed varianc
 
     (d0 2 s0^2 + (R - 1) s^2) / (d0 + R - 1)   with d0 + R - 1 degrees of freedom, at most (S - 1)(R - 1)
 
-Where seeds move all strategies alike, d0 is large; where not, it is near 0, and each difference is on its own. So is
-one whose s^2 is beyond what the fitted distribution gives once in a hundred. Scores lend nothing: what moves all
-strategies of a seed alike is seen R times only.
+or s^2, if that is larger; d0 counts as 4 at most, and a difference whose s^2 is among the largest fifth that the fitted
+distribution gives is on its own, and so is everything where d0 is below 1. Plain Smyth has less of a brake: with one
+strategy of ten whose seeds differ five times as much it had false findings in 11 % of simulated benchmarks with 3
+seeds, with the brakes in 5.5 %. Scores lend nothing: what moves all strategies of a seed alike is seen R times only.
 
 No interval is narrower, and no p-value smaller, than from the bootstrap alone: a tie of seeds by chance is no evidence.
 
@@ -63,6 +64,8 @@ from scipy.special import digamma, polygamma, stdtr, stdtrit
 
 Array = NDArray[np.float64]
 MAX_SEEDS = 10_000  # more than this is "no number of seeds" to anyone
+MOST_LENT = 4.0
+"""Degrees of freedom that strategies lend a difference, at most."""
 
 
 @dataclass(frozen=True)
@@ -434,7 +437,7 @@ class _Prior(NamedTuple):
 
     Attributes:
         variance: Of a difference of two strategies, 2 s0^2.
-        freedom: d0; 0 lends nothing.
+        freedom: d0, at most MOST_LENT; 0 lends nothing.
         most: Degrees of freedom that there are in all.
     """
 
@@ -444,15 +447,11 @@ class _Prior(NamedTuple):
 
     def moderate(self, variance: float, freedom: int) -> tuple[float, float]:
         """A difference's seed variance and its degrees of freedom, with what it is lent."""
-        if not self.freedom:
+        if not self.freedom or variance > stats.f.ppf(0.8, freedom, self.freedom) * self.variance:
             return variance, freedom
-        beyond = stats.f.ppf(0.99, freedom, min(self.freedom, 1e9)) * self.variance
-        if variance > beyond:
-            return variance, freedom
-        if math.isinf(self.freedom):
-            return self.variance, self.most
         total = self.freedom + freedom
-        return (self.freedom * self.variance + freedom * variance) / total, min(total, max(self.most, freedom))
+        moderated = (self.freedom * self.variance + freedom * variance) / total
+        return max(variance, moderated), min(total, max(self.most, freedom))
 
 
 def _fit_prior(values: Array) -> _Prior:
@@ -474,11 +473,11 @@ def _fit_prior(values: Array) -> _Prior:
     logs = np.log(np.maximum(own, 1e-5 * typical)) - digamma(freedom / 2) + math.log(freedom / 2)
     spread = float(logs.var(ddof=1) - polygamma(1, freedom / 2))
     if spread <= 0:
-        return _Prior(2 * math.exp(logs.mean()), math.inf, most)
+        return _Prior(2 * math.exp(logs.mean()), MOST_LENT, most)
     lent = 2 * _inverse_trigamma(spread)
     if lent < 1:  # too unlike
         return _Prior(0.0, 0.0, most)
-    return _Prior(2 * math.exp(logs.mean() + float(digamma(lent / 2)) - math.log(lent / 2)), lent, most)
+    return _Prior(2 * math.exp(logs.mean() + float(digamma(lent / 2)) - math.log(lent / 2)), min(lent, MOST_LENT), most)
 
 
 def _inverse_trigamma(value: float) -> float:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmfuse.benchmarking.statistics import (
+    MOST_LENT,
     _fit_prior,
     _Prior,
     compare,
@@ -193,20 +194,20 @@ def seeds_alone(strategies, seeds, sd, seed=0):
 def test_the_fitted_distribution_of_seed_variances():
     alike = [_fit_prior(seeds_alone(100, 3, 0.02, seed)) for seed in range(100)]
     assert np.median([p.variance for p in alike]) == pytest.approx(2 * 0.02**2, rel=0.1)
-    assert np.mean([p.freedom > 5 for p in alike]) > 0.8
+    assert np.mean([p.freedom == MOST_LENT for p in alike]) > 0.8
     rng = np.random.default_rng(0)
-    spread = [_fit_prior(seeds_alone(400, 4, 0.02 * np.sqrt(4 / rng.chisquare(4, 400)), seed)) for seed in range(20)]
-    assert np.median([p.freedom for p in spread]) == pytest.approx(4, rel=0.25)
+    spread = [_fit_prior(seeds_alone(900, 4, 0.02 * np.sqrt(2 / rng.chisquare(2, 900)), seed)) for seed in range(20)]
+    assert np.median([p.freedom for p in spread]) == pytest.approx(2, rel=0.25)
     assert np.median([p.variance for p in spread]) == pytest.approx(2 * 0.02**2, rel=0.1)
 
 
 def test_a_variance_is_moderated_as_smyth_says():
-    prior = _Prior(variance=4.0, freedom=6.0, most=48)
-    assert prior.moderate(8.0, 2) == pytest.approx(((6 * 4 + 2 * 8) / 8, 8))
-    assert prior.moderate(0.0, 2) == pytest.approx((6 * 4 / 8, 8))
-    assert _Prior(4.0, 6.0, 5).moderate(8.0, 2)[1] == 5
-    assert _Prior(4.0, math.inf, 48).moderate(8.0, 2) == (4.0, 48)
-    assert prior.moderate(1000.0, 2) == (1000.0, 2)  # beyond what the distribution gives
+    prior = _Prior(variance=4.0, freedom=4.0, most=48)
+    assert prior.moderate(1.0, 2) == pytest.approx(((4 * 4 + 2 * 1) / 6, 6))
+    assert prior.moderate(0.0, 2) == pytest.approx((4 * 4 / 6, 6))
+    assert prior.moderate(5.0, 2) == (5.0, 6)  # never less than its own
+    assert _Prior(4.0, 4.0, 5).moderate(1.0, 2)[1] == 5
+    assert prior.moderate(50.0, 2) == (50.0, 2)  # among the largest that the distribution gives
     assert _Prior(0.0, 0.0, 48).moderate(8.0, 2) == (8.0, 2)
 
 
@@ -220,6 +221,7 @@ def test_an_unstable_strategy_neither_lends_nor_borrows():
     values[4] = [0.1, 0.1, 0.8]
     assert _fit_prior(values).freedom == 0
     assert _fit_prior(np.delete(values, 4, axis=0)).freedom > 2
+    assert _fit_prior(seeds_alone(12, 3, 0.002)).freedom > 2
 
 
 def test_three_seeds_tell_apart_what_is_far_apart():
@@ -241,7 +243,7 @@ def test_three_seeds_tell_apart_what_is_far_apart():
         alone = paired_contrast((values[11], replicates[11]), (values[0], replicates[0]), 60)
         assert best.difference.mean == pytest.approx(alone.difference.mean)
         found += best.p_holm <= 0.05
-        assert 11 * alone.p > best.p_holm
+        assert 11 * alone.p >= best.p_holm - 1e-9
     assert found >= 16
 
 
