@@ -53,12 +53,14 @@ class Workshop:
         self.manifest = load_manifest(config.data.manifest, config.data.root)
         splits = self.manifest.splits
         self.folds: list[int | None] = [None]
-        if splits.folds and splits.repeats > 1:
+        if splits.folds and config.data.fold is not None:
+            self.folds = [config.data.fold]
+        elif splits.folds and splits.repeats > 1:
             raise MmfuseError(
                 f"{self.manifest.source}: splits.repeats is {splits.repeats}: a benchmark repeats by seeds; set it to 1"
             )
-        if splits.folds:
-            self.folds = list(range(splits.folds * splits.repeats)) if config.data.fold is None else [config.data.fold]
+        elif splits.folds:
+            self.folds = list(range(splits.folds))
         self._tables: dict[int | None, Table] = {}
         self._pairs: dict[tuple[int | None, bool, tuple[str, ...]], PairDataset] = {}
         self._towers: dict[int | None, tuple[Any, Any]] = {}

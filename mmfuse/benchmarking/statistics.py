@@ -32,9 +32,9 @@ freedom around s0^2, both fitted (Smyth). A difference then has the seed varianc
     (d0 2 s0^2 + (R - 1) s^2) / (d0 + R - 1)   with d0 + R - 1 degrees of freedom, at most (S - 1)(R - 1)
 
 or s^2, if that is larger; d0 counts as 4 at most, and a difference whose s^2 is among the largest fifth that the fitted
-distribution gives is on its own, and so is everything where d0 is below 1. Plain Smyth has less of a brake: with one
-strategy of ten whose seeds differ five times as much it had false findings in 11 % of simulated benchmarks with 3
-seeds, with the brakes in 5.5 %. Scores lend nothing: what moves all strategies of a seed alike is seen R times only.
+distribution gives is on its own, and so is everything where d0 is below 1. Plain Smyth lacks these brakes, and a single
+strategy that is much less stable than the others then makes false findings (`benchmarks/intervals.py`, "one"). Scores
+lend nothing: what moves all strategies of a seed alike is seen R times only.
 
 No interval is narrower, and no p-value smaller, than from the bootstrap alone: a tie of seeds by chance is no evidence.
 
@@ -351,10 +351,11 @@ def compare(
     Two families are corrected by Holm, each over all of its members: the contrasts to all references together, and all
     pairs, from which the letters come. Intervals are for one estimate each, not corrected. Where two cannot be told
     apart that is all that is said: it does not make them equal. `seeds_needed` is at the level that holds whatever the
-    other contrasts give: alpha over the number of contrasts, with 80 % power.
+    other contrasts give: alpha over the number of contrasts, with 80 % power. Differences borrow seed variance from all
+    strategies, so their intervals and p-values are not those of `paired_contrast`.
 
-    Reference: `interval`, `paired_contrast`, `holm`, `letter_groups`, `seeds_needed` have theirs.
-    Differs: nothing.
+    Reference: Smyth 2004 for what is borrowed; `interval`, `holm`, `letter_groups`, `seeds_needed` have theirs.
+    Differs: it is held back where strategies are unlike (see the head of this file).
     Prefer when: strategies have the same seeds and the same resamples of one test set. Choose a reference by its
     validation scores: one chosen on this test set is too good.
 
@@ -427,7 +428,8 @@ def _seeds_needed(contrast: NamedContrast, num_groups: int, alpha: float, prior:
     estimate = contrast.difference
     seed_part = max(estimate.standard_error**2 - estimate.test_variance, 0) * estimate.seeds
     seed_sd = math.nan if estimate.without_seed_variance else math.sqrt(seed_part)
-    lent = min(prior.freedom, prior.most)
+    own = contrast.difference.seed_sd**2
+    lent = 0.0 if estimate.without_seed_variance else prior.moderate(own, estimate.seeds - 1)[1] - (estimate.seeds - 1)
     found = seeds_needed(estimate.mean, seed_sd, estimate.test_variance, num_groups, alpha, lent=lent)
     return SeedsNeeded(contrast.strategy, contrast.reference, *found)
 

@@ -65,7 +65,7 @@ def _kind_of_gain(
     if additive:
         return same + f"The gain is additive: {additive[0]}, which cannot model interactions, helps as well."
     if unclear:
-        return same + "Whether an additive strategy would do as well cannot be told with so many seeds and rows."
+        return same + "Whether an additive strategy would do as well cannot be told with these seeds and rows."
     gap = (told.get("emap") or {}).get("gap", {}).get(task["metric"])
     shown = f" (EMAP gap {100 * gap:.1f} points)" if gap is not None else ""
     if pooled:
