@@ -447,7 +447,7 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:
+        if leaving.code == INTERRUPTED and "--worker" not in sys.argv[1:]:  # who started it says so
             typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)
         raise
     finally:
