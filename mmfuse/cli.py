@@ -129,11 +129,18 @@ def predict(
     text_column: Annotated[str, typer.Option(help="Of a table.")] = "text",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    captions_dir: Annotated[
+        Path | None, typer.Option(help="Folder that gets each caption as a text file, ID.txt.")
+    ] = None,
+    generation: Annotated[
+        list[str] | None, typer.Option(help="How captions are written, such as num_beams=4 (see mmfuse config).")
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Goes on where a run was killed."""
     _load_plugins(plugin)
     _quiet_libraries()
+    from mmfuse.config import read_overrides
     from mmfuse.data.folder import pair_folder
     from mmfuse.data.table import read_samples
     from mmfuse.predict import Predictor, fingerprint, predict_to_file
@@ -146,7 +153,9 @@ def predict(
     else:
         samples = read_samples(str(source), id_column, image_column, text_column)
         ids, read = [sample.id for sample in samples], lambda i: samples[i]
-    predictor = Predictor.from_pretrained(model, batch_size=batch_size, missing=missing, device=device)
+    predictor = Predictor.from_pretrained(
+        model, batch_size=batch_size, missing=missing, device=device, generation=read_overrides(generation or [])
+    )
     with _Bar("predicting") as bar:
         counts = predict_to_file(
             predictor,
@@ -155,12 +164,42 @@ def predict(
             out,
             fingerprint=fingerprint(predictor.model, missing),
             overwrite=overwrite,
+            captions_dir=captions_dir,
             progress=lambda done, errors: bar.update(done, len(ids), f"{errors} errors"),
         )
     errors = out.with_suffix(".errors.jsonl")
     typer.echo(f"{len(ids)} studies: {counts.predictions} predictions in {out}, {counts.errors} errors in {errors}")
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
+
+
+@app.command(epilog="Example: mmfuse explain runs/phantom_captions/model studies/phantom-0-000007 --out explained")
+def explain(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id, with a captioning task.")],
+    study: Annotated[
+        Path, typer.Argument(help="An image, whose text has the same name; their path without suffix; or a folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
+    missing: Annotated[
+        str, typer.Option(help="A modality that never was missing in training: error or allow.")
+    ] = "error",
+    generation: Annotated[
+        list[str] | None, typer.Option(help="How captions are written, such as num_beams=4 (see mmfuse config).")
+    ] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Draw where a caption's words come from: the decoder's attention over the image, word by word."""
+    _load_plugins(plugin)
+    _quiet_libraries()
+    from mmfuse.config import read_overrides
+    from mmfuse.data.folder import find_study
+    from mmfuse.evaluation.explain import explain as run
+    from mmfuse.predict import Predictor
+
+    sample = find_study(study).sample()
+    predictor = Predictor.from_pretrained(model, missing=missing, generation=read_overrides(generation or []))
+    for path in run(predictor, sample, out):
+        typer.echo(f"written: {path}")
 
 
 @app.command(epilog="Example: mmfuse benchmark configs/benchmark_interactions.yaml preset=quick --dry-run")
@@ -299,12 +338,14 @@ def data_phantom(
 ) -> None:
     """Write the SYNTHETIC chest phantom: pairs whose best possible scores are known."""
     from mmfuse.data.phantom import write_pairs, write_phantom
+    from mmfuse.data.phantom_findings import write_language
 
     with _Bar("drawing") as bar:
         if pairs:
             written = write_pairs(out, studies, seed)
         else:
             written = write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))
+            write_language(out, seed)
     typer.echo(f"written: {written}")
 
 

@@ -85,8 +85,55 @@ class ImageEncoderConfig:
 
 
 @dataclass
+class DecoderConfig:
+    """What writes the captions of a captioning task: a transformers causal language model."""
+
+    name: str = key("gpt2", "with pretrained: false, gpt2, bert or bart; else a Hub name or a local folder")
+    pretrained: bool = key(False, "false: random weights, in the sizes below")
+    mode: str = key(
+        "cross_attention",
+        "how it reads the fused tokens: it attends to them, or they stand before the caption",
+        choices=("cross_attention", "prefix"),
+    )
+    hidden_dim: int = key(256, "with pretrained: false, its width", low=8)
+    num_layers: int = key(3, "with pretrained: false", low=1)
+    num_heads: int = key(4, "with pretrained: false; divides hidden_dim", low=1)
+    options: dict[str, Any] = key({}, "with pretrained: false, more of its transformers config")
+    tokenizer: str = key(
+        "own",
+        "own: the pretrained decoder's, or a WordPiece vocabulary trained on the captions; encoder: the text encoder's",
+        choices=("own", "encoder"),
+    )
+    vocab_size: int = key(8000, "largest vocabulary to train", low=100)
+    embeddings: str = key("new", "encoder: begin with the text encoder's word embeddings", choices=("new", "encoder"))
+    max_length: int = key(64, "tokens a caption is cut to in training, first and last included", low=4)
+    label_smoothing: float = key(0.0, "share of the probability that goes to all other tokens", low=0.0, high=0.9)
+    scheduled_sampling: float = key(
+        0.0, "probability that an input token of training is what the model said, not what is right", low=0.0, high=1.0
+    )
+    learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+
+
+@dataclass
+class GenerationConfig:
+    """How captions are written; kept with the model, and changed by mmfuse predict --generation KEY=VALUE."""
+
+    num_beams: int = key(1, "1: greedy, or sampling", low=1)
+    max_length: int | None = key(None, "most tokens; default: the decoder's max_length", low=1)
+    min_length: int = key(0, "fewest tokens before the end may come", low=0)
+    length_penalty: float = key(1.0, "with beams, the power of the length that a score is divided by")
+    no_repeat_ngram_size: int = key(0, "no sequence of so many tokens twice; 0: no limit", low=0)
+    repetition_penalty: float = key(1.0, "above 1, tokens that were said count less", low=0.1)
+    do_sample: bool = key(False, "draw tokens instead of taking the likeliest")
+    temperature: float = key(1.0, "with do_sample", low=0.01)
+    top_p: float = key(1.0, "with do_sample, the share of the probability that is drawn from", low=0.01, high=1.0)
+    seed: int = key(0, "with do_sample", low=0)
+    prefix: str = key("", 'what every caption begins with, such as "Findings:"')
+
+
+@dataclass
 class TaskConfig:
-    """One task's share in the loss."""
+    """One task's share in the loss, and for a captioning task its decoder."""
 
     weight: float = key(1.0, "factor of its loss", low=0.0)
     class_weights: str = key(
@@ -94,6 +141,8 @@ class TaskConfig:
         "balanced: rare classes count more (multilabel: pos_weight = negatives / positives, at most 10)",
         choices=("none", "balanced"),
     )
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 
 @dataclass
@@ -120,7 +169,16 @@ class TrainingConfig:
     mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
     patience: int | None = key(5, "evaluations without a better one before training stops; null: never", low=1)
-    monitor: str | None = key(None, "TASK/METRIC to stop on; default: the mean over tasks of the metric each declares")
+    monitor: str | None = key(
+        None,
+        "TASK/METRIC to stop on, or a sum such as labels/auroc_macro + 0.1 * report/cider_d; default: the mean over "
+        "tasks of the metric each declares",
+    )
+    task_weights: str = key(
+        "fixed",
+        "uncertainty: factors of the tasks' losses are learned (Kendall et al. 2018)",
+        choices=("fixed", "uncertainty"),
+    )
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
     )
@@ -183,15 +241,7 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     Raises:
         MmfuseError: An unknown key, or a value that is not legal.
     """
-    overrides = list(overrides)
-    for text in overrides:
-        if "=" not in text:
-            raise MmfuseError(f"{text!r}: an override is key=value, for example training.epochs=3")
-    try:
-        dots = OmegaConf.from_dotlist(overrides)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise MmfuseError(f"command line: {_first_line(error)}") from error
-    layers = [(where, values), ("command line", OmegaConf.to_container(dots))]
+    layers = [(where, values), ("command line", read_overrides(overrides))]
     fusion: dict[str, Any] = {"name": "concat"}
     for _, layer in layers:
         chosen = layer.get("fusion") if isinstance(layer, dict) else None
@@ -211,6 +261,22 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
             f"image {dropout.image:g} must sum to at most 1"
         )
     return config
+
+
+def read_overrides(overrides: Iterable[str]) -> Any:
+    """Nested dicts of `key=value` strings.
+
+    Raises:
+        MmfuseError: One is no `key=value`, or its value is not YAML.
+    """
+    overrides = list(overrides)
+    for text in overrides:
+        if "=" not in text:
+            raise MmfuseError(f"{text!r}: an override is key=value, for example training.epochs=3")
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist(overrides))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise MmfuseError(f"command line: {_first_line(error)}") from error
 
 
 T = TypeVar("T")

@@ -22,6 +22,8 @@ from mmfuse.heads import HEADS, build_head
 from mmfuse.types import Batch, Features, MmfuseError
 
 FORMAT_VERSION = 1
+LOG_VARIANCES = "log_variances"
+"""Beside the tasks' logits in training, where the weights of their losses are learned."""
 MODALITIES: tuple[str, ...] = ("text", "image")
 
 
@@ -41,6 +43,7 @@ class FusionModel(
         tasks: By task name, `{"type": head, "labels": [...]}`, options of the head beside them.
 
     Attributes:
+        captioning: The captioning tasks.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
@@ -59,7 +62,6 @@ class FusionModel(
     ):
         super().__init__()
         self.fusion_config = dict(fusion)
-        self.task_config = {task: dict(options) for task, options in tasks.items()}
         options = {k: v for k, v in fusion.items() if k != "name"}
         uses: tuple[str, ...] = FUSIONS.get(fusion["name"]).uses  # type: ignore[attr-defined]
         for modality, encoder in (("text", text_encoder), ("image", image_encoder)):
@@ -76,6 +78,11 @@ class FusionModel(
         for task, given in tasks.items():
             head_options = {k: v for k, v in given.items() if k not in ("type", "labels")}
             self.heads[task] = build_head(given["type"], self.fusion.out_dim, given["labels"], head_options)
+        self.task_config = {
+            task: {"type": given["type"], "labels": list(given["labels"]), **_head_spec(self.heads[task], given)}
+            for task, given in tasks.items()
+        }
+        self.captioning = [task for task, head in self.heads.items() if head.kind == "captioning"]
         self.uses = uses
         self.reads: frozenset[str] = self.fusion.reads.union(*(head.reads for head in self.heads.values()))  # type: ignore[arg-type]
         self.missing_tokens = nn.ParameterDict(
@@ -85,21 +92,52 @@ class FusionModel(
                 if m in uses
             }
         )
+        self.log_variances = nn.ParameterDict()
         self.accepts_missing: list[str] = []
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Logits by task, `(B, L)` each, of a packed batch (see `mmfuse.types.Batch`)."""
-        return self.fuse(*self.encode(batch))
+    def forward(self, batch: Batch, predict: bool = False) -> dict[str, Any]:
+        """What the heads say of a packed batch (see `mmfuse.types.Batch`).
 
-    def fuse(self, text: Features | None, image: Features | None) -> dict[str, Tensor]:
-        """Logits by task, `(B, L)` each, of rows that `encode` made `Features` of; any text may meet any image."""
+        Args:
+            batch: With the targets of captioning tasks, except where it is predicted.
+            predict: Write captions, instead of giving the likelihood of the right ones.
+
+        Returns:
+            By task, logits `(B, L)`; of a captioning task logits `(B, U - 1, vocabulary)`, or with `predict` the
+            records `(B,)` of `CaptioningHead.predict`.
+        """
+        text, image = self.encode(batch)
+        found: dict[str, Any] = {}
+        fused = None
+        if self.captioning or not hasattr(self.fusion, "combine"):  # a decision-level strategy has features too
+            fused = self.fusion(text, image)
+        if len(self.captioning) < len(self.heads):
+            found = self.fuse(text, image, fused)
+        for task in self.captioning:
+            head: Any = self.heads[task]
+            target = batch.get(f"target.{task}")
+            found[task] = head.predict(fused, target) if predict else head(fused, target)
+        if self.training and self.log_variances:
+            found[LOG_VARIANCES] = torch.stack([self.log_variances[task] for task in self.heads])
+        return found
+
+    def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
+        """Logits by label task, `(B, L)` each, of rows that `encode` made `Features` of; any text may meet any image.
+
+        `fused` is what the fusion gives of them, if that is known already.
+        """
+        heads = {task: head for task, head in self.heads.items() if task not in self.captioning}
         if hasattr(self.fusion, "combine"):
             branches = self.fusion.branches(text, image)
-            return {task: self._combine(head, branches) for task, head in self.heads.items()}
-        fused = self.fusion(text, image)
-        return {task: head(fused) for task, head in self.heads.items()}
+            return {task: self._combine(head, branches) for task, head in heads.items()}
+        fused = self.fusion(text, image) if fused is None else fused
+        return {task: head(fused) for task, head in heads.items()}
+
+    def learn_task_weights(self) -> None:
+        """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
+        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in self.heads})
 
     def _combine(self, head: Any, branches: list[Features]) -> Tensor:
         """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""
@@ -167,7 +205,10 @@ class FusionModel(
             "text_encoder": self.text_encoder.spec() if self.text_encoder else None,
             "image_encoder": self.image_encoder.spec() if self.image_encoder else None,
             "fusion": self.fusion_config,
-            "tasks": self.task_config,
+            "tasks": {
+                task: {"type": given["type"], "labels": given["labels"], **_head_spec(self.heads[task], given)}
+                for task, given in self.task_config.items()
+            },
             "decisions": {
                 task: {"temperature": head.temperature, "thresholds": head.thresholds}
                 for task, head in self.heads.items()
@@ -184,10 +225,17 @@ class FusionModel(
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        state = {
+            name: tensor.contiguous()
+            for name, tensor in self.state_dict().items()
+            if not name.startswith(f"{LOG_VARIANCES}.")
+        }
         save_file(state, save_directory / "model.safetensors", metadata={"format": "pt"})
         if self.text_encoder is not None:
             self.text_encoder.save_tokenizer(save_directory)
+        for task in self.captioning:
+            head: Any = self.heads[task]
+            head.save_files(save_directory / f"tokenizer_{task}")
         (save_directory / "metrics.json").unlink(missing_ok=True)
         if self.metrics is not None:
             (save_directory / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
@@ -250,7 +298,7 @@ class FusionModel(
             TextEncoder.from_spec(text, folder) if text else None,
             ImageEncoder.from_spec(image) if image else None,
             config["fusion"],
-            config["tasks"],
+            {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
         )
         for task, decision in config["decisions"].items():
             head: Any = model.heads[task]
@@ -275,6 +323,22 @@ class FusionModel(
                 f"shape)"
             )
         self.load_state_dict(state)
+
+
+def _head_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A head's options as JSON: as it says them, else as they were given."""
+    if hasattr(head, "spec"):
+        return head.spec()
+    return {name: value for name, value in given.items() if name not in ("type", "labels")}
+
+
+def _read_task(given: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A task's options as the head's constructor takes them."""
+    cls: Any = HEADS.get(given["type"])
+    if not hasattr(cls, "read_options"):
+        return given
+    spec = {name: value for name, value in given.items() if name not in ("type", "labels")}
+    return {"type": given["type"], "labels": given["labels"], **cls.read_options(spec, folder)}
 
 
 def _position_in_row(row: Tensor, count: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The nouns that flow through mmfuse, with their shapes.
 
 Axis letters, used in every docstring: `B` batch, `T` text tokens, `P` image patches, `S` any sequence, `D` width,
-`L` labels, `V` images of a study, `N` images of a batch.
+`L` labels, `U` caption tokens, `V` images of a study, `N` images of a batch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ Batch = dict[str, Any]
 - text: `input_ids (Bt, T)` int64, `text_mask (Bt, T)` bool, `text_row (Bt,)` int64 for the Bt rows that have a text;
 - images: `pixels (N, 3, H, W)` uint8, `image_row (N,)` int64, `image_view (N,)` int64 (which image of its study);
 - or, for a frozen and cached tower: `text_features` / `image_features`, a packed `Features` of the same rows;
-- targets: `target.<task>`, `(B,)` int64 with -100 where missing, or `(B, L)` float with NaN where missing;
+- targets: `target.<task>`, `(B,)` int64 with -100 where missing, or `(B, L)` float with NaN where missing; of a
+  captioning task `(B, U)` int64 token ids, the first one beginning the caption, with -100 behind its end;
 - `ids`, a list of str (last).
 """
 
@@ -81,8 +82,8 @@ class Prediction:
 
     Attributes:
         id: The sample's.
-        tasks: By task: `label` and `probabilities` (classification), or `labels` and `probabilities` (multilabel).
-            Probabilities are by label name, in [0, 1].
+        tasks: By task: `label` and `probabilities` (classification), `labels` and `probabilities` (multilabel), or
+            `caption`, `score` and `tokens` (captioning). Probabilities are by label name, in [0, 1].
         present: Which modalities were there, such as `("text", "image")`.
         notices: What the user should know, such as "report truncated at 128 tokens".
     """

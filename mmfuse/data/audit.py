@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmfuse.data.images import ImageError, read_image
-from mmfuse.data.table import SPLITS, Table, one_hot
+from mmfuse.data.table import SPLITS, Table, find_copies, one_hot
 
 
 @dataclass
@@ -48,7 +48,11 @@ def check_table(table: Table, progress: Callable[[int, int], None] | None = None
         f"{int((~image).sum())} without",
     ]
     split = np.array(table.splits)
+    copies = find_copies(table)
     for task, labels in table.labels.items():
+        if manifest.tasks[task].type == "captioning":
+            report.facts += _captioning_facts(table, task, copies.get(task, []))
+            continue
         hot = one_hot(table.targets[task], len(labels))
         known = (table.targets[task] >= 0) if table.targets[task].ndim == 1 else ~np.isnan(table.targets[task]).all(1)
         spec = manifest.tasks[task]
@@ -86,3 +90,16 @@ def _read_images(table: Table, progress: Callable[[int, int], None] | None) -> l
             if progress:
                 progress(done, len(files))
     return problems
+
+
+def _captioning_facts(table: Table, task: str, copies: list[int]) -> list[str]:
+    references = table.targets[task]
+    captioned = [found for found in references if found]
+    words = [len(caption.split()) for found in captioned for caption in found]
+    facts = [
+        f"task {task} (captioning): {len(captioned)} rows with {len(words)} captions of {np.mean(words):.1f} words, "
+        f"{max(words)} at most; {len({c for found in captioned for c in found})} different ones"
+    ]
+    if copies:
+        facts.append(f"    {len(copies)} row(s) whose input text contains the caption (allow_copies: true)")
+    return facts

@@ -108,6 +108,32 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     return sorted(entries, key=lambda entry: entry.id), sorted(map(_printable, ignored))
 
 
+def find_study(path: str | Path) -> Entry:
+    """One study by its folder, by its image or report, or by their common path without suffix.
+
+    Raises:
+        MmfuseError: Nothing is there.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    try:
+        names = sorted(item.name for item in os.scandir(folder) if not item.name.startswith("."))
+    except OSError as error:
+        raise MmfuseError(f"{path}: {_reason(error)}") from error
+    if not path.is_dir():
+        known = path.suffix.lower() in IMAGE_SUFFIXES + TEXT_SUFFIXES
+        stem = _stem(path.name) if known else unicodedata.normalize("NFC", path.name)
+        names = [name for name in names if _stem(name) == stem]
+    place = _Place([], [], [])
+    for name in names:
+        _list_of(place, name).append(name)
+    if not place.images and not place.texts:
+        raise MmfuseError(f"{path}: no image and no report of this name; expected a study's folder, image or report")
+    if path.is_dir():
+        return Entry(_printable(path.name), _paths(str(folder), place.images), _paths(str(folder), place.texts))
+    return next(_pairs(str(folder), "", place))
+
+
 def _walk(root: str) -> tuple[dict[str, _Place], dict[str, str]]:
     """List what each folder holds, by its path relative to the root (""); and why others cannot be read."""
     places: dict[str, _Place] = {}

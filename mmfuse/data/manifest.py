@@ -42,8 +42,12 @@ class TaskSpec:
 
     type: str = key("classification", "kind of task (mmfuse list heads)")
     column: str | None = key(None, "target column")
-    columns: list[str] | None = key(None, "multilabel: a 0/1 column per label, instead of one column")
-    separator: str | None = key(None, "multilabel: what stands between the labels of one column")
+    columns: list[str] | None = key(
+        None, "instead of one column; multilabel: a 0/1 column per label; captioning: a column per reference"
+    )
+    separator: str | None = key(
+        None, "what stands between the labels (multilabel) or references (captioning) of one column"
+    )
     values: Any = field(default=None, metadata={"help": 'legal values as a list, or raw value -> label: {"Y": "yes"}'})
     other: str = key("error", "what any other value is", choices=("error", "missing"))
     missing: list[str] = key([], "values that mean there is no target (an empty one does, see empty)")
@@ -52,6 +56,12 @@ class TaskSpec:
         1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1
     )
     uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
+    labeler: str | None = key(
+        None,
+        "captioning: score the findings that rules read in captions and references (rule_label_f1)",
+        choices=("chest_rules",),
+    )
+    allow_copies: bool = key(False, "captioning: train though the input text contains the caption of some rows")
     label_origin: str = key(
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
     )
@@ -179,6 +189,10 @@ def _check(manifest: Manifest) -> None:
     for name, task in manifest.tasks.items():
         if (task.column is None) == (task.columns is None):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
+        if task.type == "captioning" and (task.values is not None or task.min_count > 1):
+            raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")
+        if task.type != "captioning" and (task.labeler or task.allow_copies):
+            raise MmfuseError(f"{where}: tasks.{name}: labeler and allow_copies are for captioning")
         if task.type == "classification" and task.column is None:
             raise MmfuseError(f"{where}: tasks.{name}: a classification needs column")
         targets = [task.column] if task.column else task.columns or []
@@ -212,3 +226,5 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(
             f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}"
         )
+    if splits.stratify is not None and manifest.tasks[splits.stratify].type == "captioning":
+        raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")

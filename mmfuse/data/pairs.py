@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mmfuse.data.collate import Item, collate
+from mmfuse.data.collate import Item, collate, pad_tokens
 from mmfuse.data.images import ImageError, ImageOptions, read_image
 from mmfuse.data.splits import unit_hash
 from mmfuse.data.table import Table
-from mmfuse.types import Batch, Features, MmfuseError
+from mmfuse.types import MISSING_CLASS, Batch, Features, MmfuseError
 
 Cache = Callable[[np.ndarray], Features]
 
@@ -24,6 +24,8 @@ class PairDataset(Dataset):
     Args:
         table: The rows.
         token_ids: By row, its text's tokens, None where it has no text; None altogether where texts are not used.
+        captions: By captioning task and row, the tokens of its references; a batch has one of them, another one each
+            epoch.
         pad_token_id: Stands behind a text's end.
         image_options: How images are read; None where images are not used.
         text_cache: Gives the packed cached features of rows' texts, by row number.
@@ -38,6 +40,7 @@ class PairDataset(Dataset):
         table: Table,
         *,
         token_ids: list[list[int] | None] | None,
+        captions: dict[str, list[list[list[int]]]] | None = None,
         pad_token_id: int = 0,
         image_options: ImageOptions | None = None,
         text_cache: Cache | None = None,
@@ -48,6 +51,7 @@ class PairDataset(Dataset):
     ):
         self.table = table
         self.token_ids = token_ids
+        self.captions = captions or {}
         self.pad_token_id = pad_token_id
         self.image_options = image_options
         self.text_cache = text_cache
@@ -88,15 +92,30 @@ class PairDataset(Dataset):
                 batch["image_row"], batch["image_view"] = torch.from_numpy(row.copy()), torch.from_numpy(view.copy())
                 batch["image_features"] = self.image_cache(number)
         for task, values in self.table.targets.items():
-            batch[f"target.{task}"] = torch.from_numpy(values[list(rows)])
+            if task in self.captions:
+                chosen = [self._caption(task, row) for row in rows]
+                batch[f"target.{task}"], _ = pad_tokens(chosen, MISSING_CLASS)
+            else:
+                batch[f"target.{task}"] = torch.from_numpy(values[list(rows)])
         batch["ids"] = batch.pop("ids")  # strings come last
         return batch
 
     def lengths(self) -> np.ndarray:
-        """`(rows,)` what rows are grouped by: tokens of each row's text, 0 where there is none."""
+        """`(rows,)` what rows are grouped by: tokens of each row's text, or of its caption if that is longer."""
         if self.order_by is not None:
             return self.order_by
-        return np.array([len(ids or ()) for ids in self.token_ids or [()] * len(self)], dtype=np.int64)
+        texts = np.array([len(ids or ()) for ids in self.token_ids or [()] * len(self)], dtype=np.int64)
+        for references in self.captions.values():
+            texts = np.maximum(texts, [max(map(len, captions), default=0) for captions in references])
+        return texts
+
+    def _caption(self, task: str, row: int) -> list[int]:
+        """One of a row's references: while training another one each epoch, else the first; [] where there is none."""
+        references = self.captions[task][row]
+        if len(references) < 2 or self.epoch < 0:
+            return references[0] if references else []
+        draw = unit_hash(self.seed, f"reference of {task}:{self.epoch}:{self.ids[row]}")
+        return references[int(draw * len(references))]
 
     def hidden(self, row: int) -> str | None:
         """The modality that modality dropout hides of this row in this epoch; never its only one."""

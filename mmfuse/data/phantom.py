@@ -247,13 +247,14 @@ def write_report(study: Study) -> str:
     It depends on `told` and `places` alone. The current nodule and the heart are never mentioned.
     """
     rng = np.random.default_rng((study.seed, study.index, _TEXT))
-    sentences = {name: _sentence(study, name, rng.random()) for name in _PHRASES}
+    sentences = {name: say(study, name, rng.random()) for name in _PHRASES}
     background = rng.permutation(["risk", "prior_nodule"])
     findings = rng.permutation(["opacity", "effusion", "pneumothorax"])
     return " ".join(["SYNTHETIC.", *(sentences[name] for name in (*background, *findings))])
 
 
-def _sentence(study: Study, name: str, choice: float) -> str:
+def say(study: Study, name: str, choice: float) -> str:
+    """How a report tells one statement, `choice` in [0, 1) chooses among the phrases."""
     phrases = _PHRASES[name][study.told[name]]
     place = study.places.get(name, Place())
     phrase = phrases[int(choice * len(phrases))]

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Table:
         manifest: Where it comes from.
         rows: Columns `id`, `group`, `images` (list), `text` (None where missing), and `subgroup.<name>`.
         labels: By task, the label names in the order of the logits.
-        targets: By task, `(rows,)` int64 with -100 where missing, or `(rows, L)` float32 with NaN where missing.
+        targets: By task, `(rows,)` int64 with -100 where missing, or `(rows, L)` float32 with NaN where missing; of a
+            captioning task `(rows,)` objects, the tuple of references, empty where missing.
         splits: By row: train, validation or test.
     """
 
@@ -151,6 +153,13 @@ def load_table(
     leaks = find_leaks(table)
     if leaks and not allow_leaks:
         raise MmfuseError(leaks[0])
+    for task, rows in find_copies(table).items():
+        if not manifest.tasks[task].allow_copies:
+            raise MmfuseError(
+                f"{where}: tasks.{task}: the input text of {len(rows)} row(s), such as {ids[rows[0]]!r}, contains the "
+                f"caption: the model would copy it; take that text out of text.columns, or tasks.{task}.allow_copies: "
+                "true"
+            )
     return table
 
 
@@ -286,6 +295,8 @@ def _encode(
     path = f"{where}: tasks.{task}"
     columns = [spec.column] if spec.column else list(spec.columns or [])
     _need_columns(frame, columns, f"tasks.{task}", where)
+    if spec.type == "captioning":
+        return [], _encode_captions(frame, columns, spec, path)
     if spec.type == "classification":
         return _encode_classes(list(frame[columns[0]]), spec, path, labels)
     if spec.columns:
@@ -376,6 +387,33 @@ def _encode_label_lists(
         else:
             targets[i, [code[f] for f in found]] = 1
     return names, targets
+
+
+def _encode_captions(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, path: str) -> np.ndarray:
+    """By row its references: of a list, of a column with a separator, or of several columns."""
+    absent = {"", *spec.missing}
+    found = np.empty(len(frame), dtype=object)
+    for row, values in enumerate(zip(*(frame[name] for name in columns), strict=True)):
+        parts: list[str] = []
+        for value in values:
+            if value.startswith("["):  # a list in jsonl or parquet
+                parts += _caption_list(value, path, row)
+            else:
+                parts += value.split(spec.separator) if spec.separator else [value]
+        found[row] = tuple(dict.fromkeys(" ".join(p.split()) for p in parts if p.strip() not in absent))
+    if not any(found):
+        raise MmfuseError(f"{path}: no row has a caption")
+    return found
+
+
+def _caption_list(value: str, path: str, row: int) -> list[str]:
+    try:
+        parts = json.loads(value)
+    except ValueError:
+        return [value]  # a text that begins with a bracket
+    if not all(isinstance(part, str) for part in parts):
+        raise MmfuseError(f"{path}: row {row + 1}: a list of captions is expected to hold strings only")
+    return parts
 
 
 _POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
@@ -469,7 +507,8 @@ def find_leaks(table: Table) -> list[str]:
     opened counts as itself. Only rows that share their text are opened.
     """
     where = table.manifest.source
-    return [f"{where}: {sentence}" for sentence in (_leaked_groups(table), _leaked_duplicates(table)) if sentence]
+    found = (_leaked_groups(table), _leaked_duplicates(table), _leaked_images(table))
+    return [f"{where}: {sentence}" for sentence in found if sentence]
 
 
 def _leaked_groups(table: Table) -> str | None:
@@ -504,6 +543,48 @@ def _leaked_duplicates(table: Table) -> str | None:
         f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; remove "
         "them, or give duplicates the same group"
     )
+
+
+def _leaked_images(table: Table) -> str | None:
+    """Where images are captioned: one whose captions are in rows of two splits."""
+    if not any(table.manifest.tasks[task].type == "captioning" for task in table.targets):
+        return None
+    seen: dict[str, int] = {}
+    for i, images in enumerate(table.rows["images"]):
+        for path in images:
+            first = seen.setdefault(path, i)
+            if table.splits[first] != table.splits[i]:
+                a, b = table.rows["id"][first], table.rows["id"][i]
+                return (
+                    f"image {os.path.basename(path)} is captioned in two splits, in rows {a!r} ({table.splits[first]}) "
+                    f"and {b!r} ({table.splits[i]}): give `group` a column that names the image"
+                )
+    return None
+
+
+def find_copies(table: Table) -> dict[str, list[int]]:
+    """By captioning task, the rows whose input text contains one of their references: the answer could be copied.
+
+    Case, punctuation and spaces do not count; a reference of fewer than 4 words does not either.
+    """
+    texts = table.rows["text"][:]
+    found = {}
+    for task in table.targets:
+        if table.manifest.tasks[task].type == "captioning":
+            rows = [i for i, text in enumerate(texts) if text and _contains(text, table.targets[task][i])]
+            if rows:
+                found[task] = rows
+    return found
+
+
+def _contains(text: str, references: Sequence[str]) -> bool:
+    plain = f" {' '.join(_WORD.findall(text.lower()))} "
+    words = [_WORD.findall(reference.lower()) for reference in references]
+    return any(len(w) >= _SHORTEST_COPY and f" {' '.join(w)} " in plain for w in words)
+
+
+_WORD = re.compile(r"\w+")
+_SHORTEST_COPY = 4
 
 
 def _content(path: str) -> str:

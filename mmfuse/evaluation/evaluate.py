@@ -13,13 +13,18 @@ from accelerate import PartialState
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import load_table
-from mmfuse.evaluation.metrics import score_classification, score_multilabel
+from mmfuse.evaluation.captions import compare_captioning, consensus_caption, retrieve_captions, score_captioning
+from mmfuse.evaluation.metrics import GroupBootstrap, interval, score_classification, score_multilabel
 from mmfuse.evaluation.plots import plot_confusion
+from mmfuse.evaluation.report_labels import rule_label_counts, rule_label_f1
+from mmfuse.heads import decide_row
 from mmfuse.model import FusionModel
-from mmfuse.predict import default_workers, prepare_pairs, table_logits
+from mmfuse.predict import default_workers, prepare_pairs, table_features, table_logits
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 RESAMPLES = 1000
+_CHUNK = 512
+CAPTION_COMPARED = ("bleu4", "rouge_l", "cider_d")
 
 
 def evaluate(
@@ -53,8 +58,8 @@ def evaluate(
         progress: Called with (rows done, rows) of this process.
 
     Returns:
-        `split`, `rows`, `missing` (rows without text, without image), and by task what `score_classification` and
-        `score_multilabel` give.
+        `split`, `rows`, `missing` (rows without text, without image), and by task what `score_classification`,
+        `score_multilabel` or `score_captioning` give, this one with the baselines of `add_caption_baselines`.
 
     Raises:
         MmfuseError: The model or the data cannot be read, or a task or a label is not the model's.
@@ -91,6 +96,7 @@ def evaluate(
     workers = default_workers() if num_workers is None else num_workers
     logits = table_logits(loaded, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
     scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
+    add_caption_baselines(scores, loaded, pairs, rows, logits, resamples=resamples)
     report = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
     if out is not None and state.is_main_process:
         write_report(Path(out), report, loaded, pairs, rows, logits)
@@ -121,6 +127,9 @@ def score_rows(
         if not _labelled(target).any():
             continue
         found: Any = head
+        if found.kind == "captioning":
+            scores[task] = _score_captions(found, pairs, task, rows, logits[task], chosen, resamples)
+            continue
         probabilities = found.probabilities(logits[task])
         if found.kind == "classification":
             scores[task] = score_classification(probabilities, target, found.labels, chosen, resamples)
@@ -129,7 +138,110 @@ def score_rows(
     return scores
 
 
+def _score_captions(
+    head: Any,
+    pairs: PairDataset,
+    task: str,
+    rows: Sequence[int],
+    said: np.ndarray,
+    groups: Sequence[str],
+    resamples: int,
+) -> dict[str, Any]:
+    candidates, references = [head.text(row) for row in said], list(pairs.table.targets[task][list(rows)])
+    scores = score_captioning(candidates, references, groups, resamples)
+    words = said["target_tokens"].sum()
+    if words:
+        nll = {"value": float(said["target_loss"].sum() / words), "low": None, "high": None}
+        scores["metrics"]["nll"] = nll
+    if pairs.table.manifest.tasks[task].labeler == "chest_rules":
+        there = [i for i, captions in enumerate(references) if captions]
+        chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
+        scores["metrics"] |= _rule_labels(chosen, first, [groups[i] for i in there], resamples)
+    return scores
+
+
+def _rule_labels(
+    candidates: list[str], references: list[str], groups: list[str], resamples: int
+) -> dict[str, dict[str, Any]]:
+    """`rule_label_f1` over all 14 categories, with its interval."""
+    value = rule_label_f1(candidates, references)["rule_label_f1_micro_14"]
+    bootstrap = GroupBootstrap(groups, resamples)
+    counts = rule_label_counts(candidates, references).sum(axis=1)  # (rows, 3) of hits, false alarms, misses
+    by_group = np.stack([np.bincount(bootstrap.row_group, column) for column in counts.T], axis=1)
+    low, high = float("nan"), float("nan")
+    if bootstrap.resamples:
+        drawn = bootstrap.multiplicities(0, bootstrap.resamples) @ by_group
+        with np.errstate(invalid="ignore"):
+            low, high = interval(2 * drawn[:, 0] / (2 * drawn[:, 0] + drawn[:, 1] + drawn[:, 2]))
+    score = {"value": value, "low": low, "high": high}
+    return {"rule_label_f1": {k: None if v is None or np.isnan(v) else v for k, v in score.items()}}
+
+
+def add_caption_baselines(
+    scores: dict[str, dict[str, Any]],
+    model: FusionModel,
+    pairs: PairDataset,
+    rows: Sequence[int],
+    logits: dict[str, np.ndarray],
+    resamples: int = RESAMPLES,
+    batch_size: int = 64,
+) -> None:
+    """Set beside each captioning task's scores those of two baselines that know no decoder.
+
+    `consensus` writes the one caption of the training split that agrees best with all of them (mean CIDEr-D);
+    `retrieval` that of the training row whose encoders' pooled features are nearest. Under `baselines` of the task come
+    their metrics, and the difference of the model's to theirs, with its interval over the same resampled groups.
+    Nothing is added where the table has no training row with a caption.
+
+    Args:
+        scores: What `score_rows` gave; it is added to.
+        model: Its encoders give what is near.
+        pairs: All rows, those of the training split among them.
+        rows: Which were scored.
+        logits: What was said of them.
+        resamples: Of the groups.
+        batch_size: Rows per forward pass of the encoders.
+    """
+    table = pairs.table
+    groups: list[str] = table.rows["group"][:]
+    chosen = [groups[row] for row in rows]
+    for task in model.captioning:
+        references = table.targets[task]
+        train = [i for i, split in enumerate(table.splits) if split == "train" and references[i]]
+        if task not in scores or not train:
+            continue
+        head: Any = model.heads[task]
+        candidates, right = [head.text(row) for row in logits[task]], list(references[list(rows)])
+        train_references = [references[i] for i in train]
+        features = [_pooled(model, pairs, part, batch_size) for part in (rows, train)]
+        written = {
+            "consensus": [consensus_caption(train_references)] * len(rows),
+            "retrieval": retrieve_captions(*features, train_references),
+        }
+        scores[task]["baselines"] = {
+            name: {
+                "metrics": score_captioning(captions, right, chosen, resamples)["metrics"],
+                "difference": compare_captioning(candidates, captions, right, chosen, resamples),
+            }
+            for name, captions in written.items()
+        }
+
+
+def _pooled(model: FusionModel, pairs: PairDataset, rows: Sequence[int], batch_size: int) -> np.ndarray:
+    """`(rows, D)`: the encoders' pooled features, each modality of length 1."""
+    found = []
+    for start in range(0, len(rows), _CHUNK):  # the features of a chunk have tokens too
+        chunk = table_features(model, pairs, rows[start : start + _CHUNK], batch_size=batch_size)
+        pooled = [f.pooled for f in chunk if f is not None]
+        found.append(
+            np.concatenate([(p / p.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy() for p in pooled], axis=1)
+        )
+    return np.concatenate(found)
+
+
 def _labelled(target: np.ndarray) -> np.ndarray:
+    if target.dtype == object:  # references
+        return np.array([bool(captions) for captions in target])
     return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
 
 
@@ -151,13 +263,12 @@ def write_report(
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]
     heads: dict[str, Any] = dict(model.heads.items())
-    probabilities = {task: head.probabilities(logits[task]) for task, head in heads.items()}
     with (out / "predictions.jsonl").open("w", encoding="utf-8") as handle:
         for i, row in enumerate(rows):
             line: dict[str, Any] = {"id": pairs.ids[row], "group": groups[row], "tasks": {}}
             for task, head in heads.items():
                 target = _target_name(pairs.table.targets[task][row], head.labels)
-                line["tasks"][task] = {"target": target, **head.decide(probabilities[task][i])}
+                line["tasks"][task] = {"target": target, **decide_row(head, logits[task][i])}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
@@ -165,7 +276,9 @@ def write_report(
 
 
 def _target_name(target: Any, labels: list[str]) -> Any:
-    """A target by name: a label, or the labels that are true and those that are unknown; None where it is missing."""
+    """A target by name: a label, the labels that are true and unknown, or references; None where it is missing."""
+    if isinstance(target, tuple):
+        return list(target) or None
     if np.ndim(target) == 0:
         return None if target == MISSING_CLASS else labels[int(target)]
     if np.isnan(target).all():
@@ -183,8 +296,10 @@ def format_report(report: dict[str, Any]) -> str:
         lines += [f"### {task}: {report['split']}, {scores['n']} rows of {scores['groups']} groups", ""]
         lines += ["| metric | value | 95 % interval |", "|---|---|---|"]
         lines += [f"| {name} | {_cells(score)} |" for name, score in scores["metrics"].items()]
-        lines += ["", "| label | positives | AUROC | average precision | F1 |", "|---|---|---|---|---|"]
-        for label, found in scores["per_label"].items():
+        lines += _baseline_lines(scores.get("baselines", {}))
+        if "per_label" in scores:
+            lines += ["", "| label | positives | AUROC | average precision | F1 |", "|---|---|---|---|---|"]
+        for label, found in scores.get("per_label", {}).items():
             cells = " | ".join(_cells(found[name]).replace(" | ", " ") for name in ("auroc", "average_precision", "f1"))
             lines.append(f"| {label} | {found['positives']} | {cells} |")
         lines.append("")
@@ -192,6 +307,17 @@ def format_report(report: dict[str, Any]) -> str:
     if missing:
         lines.append("Rows without " + ", ".join(f"{name}: {n}" for name, n in missing.items()))
     return "\n".join(lines)
+
+
+def _baseline_lines(baselines: dict[str, dict[str, Any]]) -> list[str]:
+    """A captioning task's baselines: their value, and how much better the model is."""
+    lines = []
+    for name, found in baselines.items():
+        lines += ["", f"| against {name} | its value | model - {name} | 95 % interval |", "|---|---|---|---|"]
+        for metric in CAPTION_COMPARED:
+            value = found["metrics"][metric]["value"]
+            lines.append(f"| {metric} | {value:.3f} | {_cells(found['difference'][metric])} |")
+    return lines
 
 
 def _cells(score: dict[str, Any]) -> str:

@@ -22,8 +22,11 @@ class Head(Protocol):
 
     Label heads are linear on `pooled`: depth belongs to the fusion, or `late` with a deep head would not be additive.
 
+    A captioning head (`mmfuse.heads.captioning`) differs: `forward` needs the target too, and what it says of a row is
+    one record that `predict` gives and `decide` reads, without probabilities.
+
     Attributes:
-        kind: How evaluation scores it: "classification" or "multilabel".
+        kind: How evaluation scores it: "classification", "multilabel" or "captioning".
         reads: What it reads of the fused features, `{"pooled"}` or `{"pooled", "tokens"}`.
         monitor: The metric that early stopping watches by default; larger is better.
         labels: Names in the order of the logits.
@@ -72,6 +75,11 @@ def build_head(kind: str, in_dim: int, labels: Sequence[str], options: dict[str,
     options = options or {}
     HEADS.check_options(kind, options, ("self", "in_dim", "labels"))
     return HEADS.get(kind)(in_dim, list(labels), **options)
+
+
+def decide_row(head: Any, said: Any) -> dict[str, Any]:
+    """What a predictions file says of one row of a head's output: logits `(L,)`, or a caption's record."""
+    return head.decide(said if head.kind == "captioning" else head.probabilities(said))
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -44,6 +44,7 @@ def predict_to_file(
     *,
     fingerprint: str = "",
     overwrite: bool = False,
+    captions_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
     """Predict samples into `out`, and those that cannot be into `STEM.errors.jsonl`, each with its reason.
@@ -55,6 +56,7 @@ def predict_to_file(
         out: A .jsonl, .csv or .parquet file.
         fingerprint: Of the model and of options that change predictions, for the same check.
         overwrite: Replace a finished `out`, and forget a killed run.
+        captions_dir: Folder that gets each caption as `ID.txt`, of several captioning tasks as `ID.TASK.txt`.
         progress: Called with (done, errors so far).
 
     Raises:
@@ -69,6 +71,8 @@ def predict_to_file(
     identity = hashlib.sha256(
         json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()
     ).hexdigest()
+    if captions_dir is not None:
+        _check_captions(predictor.model, ids, captions_dir)
     state = _open(names, identity, overwrite)
     try:
         with names.partial.open("r+b") as good, names.errors_partial.open("r+b") as bad:
@@ -77,6 +81,8 @@ def predict_to_file(
                 handle.seek(size)
             todo = (read(i) for i in range(state["done"], len(ids)))
             for results in predictor.chunks(todo):
+                if captions_dir is not None:  # before the chunk counts: a killed run writes them again
+                    _write_captions(results, captions_dir)
                 _commit(results, good, bad, state, names.progress)
                 if progress:
                     progress(state["done"], state["errors"])
@@ -84,6 +90,28 @@ def predict_to_file(
     except OSError as error:
         raise MmfuseError(f"--out {out}: cannot be written: {error.strerror or error}") from error
     return Counts(state["predictions"], state["errors"])
+
+
+def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path) -> None:
+    if not model.captioning:
+        raise MmfuseError(f"--captions-dir: the model writes no captions; its tasks: {', '.join(model.heads)}")
+    strange = next((id for id in ids if not id or id.startswith(".") or set(id) & set('/\\\0:*?"<>|')), None)
+    if strange is not None:
+        raise MmfuseError(f"--captions-dir {folder}: the id {strange!r} cannot be a file's name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MmfuseError(f"--captions-dir {folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_captions(results: Iterable[Prediction | Failure], folder: Path) -> None:
+    for result in results:
+        if isinstance(result, Failure):
+            continue
+        captions = {task: said["caption"] for task, said in result.tasks.items() if "caption" in said}
+        for task, caption in captions.items():
+            name = f"{result.id}.txt" if len(captions) == 1 else f"{result.id}.{task}.txt"
+            (folder / name).write_text(caption + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -190,6 +218,9 @@ def _columns(model: FusionModel) -> list[tuple[str, pa.DataType]]:
     columns: list[tuple[str, pa.DataType]] = [("id", pa.string())]
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
+        if head.kind == "captioning":
+            columns += [(f"{task}.caption", pa.string()), (f"{task}.score", pa.float64())]
+            continue
         decision = "label" if head.kind == "classification" else "labels"
         columns.append((f"{task}.{decision}", pa.string()))
         columns += [(f"{task}.p.{label}", pa.float64()) for label in head.labels]
@@ -197,12 +228,15 @@ def _columns(model: FusionModel) -> list[tuple[str, pa.DataType]]:
 
 
 def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """A prediction a row: labels joined by `;`, a probability a column `TASK.p.LABEL`."""
+    """A prediction a row: labels joined by `;`, a probability a column `TASK.p.LABEL`; captions without their tokens."""
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         for line in handle:
             found = json.loads(line)
             row = {"id": found["id"], "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
             for task, said in found["tasks"].items():
+                if "caption" in said:
+                    row |= {f"{task}.caption": said["caption"], f"{task}.score": said["score"]}
+                    continue
                 if "label" in said:
                     row[f"{task}.label"] = said["label"]
                 else:

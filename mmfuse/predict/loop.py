@@ -39,11 +39,14 @@ def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Ite
 def forward_batches(
     model: torch.nn.Module, batches: Iterable[Batch], device: Any
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Row numbers `(B,)` and logits by task `(B, L)` of each batch, in eval mode and without autograd."""
+    """Row numbers `(B,)` and by task logits `(B, L)`, or captions' records `(B,)`, in eval mode and without autograd."""
 
     def forward(batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        logits = model(move_batch(batch, device))
-        return batch["row_ids"].numpy(), {task: values.float().cpu().numpy() for task, values in logits.items()}
+        said = model(move_batch(batch, device), predict=True)
+        return batch["row_ids"].numpy(), {
+            task: values.float().cpu().numpy() if isinstance(values, torch.Tensor) else values
+            for task, values in said.items()
+        }
 
     return in_eval_mode(model, forward, batches)
 
@@ -93,9 +96,11 @@ def prepare_pairs(
         by_row = dict(zip(there, ids, strict=True))
         token_ids = [by_row.get(i) for i in range(len(texts))]
     options = image_options(model)
+    captions = {task: _caption_ids(model.heads[task], table.targets[task]) for task in model.captioning}
     pairs = PairDataset(
         table,
         token_ids=token_ids,
+        captions=captions,
         pad_token_id=pad,
         image_options=options,
         modality_dropout=modality_dropout,
@@ -108,6 +113,10 @@ def prepare_pairs(
         workers = default_workers() if num_workers is None else num_workers
         _attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
+
+
+def _caption_ids(head: Any, references: np.ndarray) -> list[list[list[int]]]:
+    return [[head.decoder.encode(caption) for caption in captions] for captions in references]
 
 
 def image_options(model: FusionModel) -> ImageOptions | None:
@@ -249,7 +258,7 @@ def table_logits(
         progress: Called with the number of rows done here since the last call.
 
     Returns:
-        By task, `(len(rows), L)` in the order of `rows`, on every process.
+        By task, logits `(len(rows), L)` or captions' records `(len(rows),)` in the order of `rows`, on every process.
     """
     state = PartialState()
     mine = list(rows)[state.process_index :: state.num_processes]
@@ -266,7 +275,9 @@ def table_logits(
     for row_ids, logits in parts:
         places = [position[int(row)] for row in row_ids]
         for task, values in logits.items():
-            result.setdefault(task, np.full((len(rows), values.shape[1]), np.nan, dtype=np.float32))[places] = values
+            if task not in result:
+                result[task] = np.zeros((len(rows), *values.shape[1:]), dtype=values.dtype)
+            result[task][places] = values
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, read_image
-from mmfuse.data.pairs import ordered_batches
+from mmfuse.data.pairs import move_batch, ordered_batches
+from mmfuse.heads import decide_row
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.loop import default_workers, forward_batches, image_options
-from mmfuse.types import Failure, MmfuseError, Prediction, Sample
+from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
 
 CHUNK = 512
 
@@ -32,6 +35,10 @@ class Predictor:
         device: Where it runs; default: the first GPU, else the CPU.
         threads: That decode images; default: one per core, at most 8.
         chunk: Samples that are read and predicted together; what is in memory at once.
+        generation: Keys of `mmfuse.config.GenerationConfig` that replace those the model was saved with.
+
+    Raises:
+        MmfuseError: A value is not legal.
 
     Example:
         predictor = Predictor.from_pretrained("runs/covid/model")
@@ -48,6 +55,7 @@ class Predictor:
         device: str | None = None,
         threads: int | None = None,
         chunk: int = CHUNK,
+        generation: dict[str, Any] | None = None,
     ):
         if missing not in ("error", "allow"):
             raise MmfuseError(f"missing: {missing!r} is not legal; legal: error, allow")
@@ -55,6 +63,8 @@ class Predictor:
             raise MmfuseError(f"batch_size: {batch_size} is out of range; it must be at least 1")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
+        if generation:
+            _change_generation(self.model, generation)
         self.batch_size = batch_size
         self.missing = missing
         self.chunk = chunk
@@ -92,6 +102,21 @@ class Predictor:
             while prepared := waiting.result():
                 waiting = ahead.submit(read_next)
                 yield self._predict(prepared)
+
+    def prepare(self, sample: Sample) -> Batch:
+        """The packed batch of one sample, on the predictor's device.
+
+        Raises:
+            MmfuseError: It cannot be predicted; the message is its id and the reason.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            ((_, item, _),) = self._read([sample], pool)
+        if isinstance(item, Failure):
+            raise MmfuseError(f"{item.id}: {item.reason}")
+        return move_batch(collate([item], self._pad()), self.device)
+
+    def _pad(self) -> int:
+        return int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
 
     def _read(
         self, samples: list[Sample], pool: ThreadPoolExecutor
@@ -133,9 +158,9 @@ class Predictor:
     def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
         good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
         lengths = np.array([len(item.input_ids or ()) if isinstance(item, Item) else 0 for _, item, _ in prepared])
-        pad = int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
         batches = (
-            collate([good[row] for row in rows], pad) for rows in ordered_batches(list(good), lengths, self.batch_size)
+            collate([good[row] for row in rows], self._pad())
+            for rows in ordered_batches(list(good), lengths, self.batch_size)
         )
         logits: dict[int, dict[str, np.ndarray]] = {}
         for rows, found in forward_batches(self.model, batches, self.device):
@@ -148,12 +173,19 @@ class Predictor:
                 continue
             tasks = {}
             for task, values in logits[item.row].items():
-                head: Any = self.model.heads[task]
-                tasks[task] = head.decide(head.probabilities(values))
+                tasks[task] = decide_row(self.model.heads[task], values)
             there = {"text": _has_text(sample), "image": bool(sample.images)}
             present = tuple(m for m in MODALITIES if m in self.model.uses and there[m])
             results.append(Prediction(sample.id, tasks, present, notices))
         return results
+
+
+def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
+    if not model.captioning:
+        raise MmfuseError(f"generation: the model writes no captions; its tasks: {', '.join(model.heads)}")
+    for task in model.captioning:
+        head: Any = model.heads[task]
+        head.generation = parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})])
 
 
 def _has_text(sample: Sample) -> bool:

@@ -37,7 +37,10 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
             if tower is not None
         ),
         f"- fusion: `{model.fusion_config}`",
-        *(f"- task `{task}`: {o['type']}, labels {', '.join(o['labels'])}" for task, o in model.task_config.items()),
+        *(
+            f"- task `{task}`: {o['type']}" + (f", labels {', '.join(o['labels'])}" if o["labels"] else "")
+            for task, o in model.task_config.items()
+        ),
         "",
         "## Data",
         "",

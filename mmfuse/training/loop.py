@@ -21,8 +21,10 @@ from torch import Tensor
 from mmfuse.config import Config
 from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
 from mmfuse.evaluation.evaluate import score_rows
+from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
+from mmfuse.registry import nearest
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer
 from mmfuse.training.optimization import (
     batch_loss,
@@ -35,6 +37,8 @@ from mmfuse.training.progress import Progress
 from mmfuse.types import Batch, MmfuseError
 
 LOG_EVERY = 20
+MONITORED = "monitored"
+"""In `metrics.jsonl`, among the validation scores, what is stopped on where that is none of them."""
 
 
 @dataclass
@@ -149,7 +153,7 @@ class Trainer:
             start = time.perf_counter()
             batches = [next(loader) for _ in range(min(accumulation, len(plan) - first))]
             waited = time.perf_counter() - start
-            loss, norm, rate = self._step([move_batch(batch, self.accelerator.device) for batch in batches])
+            loss, norm, rate, each = self._step([move_batch(batch, self.accelerator.device) for batch in batches])
             self.state.step += 1
             self.state.step_in_epoch += 1
             samples = sum(sizes[first : first + accumulation])
@@ -157,6 +161,7 @@ class Trainer:
                 step=self.state.step,
                 epoch=self.state.epoch,
                 loss=loss,
+                **({"losses": each} if len(each) > 1 else {}),
                 grad_norm=norm,
                 learning_rate=rate,
                 samples=samples,
@@ -170,21 +175,21 @@ class Trainer:
             if every and self.state.step % every == 0 and first + accumulation < len(plan):
                 self._checkpoint(best=False)
 
-    def _step(self, batches: list[Batch]) -> tuple[float, float, float]:
-        """One optimiser step: loss, gradient norm and learning rate."""
+    def _step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
+        """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
         _seed(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         device, world = self.accelerator.device, self.accelerator.num_processes
         counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
-        total = torch.zeros((), device=device)
+        total = torch.zeros(1 + len(self.model.heads), device=device)
         for i, batch in enumerate(batches):
             sync = nullcontext() if i == len(batches) - 1 else self.accelerator.no_sync(self.wrapped)
             with sync, self.accelerator.autocast():
-                loss = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
+                loss, each = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
                 self.accelerator.backward(loss * world)  # DDP takes the mean over processes; this is a sum
-            total += loss.detach()
+            total += torch.cat([loss.detach()[None], each])
         if self.training.clip_norm is not None:
             norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
         else:
@@ -192,12 +197,14 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        if not math.isfinite(summed.item()):
+        whole, *losses = summed.tolist()
+        if not math.isfinite(whole):
             raise MmfuseError(
-                f"the loss is {summed.item()} at step {self.state.step + 1}: lower training.learning_rate, or leave "
+                f"the loss is {whole} at step {self.state.step + 1}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
-        return summed.item(), float(norm), self.optimizer.param_groups[0]["lr"]
+        named = dict(zip(self.model.heads, losses, strict=True))
+        return whole, float(norm), self.optimizer.param_groups[0]["lr"], named
 
     def _end_epoch(self, progress: Progress) -> None:
         ended = self.state.step >= self.total_steps
@@ -227,11 +234,13 @@ class Trainer:
         loss = 0.0
         heads: dict[str, Any] = dict(self.model.heads.items())
         for task, head in heads.items():
-            target = torch.from_numpy(targets[task][rows]).to(self.accelerator.device)
-            count = float(head.count(target))
-            if count:
-                found = torch.from_numpy(logits[task]).to(self.accelerator.device)
-                loss += self.weights[task] * float(head.loss(found, target)) / count
+            if head.kind == "captioning":  # what was written says no likelihood, so its record has that of the target
+                count, own = float(logits[task]["target_tokens"].sum()), float(logits[task]["target_loss"].sum())
+            else:
+                target = torch.from_numpy(targets[task][rows]).to(self.accelerator.device)
+                count = float(head.count(target))
+                own = float(head.loss(torch.from_numpy(logits[task]).to(self.accelerator.device), target))
+            loss += self.weights[task] * own / count if count else 0.0
         scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
         values = {
             f"{task}/{name}": score["value"]
@@ -239,16 +248,23 @@ class Trainer:
             for name, score in found["metrics"].items()
             if score["value"] is not None
         }
-        return self._monitored(values, loss), {"validation_loss": loss, "validation": values}
+        value = self._monitored(values, loss)
+        if self.monitored_name() == MONITORED:
+            values[MONITORED] = value
+        return value, {"validation_loss": loss, "validation": values}
+
+    def monitored_name(self) -> str:
+        """What `metrics.jsonl` calls the value that training stops on."""
+        monitor = self.training.monitor
+        if monitor is not None:
+            return MONITORED if "+" in monitor or "*" in monitor else monitor
+        (task, head), *others = self.model.heads.items()
+        return MONITORED if others else f"{task}/{head.monitor}"
 
     def _monitored(self, values: dict[str, float], loss: float) -> float:
         """The value to stop on; where no metric is defined on the validation split, the loss."""
-        monitor = self.training.monitor
-        if monitor is not None:
-            if monitor not in values:
-                raise MmfuseError(f"training.monitor: {monitor!r} is not there; legal: {', '.join(values)}")
-            lower_is_better = monitor.rsplit("/", 1)[-1] in ("ece", "brier", "nll")
-            return -values[monitor] if lower_is_better else values[monitor]
+        if self.training.monitor is not None:
+            return monitored_value(self.training.monitor, values)
         heads: dict[str, Any] = dict(self.model.heads.items())
         found = [values[f"{t}/{h.monitor}"] for t, h in heads.items() if f"{t}/{h.monitor}" in values]
         return sum(found) / len(found) if found else -loss
@@ -305,6 +321,32 @@ class Trainer:
         load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
+
+
+def monitored_value(monitor: str, values: dict[str, float]) -> float:
+    """A metric, or a sum of metrics with factors, as a number of which more is better.
+
+    Args:
+        monitor: "TASK/METRIC", or "TASK/METRIC + 0.1 * TASK/METRIC"; of metrics of which less is better, the negative.
+        values: By "TASK/METRIC".
+
+    Raises:
+        MmfuseError: It is written otherwise, or there is no such metric.
+    """
+    total = 0.0
+    for term in monitor.split("+"):
+        factor, star, name = term.rpartition("*")
+        name = name.strip()
+        if name not in values:
+            raise MmfuseError(f"training.monitor: {name!r} is not there; {nearest(name, values)}")
+        try:
+            weight = float(factor) if star else 1.0
+        except ValueError as error:
+            raise MmfuseError(
+                f"training.monitor: {term.strip()!r}: TASK/METRIC or NUMBER * TASK/METRIC is expected"
+            ) from error
+        total += weight * (-values[name] if name.rsplit("/", 1)[-1] in LOWER_IS_BETTER else values[name])
+    return total
 
 
 class MetricsLog:
@@ -364,7 +406,7 @@ def _rounded(line: dict[str, Any]) -> dict[str, Any]:
 def _scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in line.items():
         if isinstance(value, dict):
-            yield from ((f"validation/{key}", float(v)) for key, v in value.items())
+            yield from ((f"{name}/{key}", float(v)) for key, v in value.items())
         elif name not in ("step", "best") and isinstance(value, (int, float)):
             yield name, float(value)
 

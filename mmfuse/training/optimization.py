@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfuse.config import Config
-from mmfuse.model import FusionModel
+from mmfuse.model import LOG_VARIANCES, FusionModel
 from mmfuse.types import Batch
 
 
@@ -24,6 +24,10 @@ def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]
         ("image_encoder", model.image_encoder, config.image_encoder),
     ]
     rates = {f"{name}.": own.learning_rate for name, _, own in towers if own.learning_rate is not None}
+    for task in model.captioning:
+        own = config.tasks.get(task)
+        if own is not None and own.decoder.learning_rate is not None:
+            rates[f"heads.{task}.decoder."] = own.decoder.learning_rate
     frozen = tuple(f"{name}." for name, tower, own in towers if tower is not None and is_frozen_for_good(own))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -60,8 +64,11 @@ def count_targets(model: FusionModel, batches: list[Batch], device: torch.device
 
 def batch_loss(
     model: FusionModel, logits: dict[str, Tensor], batch: Batch, counts: Tensor, weights: dict[str, float]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """This batch's share of the step's loss: by task, the sum over its targets over their number in the whole step.
+
+    Where the model learns its tasks' weights, a task's loss `l` counts as `exp(-s) l + s / 2` with `s` its learned log
+    variance (Kendall et al. 2018, arXiv 1705.07115).
 
     Args:
         model: Its heads know their losses.
@@ -69,12 +76,22 @@ def batch_loss(
         batch: With the targets.
         counts: `(tasks + 1,)` labelled targets, and rows, of the step over all processes and accumulated batches.
         weights: By task, its factor.
+
+    Returns:
+        The loss, and `(tasks,)` the tasks' own losses without factors, detached.
     """
     heads: dict[str, Any] = dict(model.heads.items())
+    share = len(batch["row_ids"]) / float(counts[-1])
     loss = torch.zeros((), device=counts.device)
+    each = []
     for i, (task, head) in enumerate(heads.items()):
         total = float(counts[i])
-        loss = loss + (weights[task] / total if total else 0.0) * head.loss(logits[task], batch[f"target.{task}"])
+        own = head.loss(logits[task], batch[f"target.{task}"]) * (1 / total if total else 0.0)
+        each.append(own.detach())
+        if LOG_VARIANCES in logits:
+            s = logits[LOG_VARIANCES][i]
+            own = (-s).exp() * own + share * s / 2
+        loss = loss + weights[task] * own
     if hasattr(model.fusion, "auxiliary_loss"):
-        loss = loss + model.fusion.auxiliary_loss() * (len(batch["row_ids"]) / float(counts[-1]))
-    return loss
+        loss = loss + model.fusion.auxiliary_loss() * share
+    return loss, torch.stack(each)

@@ -24,16 +24,25 @@ from accelerate.tracking import get_available_trackers
 from rich.console import Console
 
 import mmfuse
-from mmfuse.config import Config, config_from_dict, config_to_dict, load_config
+from mmfuse.config import (
+    Config,
+    DecoderConfig,
+    GenerationConfig,
+    TaskConfig,
+    config_from_dict,
+    config_to_dict,
+    load_config,
+)
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import Table, load_table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
-from mmfuse.encoders.text import TextEncoder, build_text_encoder
+from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.evaluation.calibration import fit_temperature, tune_thresholds
-from mmfuse.evaluation.evaluate import score_rows, write_report
+from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, prepare_pairs, table_logits
 from mmfuse.registry import load_plugin, nearest
@@ -182,12 +191,18 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
     Raises:
         MmfuseError: The fusion or a head cannot be built.
     """
-    torch.manual_seed(config.seed + 2)
-    tasks = {task: {"type": table.manifest.tasks[task].type, "labels": names} for task, names in table.labels.items()}
+    torch.manual_seed(config.seed + 3)
+    train_rows = table.indices("train")
+    tasks = {
+        task: {"type": table.manifest.tasks[task].type, "labels": names, **_head_options(config, table, task, text)}
+        for task, names in table.labels.items()
+    }
     if not tasks:
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
+    torch.manual_seed(config.seed + 2)
     model = FusionModel(text, image, config.fusion, tasks)
-    train_rows = table.indices("train")
+    if config.training.task_weights == "uncertainty":
+        model.learn_task_weights()
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
@@ -197,6 +212,31 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
     learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
     model.accepts_missing = [m for m in model.uses if (learns and dropout[m] > 0) or not has[m].all()]
     return model
+
+
+def _head_options(config: Config, table: Table, task: str, text: TextEncoder | None) -> dict[str, Any]:
+    """What a head's constructor takes beside its labels: a captioning head its decoder."""
+    own = config.tasks.get(task, TaskConfig())
+    if table.manifest.tasks[task].type != "captioning":
+        for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
+            if getattr(own, name) != default:
+                raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
+        return {}
+    captions = [caption for row in table.indices("train") for caption in table.targets[task][row]]
+    if not captions:
+        raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")
+    decoder = build_decoder(
+        own.decoder,
+        lambda: train_wordpiece(captions, own.decoder.vocab_size, own.decoder.max_length),
+        text,
+        f"tasks.{task}.decoder",
+    )
+    return {
+        "decoder": decoder,
+        "label_smoothing": own.decoder.label_smoothing,
+        "scheduled_sampling": own.decoder.scheduled_sampling,
+        "generation": own.generation,
+    }
 
 
 def _prepare(model: FusionModel, table: Table, config: Config, workers: int, console: Console) -> PairDataset:
@@ -321,6 +361,7 @@ def _finish(
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
     scores = score_rows(model, pairs, rows, logits)
+    add_caption_baselines(scores, model, pairs, rows, logits)
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     if accelerator.is_main_process:
@@ -333,20 +374,17 @@ def _finish(
         shutil.rmtree(run_dir / "model", ignore_errors=True)
         scratch.rename(run_dir / "model")
         lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        plot_learning_curve(lines, run_dir / "learning_curve.png", trainer.training.monitor or _default_monitor(model))
+        plot_learning_curve(lines, run_dir / "learning_curve.png", trainer.monitored_name())
     accelerator.wait_for_everyone()
     return report
-
-
-def _default_monitor(model: FusionModel) -> str:
-    task, head = next(iter(model.heads.items()))
-    return f"{task}/{head.monitor}"
 
 
 def calibrate(model: FusionModel, pairs: PairDataset, rows: list[int], logits: dict[str, np.ndarray]) -> None:
     """Set each head's temperature and thresholds by these (validation) rows."""
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
+        if head.kind == "captioning":
+            continue
         target = pairs.table.targets[task][rows]
         head.temperature = fit_temperature(logits[task], target, head.kind)
         if head.thresholds is not None:

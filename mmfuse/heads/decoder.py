@@ -1,0 +1,385 @@
+"""The caption decoder: a transformers causal language model that reads fused tokens, and its tokenizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import GenerationConfig as TransformersGeneration
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
+
+from mmfuse.config import DecoderConfig, GenerationConfig
+from mmfuse.types import MmfuseError
+
+if TYPE_CHECKING:
+    from mmfuse.encoders.text import TextEncoder
+
+_SIZES = {
+    "gpt2": ("n_embd", "n_layer", "n_head", "n_inner", "n_positions"),
+    "bert": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"),
+    "bart": ("d_model", "decoder_layers", "decoder_attention_heads", "decoder_ffn_dim", "max_position_embeddings"),
+}
+"""By architecture that is built from random weights: what it calls width, layers, heads, inner width, positions."""
+
+PREFIX_POSITIONS = 1024
+"""Positions of a decoder that is built for the prefix mode: fused tokens and caption together."""
+
+
+class CaptionDecoder(nn.Module):
+    """A causal language model that reads a memory, by cross-attention or as a prefix.
+
+    Args:
+        model: A transformers causal language model; with `mode` "cross_attention" one that has cross-attention.
+        tokenizer: What its captions are made of.
+        mode: "cross_attention", or "prefix": the memory stands before the caption.
+        max_length: Tokens a caption is cut to, the first and the last special one included.
+
+    Attributes:
+        dim: Width of the memory it reads.
+        bos, eos, pad: Ids of the tokens that begin and end a caption, and that fill up behind it.
+        byte_level: Whether a token that begins a word is marked (GPT-2's), not one that goes on with it (BERT's).
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, mode: str, max_length: int):
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.mode = mode
+        self.max_length = max_length
+        self.dim: int = model.get_input_embeddings().embedding_dim  # type: ignore[operator]
+        self.bos, self.eos, self.pad = _special_tokens(tokenizer)
+        self.byte_level = any(token.startswith("Ġ") for token in tokenizer.get_vocab())
+        # transformers fills what we leave out from the model's own defaults: BART's would force a last token
+        self.model.generation_config = TransformersGeneration(
+            bos_token_id=self.bos, eos_token_id=self.eos, pad_token_id=self.pad
+        )
+        tied = getattr(model, "_tied_weights_keys", None) or {}
+        self._tied = {a: b for a, b in tied.items() if _same(model, a, b)}
+        self.register_state_dict_post_hook(_leave_out_tied)
+        self.register_load_state_dict_pre_hook(_put_back_tied)
+
+    def forward(self, memory: Tensor, mask: Tensor, input_ids: Tensor, input_mask: Tensor) -> Tensor:
+        """Logits of the token behind each one.
+
+        Args:
+            memory: `(B, S, dim)`.
+            mask: `(B, S)` bool, True on real ones; at least one a row.
+            input_ids: `(B, U)` int64, the first one `bos`.
+            input_mask: `(B, U)` bool.
+
+        Returns:
+            `(B, U, vocabulary)`.
+        """
+        if self.mode == "cross_attention":
+            return self.model(
+                input_ids=input_ids,
+                attention_mask=input_mask.long(),
+                encoder_hidden_states=memory,
+                encoder_attention_mask=mask.long(),
+                use_cache=False,
+            ).logits
+        both = torch.cat([mask, input_mask], dim=1).long()
+        embedded = torch.cat([memory, self.model.get_input_embeddings()(input_ids)], dim=1)
+        positions = (both.cumsum(1) - 1).clamp_min(0)
+        found = self.model(inputs_embeds=embedded, attention_mask=both, position_ids=positions, use_cache=False)
+        return found.logits[:, memory.shape[1] :]
+
+    def attention(self, memory: Tensor, mask: Tensor, input_ids: Tensor, input_mask: Tensor) -> Tensor:
+        """The weights of the cross-attention to the memory, the mean over layers and heads: `(B, U, S)`.
+
+        Raises:
+            MmfuseError: The decoder reads the memory as a prefix.
+        """
+        if self.mode != "cross_attention":
+            raise MmfuseError("a decoder in prefix mode has no cross-attention to show")
+        was = self.model.config._attn_implementation
+        self.model.set_attn_implementation("eager")  # the fused kernels give no weights
+        try:
+            found = self.model(
+                input_ids=input_ids,
+                attention_mask=input_mask.long(),
+                encoder_hidden_states=memory,
+                encoder_attention_mask=mask.long(),
+                output_attentions=True,
+                use_cache=False,
+            )
+        finally:
+            self.model.set_attn_implementation(was)
+        return torch.stack(list(found.cross_attentions)).mean(dim=(0, 2))
+
+    @torch.no_grad()
+    def generate(
+        self, memory: Tensor, mask: Tensor, options: GenerationConfig, *, use_cache: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Write a caption for each row; finished rows wait for the others.
+
+        Keys and values of the memory are computed once, those of the caption are kept.
+
+        Args:
+            memory: `(B, S, dim)`.
+            mask: `(B, S)` bool.
+            options: How.
+            use_cache: False computes everything anew at every token: slow, for tests.
+
+        Returns:
+            ids: `(B, U)` int64, what follows `bos`; `eos` ends a caption, `pad` fills up.
+            log_probabilities: `(B, U)` of each token, 0 behind the end.
+            score: `(B,)`: their sum over the length to the power of `length_penalty`.
+        """
+        prompt = torch.tensor([[self.bos, *self._words(options.prefix)]], device=memory.device)
+        prompt = prompt.expand(len(memory), -1)
+        given: dict[str, Any] = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
+        if self.mode == "cross_attention":
+            given |= {"encoder_hidden_states": memory, "encoder_attention_mask": mask.long()}
+            if use_cache:
+                config = self.model.config
+                given["past_key_values"] = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        else:
+            given["inputs_embeds"] = torch.cat([memory, self.model.get_input_embeddings()(prompt)], dim=1)
+            given["attention_mask"] = torch.cat([mask.long(), given["attention_mask"]], dim=1)
+        watch = _TokenScores(prompt.shape[1]) if options.num_beams == 1 else None
+        generation = self._generation(options, prompt.shape[1], use_cache, keep_scores=watch is None)
+        with torch.random.fork_rng(devices=[memory.device] if memory.is_cuda else []):
+            torch.manual_seed(options.seed)
+            found = self.model.generate(
+                **given, generation_config=generation, logits_processor=LogitsProcessorList([watch] if watch else [])
+            )
+        ids = found.sequences[:, prompt.shape[1] :]
+        if watch is not None:
+            scores = watch.finish(found.sequences)
+        else:
+            scores = self.model.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+        written = ((ids == self.eos).cumsum(1) - (ids == self.eos).long()) == 0  # up to and with the first end
+        scores = torch.where(written, scores, 0.0)
+        total = scores.sum(1) / written.sum(1).clamp_min(1) ** options.length_penalty
+        prefix = prompt[:, 1:]
+        return torch.cat([prefix, torch.where(written, ids, self.pad)], 1), _behind(scores, prefix), total
+
+    def _generation(self, options: GenerationConfig, prompt: int, cache: bool, keep_scores: bool) -> Any:
+        longest = (options.max_length or self.max_length - 1) - (prompt - 1)
+        given: dict[str, Any] = {}
+        if options.do_sample:
+            given |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+        if options.num_beams > 1:
+            given |= {"length_penalty": options.length_penalty, "early_stopping": False}
+        return TransformersGeneration(
+            max_new_tokens=max(1, longest),
+            min_new_tokens=min(options.min_length, max(1, longest)) or None,
+            num_beams=options.num_beams,
+            do_sample=options.do_sample,
+            no_repeat_ngram_size=options.no_repeat_ngram_size,
+            repetition_penalty=options.repetition_penalty,
+            bos_token_id=self.bos,
+            eos_token_id=self.eos,
+            pad_token_id=self.pad,
+            use_cache=cache,
+            output_scores=keep_scores,
+            return_dict_in_generate=True,
+            **given,
+        )
+
+    def encode(self, caption: str) -> list[int]:
+        """Token ids of a caption, the first and the last special one included, at most `max_length`."""
+        return [self.bos, *self._words(caption)[: self.max_length - 2], self.eos]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, up to the first end."""
+        kept: list[int] = []
+        for token in ids:
+            if token == self.eos:
+                break
+            if token not in (self.pad, self.bos):
+                kept.append(int(token))
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+    def token(self, id: int) -> str:
+        """One token as it is written in the vocabulary."""
+        return str(self.tokenizer.convert_ids_to_tokens(int(id)))
+
+    def _words(self, text: str) -> list[int]:
+        found: Any = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return list(found["input_ids"])
+
+    def spec(self) -> dict[str, Any]:
+        """What `from_spec` builds the same architecture from; JSON."""
+        return {"architecture": self.model.config.to_dict(), "mode": self.mode, "max_length": self.max_length}
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer's files to `folder`."""
+        self.tokenizer.save_pretrained(str(folder))
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any], folder: Path) -> CaptionDecoder:
+        """Rebuild, with random weights, from `spec` and the tokenizer in `folder`.
+
+        Raises:
+            MmfuseError: The tokenizer's files are missing or damaged.
+        """
+        if not (folder / "tokenizer_config.json").is_file():
+            raise MmfuseError(f"{folder.parent}: the model folder is incomplete: {folder.name} is missing")
+        architecture = dict(spec["architecture"])
+        config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # transformers raises whatever its parsers do
+            reason = str(error).strip().partition("\n")[0]
+            raise MmfuseError(f"{folder}: damaged: {reason}") from error
+        return cls(_causal_model(config), tokenizer, mode=spec["mode"], max_length=spec["max_length"])
+
+
+def build_decoder(
+    config: DecoderConfig,
+    train_tokenizer: Callable[[], PreTrainedTokenizerBase],
+    text_encoder: TextEncoder | None,
+    where: str,
+) -> CaptionDecoder:
+    """The decoder a run asks for.
+
+    Args:
+        config: The task's.
+        train_tokenizer: Gives a vocabulary of the training captions, where the config asks for its own.
+        text_encoder: Lends its tokenizer and its embeddings, where the config says so.
+        where: The config key, for errors.
+
+    Raises:
+        MmfuseError: It cannot be built: no such model, sizes that do not fit, or no text encoder to take from.
+    """
+    if "encoder" in (config.tokenizer, config.embeddings) and text_encoder is None:
+        raise MmfuseError(f"{where}: tokenizer or embeddings are the text encoder's, but the fusion uses no text")
+    if config.embeddings == "encoder" and (config.tokenizer != "encoder" or config.pretrained):
+        raise MmfuseError(f"{where}.embeddings: encoder goes with tokenizer: encoder and pretrained: false")
+    if config.pretrained and config.tokenizer == "encoder":
+        raise MmfuseError(f"{where}.tokenizer: a pretrained decoder has its own")
+    try:
+        if config.pretrained:
+            tokenizer = AutoTokenizer.from_pretrained(config.name)
+            model = _pretrained_model(config)
+        else:
+            if config.tokenizer == "encoder":
+                assert text_encoder is not None
+                tokenizer = text_encoder.tokenizer
+            else:
+                tokenizer = train_tokenizer()
+            model = _new_model(config, tokenizer, where)
+    except MmfuseError:
+        raise
+    except Exception as error:  # transformers raises whatever the architecture's config, its constructor or the hub do
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise MmfuseError(f"{where}: {config.name!r} cannot be built ({reason})") from error
+    decoder = CaptionDecoder(model, tokenizer, mode=config.mode, max_length=config.max_length)
+    if config.mode == "prefix" and not _takes_positions(model):
+        raise MmfuseError(f"{where}.mode: a {model.config.model_type} decoder cannot read a prefix; gpt2 and bert can")
+    if config.embeddings == "encoder":
+        assert text_encoder is not None
+        source: Any = text_encoder.model.get_input_embeddings()  # type: ignore[operator]
+        if source.embedding_dim != decoder.dim:
+            raise MmfuseError(
+                f"{where}.hidden_dim: {decoder.dim}, but the text encoder's embeddings are {source.embedding_dim} wide"
+            )
+        with torch.no_grad():
+            decoder.model.get_input_embeddings().weight.copy_(source.weight)
+    return decoder
+
+
+def _new_model(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase, where: str) -> Any:
+    if config.name not in _SIZES:
+        raise MmfuseError(f"{where}.name: {config.name!r} cannot be built anew; legal: {', '.join(_SIZES)}")
+    if config.hidden_dim % config.num_heads:
+        raise MmfuseError(f"{where}.num_heads: {config.num_heads} does not divide hidden_dim {config.hidden_dim}")
+    positions = PREFIX_POSITIONS if config.mode == "prefix" else max(config.max_length, 8)
+    sizes = (config.hidden_dim, config.num_layers, config.num_heads, 4 * config.hidden_dim, positions)
+    bos, eos, pad = _special_tokens(tokenizer)
+    given = {"vocab_size": len(tokenizer), "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+    given |= dict(zip(_SIZES[config.name], sizes, strict=True))
+    given |= {"is_decoder": True, "add_cross_attention": config.mode == "cross_attention"}
+    default = AutoConfig.for_model(config.name)
+    legal = {*default.to_dict(), *default.attribute_map}
+    for name in config.options:
+        if name not in legal:
+            raise MmfuseError(f"{where}.options.{name} is no option of a {config.name} model")
+    return _causal_model(AutoConfig.for_model(config.name, **(given | config.options)))
+
+
+def _causal_model(config: Any) -> Any:
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def _pretrained_model(config: DecoderConfig) -> Any:
+    found = AutoConfig.from_pretrained(config.name)
+    found.is_decoder = True
+    found.add_cross_attention = config.mode == "cross_attention"
+    return AutoModelForCausalLM.from_pretrained(config.name, config=found, dtype=torch.float32)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
+    """Ids of the first and the last token of a caption and of the padding."""
+
+    def first(*names: Any) -> int:
+        found = next((id for id in names if id is not None), None)
+        if found is None:
+            raise MmfuseError("the decoder's tokenizer has no token that begins or ends a text")
+        return int(found)
+
+    bos = first(tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
+    eos = first(tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return bos, eos, first(tokenizer.pad_token_id, eos)
+
+
+def _takes_positions(model: Any) -> bool:
+    return {"position_ids", "inputs_embeds"} <= set(inspect.signature(model.forward).parameters)
+
+
+def _behind(scores: Tensor, prefix: Tensor) -> Tensor:
+    """Log probabilities of a whole caption: what was given, and not said, has 0."""
+    return torch.cat([torch.zeros(prefix.shape, dtype=scores.dtype, device=scores.device), scores], dim=1)
+
+
+class _TokenScores(LogitsProcessor):
+    """Log probabilities of the tokens that were chosen, without keeping the vocabulary's of every step.
+
+    Args:
+        prompt: Tokens that were given.
+    """
+
+    def __init__(self, prompt: int):
+        self.prompt = prompt
+        self._last: Tensor | None = None
+        self._found: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._take(input_ids)
+        self._last = scores
+        return scores
+
+    def finish(self, sequences: Tensor) -> Tensor:
+        """`(B, U)` of the tokens behind the prompt."""
+        self._take(sequences)
+        return torch.stack(self._found, dim=1)
+
+    def _take(self, input_ids: Tensor) -> None:
+        if self._last is not None:
+            chosen = self._last.gather(1, input_ids[:, -1:]).squeeze(1)
+            self._found.append((chosen - self._last.logsumexp(1)).float())
+
+
+def _same(model: nn.Module, one: str, other: str) -> bool:
+    parameters = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    return one in parameters and other in parameters and parameters[one] is parameters[other]
+
+
+def _leave_out_tied(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """A tensor that is another one's second name is saved once: safetensors refuses shared memory."""
+    for name in module._tied:
+        state.pop(f"{prefix}model.{name}", None)
+
+
+def _put_back_tied(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, source in module._tied.items():
+        if f"{prefix}model.{source}" in state:
+            state[f"{prefix}model.{name}"] = state[f"{prefix}model.{source}"]
