@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmfuse.config import DecoderConfig
 from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.heads import build_head
+from mmfuse.heads.decoder import build_decoder
 from mmfuse.types import Features, MmfuseError
 
 TEXT_DIM, IMAGE_DIM = 16, 24
@@ -574,6 +577,63 @@ def _export(candidate: _Candidate) -> None:
     _require(
         gap < 1e-5, "the exported program gives another output: does a Python branch depend on the inputs' values?"
     )
+
+
+class _Words:
+    """A vocabulary of twelve words: all that a decoder must know of a tokenizer to be trained."""
+
+    bos_token_id, eos_token_id, pad_token_id = 1, 2, 0
+    cls_token_id = sep_token_id = None
+
+    def __len__(self) -> int:
+        return 12
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(i): i for i in range(len(self))}
+
+
+@_check
+def _captioning(candidate: _Candidate) -> None:
+    """A caption decoder on its output learns 8 captions, reads every modality in `uses`, and sees no padding."""
+    fusion = candidate.build(dropout=False).fusion
+    config = DecoderConfig(hidden_dim=32, num_layers=1, num_heads=4, max_length=8, tokenizer="own")
+    config.options = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    decoder = build_decoder(config, lambda: _Words(), None, "decoder")  # type: ignore[arg-type,return-value]
+    head: Any = build_head("captioning", fusion.out_dim, [], {"decoder": decoder}).double()
+    captions = torch.randint(3, 12, (8, 6))
+    captions[:, 0], captions[:, -1] = 1, 2
+    examples = [_example(seed=seed) for seed in range(2)]
+    batches = list(zip(examples, captions.split(len(TEXT_LENGTHS)), strict=True))
+
+    def loss() -> Tensor:
+        total = sum(head.loss(head(fusion(**example), target), target) for example, target in batches)
+        return total / head.count(captions)  # type: ignore[return-value]
+
+    before = float(loss())
+    optimizer = torch.optim.Adam([*fusion.parameters(), *head.parameters()], lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        now = loss()
+        now.backward()
+        optimizer.step()
+    _require(
+        float(loss()) < 0.25 * before,
+        f"a caption decoder does not learn 8 captions from its tokens and `pooled` (loss {before:.2f}, then "
+        f"{float(loss()):.2f}): do they tell the rows apart?",
+    )
+    (one, target), (other, _) = batches
+    for part in (fusion, head):
+        part.eval()
+
+    def logits(example: dict[str, Features]) -> Tensor:
+        with torch.no_grad():
+            return head(fusion(**example), target)
+
+    base = logits(one)
+    for modality in candidate.cls.uses:
+        _require(_gap(base, logits(one | {modality: other[modality]})) > EQUAL, f"{modality} does not move a caption")
+    padded = {m: _padded(features, 5) for m, features in one.items()}
+    _require(_gap(base, logits(padded)) <= EQUAL, "padded tokens move a caption: is `mask` right?")
 
 
 @_check

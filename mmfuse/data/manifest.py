@@ -78,6 +78,7 @@ class SplitSpec:
     repeats: int = key(1, "of the folds, each with another seed; fold runs to folds * repeats", low=1)
     validation: float = key(0.1, "with folds: share of the rest that is validation", low=0.0, high=0.9)
     stratify: str | None = key(None, "task whose labels every split shares alike; then new rows may move old ones")
+    exact: bool = key(False, "the shares are met to the row, as with stratify; then new rows may move old ones")
     seed: int = key(0, "another one gives another split", low=0)
 
 

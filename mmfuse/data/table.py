@@ -479,6 +479,8 @@ def _split(
 
     def assign(rows: Sequence[int], shares: dict[str, float], seed: int) -> list[str]:
         members = [groups[i] for i in rows]
+        if strata is None and spec.exact:
+            return split_stratified(members, np.zeros((len(rows), 0)), shares, seed)
         if strata is None:
             return split_by_hash(members, shares, seed)
         return split_stratified(members, one_hot(strata[1], len(strata[0]))[list(rows)], shares, seed)

@@ -27,6 +27,8 @@ CAPTION_METRICS = (
 )
 MAX_N = 4
 """BLEU and CIDEr-D count n-grams of 1 to 4 tokens."""
+CHUNK = 1024
+"""Queries whose cosines with all keys are in memory at once."""
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -86,14 +88,14 @@ _PATTERNS = [
         r"([0-9]{1,4}-[0-9]{1,4}/[0-9]{1,4})",  # 1-1/2
         r"([-+]?(?:[0-9]*(?:[.:,][0-9]+)+|[0-9]+))",  # 1.5, 1,000, -3, 10:30
         r"((?:[A-Za-z]\.)+)",  # U.S., a.m., R. of "R. lung"
-        rf"([A-Za-z])\.\s+(?:{_OPENERS})\s",  # A of "grade A. The heart"
+        rf"([A-Za-z])\.\s+(?:(?:{_OPENERS})(?:\s|$)|<[A-Za-z])",  # A of "grade A. The heart"
         rf"((?i:{_ABBREVIATIONS})\.|(?:{_STATES}|{_STATES.upper()})\.)",  # Dr.
         r"((?i:art|ca|figs?|nos?|op|pp|prop)\.) ?[0-9]",  # No. of "No. 5"
         r"([A-Z]+(?:[+&][A-Z]+)+|[Cc]\+\+|[CF]#)",  # R&D
         r"((?i:[a-z]*[a-mo-z]))(?i:n't)",  # is of "isn't"
         r"((?i:n't)|(?i:'(?:[smd]|ll|ve|re))(?![A-Za-z]))",  # n't, 's
         r"((?i:'t))(?i:is|was)",  # 't of "'tis"
-        r"((?i:'(?:em|til|cause)\b|'n'|'n\b|ma'am|c'mon|hallowe'en)|'[0-9]0s|'[0-9]{2}(?=\s|$))",
+        r"((?i:'(?:em|til|cause)\b|'n'|'n\b|ma'am|c'mon|hallowe'en)|'[0-9]0[Ss]|'[0-9]{2}(?=\s|$))",
         r"([DLYdly]')[A-Za-z]",  # y' of "y'all"
         r"(#[A-Za-z]+|@\w+|[A-Za-z0-9][\w.-]*@\w[\w.-]*\w|https?://[^\s<>\"]*[^\s<>\".,;:!?)])",
         r"(</?[A-Za-z][^<>\s]*>)",  # <unk>
@@ -106,15 +108,15 @@ _PATTERNS = [
 def tokenize_caption(text: str) -> list[str]:
     """Split a text into lower-case tokens without punctuation, as the COCO caption scorer does.
 
-    That is Stanford's PTBTokenizer (CoreNLP 3.4.1, `-preserveLines -lowerCase`) on this text alone, less a list of
-    punctuation. The scorer's list has brackets in upper case, so `-lrb-` and its like stay tokens there and here; `!!`,
-    `%`, `/` and `&` stay, too. An abbreviation keeps its period ("st. mary", "no. 5").
+    That is Stanford's PTBTokenizer (CoreNLP 3.4.1, `-preserveLines -lowerCase`) on a line with this text, whatever the
+    next line is, less a list of punctuation. The scorer's list has brackets in upper case, so `-lrb-` and its like stay
+    tokens there and here; `!!`, `%`, `/` and `&` stay, too. An abbreviation keeps its period ("st. mary", "no. 5").
 
     Reference: Marcus et al. 1993, "Building a Large Annotated Corpus of English: The Penn Treebank".
-    Differs: emoticons, HTML entities, telephone numbers, curly apostrophes inside a token, a hyphen or a letter right
-        after an abbreviation's period ("jan.-r") or after "n't", and signs and scripts outside Latin, Greek and Cyrillic
-        come out otherwise. A mixed fraction ("1 1/2") is two tokens: it is one with a no-break space there, which the
-        scorer's BLEU and CIDEr-D split and its ROUGE-L does not.
+    Differs: emoticons, HTML entities, telephone numbers, curly apostrophes inside a token, what follows an
+        abbreviation's period ("jan.-r") or "n't" without a space, and signs and scripts outside Latin, Greek and
+        Cyrillic come out otherwise. A mixed fraction ("1 1/2") is two tokens: it is one with a no-break space there,
+        which the scorer's BLEU and CIDEr-D split and its ROUGE-L does not.
     Prefer when: scores are to compare with published ones.
     """
     text = text.translate(_SIGNS).rstrip()
@@ -162,8 +164,8 @@ def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]
 
     Reference: Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE-L); Vedantam et al. 2015, arXiv:1411.5726 (CIDEr-D); Lavie
         and Agarwal 2007 (METEOR); Li et al. 2016, arXiv:1510.03055 (distinct-n).
-    Differs: BLEU, ROUGE-L and CIDEr-D are pycocoevalcap's; `meteor_lite` is nltk's METEOR without WordNet, which matches
-        from the end of the caption and need not find the fewest chunks.
+    Differs: BLEU, ROUGE-L and CIDEr-D are pycocoevalcap's; `meteor_lite` is nltk's METEOR without WordNet, which
+        matches from the end of the caption and need not find the fewest chunks.
     Prefer when: captions are compared with references in words. For what a report finds, see `report_labels`.
 
     Args:
@@ -292,9 +294,7 @@ def consensus_caption(train_references: Sequence[Sequence[str]]) -> str:
     return captions[int(agreement.sum(axis=1).argmax())]
 
 
-def retrieve_captions(
-    queries: ArrayLike, keys: ArrayLike, key_references: Sequence[Sequence[str]], chunk: int = 1024
-) -> list[str]:
+def retrieve_captions(queries: ArrayLike, keys: ArrayLike, key_references: Sequence[Sequence[str]]) -> list[str]:
     """Write for each query a caption of the key nearest by cosine (the first of equally near ones).
 
     Of that key's references it is their own consensus: the one with the highest mean CIDEr-D to the others (idf of all
@@ -304,7 +304,6 @@ def retrieve_captions(
         queries: `(Q, D)`, finite.
         keys: `(K, D)`, finite.
         key_references: The K keys' references; keys without any are left out.
-        chunk: Queries compared with all keys at once.
 
     Returns:
         Q captions.
@@ -320,8 +319,9 @@ def retrieve_captions(
     used = [key for key, captions in enumerate(key_references) if _any_text(captions)]
     if not used:
         raise MmfuseError("nothing to retrieve: no key has a reference")
-    starts = range(0, len(queries), chunk)
-    nearest = [(queries[start : start + chunk] @ keys[used].T).argmax(axis=1) for start in starts]
+    keys = keys[used]
+    chunks = (queries[start : start + CHUNK] for start in range(0, len(queries), CHUNK))
+    nearest = [(chunk @ keys.T).argmax(axis=1) for chunk in chunks]
     own = _own_consensus([key_references[key] for key in used])
     return [own[key] for key in chain.from_iterable(nearest)]
 
@@ -506,7 +506,7 @@ class _CiderVectors(NamedTuple):
         weights = counts * (np.log(len(images)) - np.log(np.maximum(documents, 1))) ** 2
         norms = np.sqrt(np.bincount(rows * MAX_N + order, weights, minlength=len(captions) * MAX_N))  # b times b idf^2
         scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[rows * MAX_N + order]
-        bigrams = np.bincount(rows, order == 1, minlength=len(captions))
+        bigrams = np.bincount(rows, order == 1, minlength=len(captions)).astype(np.float64)
         clip, weight = (
             csr_array((values, (rows, columns)), shape=(len(captions), len(numbers)))
             for values in (scale, weights * scale)

@@ -58,14 +58,14 @@ _MENTIONS = {
     "Enlarged Cardiomediastinum": """
         WIDE( of)?( the)?( superior| upper)? (cardio)?mediastin(um|al), (cardio)?mediastin(um|al) ~ WIDE""",
     "Cardiomegaly": r"""
-        cardiomegaly, cardiac enlargement, (enlarge(d|ment)|large|increased?|borderline)( of| in)?( the)? HEART,
+        cardiomegaly, cardiac enlargement, (enlarged|enlargement of|large|increased|borderline)( the)? HEART,
         HEART ~ enlarged, HEART( is| was| appears)?( \w+ly)? (large|larger|increased?|prominent|borderline)""",
     "Lung Opacity": """
-        opacit(y|ies), opacif(ied|ications?), infiltrat(es?|ions?|ive), air ?spaces? (disease|process|changes?|shadowing),
+        opacit(y|ies), opacif(ied|ications?), infiltrat(es?|ions?|ive), haz(e|y|iness), ground glass, ggos?,
+        air ?spaces? (disease|process|changes?|shadow(s|ing)?),
         (abnormal|confluent|patchy|alveolar|interstitial|lung|pulmonary) ~ (shadow(s|ing)?|density|densities),
         (interstitial|reticular|reticulo ?nodular|nodular|alveolar) ~ (patterns?|markings|changes|disease),
-        (parenchymal|pulmonary|peribronchial|septal|interstitial) ~ thickenings?, thickening of( the)? LUNGS,
-        ground glass, ggos?, haz(e|y|iness)""",
+        (parenchymal|pulmonary|peribronchial|septal|interstitial) ~ thickenings?, thickening of( the)? LUNGS""",
     "Lung Lesion": """
         nodules?, nodular (opacit(y|ies)|densit(y|ies)|shadows?), mass(es)?, lesions?, tumou?rs?, granulomas?,
         cavit(y|ies|ations?|ary), (lung|pulmonary) (metastas[ei]s|cancer|carcinoma|neoplasms?|abscess(es)?)""",
@@ -86,10 +86,10 @@ _MENTIONS = {
     "Fracture": "fractur(es?|ed), broken ribs?",
     "Support Devices": """
         (endotracheal|tracheal|nasogastric|orogastric|enteric|feeding|ng|og|et|chest|pleural|support) tubes?, ett,
-        tracheostomy, dobhoff, (lines and tubes|tubes and lines), (intercostal|chest|pleural|pigtail) (drains?|catheters?),
-        (central|venous|subclavian|jugular|dialysis|support) ~ (lines?|catheters?), cvc, picc, port ?a ?cath, swan ganz,
-        pace ?makers?, (pacing|pacer) (wires?|leads?), defibrillators?, aicd, (sternal|sternotomy) wires, stents?,
-        prosthetic ~ valves?, balloon pump""",
+        tracheostomy, lines and tubes, tubes and lines, (intercostal|chest|pleural|pigtail) (drains?|catheters?), cvc,
+        (central|venous|subclavian|jugular|dialysis|support) ~ (lines?|catheters?), picc, port ?a ?cath, swan ganz,
+        dobhoff, pace ?makers?, (pacing|pacer) (wires?|leads?), defibrillators?, aicd, (sternal|sternotomy) wires,
+        stents?, prosthetic ~ valves?, balloon pump""",
 }
 """By category, the phrases that mention it; No Finding has none."""
 
@@ -101,22 +101,25 @@ _ELSEWHERE = r"""
     (past|prior|previous) pneumonias?"""
 """What looks like a mention, but of another organ or time."""
 
-_NORMAL = (
-    # said of a healthy chest; what it denies
-    ("HEART ~ NORMAL, HEART and ~ NORMAL, normal( size of( the)?)? HEART", ("Cardiomegaly",)),
-    (
-        "(heart and |cardio)mediastin(um|al) ~ NORMAL, normal cardiomediastinal",
-        ("Cardiomegaly", "Enlarged Cardiomediastinum"),
-    ),
-    ("mediastin(um|al) ~ NORMAL, normal mediastin(um|al)", ("Enlarged Cardiomediastinum",)),
-    ("LUNGS ~ clear, LUNGS ~ and clear, clear LUNGS", ("Lung Opacity", "Consolidation")),
-    ("lungs? ~ fully expanded", ("Pneumothorax", "Atelectasis")),
-    ("ANGLES ~ (sharp|clear|preserved|free|NORMAL), (sharp|clear) ~ ANGLES", ("Pleural Effusion",)),
-    ("pleural (spaces?|surfaces?) ~ (clear|NORMAL)", ("Pleural Effusion", "Pneumothorax")),
-    ("no pleural abnormalit(y|ies)", ("Pleural Effusion", "Pneumothorax", "Pleural Other")),
-    ("vascula(r|ture|rity) ~ NORMAL, normal (pulmonary )?vascula(r|ture|rity)", ("Edema",)),
-    ("BONES ~ (intact|NORMAL), no( acute)? (bony|osseous) abnormalit(y|ies)", ("Fracture",)),
-)
+_DENIALS = {
+    "Enlarged Cardiomediastinum": """
+        (cardio)?mediastin(um|al) ~ NORMAL, cardiomediastinal ~ and ~ NORMAL, normal (cardio)?mediastin(um|al)""",
+    "Cardiomegaly": """
+        HEART ~ NORMAL, HEART and ~ NORMAL, normal( size of( the)?)? HEART, cardiomediastinal ~ NORMAL,
+        cardiomediastinal ~ and ~ NORMAL, normal cardiomediastinal""",
+    "Lung Opacity": "LUNGS ~ clear, LUNGS ~ and clear, clear LUNGS",
+    "Edema": "vascula(r|ture|rity) ~ NORMAL, normal (pulmonary )?vascula(r|ture|rity)",
+    "Consolidation": "LUNGS ~ clear, LUNGS ~ and clear, clear LUNGS",
+    "Atelectasis": "lungs? ~ fully expanded",
+    "Pneumothorax": """
+        lungs? ~ fully expanded, pleural (spaces?|surfaces?) ~ (clear|NORMAL), no pleural abnormalit(y|ies)""",
+    "Pleural Effusion": """
+        ANGLES ~ (sharp|clear|preserved|free|NORMAL), (sharp|clear) ~ ANGLES, no pleural abnormalit(y|ies),
+        pleural (spaces?|surfaces?) ~ (clear|NORMAL)""",
+    "Pleural Other": "no pleural abnormalit(y|ies)",
+    "Fracture": "BONES ~ (intact|NORMAL), no( acute)? (bony|osseous) abnormalit(y|ies)",
+}
+"""By category, what is said of a healthy chest that denies it."""
 
 _CUES = {
     # what it does to findings, and to which: those after it (>), before it (<), or both
@@ -148,24 +151,22 @@ _CUES = {
         no longer SHOWS, no, not, without, w/o, nor, neither, never, unlikely, denies, rather than, instead of,
         (free|clear|absence|lack|resolution|removal|disappearance) of, negative for, exclud(es|ing), rul(es|ing) out,
         fail(s|ed) to""",
-    # what a cue does not reach beyond: "no effusion, small pneumothorax", "no effusion is seen, the heart is large"
-    "stop": r"""
-        (,|,? and|,? with)(?= (CLAIM|GRADE(?!.* n?or )) ), (is|are|was|were) SEEN(?=,| and)""",
+    # what cues do not reach beyond ("no effusion, small pneumothorax"); only those of what precedes and of a prior exam
+    # reach beyond a joint ("the effusion and the pneumothorax have resolved")
+    "stop": r",(?= ((and|with) )?(CLAIM|GRADE(?!.* n?or )) ), (is|are|was|were) SEEN(?=,| and)",
+    "joint": r"\s(and|with)(?= (CLAIM|GRADE(?!.* n?or )) )",
 }
 """Of cues that overlap the one that begins first counts, then the first here."""
 
 _NOW = r"""
-    unchanged, stable, persist\w*, again, still, remain\w*, CHANGE, larger, smaller, resol\w+, no longer, now, today, new,
-    similar, than, since, current\w*"""
+    unchanged, stable, persist\w*, again, still, remain\w*, CHANGE, larger, smaller, resol\w+, no longer, now, today,
+    new, similar, than, since, current\w*"""
 """What tells that a clause on a prior exam is on the present, too."""
 
 _CLAUSE_END = "but, however, although, though, except, apart from, aside from, other than, whereas, while"
-
-_HEADERS = r"(?:findings|impression|conclusion|history|indication|information|comparison|technique)\s?:"
-_UNSAID_HEADERS = (
-    r"(clinical |past |medical )*(history|indication|information|comparison|technique|reason for exam)\s?:"
-)
-_SENTENCE_END = re.compile(rf"[.;](?!\d)|[!?](?=\s|$)|\n\s*\n|(?=\b(?:{_HEADERS}))")
+_HEADER = r"\b(?:findings|impression|conclusion|history|indication|information|comparison|technique)\s?:"
+_SENTENCE_END = re.compile(rf"[.;](?!\d)|[!?](?=\s|$)|\n\s*\n|(?={_HEADER})")
+_UNSAID_HEADER = re.compile(r"(history|indication|information|comparison|technique|reason for (the )?exam\w*)\s?:")
 
 CATEGORIES = ("No Finding", *_MENTIONS)
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -174,15 +175,18 @@ COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural
 
 def _compiled(phrases: str) -> re.Pattern[str]:
     """The pattern of a table's entry."""
-    phrases = re.sub(r",\s+", "|", phrases.strip())
     for word, meaning in _WORDS.items():
-        phrases = re.sub(rf"\b{word}\b", lambda _, meaning=meaning: meaning, phrases)
-    phrases = re.sub(r"\((?!\?)", "(?:", phrases).replace(" ~ ", r":?(?: (?!(?:and|or)\b)[\w':]+){0,4} ")
+        phrases = phrases.replace(word, meaning)
+    phrases = re.sub(r",\s+", "|", phrases.strip()).replace(" ~ ", r":?(?: (?!(?:and|or)\b)[\w':]+){0,4} ")
+    phrases = re.sub(r"\((?!\?)", "(?:", phrases)
     return re.compile(rf"(?:(?<!\w)|(?=\W))(?:{phrases})(?!\w)")
 
 
-_MENTION_PATTERNS = {category: _compiled(phrases) for category, phrases in _MENTIONS.items()}
-_NORMAL_PATTERNS = [(_compiled(phrases), categories) for phrases, categories in _NORMAL]
+_PATTERNS = [
+    (category, usual, _compiled(phrases))
+    for usual, table in (("positive", _MENTIONS), ("negative", _DENIALS))
+    for category, phrases in table.items()
+]
 _CUE_PATTERN = re.compile("|".join(f"({_compiled(phrases).pattern})" for phrases in _CUES.values()))
 _ELSEWHERE_PATTERN, _NOW_PATTERN, _CLAUSE_END_PATTERN = map(_compiled, (_ELSEWHERE, _NOW, _CLAUSE_END))
 
@@ -258,7 +262,7 @@ def rule_label_f1(candidates: Sequence[str], references: Sequence[str], uncertai
     per_label = {category: _f1(row) for category, row in zip(CATEGORIES, counts, strict=True)}
     result = {}
     for chosen in (CATEGORIES, COMPETITION):
-        defined = [per_label[category] for category in chosen if per_label[category] is not None]
+        defined = [value for category in chosen if (value := per_label[category]) is not None]
         rows = [CATEGORIES.index(category) for category in chosen]
         result[f"rule_label_f1_micro_{len(chosen)}"] = _f1(counts[rows].sum(axis=0))
         result[f"rule_label_f1_macro_{len(chosen)}"] = float(np.mean(defined)) if defined else None
@@ -277,7 +281,7 @@ def _clauses(text: str) -> Iterator[str]:
     text = re.sub(r"(?<!\S)\?(?=[a-z])", "possible ", text)
     for sentence in _SENTENCE_END.split(text):
         sentence = " ".join(sentence.split())
-        if not re.match(_UNSAID_HEADERS, sentence):
+        if not _UNSAID_HEADER.search(sentence):
             yield from _CLAUSE_END_PATTERN.split(_ELSEWHERE_PATTERN.sub("something", sentence))
 
 
@@ -294,28 +298,26 @@ class _Cue(NamedTuple):
 def _statements(clause: str) -> Iterator[tuple[str, str]]:
     """Each category that a clause speaks of, with what it says."""
     kinds = [kind.partition(" ") for kind in _CUES]
-    found = [(kinds[(match.lastindex or 1) - 1], match) for match in _CUE_PATTERN.finditer(clause)]
+    found = [(kinds[(match.lastindex or 0) - 1], match) for match in _CUE_PATTERN.finditer(clause)]
     cues = [_Cue(effect, reach, match[0], *match.span()) for (effect, _, reach), match in found]
     silent = {"unsaid"} if _NOW_PATTERN.search(clause) else {"unsaid", "prior"}
-    for category, pattern in _MENTION_PATTERNS.items():
+    for category, usual, pattern in _PATTERNS:
         for mention in pattern.finditer(clause):
             effects = {cue.effect for cue in cues if _reaches(cue, mention, cues)}
-            if not effects & silent:
-                yield category, next((effect for effect in ("negative", "uncertain") if effect in effects), "positive")
-    for pattern, categories in _NORMAL_PATTERNS:
-        for mention in pattern.finditer(clause):
             inside = {cue.effect for cue in cues if mention.start() < cue.start < mention.end()}
-            past = {cue.effect for cue in cues if _reaches(cue, mention, cues)} & silent
-            if not past and not inside & {"negative", "uncertain"}:
-                yield from ((category, "negative") for category in categories)
+            if effects & silent or (usual == "negative" and inside & {"negative", "uncertain"}):
+                continue
+            weakened = (status for status in ("negative", "uncertain") if status in effects)
+            yield category, usual if usual == "negative" else next(weakened, usual)
 
 
 def _reaches(cue: _Cue, mention: re.Match[str], cues: list[_Cue]) -> bool:
     """Whether a cue is about a mention: before it, after it, or in it ("the heart is not enlarged")."""
     start, end = mention.span()
-    if cue.start < end:
-        between = [other.effect for other in cues if cue.end <= other.start < start]
-        return ">" in cue.reach and "stop" not in between
-    stops = {other.text for other in cues if end <= other.start < cue.start and other.effect in ("stop", "negative")}
-    one = cue.text.startswith(("is ", "was ", "has "))  # in the singular it is about what follows the last "and"
-    return "<" in cue.reach and stops <= {" and"} and not (one and " and " in mention.string[end : cue.start])
+    follows = cue.start >= end
+    left, right = (end, cue.start) if follows else (cue.end, start)
+    ends = {"stop", "negative"} if follows else {"stop"} if cue.effect == "prior" else {"stop", "joint"}
+    if follows and cue.text.startswith(("is ", "was ", "has ")) and " and " in mention.string[left:right]:
+        return False  # in the singular it is about what stands behind the last "and"
+    between = {other.effect for other in cues if left <= other.start < right}
+    return ("<" if follows else ">") in cue.reach and not between & ends
