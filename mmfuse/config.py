@@ -360,16 +360,18 @@ def _schema_lines(cls: type, indent: int) -> Iterator[str]:
     pad = "  " * indent
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
-        nested = hints[item.name]
-        if dataclasses.is_dataclass(nested):
+        nested, by_name = _nested(hints[item.name])
+        if nested is not None and not by_name:
             yield f"{pad}{item.name}:" + " " * 4 + f"# {(nested.__doc__ or '').strip().splitlines()[0]}"
-            yield from _schema_lines(nested, indent + 1)  # type: ignore[arg-type]
+            yield from _schema_lines(nested, indent + 1)
             continue
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
         text = "???" if default == MISSING else yaml.safe_dump(default, default_flow_style=True).splitlines()[0]
         choices = item.metadata.get("choices")
         legal = f" ({' | '.join(choices)})" if choices else ""
         yield f"{pad}{item.name}: {text}".ljust(40) + f"  # {item.metadata['help']}{legal}"
+        if nested is not None:  # an example of one, by name
+            yield from (f"#{line}" for line in (f"{pad}  NAME:", *_schema_lines(nested, indent + 2)))
 
 
 def _first_line(error: Exception) -> str:

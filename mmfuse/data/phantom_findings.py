@@ -2,8 +2,7 @@
 
 The findings state what is true, place by place; the film shows it with known errors (`phantom.NOISE`), so the best
 accuracy that any writer can reach is known (`slot_ceiling`). Beside the film a writer reads the history: the risk and
-the prior exam, which tells whether a nodule is new. Questions ask for what is shown and told, so that all of them can be
-answered.
+the prior exam, which tells whether a nodule is new. Questions ask for what is shown and told, so all can be answered.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ _PATTERNS = [
         rf"((?:{_WORD}|{_HYPHENATED}|[0-9]+)\.)[,;:]",  # approx.,
         r"([A-Za-z0-9][A-Za-z0-9.,]*(?:-(?:(?:[A-Za-z]\.){2,}|[A-Za-z0-9]+))+)",  # U.S.-based, 1.5-cm
         rf"({_PART}(?:\\?/{_PART}){{1,2}})",  # AP/lateral, w/o, 12/31/2010
-        r"([0-9]{1,4}-[0-9]{1,4}/[0-9]{1,4})",  # 1-1/2
+        r"([0-9]{1,4}[- \xa0][0-9]{1,4}/[0-9]{1,4})",  # 1-1/2, 1 1/2
         r"([-+]?(?:[0-9]*(?:[.:,][0-9]+)+|[0-9]+))",  # 1.5, 1,000, -3, 10:30
         r"((?:[A-Za-z]\.)+)",  # U.S., a.m., R. of "R. lung"
         rf"([A-Za-z])\.\s+(?:(?:{_OPENERS})(?:\s|$)|<[A-Za-z])",  # A of "grade A. The heart"
@@ -135,7 +135,7 @@ def tokenize_caption(text: str) -> list[str]:
             if not known:
                 continue
         token = token.lower()
-        tokens += _COMPOUNDS.get(token) or [_BRACKETS.get(token, token)]
+        tokens += _COMPOUNDS.get(token) or _BRACKETS.get(token, token).split()
     return [token for token in tokens if token not in _DROPPED]
 
 
@@ -197,7 +197,7 @@ def score_captioning(
 ) -> dict[str, Any]:
     """Score captions as `score_captions` does, with 95 % intervals.
 
-    Rows without references, or with blank ones only, are left out. Intervals keep the document frequencies of CIDEr-D
+    Blank references are left out, and so are rows without any other. Intervals keep the document frequencies of CIDEr-D
     as they are in all rows. `distinct1` and `distinct2` have none: a resample repeats rows, and a repeated row is never
     distinct.
 
@@ -242,7 +242,7 @@ def compare_captioning(
     Args:
         candidates_a: The captions of one model.
         candidates_b: Those of the other.
-        references: Those of each row; rows without any are left out.
+        references: Those of each row; blank ones, and rows without others, are left out.
         groups: `(N,)`; rows of one group are resampled together.
         resamples: Of the groups.
         seed: Of the resampling.
@@ -274,12 +274,12 @@ def consensus_caption(train_references: Sequence[Sequence[str]]) -> str:
     alone, references of one length are added up before anything is multiplied.
 
     Args:
-        train_references: Those of each image; images without any are left out.
+        train_references: Those of each image; blank ones, and images without others, are left out.
 
     Raises:
         MmfuseError: There is no caption.
     """
-    images = [captions for captions in _as_lists(train_references) if _any_text(captions)]
+    images = [captions for captions in _without_blank(train_references) if captions]
     captions = list(chain.from_iterable(images))
     if not captions:
         raise MmfuseError("no consensus: there is no training caption")
@@ -303,7 +303,7 @@ def retrieve_captions(queries: ArrayLike, keys: ArrayLike, key_references: Seque
     Args:
         queries: `(Q, D)`, finite.
         keys: `(K, D)`, finite.
-        key_references: The K keys' references; keys without any are left out.
+        key_references: The K keys' references; blank ones, and keys without others, are left out.
 
     Returns:
         Q captions.
@@ -315,8 +315,8 @@ def retrieve_captions(queries: ArrayLike, keys: ArrayLike, key_references: Seque
     if queries.shape[1] != keys.shape[1]:
         raise MmfuseError(f"queries are {queries.shape} and keys {keys.shape}; both must have the same width")
     _check_number("keys", len(keys), len(key_references))
-    key_references = _as_lists(key_references)
-    used = [key for key, captions in enumerate(key_references) if _any_text(captions)]
+    key_references = _without_blank(key_references)
+    used = [key for key, captions in enumerate(key_references) if captions]
     if not used:
         raise MmfuseError("nothing to retrieve: no key has a reference")
     keys = keys[used]
@@ -530,6 +530,10 @@ def _as_lists(references: Sequence[Sequence[str]]) -> list[list[str]]:
     return [list(captions) for captions in references]
 
 
+def _without_blank(references: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[caption for caption in captions if caption.strip()] for captions in _as_lists(references)]
+
+
 def _check_number(name: str, number: int, rows: int) -> None:
     if number != rows:
         raise MmfuseError(f"there are {number} {name}, but references of {rows} rows")
@@ -545,13 +549,9 @@ def _check_rows(
     """What is scored of the captions of each model: rows with references."""
     for name, found in [*(("captions", captions) for captions in candidates), ("groups", groups)]:
         _check_number(name, len(found), len(references))
-    references = _as_lists(references)
-    used = [row for row, captions in enumerate(references) if _any_text(captions)]
+    references = _without_blank(references)
+    used = [row for row, captions in enumerate(references) if captions]
     if not used:
         raise MmfuseError(f"nothing to score: none of the {len(references)} rows has a reference")
     bootstrap = GroupBootstrap([groups[row] for row in used], resamples, seed)
     return [[captions[row] for row in used] for captions in candidates], [references[row] for row in used], bootstrap
-
-
-def _any_text(captions: Sequence[str]) -> bool:
-    return any(caption.strip() for caption in captions)

@@ -151,8 +151,8 @@ _CUES = {
         no longer SHOWS, no, not, without, w/o, nor, neither, never, unlikely, denies, rather than, instead of,
         (free|clear|absence|lack|resolution|removal|disappearance) of, negative for, exclud(es|ing), rul(es|ing) out,
         fail(s|ed) to""",
-    # what cues do not reach beyond ("no effusion, small pneumothorax"); only those of what precedes and of a prior exam
-    # reach beyond a joint ("the effusion and the pneumothorax have resolved")
+    # where the reach of a cue ends: "no effusion, small pneumothorax"; a joint does not end that of a cue that reaches
+    # back or tells of a prior exam: "the effusion and the pneumothorax have resolved"
     "stop": r",(?= ((and|with) )?(CLAIM|GRADE(?!.* n?or )) ), (is|are|was|were) SEEN(?=,| and)",
     "joint": r"\s(and|with)(?= (CLAIM|GRADE(?!.* n?or )) )",
 }

@@ -228,7 +228,7 @@ def _columns(model: FusionModel) -> list[tuple[str, pa.DataType]]:
 
 
 def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """A prediction a row: labels joined by `;`, a probability a column `TASK.p.LABEL`; captions without their tokens."""
+    """A prediction a row: labels joined by `;`, a probability a column `TASK.p.LABEL`; a caption without its tokens."""
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         for line in handle:
             found = json.loads(line)

@@ -39,7 +39,7 @@ def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Ite
 def forward_batches(
     model: torch.nn.Module, batches: Iterable[Batch], device: Any
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Row numbers `(B,)` and by task logits `(B, L)`, or captions' records `(B,)`, in eval mode and without autograd."""
+    """Row numbers `(B,)` and by task logits `(B, L)` or captions' records `(B,)`; in eval mode, without autograd."""
 
     def forward(batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         said = model(move_batch(batch, device), predict=True)

@@ -67,7 +67,8 @@ class TestReferences:
 
     def test_a_column_each(self, table):
         task = {"column": None, "columns": ["one", "two"]}
-        assert references(table([{"one": "a dog", "two": ""}, {"one": "a", "two": "b"}], task)) == [["a dog"], ["a", "b"]]
+        rows = [{"one": "a dog", "two": ""}, {"one": "a", "two": "b"}]
+        assert references(table(rows, task)) == [["a dog"], ["a", "b"]]
 
     def test_none_at_all_is_refused(self, table):
         with pytest.raises(MmfuseError, match=r"tasks\.caption: no row has a caption"):

@@ -43,7 +43,7 @@ POSITIVE = [
     ("No change in the effusion.", "Pleural Effusion"),
     ("No significant interval change in the large effusion.", "Pleural Effusion"),
     ("Without change of the left effusion.", "Pleural Effusion"),
-    ("The effusion is not changed.", "Pleural Effusion"),
+    ("Not significantly changed effusion.", "Pleural Effusion"),
     ("Not only effusion but also edema.", "Pleural Effusion"),
     ("The effusion has not resolved.", "Pleural Effusion"),
     ("The effusion has nearly resolved.", "Pleural Effusion"),
@@ -91,6 +91,8 @@ NEGATIVE = [
     ("The film no longer shows the effusion.", "Pleural Effusion"),
     ("The heart is not enlarged.", "Cardiomegaly"),
     ("No opacity to suggest pneumonia.", "Pneumonia"),
+    ("No nodule above 0.5 cm or effusion.", "Pleural Effusion"),
+    ("INDICATION: Fever\nFINDINGS: No effusion.", "Pleural Effusion"),
     # cues after
     ("Effusion is absent.", "Pleural Effusion"),
     ("The effusion has resolved.", "Pleural Effusion"),

@@ -136,7 +136,7 @@ def test_weights_of_tasks_are_learned_and_not_saved(captioner, monkeypatch):
 
     def watching(self, batches):
         found = step(self, batches)
-        seen.append({task: float(s) for task, s in self.model.log_variances.items()})
+        seen.append({task: float(s.detach()) for task, s in self.model.log_variances.items()})
         return found
 
     monkeypatch.setattr(loop.Trainer, "_step", watching)
@@ -218,7 +218,7 @@ def test_captions_in_every_format_and_as_files(captioner, pairs, tmp_path, suffi
 class TestPredictorsOptions:
     def test_unknown_or_illegal_generation(self, captioner, pairs):
         run = mmfuse.train(captioner("training.max_steps=1"))
-        with pytest.raises(MmfuseError, match="num_beam: no such key.*num_beams"):
+        with pytest.raises(MmfuseError, match=r"num_beam: no such key.*num_beams"):
             Predictor.from_pretrained(run.model_dir, generation={"num_beam": 3})
         with pytest.raises(MmfuseError, match="num_beams: 0 is out of range"):
             Predictor.from_pretrained(run.model_dir, generation={"num_beams": 0})
