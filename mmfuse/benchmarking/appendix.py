@@ -35,8 +35,8 @@ def appendix(summary: dict[str, Any]) -> str:
         lines += _table(task, summary)
     note = (
         "Intervals are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that share a "
-        "letter could not be told apart. Differences are in points, with p corrected by Holm over all of a task; MACs "
-        "are of the fusion for one example."
+        "letter could not be told apart among all pairs. Differences are in points, with p corrected by Holm over "
+        "those to references, which are fewer; MACs are of the fusion for one example."
     )
     return "\n".join([*lines, "", note, ""])
 

@@ -101,7 +101,8 @@ def _ranking(task: Task, summary: dict[str, Any]) -> Content:
         ranking(task["strategies"], lines, describe(task["strategies"]), badge=badge(task, "⚠"),
                 slots=len(task["indistinguishable"])),
         tag("figcaption", f"{in_words(task['metric'])}: mean over seeds, and its 95 % interval for other seeds "
-            "and other test groups. Strategies that share a letter could not be told apart. ", told),
+            "and other test groups. Strategies that share a letter could not be told apart among all pairs; "
+            "against a reference fewer differences are tested, and more may be told. ", told),
     )  # fmt: skip
     return [chart, _ranking_table(task, by_name, summary)]
 

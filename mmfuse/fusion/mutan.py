@@ -23,7 +23,7 @@ class MutanFusion(nn.Module):
         text_dim: Width of the text features.
         image_dim: Width of the image features.
         out_dim: Width of the result.
-        hidden_dim: Width of `a` and `b`.
+        hidden_dim: Width of `a` and `b`; default: `out_dim`, so that both grow with the size.
         rank: Of each slice of the core.
         dropout: Probability, on `a` and `b`.
     """
@@ -39,12 +39,13 @@ class MutanFusion(nn.Module):
         image_dim: int,
         out_dim: int = 256,
         *,
-        hidden_dim: int = 128,
+        hidden_dim: int | None = None,
         rank: int = 5,
         dropout: float = 0.1,
     ):
         super().__init__()
         self.out_dim, self.rank = out_dim, rank
+        hidden_dim = out_dim if hidden_dim is None else hidden_dim
         self.text = nn.Sequential(
             Projection(text_dim, hidden_dim), nn.Dropout(dropout), nn.Linear(hidden_dim, rank * out_dim)
         )

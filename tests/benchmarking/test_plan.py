@@ -71,6 +71,16 @@ def test_trials_come_first_and_are_the_same_for_every_row():
         assert 0.001 <= trial["weight_decay"] <= 0.1
 
 
+def test_matching_shrinks_no_strategy_to_a_few_channels():
+    """On wide encoders: a part that does not shrink with the rest would leave one channel to the result."""
+    wide = Widths(text_dim=384, image_dim=1280, text_tokens=12, image_tokens=50)
+    rows = make_plan(config_of(matching="parameters", match_to="cross_attention", width=48), wide, [None]).rows
+    target = rows["cross_attention"].parameters
+    for label, row in rows.items():
+        assert row.fusion["out_dim"] >= 16, label
+        assert row.parameters == pytest.approx(target, rel=0.06), label
+
+
 @pytest.mark.parametrize("what", ["parameters", "macs"])
 def test_sizes_are_matched_within_five_percent_or_marked(what):
     rows = make_plan(config_of(matching=what, width=96), WIDTHS, [None]).rows

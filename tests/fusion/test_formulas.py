@@ -104,7 +104,7 @@ def factorized_bilinear(w, t, v, factor=5):
     return rooted / np.sqrt((rooted**2).sum(1, keepdims=True))
 
 
-def mutan(w, t, v, hidden_dim=128, rank=5):
+def mutan(w, t, v, hidden_dim=None, rank=5):
     """The Tucker core is built whole: core[i, j, o] = Σ_r M_r[o, i] N_r[o, j], with the constants as one more input."""
     a, b = (np.concatenate([w.project(f"{m}.0", x.pooled), np.ones((3, 1))], axis=1) for m, x in pairs(t, v))
     left, right = (
