@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,9 @@ class CaptionDecoder(nn.Module):
         prompt = prompt.expand(len(memory), -1)
         given: dict[str, Any] = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt)}
         if self.mode == "cross_attention":
-            given |= {"encoder_hidden_states": memory, "encoder_attention_mask": mask.long()}
+            given["encoder_hidden_states"] = memory
+            if not mask.all():  # without a mask, attention takes a faster way
+                given["encoder_attention_mask"] = mask.long()
             if use_cache:
                 config = self.model.config
                 given["past_key_values"] = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
@@ -145,8 +148,7 @@ class CaptionDecoder(nn.Module):
             given["attention_mask"] = torch.cat([mask.long(), given["attention_mask"]], dim=1)
         watch = _TokenScores(prompt.shape[1]) if options.num_beams == 1 else None
         generation = self._generation(options, prompt.shape[1], use_cache, keep_scores=watch is None)
-        with torch.random.fork_rng(devices=[memory.device] if memory.is_cuda else []):
-            torch.manual_seed(options.seed)
+        with _random_state(options, memory.device):
             found = self.model.generate(
                 **given, generation_config=generation, logits_processor=LogitsProcessorList([watch] if watch else [])
             )
@@ -333,6 +335,17 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
 
 def _takes_positions(model: Any) -> bool:
     return {"position_ids", "inputs_embeds"} <= set(inspect.signature(model.forward).parameters)
+
+
+@contextmanager
+def _random_state(options: GenerationConfig, device: torch.device) -> Iterator[None]:
+    """Sampling draws from its own seed and leaves the random state as it was; nothing else draws."""
+    if not options.do_sample:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(options.seed)
+        yield
 
 
 def _behind(scores: Tensor, prefix: Tensor) -> Tensor:
