@@ -60,6 +60,7 @@ class CaptionDecoder(nn.Module):
         self.model.generation_config = TransformersGeneration(
             bos_token_id=self.bos, eos_token_id=self.eos, pad_token_id=self.pad
         )
+        self.model.config.pad_token_id = None  # or it warns of rows that have ended and wait for the others
         tied = getattr(model, "_tied_weights_keys", None) or {}
         self._tied = {a: b for a, b in tied.items() if _same(model, a, b)}
         self.register_state_dict_post_hook(_leave_out_tied)
