@@ -213,10 +213,10 @@ def add_caption_baselines(
         head: Any = model.heads[task]
         candidates, right = [head.text(row) for row in logits[task]], list(references[list(rows)])
         train_references = [references[i] for i in train]
-        features = [_pooled(model, pairs, part, batch_size) for part in (rows, train)]
+        here, there = (_pooled(model, pairs, part, batch_size) for part in (rows, train))
         written = {
             "consensus": [consensus_caption(train_references)] * len(rows),
-            "retrieval": retrieve_captions(*features, train_references),
+            "retrieval": retrieve_captions(here, there, train_references),
         }
         scores[task]["baselines"] = {
             name: {

@@ -128,8 +128,9 @@ class CaptioningHead(nn.Module):
         """
         memory, mask = self.memory(features)
         ids, log_probabilities, score = self.decoder.generate(memory, mask, self.generation, use_cache=use_cache)
-        found = np.zeros(len(memory), dtype=self.prediction_type())
-        width = min(ids.shape[1], found["ids"].shape[1])
+        kind = self.prediction_type()
+        found = np.zeros(len(memory), dtype=kind)
+        width = min(ids.shape[1], kind["ids"].shape[0])
         found["ids"] = self.decoder.pad
         found["ids"][:, :width] = ids[:, :width].cpu().numpy()
         found["log_probabilities"][:, :width] = log_probabilities[:, :width].float().cpu().numpy()

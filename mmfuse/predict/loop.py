@@ -25,7 +25,6 @@ from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.types import Batch, Features, MmfuseError
 
-
 _MOST_CAPTION_WORKERS = 8
 
 

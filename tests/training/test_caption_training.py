@@ -326,7 +326,7 @@ def test_a_config_that_makes_no_sense(captioner, override, words):
 
 
 def test_batches_side_by_side_say_what_one_after_the_other_say(captioner, tmp_path):
-    """On several threads captions are written in several batches at a time: in order, and the threads are given back."""
+    """On several threads several batches are captioned at a time: in order, and the threads are given back."""
     run = mmfuse.train(captioner("training.max_steps=2"))
     folder = write_pairs(tmp_path / "pairs", 24, seed=4)
     one = captions_of(run.model_dir, folder, batch_size=3)
