@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,6 @@ from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.types import Batch, Features, MmfuseError
-
-_MOST_CAPTION_WORKERS = 8
 
 
 def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
@@ -53,47 +48,7 @@ def forward_batches(
             for task, values in said.items()
         }
 
-    workers = _caption_workers(model, device)
-    return in_eval_mode(model, forward, batches) if workers == 1 else _side_by_side(model, forward, batches, workers)
-
-
-def _caption_workers(model: torch.nn.Module, device: Any) -> int:
-    """How many batches are captioned at a time.
-
-    Writing one word of a few captions is too little work for many threads of a CPU, and half of it is Python: several
-    batches side by side, each on its share of the threads, use them better. Sampling draws from one random state, so it
-    goes batch by batch.
-    """
-    whole: Any = getattr(model, "module", model)
-    heads = [whole.heads[task] for task in getattr(whole, "captioning", ())]
-    if not heads or torch.device(device).type != "cpu" or any(head.generation.do_sample for head in heads):
-        return 1
-    return min(torch.get_num_threads(), _MOST_CAPTION_WORKERS)
-
-
-def _side_by_side(
-    model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any], workers: int
-) -> Iterator[Any]:
-    """As `in_eval_mode`, in order, `workers` of them at a time, which share torch's threads."""
-    threads, was_training = torch.get_num_threads(), model.training
-    model.eval()
-
-    def run(each: Any) -> Any:
-        with torch.inference_mode():
-            return call(each)
-
-    waiting: deque[Future] = deque()
-    source = iter(inputs)
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            waiting.extend(pool.submit(run, each) for each in islice(source, 2 * workers))
-            while waiting:
-                found = waiting.popleft().result()
-                waiting.extend(pool.submit(run, each) for each in islice(source, 1))
-                yield found
-    finally:
-        torch.set_num_threads(threads)
-        model.train(was_training)
+    return in_eval_mode(model, forward, batches)
 
 
 def default_workers() -> int:

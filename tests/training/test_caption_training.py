@@ -323,35 +323,3 @@ def test_two_processes_train_and_caption_as_one(captioner, tmp_path):
 def test_a_config_that_makes_no_sense(captioner, override, words):
     with pytest.raises(MmfuseError, match=words):
         mmfuse.train(captioner(override))
-
-
-def test_batches_side_by_side_say_what_one_after_the_other_say(captioner, tmp_path):
-    """On several threads several batches are captioned at a time: in order, and the threads are given back."""
-    run = mmfuse.train(captioner("training.max_steps=2"))
-    folder = write_pairs(tmp_path / "pairs", 24, seed=4)
-    one = captions_of(run.model_dir, folder, batch_size=3)
-    torch.set_num_threads(2)
-    try:
-        two = captions_of(run.model_dir, folder, batch_size=3)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-    assert two == one
-
-
-def test_an_error_in_one_of_the_batches_is_told(captioner, tmp_path, monkeypatch):
-    run = mmfuse.train(captioner("training.max_steps=1"))
-    folder = write_pairs(tmp_path / "pairs", 12, seed=4)
-    predictor = Predictor.from_pretrained(run.model_dir, batch_size=2)
-
-    def broken(*args, **kwargs):
-        raise MmfuseError("no words")
-
-    monkeypatch.setattr(predictor.model.heads["report"], "predict", broken)
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(MmfuseError, match="no words"):
-            list(predictor(find_study(path).sample() for path in sorted(folder.glob("*.png"))))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
