@@ -609,17 +609,18 @@ def _captioning(candidate: _Candidate) -> None:
         total = sum(head.loss(head(fusion(**example), target), target) for example, target in batches)
         return total / head.count(captions)  # type: ignore[return-value]
 
-    before = float(loss())
+    before = loss().item()
     optimizer = torch.optim.Adam([*fusion.parameters(), *head.parameters()], lr=5e-3)
     for _ in range(60):
         optimizer.zero_grad()
         now = loss()
         now.backward()
         optimizer.step()
+    after = loss().item()
     _require(
-        float(loss()) < 0.25 * before,
+        after < 0.25 * before,
         f"a caption decoder does not learn 8 captions from its tokens and `pooled` (loss {before:.2f}, then "
-        f"{float(loss()):.2f}): do they tell the rows apart?",
+        f"{after:.2f}): do they tell the rows apart?",
     )
     (one, target), (other, _) = batches
     for part in (fusion, head):

@@ -458,6 +458,7 @@ PLANTED = [
     (CancelsDigits, "bfloat16", "away from float32"),
     (PartlyDetached, "gradient", "detached"),
     (BranchesOnValues, "export", "Python branch"),
+    (MaskOfOnes, "captioning", "padded tokens move a caption"),
     (ForgetsTokensInMacs, "macs", r"macs\(5, 7\) is .*, but its matrix products take"),
 ]
 

@@ -118,7 +118,7 @@ def _set_up(
 ) -> tuple[Table, FusionModel, PairDataset]:
     """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
     manifest = load_manifest(config.data.manifest, config.data.root)
-    unknown = sorted(set(config.tasks) - set(config.data.tasks or manifest.tasks))
+    unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
     if unknown:
         raise MmfuseError(
             f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"

@@ -236,6 +236,14 @@ class TestPredictorsOptions:
             explain(predictor, mmfuse.Sample("x"), tmp_path)
 
 
+def test_one_task_of_a_config_for_two(captioner):
+    """What is said of a task that `data.tasks` leaves out waits; one that the manifest does not know is a mistake."""
+    run = mmfuse.train(captioner("data.tasks=[findings]", "training.max_steps=1"))
+    assert set(run.report["tasks"]) == {"findings"}
+    with pytest.raises(MmfuseError, match=r"tasks\.reprot: no such task"):
+        mmfuse.train(captioner("tasks.reprot.weight=2", run="other"))
+
+
 def test_missing_context_text(captioner, pairs):
     run = mmfuse.train(captioner("training.modality_dropout.text=0.5", "training.max_steps=2"))
     predictor = Predictor.from_pretrained(run.model_dir)
