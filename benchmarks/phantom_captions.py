@@ -130,7 +130,7 @@ def draw(predictions: Path, figure_path: Path, studies: int = 20) -> None:
         panel.set_title(verdict, fontsize=9, color="#b00020" if wrong else "#1b6e3c")
         words = textwrap.fill(caption, 42)
         if shown_wrong:
-            words += f"\n(the film does not show the truth: {', '.join(shown_wrong)})"
+            words += "\n" + textwrap.fill(f"(the film does not show the truth: {', '.join(shown_wrong)})", 42)
         panel.set_xlabel(words, fontsize=8, loc="left")
     figure.suptitle("SYNTHETIC phantoms, the first 20 fresh studies, and what the model wrote of them", fontsize=12)
     figure.savefig(figure_path, dpi=80, format="png")

@@ -19,7 +19,7 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor
 from mmfuse.types import Features, MmfuseError, Sample
 
-COLUMNS, MOST_WORDS = 6, 36
+COLUMNS, MOST_WORDS = 6, 71
 INK = "#333333"
 
 
@@ -175,7 +175,8 @@ def draw_caption(words: list[WordAttention], pixels: NDArray[np.uint8], path: Pa
         )
         which = f", image {view + 1}" if len(pixels) > 1 else ""
         panel.set_title(f"{word.word}\n{1 - word.rest:.0%} on images{which}", fontsize=9, color=INK, parse_math=False)
-    figure.suptitle(title, fontsize=10, color=INK, wrap=True, parse_math=False)
+    left_out = f" ({len(words) - len(shown)} more words are in the JSON)" if len(words) > len(shown) else ""
+    figure.suptitle(title + left_out, fontsize=10, color=INK, wrap=True, parse_math=False)
     figure.savefig(path, dpi=130, format="png")
 
 
