@@ -30,6 +30,13 @@ INTERRUPTED = 130
 PluginOption = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file that registers fusions or heads.")
 ]
+MissingOption = Annotated[
+    str, typer.Option("--missing", help="A modality that never was missing in training: error or allow.")
+]
+GenerationOption = Annotated[
+    list[str] | None,
+    typer.Option("--generation", help="How captions are written, such as num_beams=4 (see mmfuse config)."),
+]
 RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data_root} stands for in the manifest.")]
 
 
@@ -120,9 +127,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="predictions.jsonl, .csv or .parquet.")] = Path("predictions.jsonl"),
     layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
-    missing: Annotated[
-        str, typer.Option(help="A modality that never was missing in training: error or allow.")
-    ] = "error",
+    missing: MissingOption = "error",
     batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 16,
     id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
     image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
@@ -132,9 +137,7 @@ def predict(
     captions_dir: Annotated[
         Path | None, typer.Option(help="Folder that gets each caption as a text file, ID.txt.")
     ] = None,
-    generation: Annotated[
-        list[str] | None, typer.Option(help="How captions are written, such as num_beams=4 (see mmfuse config).")
-    ] = None,
+    generation: GenerationOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Goes on where a run was killed."""
@@ -180,12 +183,8 @@ def explain(
         Path, typer.Argument(help="An image, whose text has the same name; their path without suffix; or a folder.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
-    missing: Annotated[
-        str, typer.Option(help="A modality that never was missing in training: error or allow.")
-    ] = "error",
-    generation: Annotated[
-        list[str] | None, typer.Option(help="How captions are written, such as num_beams=4 (see mmfuse config).")
-    ] = None,
+    missing: MissingOption = "error",
+    generation: GenerationOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Draw where a caption's words come from: the decoder's attention over the image, word by word."""
@@ -342,11 +341,12 @@ def data_phantom(
 
     with _Bar("drawing") as bar:
         if pairs:
-            written = write_pairs(out, studies, seed)
+            written = [write_pairs(out, studies, seed)]
         else:
-            written = write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))
-            write_language(out, seed)
-    typer.echo(f"written: {written}")
+            written = [write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))]
+            written += write_language(out, seed)
+    for path in written:
+        typer.echo(f"written: {path}")
 
 
 @data_app.command("interactions", epilog="Example: mmfuse data interactions data/interactions --train 40000")

@@ -17,6 +17,9 @@ from mmfuse.types import MISSING_CLASS, Batch, Features, MmfuseError
 
 Cache = Callable[[np.ndarray], Features]
 
+_NO_CAPTION = [MISSING_CLASS] * 2
+"""As long as the shortest caption, its first token and its end: a batch may hold nothing else."""
+
 
 class PairDataset(Dataset):
     """Row numbers to a packed batch.
@@ -110,10 +113,10 @@ class PairDataset(Dataset):
         return texts
 
     def _caption(self, task: str, row: int) -> list[int]:
-        """One of a row's references: while training another one each epoch, else the first; [] where there is none."""
-        references = self.captions[task][row]
+        """One of a row's references: while training another one each epoch, else the first."""
+        references = self.captions[task][row] or [_NO_CAPTION]
         if len(references) < 2 or self.epoch < 0:
-            return references[0] if references else []
+            return references[0]
         draw = unit_hash(self.seed, f"reference of {task}:{self.epoch}:{self.ids[row]}")
         return references[int(draw * len(references))]
 

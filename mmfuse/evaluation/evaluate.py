@@ -17,7 +17,7 @@ from mmfuse.evaluation.captions import compare_captioning, consensus_caption, re
 from mmfuse.evaluation.metrics import GroupBootstrap, interval, score_classification, score_multilabel
 from mmfuse.evaluation.plots import plot_confusion
 from mmfuse.evaluation.report_labels import rule_label_counts, rule_label_f1
-from mmfuse.heads import decide_row
+from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, prepare_pairs, table_features, table_logits
 from mmfuse.types import MISSING_CLASS, MmfuseError
@@ -263,12 +263,13 @@ def write_report(
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]
     heads: dict[str, Any] = dict(model.heads.items())
+    decided = {task: decide_rows(head, logits[task]) for task, head in heads.items()}
     with (out / "predictions.jsonl").open("w", encoding="utf-8") as handle:
-        for i, row in enumerate(rows):
+        for row in rows:
             line: dict[str, Any] = {"id": pairs.ids[row], "group": groups[row], "tasks": {}}
             for task, head in heads.items():
                 target = _target_name(pairs.table.targets[task][row], head.labels)
-                line["tasks"][task] = {"target": target, **decide_row(head, logits[task][i])}
+                line["tasks"][task] = {"target": target, **next(decided[task])}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     for task, scores in report["tasks"].items():
         if "confusion" in scores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -77,9 +77,9 @@ def build_head(kind: str, in_dim: int, labels: Sequence[str], options: dict[str,
     return HEADS.get(kind)(in_dim, list(labels), **options)
 
 
-def decide_row(head: Any, said: Any) -> dict[str, Any]:
-    """What a predictions file says of one row of a head's output: logits `(L,)`, or a caption's record."""
-    return head.decide(said if head.kind == "captioning" else head.probabilities(said))
+def decide_rows(head: Any, said: np.ndarray) -> Iterator[dict[str, Any]]:
+    """What a predictions file says of each row of a head's output: logits `(B, L)`, or captions' records `(B,)`."""
+    return map(head.decide, said if head.kind == "captioning" else head.probabilities(said))
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -35,6 +35,9 @@ class CaptioningHead(nn.Module):
         label_smoothing: Share of the probability that goes to all other words.
         scheduled_sampling: Probability that an input word of training is the model's own, not the right one.
         generation: How captions are written.
+
+    Raises:
+        MmfuseError: The decoder cannot write captions of these lengths.
     """
 
     kind = "captioning"
@@ -58,8 +61,17 @@ class CaptioningHead(nn.Module):
         self.decoder = decoder
         self.label_smoothing = label_smoothing
         self.scheduled_sampling = scheduled_sampling
-        self.generation = generation or GenerationConfig()
+        self.set_generation(generation or GenerationConfig())
         self.bridge = nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, decoder.dim))
+
+    def set_generation(self, generation: GenerationConfig) -> None:
+        """Write captions in this way from now on.
+
+        Raises:
+            MmfuseError: The decoder cannot write captions of these lengths.
+        """
+        self.decoder.check_lengths(generation)
+        self.generation = generation
 
     def memory(self, features: Features) -> tuple[Tensor, Tensor]:
         """What the decoder reads: `(B, 1 + S, dim)`, the pooled vector first, and its mask."""

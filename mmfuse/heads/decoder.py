@@ -44,6 +44,7 @@ class CaptionDecoder(nn.Module):
     Attributes:
         dim: Width of the memory it reads.
         bos, eos, pad: Ids of the tokens that begin and end a caption, and that fill up behind it.
+        positions: Most tokens it can hold, in prefix mode those of the memory among them; None: any number.
         byte_level: Whether a token that begins a word is marked (GPT-2's), not one that goes on with it (BERT's).
     """
 
@@ -55,6 +56,7 @@ class CaptionDecoder(nn.Module):
         self.max_length = max_length
         self.dim: int = model.get_input_embeddings().embedding_dim  # type: ignore[operator]
         self.bos, self.eos, self.pad = _special_tokens(tokenizer)
+        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self.byte_level = any(token.startswith("Ġ") for token in tokenizer.get_vocab())
         # transformers fills what we leave out from the model's own defaults: BART's would force a last token
         self.model.generation_config = TransformersGeneration(
@@ -86,6 +88,7 @@ class CaptionDecoder(nn.Module):
                 encoder_attention_mask=mask.long(),
                 use_cache=False,
             ).logits
+        self._check_prefix(memory.shape[1] + input_ids.shape[1])
         both = torch.cat([mask, input_mask], dim=1).long()
         embedded = torch.cat([memory, self.model.get_input_embeddings()(input_ids)], dim=1)
         positions = (both.cumsum(1) - 1).clamp_min(0)
@@ -145,6 +148,7 @@ class CaptionDecoder(nn.Module):
                 config = self.model.config
                 given["past_key_values"] = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         else:
+            self._check_prefix(memory.shape[1] + self._longest(options))
             given["inputs_embeds"] = torch.cat([memory, self.model.get_input_embeddings()(prompt)], dim=1)
             given["attention_mask"] = torch.cat([mask.long(), given["attention_mask"]], dim=1)
         watch = _TokenScores(prompt.shape[1]) if options.num_beams == 1 else None
@@ -164,16 +168,46 @@ class CaptionDecoder(nn.Module):
         prefix = prompt[:, 1:]
         return torch.cat([prefix, torch.where(written, ids, self.pad)], 1), _behind(scores, prefix), total
 
+    def check_lengths(self, options: GenerationConfig) -> None:
+        """Refuse captions that are longer than the decoder's positions, or shorter than they must be.
+
+        Raises:
+            MmfuseError: `max_length`, `min_length` or `prefix` is not legal; the message says what is.
+        """
+        longest, given = self._longest(options), len(self._words(options.prefix))
+        if self.positions is not None and longest > self.positions:
+            raise MmfuseError(
+                f"generation.max_length: {longest} is more than the {self.positions} tokens that the decoder can hold"
+            )
+        if given >= longest:
+            raise MmfuseError(f"generation.prefix: its {given} tokens leave none of max_length {longest} to be written")
+        if options.min_length > longest - given:
+            raise MmfuseError(
+                f"generation.min_length: {options.min_length} is more than the {longest - given} tokens that "
+                "max_length leaves"
+            )
+
+    def _longest(self, options: GenerationConfig) -> int:
+        """Most tokens of a caption, without the first special one."""
+        return options.max_length or self.max_length - 1
+
+    def _check_prefix(self, length: int) -> None:
+        if self.positions is not None and length > self.positions:
+            raise MmfuseError(
+                f"decoder.mode: prefix: fused tokens and caption are {length} together, and the decoder holds "
+                f"{self.positions}: take cross_attention, or a strategy with fewer tokens, such as perceiver"
+            )
+
     def _generation(self, options: GenerationConfig, prompt: int, cache: bool, keep_scores: bool) -> Any:
-        longest = (options.max_length or self.max_length - 1) - (prompt - 1)
+        longest = self._longest(options) - (prompt - 1)
         given: dict[str, Any] = {}
         if options.do_sample:
             given |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
         if options.num_beams > 1:
             given |= {"length_penalty": options.length_penalty, "early_stopping": False}
         return TransformersGeneration(
-            max_new_tokens=max(1, longest),
-            min_new_tokens=min(options.min_length, max(1, longest)) or None,
+            max_new_tokens=longest,
+            min_new_tokens=options.min_length or None,
             num_beams=options.num_beams,
             do_sample=options.do_sample,
             no_repeat_ngram_size=options.no_repeat_ngram_size,
@@ -276,6 +310,10 @@ def build_decoder(
         reason = str(error).strip().partition("\n")[0][:160]
         raise MmfuseError(f"{where}: {config.name!r} cannot be built ({reason})") from error
     decoder = CaptionDecoder(model, tokenizer, mode=config.mode, max_length=config.max_length)
+    if decoder.positions is not None and config.max_length > decoder.positions:
+        raise MmfuseError(
+            f"{where}.max_length: {config.max_length} is more than the {decoder.positions} tokens of {config.name!r}"
+        )
     if config.mode == "prefix" and not _takes_positions(model):
         raise MmfuseError(f"{where}.mode: a {model.config.model_type} decoder cannot read a prefix; gpt2 and bert can")
     if config.embeddings == "encoder":

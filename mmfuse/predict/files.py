@@ -26,6 +26,8 @@ from mmfuse.predict.predictor import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+CAPTIONS_MARK = ".mmfuse-captions"
+"""Tells that a folder of captions is ours."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def predict_to_file(
         out: A .jsonl, .csv or .parquet file.
         fingerprint: Of the model and of options that change predictions, for the same check.
         overwrite: Replace a finished `out`, and forget a killed run.
-        captions_dir: Folder that gets each caption as `ID.txt`, of several captioning tasks as `ID.TASK.txt`.
+        captions_dir: Folder that gets each caption as `ID.txt`, of several captioning tasks as `ID.TASK.txt`; new or
+            empty, or with `overwrite` one of an earlier run, whose captions are replaced.
         progress: Called with (done, errors so far).
 
     Raises:
@@ -72,9 +75,11 @@ def predict_to_file(
         json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()
     ).hexdigest()
     if captions_dir is not None:
-        _check_captions(predictor.model, ids, captions_dir)
+        _check_captions(predictor.model, ids, captions_dir, overwrite or names.progress.exists())
     state = _open(names, identity, overwrite)
     try:
+        if captions_dir is not None:
+            _claim_captions(captions_dir, state["done"])
         with names.partial.open("r+b") as good, names.errors_partial.open("r+b") as bad:
             for handle, size in ((good, state["bytes"]), (bad, state["error_bytes"])):
                 handle.truncate(size)
@@ -92,16 +97,29 @@ def predict_to_file(
     return Counts(state["predictions"], state["errors"])
 
 
-def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path) -> None:
+def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path, again: bool) -> None:
+    """Refuse ids that are no file names, and a folder that holds what is not ours: reports are named alike."""
     if not model.captioning:
         raise MmfuseError(f"--captions-dir: the model writes no captions; its tasks: {', '.join(model.heads)}")
-    strange = next((id for id in ids if not id or id.startswith(".") or set(id) & set('/\\\0:*?"<>|')), None)
-    if strange is not None:
-        raise MmfuseError(f"--captions-dir {folder}: the id {strange!r} cannot be a file's name")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MmfuseError(f"--captions-dir {folder}: cannot be written: {error.strerror or error}") from error
+    for id in ids:
+        if set(id) & set('\\\0:*?"<>|') or any(part in ("", ".", "..") for part in id.split("/")):
+            raise MmfuseError(f"--captions-dir {folder}: the id {id!r} cannot be a file's name")
+    if folder.exists() and not folder.is_dir():
+        raise MmfuseError(f"--captions-dir {folder}: is a file; name a new or empty folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / CAPTIONS_MARK).is_file():
+        raise MmfuseError(f"--captions-dir {folder}: not empty, and not one of mmfuse; name a new or empty folder")
+    if not again:
+        raise MmfuseError(f"--captions-dir {folder}: holds the captions of another run; another name, or --overwrite")
+
+
+def _claim_captions(folder: Path, done: int) -> None:
+    """Mark the folder as ours, and take away an earlier run's captions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.rglob("*.txt") if not done and (folder / CAPTIONS_MARK).is_file() else ():
+        stale.unlink()
+    (folder / CAPTIONS_MARK).touch()
 
 
 def _write_captions(results: Iterable[Prediction | Failure], folder: Path) -> None:
@@ -111,6 +129,7 @@ def _write_captions(results: Iterable[Prediction | Failure], folder: Path) -> No
         captions = {task: said["caption"] for task, said in result.tasks.items() if "caption" in said}
         for task, caption in captions.items():
             name = f"{result.id}.txt" if len(captions) == 1 else f"{result.id}.{task}.txt"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(caption + "\n", encoding="utf-8")
 
 

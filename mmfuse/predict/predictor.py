@@ -16,7 +16,7 @@ from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, read_image
 from mmfuse.data.pairs import move_batch, ordered_batches
-from mmfuse.heads import decide_row
+from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.loop import default_workers, forward_batches, image_options
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
@@ -162,21 +162,19 @@ class Predictor:
             collate([good[row] for row in rows], self._pad())
             for rows in ordered_batches(list(good), lengths, self.batch_size)
         )
-        logits: dict[int, dict[str, np.ndarray]] = {}
+        said: dict[int, dict[str, Any]] = {int(row): {} for row in good}
         for rows, found in forward_batches(self.model, batches, self.device):
-            for i, row in enumerate(rows):
-                logits[int(row)] = {task: values[i] for task, values in found.items()}
+            for task, values in found.items():
+                for row, decision in zip(rows, decide_rows(self.model.heads[task], values), strict=True):
+                    said[int(row)][task] = decision
         results: list[Prediction | Failure] = []
         for sample, item, notices in prepared:
             if isinstance(item, Failure):
                 results.append(item)
                 continue
-            tasks = {}
-            for task, values in logits[item.row].items():
-                tasks[task] = decide_row(self.model.heads[task], values)
             there = {"text": _has_text(sample), "image": bool(sample.images)}
             present = tuple(m for m in MODALITIES if m in self.model.uses and there[m])
-            results.append(Prediction(sample.id, tasks, present, notices))
+            results.append(Prediction(sample.id, said[item.row], present, notices))
         return results
 
 
@@ -185,7 +183,7 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
         raise MmfuseError(f"generation: the model writes no captions; its tasks: {', '.join(model.heads)}")
     for task in model.captioning:
         head: Any = model.heads[task]
-        head.generation = parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})])
+        head.set_generation(parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})]))
 
 
 def _has_text(sample: Sample) -> bool:

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from mmfuse.config import DecoderConfig
 from mmfuse.data.collate import pad_tokens
 from mmfuse.encoders.text import train_wordpiece
-from mmfuse.heads import build_head, decide_row
+from mmfuse.heads import build_head, decide_rows
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
 
@@ -49,7 +49,7 @@ def target_of(head, captions=CAPTIONS):
 
 
 def with_generation(head, **options):
-    head.generation = replace(head.generation, **options)
+    head.set_generation(replace(head.generation, **options))
     return head
 
 
@@ -137,7 +137,7 @@ class TestEveryDecoder:
             loss = head.loss(head(features(), target), target) / head.count(target)
             loss.backward()
             optimizer.step()
-        found = [decide_row(head, said)["caption"] for said in written(head.eval())]
+        found = [said["caption"] for said in decide_rows(head, written(head.eval()))]
         assert found == ["no opacity. left pleural effusion.", "there is a new nodule.", "cardiomegaly."]
 
 
@@ -206,7 +206,7 @@ class TestGeneration:
     def test_a_prefix_begins_every_caption_and_counts_no_probability(self):
         head = with_generation(make(), prefix="There is", max_length=8)
         said = written(head)
-        assert all(decide_row(head, row)["caption"].startswith("there is") for row in said)
+        assert all(row["caption"].startswith("there is") for row in decide_rows(head, said))
         assert (said["log_probabilities"][:, :2] == 0).all()
         assert (said["log_probabilities"][:, 2] < 0).all()
 
@@ -247,6 +247,31 @@ class TestGeneration:
 
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("generation", "words"),
+        [
+            ({"max_length": 25}, "max_length: 25 is more than the 24 tokens"),
+            ({"max_length": 3, "prefix": "there is a new nodule"}, "prefix: its 5 tokens leave none"),
+            ({"max_length": 8, "min_length": 9}, "min_length: 9 is more than the 8 tokens"),
+        ],
+    )
+    def test_lengths_that_cannot_be(self, generation, words):
+        head = make()
+        with pytest.raises(MmfuseError, match=words):
+            head.set_generation(replace(head.generation, **generation))
+
+    def test_the_longest_caption_that_can_be(self):
+        said = written(with_generation(make(), max_length=24, min_length=24))
+        assert (said["ids"] != 0).all()
+
+    def test_more_fused_tokens_than_a_prefix_can_hold(self):
+        head = make(mode="prefix")
+        many = features(length=1001)._replace(mask=torch.ones(ROWS, 1001, dtype=torch.bool))
+        with pytest.raises(MmfuseError, match="fused tokens and caption are 1025 together"):
+            written(head, many)
+        with pytest.raises(MmfuseError, match="the decoder holds 1024"):
+            head(features(length=1020)._replace(mask=torch.ones(ROWS, 1020, dtype=torch.bool)), target_of(head))
+
     @pytest.mark.parametrize(
         ("config", "words"),
         [

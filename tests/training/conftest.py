@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+import mmfuse
 from mmfuse.config import Config, config_from_dict
 from mmfuse.data.phantom import write_phantom
+from mmfuse.training import loop
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +38,30 @@ def tiny(phantom, tmp_path):
         return config_from_dict(values, overrides)
 
     return make
+
+
+class Killed(BaseException):
+    """Nothing in the library may catch it."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Train a config, kill it after a number of steps, and go on: `killed_at(config, steps)` is the finished run."""
+
+    def train(config: Config, at: int):
+        step, taken = loop.Trainer._step, 0
+
+        def stopping(self, batches):
+            nonlocal taken
+            taken += 1
+            if taken == at + 1:
+                raise Killed
+            return step(self, batches)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(loop.Trainer, "_step", stopping)
+            with pytest.raises(Killed):
+                mmfuse.train(config)
+        return mmfuse.train(config)
+
+    return train

@@ -1,5 +1,6 @@
 """Captioning from a manifest to a model folder: alone, beside labels, killed, moved, explained."""
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -98,7 +99,7 @@ def test_label_smoothing_is_no_part_of_the_validation_loss(captioner):
 
 
 @pytest.mark.parametrize("at", [2, 6])
-def test_a_killed_run_goes_on_to_the_same_bits(captioner, monkeypatch, at):
+def test_a_killed_run_goes_on_to_the_same_bits(captioner, killed_at, at):
     options = (
         "training.epochs=2",
         "training.checkpoint_every=2",
@@ -107,23 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(captioner, monkeypatch, at):
         "tasks.report.decoder.options={resid_pdrop: 0.2}",
     )
     whole = mmfuse.train(captioner(*options, run="whole"))
-    step, taken = loop.Trainer._step, 0
-
-    class Killed(BaseException):
-        pass
-
-    def stopping(self, batches):
-        nonlocal taken
-        taken += 1
-        if taken == at + 1:
-            raise Killed
-        return step(self, batches)
-
-    monkeypatch.setattr(loop.Trainer, "_step", stopping)
-    with pytest.raises(Killed):
-        mmfuse.train(captioner(*options, run="killed"))
-    monkeypatch.setattr(loop.Trainer, "_step", step)
-    again = mmfuse.train(captioner(*options, run="killed"))
+    again = killed_at(captioner(*options, run="killed"), at)
     assert losses(again.dir) == losses(whole.dir)
     a, b = (load_file(run.model_dir / "model.safetensors") for run in (whole, again))
     assert a.keys() == b.keys()
@@ -213,6 +198,65 @@ def test_captions_in_every_format_and_as_files(captioner, pairs, tmp_path, suffi
         found = list(frame["report.caption"])
         assert {"findings.labels", "report.score"} <= set(frame.columns)
     assert found == said
+
+
+class TestCaptionsFolder:
+    @pytest.fixture
+    def predict(self, captioner, pairs, tmp_path):
+        run = mmfuse.train(captioner("training.max_steps=1"))
+        predictor = Predictor.from_pretrained(run.model_dir, generation={"max_length": 4})
+        samples = [find_study(path).sample() for path in sorted(pairs.glob("*.png"))]
+
+        def run_into(folder, ids=None, **options):
+            names = ids or [s.id for s in samples]
+            named = [dataclasses.replace(s, id=name) for s, name in zip(samples, names, strict=False)]
+            out = tmp_path / "predictions.jsonl"
+            predict_to_file(predictor, names, lambda i: named[i], out, captions_dir=folder, **options)
+
+        return run_into
+
+    def test_reports_that_are_named_alike_are_not_overwritten(self, predict, pairs, tmp_path):
+        before = {path: path.read_text() for path in pairs.glob("*.txt")}
+        for options in ({}, {"overwrite": True}):
+            with pytest.raises(MmfuseError, match="not empty, and not one of mmfuse"):
+                predict(pairs, **options)
+        assert {path: path.read_text() for path in pairs.glob("*.txt")} == before
+        assert not (tmp_path / "predictions.jsonl").exists()
+
+    def test_another_runs_captions_are_replaced_only_if_asked(self, predict, tmp_path):
+        predict(tmp_path / "c")
+        (tmp_path / "predictions.jsonl").unlink()
+        with pytest.raises(MmfuseError, match="captions of another run"):
+            predict(tmp_path / "c")
+        predict(tmp_path / "c", ids=["x"], overwrite=True)
+        assert [path.name for path in (tmp_path / "c").glob("*.txt")] == ["x.txt"]
+
+    def test_ids_of_sub_folders(self, predict, tmp_path):
+        predict(tmp_path / "c", ids=["ward/a", "ward/b", "c"])
+        assert {str(p.relative_to(tmp_path / "c")) for p in (tmp_path / "c").rglob("*.txt")} == {
+            "ward/a.txt",
+            "ward/b.txt",
+            "c.txt",
+        }
+        with pytest.raises(MmfuseError, match="cannot be a file's name"):
+            predict(tmp_path / "d", ids=["../a"])
+
+
+def test_rows_without_a_caption(captioner, captions, tmp_path):
+    """Half of the rows have none, and with batches of one row, so has a whole batch."""
+    rows = [dict(line) for line in _rows(captions)]
+    for i, row in enumerate(rows):
+        row["report"] = [row["report"]] if i % 2 else []
+    manifest = yaml.safe_load(captions.read_text())
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest |= {"rows": str(tmp_path / "rows.jsonl"), "image": {"column": "image", "root": str(captions.parent)}}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(manifest))
+    run = mmfuse.train(captioner(f"data.manifest={tmp_path / 'm.yaml'}", "training.batch_size=1"))
+    empty = [line for line in lines(run.dir) if line.get("losses", {}).get("report") == 0.0]
+    assert len(empty) > 10
+    assert run.report["tasks"]["report"]["n"] < run.report["rows"]
+    evaluated = mmfuse.evaluate(run.model_dir, tmp_path / "m.yaml", batch_size=1, resamples=10)
+    assert evaluated["tasks"]["report"]["n"] == run.report["tasks"]["report"]["n"]
 
 
 class TestPredictorsOptions:

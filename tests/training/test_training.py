@@ -62,29 +62,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(tiny):
     assert not equal(weights(a.dir), weights(c.dir))
 
 
-class Killed(BaseException):
-    """Nothing in the library may catch it."""
-
-
 @pytest.mark.parametrize("at", [1, 4, 8, 11])
-def test_a_killed_run_goes_on_to_the_same_bits(tiny, monkeypatch, at):
+def test_a_killed_run_goes_on_to_the_same_bits(tiny, killed_at, at):
     options = ("fusion.dropout=0.3", "training.checkpoint_every=3", "training.modality_dropout.text=0.3")
     whole = mmfuse.train(tiny(*options, run="whole"))
-    step = loop.Trainer._step
-    taken = 0
-
-    def stopping(self, batches):
-        nonlocal taken
-        taken += 1
-        if taken == at + 1:
-            raise Killed
-        return step(self, batches)
-
-    monkeypatch.setattr(loop.Trainer, "_step", stopping)
-    with pytest.raises(Killed):
-        mmfuse.train(tiny(*options, run="killed"))
-    monkeypatch.setattr(loop.Trainer, "_step", step)
-    again = mmfuse.train(tiny(*options, run="killed"))
+    again = killed_at(tiny(*options, run="killed"), at)
     assert equal(weights(whole.dir), weights(again.dir))
     assert [line["step"] for line in steps(again.dir)] == list(range(1, whole.steps + 1))
     assert [line["loss"] for line in steps(again.dir)] == [line["loss"] for line in steps(whole.dir)]
