@@ -591,6 +591,9 @@ class _Words:
     def get_vocab(self) -> dict[str, int]:
         return {str(i): i for i in range(len(self))}
 
+    def __call__(self, text: str, **_options: object) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) for word in text.split()]}
+
 
 @_check
 def _captioning(candidate: _Candidate) -> None:
