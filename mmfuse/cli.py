@@ -274,7 +274,7 @@ def check(
 
 @app.command("list", epilog="Example: mmfuse list fusions")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="fusions or heads.")],
+    kind: Annotated[str, typer.Argument(help="fusions, heads or report_metrics.")],
     plugin: PluginOption = None,
 ) -> None:
     """What can be named in a config, with its options and one line on each."""
@@ -282,13 +282,15 @@ def list_names(
 
     from mmfuse.registry import nearest
 
-    if kind not in ("fusions", "heads"):
-        raise MmfuseError(f"{kind!r} is not legal; {nearest(kind, ('fusions', 'heads'))}")
+    kinds = ("fusions", "heads", "report_metrics")
+    if kind not in kinds:
+        raise MmfuseError(f"{kind!r} is not legal; {nearest(kind, kinds)}")
     _load_plugins(plugin)
+    from mmfuse.evaluation.report_metrics import REPORT_METRICS
     from mmfuse.fusion import FUSIONS
     from mmfuse.heads import HEADS
 
-    registry = FUSIONS if kind == "fusions" else HEADS
+    registry = dict(zip(kinds, (FUSIONS, HEADS, REPORT_METRICS), strict=True))[kind]
     for name in registry.names():
         cls = registry.get(name)
         options = [str(p) for p in inspect.signature(cls).parameters.values() if p.default is not p.empty]

@@ -56,11 +56,7 @@ class TaskSpec:
         1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1
     )
     uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
-    labeler: str | None = key(
-        None,
-        "captioning: score the findings that rules read in captions and references (rule_label_f1)",
-        choices=("chest_rules",),
-    )
+    report_metrics: list[str] = key([], "captioning: metrics of findings, chest_rules or chexbert:FOLDER")
     allow_copies: bool = key(False, "captioning: train though the input text contains the caption of some rows")
     label_origin: str = key(
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
@@ -192,8 +188,8 @@ def _check(manifest: Manifest) -> None:
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
         if task.type == "captioning" and (task.values is not None or task.min_count > 1):
             raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")
-        if task.type != "captioning" and (task.labeler or task.allow_copies):
-            raise MmfuseError(f"{where}: tasks.{name}: labeler and allow_copies are for captioning")
+        if task.type != "captioning" and (task.report_metrics or task.allow_copies):
+            raise MmfuseError(f"{where}: tasks.{name}: report_metrics and allow_copies are for captioning")
         if task.type == "classification" and task.column is None:
             raise MmfuseError(f"{where}: tasks.{name}: a classification needs column")
         targets = [task.column] if task.column else task.columns or []

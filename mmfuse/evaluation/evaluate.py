@@ -14,9 +14,9 @@ from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import load_table
 from mmfuse.evaluation.captions import compare_captioning, consensus_caption, retrieve_captions, score_captioning
-from mmfuse.evaluation.metrics import GroupBootstrap, interval, score_classification, score_multilabel
+from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.evaluation.plots import plot_confusion
-from mmfuse.evaluation.report_labels import rule_label_counts, rule_label_f1
+from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
 from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, prepare_pairs, table_features, table_logits
@@ -77,6 +77,7 @@ def evaluate(
             raise MmfuseError(
                 f"{manifest}: tasks.{task} is {described.tasks[task].type}, but the model's is {options['type']}"
             )
+    check_report_metrics(described)
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     rows = table.indices(split)
@@ -153,28 +154,11 @@ def _score_captions(
     if words:
         nll = {"value": float(said["target_loss"].sum() / words), "low": None, "high": None}
         scores["metrics"]["nll"] = nll
-    if pairs.table.manifest.tasks[task].labeler == "chest_rules":
-        there = [i for i, captions in enumerate(references) if captions]
-        chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
-        scores["metrics"] |= _rule_labels(chosen, first, [groups[i] for i in there], resamples)
+    there = [i for i, captions in enumerate(references) if captions]
+    chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
+    for name in pairs.table.manifest.tasks[task].report_metrics:
+        scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
     return scores
-
-
-def _rule_labels(
-    candidates: list[str], references: list[str], groups: list[str], resamples: int
-) -> dict[str, dict[str, Any]]:
-    """`rule_label_f1` over all 14 categories, with its interval."""
-    value = rule_label_f1(candidates, references)["rule_label_f1_micro_14"]
-    bootstrap = GroupBootstrap(groups, resamples)
-    counts = rule_label_counts(candidates, references).sum(axis=1)  # (rows, 3) of hits, false alarms, misses
-    by_group = np.stack([np.bincount(bootstrap.row_group, column) for column in counts.T], axis=1)
-    low, high = float("nan"), float("nan")
-    if bootstrap.resamples:
-        drawn = bootstrap.multiplicities(0, bootstrap.resamples) @ by_group
-        with np.errstate(invalid="ignore"):
-            low, high = interval(2 * drawn[:, 0] / (2 * drawn[:, 0] + drawn[:, 1] + drawn[:, 2]))
-    score = {"value": value, "low": low, "high": high}
-    return {"rule_label_f1": {k: None if v is None or np.isnan(v) else v for k, v in score.items()}}
 
 
 def add_caption_baselines(

@@ -40,6 +40,7 @@ from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.evaluation.calibration import fit_temperature, tune_thresholds
 from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
+from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads.decoder import build_decoder
@@ -123,6 +124,7 @@ def _set_up(
         raise MmfuseError(
             f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"
         )
+    check_report_metrics(manifest)
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold)
     model = build_model(config, table)
     console.print(_summary(model, table, accelerator))

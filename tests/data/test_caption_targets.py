@@ -119,8 +119,10 @@ class TestLeaks:
     ("task", "words"),
     [
         ({"values": ["a"]}, "values and min_count are not for captioning"),
-        ({"labeler": "birds"}, "labeler.*legal: chest_rules"),
-        ({"type": "classification", "labeler": "chest_rules"}, "labeler and allow_copies are for captioning"),
+        (
+            {"type": "classification", "report_metrics": ["chest_rules"]},
+            "report_metrics and allow_copies are for captioning",
+        ),
     ],
 )
 def test_a_manifest_that_makes_no_sense(table, task, words):
