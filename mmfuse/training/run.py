@@ -40,8 +40,8 @@ from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.evaluation.calibration import fit_temperature, tune_thresholds
 from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
-from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.evaluation.plots import plot_learning_curve
+from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel

@@ -94,5 +94,5 @@ def test_other_weights_are_refused(chexbert, tmp_path):
     for name in ("config.json", "vocab.txt", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(MmfuseError, match="model.safetensors is not CheXbert's"):
+    with pytest.raises(MmfuseError, match=r"model\.safetensors is not CheXbert's"):
         build_report_metric(f"chexbert:{tmp_path}")
