@@ -178,7 +178,8 @@ def _prepare(name: str, source: Source, folder: Path, out: Path, progress: Calla
     written = {*state.get("manifests", ()), _hash(manifest)}
     _refuse_edited(out / "manifest.yaml", written)
     if state.get("inputs") != inputs:
-        shutil.rmtree(out / _CHECKED, ignore_errors=True)
+        for stale in (_CHECKED, "images"):
+            shutil.rmtree(out / stale, ignore_errors=True)
     state = {"source": name, "inputs": inputs, "manifests": sorted(written)}
     _write(out / _STATE, _json(state))
     kept, skips = _sort_out(rows, folder)
@@ -204,18 +205,19 @@ def _sort_out(rows: list[Row], folder: Path) -> tuple[list[Row], list[_Skip]]:
     skips = []
     for row in rows:
         reason, path = row.problem, row.path
-        if reason is None and not row.images:
-            reason = "no image"
-        if reason is None and row.id in kept:
+        name = row.id.strip()
+        if reason is None and not (name and row.images):
+            reason = "no image" if name else "no id"
+        if reason is None and name in kept:
             reason = "another row has the same id"
         for image in row.images if reason is None else ():
-            name = _within(image, folder)
-            if name is None or _SEPARATOR in name:
+            place = _within(image, folder)
+            if place is None or _SEPARATOR in place:
                 reason, path = f"its path leads out of the download, or has a {_SEPARATOR!r}", image
         if reason is None and not all(_is_unicode(text) for text in (row.id, *row.columns.values())):
             reason = "a text is not legal Unicode"
         if reason is None:
-            kept[row.id] = row
+            kept[name] = row
         else:
             skips.append(_Skip(row.id, _within(path, folder) or "" if path else "", reason))
     return list(kept.values()), skips

@@ -200,9 +200,8 @@ def flickr30k(root):
 def coco_captions(root):
     for split, ids in {"train": (9, 25), "val": (139,)}.items():
         images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 8, "width": 8} for i in (*ids, 1000 + ids[0])]
-        notes = [
-            {"image_id": i, "id": 10 * i + k, "caption": f"A café number {i}, {k}.\n"} for i in ids for k in (0, 1)
-        ]
+        pairs = [(i, k) for i in (*ids, 70 + len(ids)) for k in (0, 1)]  # the last is no image
+        notes = [{"image_id": i, "id": 10 * i + k, "caption": f"A café number {i}, {k}.\n"} for i, k in pairs]
         text(root / f"annotations/captions_{split}2017.json", json.dumps({"images": images, "annotations": notes}))
         for image in images:
             picture(root / f"{split}2017" / image["file_name"])
@@ -279,6 +278,8 @@ def crisismmd(root):
         lines("damage", split, *([("9080", "0", "only damage", ("mild_damage", ""))] if split == "test" else []))
     with (root / "crisismmd_datasplit_all/task_damage_text_img_dev.tsv").open("a") as handle:
         handle.write("hurricane_irma\t9099\n")
+    path = root / "crisismmd_datasplit_all/task_informative_text_img_dev.tsv"
+    text(path, path.read_text() + path.read_text().splitlines()[1] + "\n")  # its line once more
     for name in ("9051_0", "9051_1", "9060_0", "9070_0", "9080_0"):
         picture(root / f"CrisisMMD_v2.0/data_image/hurricane_irma/10_9_2017/{name}.jpg")
 
@@ -491,6 +492,23 @@ def test_flickr8k_of_kaggle_has_no_split_and_none_is_invented(tmp_path):
     assert list(load_table(manifest).targets["caption"]) == [('A dog , "Rex" .', "Second ."), ("A cat .",)]
 
 
+def test_real_photographs_through_kaggles_layout(test_data, tmp_path):
+    root = test_data / "data" / "flickr8k_1000"
+    items = [json.loads(line) for line in (root / "captions.jsonl").read_text().splitlines()[:60]]
+    (tmp_path / "d/Images").mkdir(parents=True)
+    for item in items:
+        (tmp_path / "d/Images" / Path(item["image"]).name).symlink_to(root / item["image"])
+    lines = [[Path(item["image"]).name, caption] for item in items for caption in item["captions"]]
+    table(tmp_path / "d/captions.txt", ["image", "caption"], *lines)
+    done = prepare("flickr8k", tmp_path / "d", tmp_path / "out")
+    assert (done.rows, done.skipped) == (60, {})
+    prepared = load_table(load_manifest(done.manifest))
+    expected = [tuple(dict.fromkeys(" ".join(c.split()) for c in item["captions"])) for item in items]
+    assert list(prepared.targets["caption"]) == expected
+    for item, images in zip(items, prepared.rows["images"], strict=True):
+        assert Path(images[0]).read_bytes() == (root / item["image"]).read_bytes()
+
+
 def test_flickr30k(make):
     made = make("flickr30k")
     assert json.loads(made.rows["1000092795"]["captions"]) == ['Two young guys , "outside" .', "Zwei Männer ."]
@@ -543,6 +561,8 @@ def test_coco_captions(make):
         "000000000025": ("train2017/000000000025.jpg", "image: no such file"),
         "000000001009": ("train2017/000000001009.jpg", "no caption"),
         "000000001139": ("val2017/000000001139.jpg", "no caption"),
+        "train 72": ("annotations/captions_train2017.json", "captions of an image that is not listed"),
+        "val 71": ("annotations/captions_val2017.json", "captions of an image that is not listed"),
     }
     assert made.table().splits == ["train", "validation"]
 
@@ -575,7 +595,7 @@ def test_mm_imdb(make):
     }
     table = made.table()
     assert table.splits == ["train", "train", "validation"]
-    assert len(table.labels["genres"]) == 23
+    assert len(made.manifest["tasks"]["genres"]["values"]) == 23
     hot = [[n for n, on in zip(table.labels["genres"], row, strict=True) if on] for row in table.targets["genres"]]
     assert hot == [["Short"], ["Drama"], ["Sci-Fi", "Film-Noir"]]  # News is no label
     assert table.rows["text"][2] is None
@@ -603,16 +623,16 @@ def test_hateful_memes(make):
 
 def test_food101(make):
     made = make("food101")
-    assert made.rows["apple_pie_0"] == {
-        "id": "apple_pie_0",
+    assert made.rows["train/apple_pie_0"] == {
+        "id": "train/apple_pie_0",
         "split": "train",
         "title": 'Grandma\'s "best" Apple Pie, easy\nRecipe',
         "dish": "apple_pie",
         "images": "images/train/apple_pie/apple_pie_0.jpg",
     }
     assert made.skipped == {
-        "waffles_9": ("images/test/waffles/waffles_9.jpg", "image: no such file"),
-        "apple_pie_1": ("images/train/apple_pie/apple_pie_1.jpg", "a picture without a title"),
+        "test/waffles_9": ("images/test/waffles/waffles_9.jpg", "image: no such file"),
+        "train/apple_pie_1": ("images/train/apple_pie/apple_pie_1.jpg", "a picture without a title"),
     }
     table = made.table()
     assert table.splits == ["train", "train", "test"]
@@ -640,10 +660,11 @@ def test_crisismmd(make):
     assert made.rows["9060_0"]["split_humanitarian"] == "test"  # elsewhere than in informative
     assert made.rows["9080_0"]["damage"] == "mild_damage"
     place = "CrisisMMD_v2.0/data_image/hurricane_irma/10_9_2017/9052_0.jpg"
-    bad = "task_damage_text_img_dev.tsv"
+    bad, twice = "task_damage_text_img_dev.tsv", "task_informative_text_img_dev.tsv"
     assert made.skipped == {
         "9052_0": (place, "image: no such file"),
         f"{bad}:2": (f"crisismmd_datasplit_all/{bad}", "another number of fields"),
+        f"{twice}:3": (f"crisismmd_datasplit_all/{twice}", "a second line on one picture"),
     }
     manifest = load_manifest(made.out / "manifest.yaml")
     table = load_table(manifest, tasks=["informative_text"])

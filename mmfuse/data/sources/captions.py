@@ -163,7 +163,9 @@ class CocoCaptions:
                 captions.setdefault(item.get("image_id"), []).append(text_of(item, "caption"))
             for item in objects(data.get("images"), f"{path}: images"):
                 image = folder / path.stem.removeprefix("captions_") / text_of(item, "file_name")
-                yield _captioned(image, captions.get(item.get("id"), []), split)
+                yield _captioned(image, captions.pop(item.get("id"), []), split)
+            for name in captions:
+                yield Row(f"{split} {name}", problem="captions of an image that is not listed", path=path)
 
     def manifest(self, folder: Path | None) -> dict[str, Any]:
         """Captions of photographs."""

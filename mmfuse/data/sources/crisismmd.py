@@ -63,8 +63,11 @@ class CrisisMmd:
                 for number, line in _read(path):
                     if line is None:
                         damaged.append(Row(f"{path.name}:{number}", problem="another number of fields", path=path))
+                        continue
+                    row = found.setdefault(line["image_id"], (_columns(line, split), root / line["image"]))[0]
+                    if row[f"split_{task}"]:
+                        damaged.append(Row(f"{path.name}:{number}", problem="a second line on one picture", path=path))
                     else:
-                        row = found.setdefault(line["image_id"], (_columns(line, split), root / line["image"]))[0]
                         row |= _labels(task, line) | {f"split_{task}": split}
         for name, (columns, image) in found.items():
             yield Row(name, columns, (image,))

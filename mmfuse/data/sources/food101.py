@@ -46,10 +46,10 @@ class Food101:
                 image = images / line["class"].strip() / line["file"].strip()
                 titled.add(image)
                 columns = {"split": split, "title": line["title"].strip(), "dish": line["class"].strip()}
-                yield Row(image.stem, columns, (image,))
+                yield Row(f"{split}/{image.stem}", columns, (image,))
             for image in sorted(images.glob("*/*")):
                 if image not in titled:
-                    yield Row(image.stem, problem="a picture without a title", path=image)
+                    yield Row(f"{split}/{image.stem}", problem="a picture without a title", path=image)
 
     def manifest(self, folder: Path | None) -> dict[str, Any]:
         """The dish, from picture and title."""
