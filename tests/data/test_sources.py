@@ -210,7 +210,7 @@ def coco_captions(root):
 
 def mm_imdb(root):
     movies = {
-        "0000005": {"title": "Blacksmith", "plot": ["Short.", "The longer plot, with “quotes”."], "genres": ["Short"]},
+        "0000005": {"title": "Blacksmith", "plot": ["Zorro.", "The longer plot, with “quotes”."], "genres": ["Short"]},
         "0000008": {"title": "B", "plot": ["Plot B."], "genres": ["Drama", "News"]},
         "0000010": {"title": "C", "plot": [], "genres": ["Sci-Fi", "Film-Noir"]},
         "0000012": {"title": "D", "plot": ["Plot D."], "genres": ["Drama"]},
@@ -832,6 +832,25 @@ def test_a_completed_download_is_taken_in(tmp_path):
     assert (done.rows, done.skipped, done.already) == (11, {}, False)
     prepare("hateful_memes", source, tmp_path / "fresh")
     assert contents(out) == contents(tmp_path / "fresh")
+
+
+def test_what_was_read_of_another_download_is_forgotten(tmp_path, monkeypatch):
+    source, out = memes(tmp_path / "d", 10), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_parquet", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("hateful_memes", source, out)
+    assert list((out / "checked").iterdir())
+    picture(source / "img/00003.png")
+    lines = (source / "train.jsonl").read_text().splitlines(keepends=True)
+    text(source / "train.jsonl", "".join(lines[:-1]))
+    prepare("hateful_memes", source, out)
+    prepare("hateful_memes", source, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_images_are_links_where_that_works_and_copies_elsewhere(tmp_path, monkeypatch):
