@@ -1,6 +1,7 @@
 """Public datasets in their own layout, a few rows each, written here: every row arrives, or is told with the reason."""
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -18,7 +19,7 @@ from PIL import Image
 
 from mmfuse import cli
 from mmfuse.data import prepare as engine
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.manifest import TextSpec, load_manifest
 from mmfuse.data.prepare import card_text, manifest_text, prepare, source_lines
 from mmfuse.data.sources import READY, SOURCES, Card, Row
 from mmfuse.data.sources.chexpert import FINDINGS
@@ -381,10 +382,18 @@ def test_mimic_cxr(make):
         "50000042": ("mimic-cxr-2.0.0-split.csv.gz", "its images are of two patients or splits"),
     }
     assert made.manifest["group"] == "subject_id"
-    assert made.manifest["text"] == {"columns": ["report"], "sections": ["indication"]}
+    assert made.manifest["text"] == {"columns": ["report"], "section": ["indication"]}
     findings = {"type": "captioning", "column": "report", "section": "findings", "label_origin": "human"}
     assert made.manifest["tasks"]["findings"] == findings
     assert made.manifest["splits"] == {"column": "split", "names": {"validate": "validation"}}
+
+
+def test_mimic_cxr_reads_one_section_and_writes_another(make):
+    if "section" not in {field.name for field in dataclasses.fields(TextSpec)}:
+        pytest.skip("manifests have no text.section yet")
+    table = make("mimic_cxr").table()
+    assert table.rows["text"][:] == ["Fièvre."] * 4
+    assert list(table.targets["findings"])[0] == ("Study 50414267.",)
 
 
 def test_mimic_cxr_labels_by_the_declared_policy(make):
@@ -396,7 +405,7 @@ def test_mimic_cxr_labels_by_the_declared_policy(make):
         "missing": ["not labelled"],
         "label_origin": "mined_from_text",
     }
-    del made.manifest["text"]  # sections are read by another part of the manifest
+    del made.manifest["text"]
     made.manifest["tasks"] = {"chexpert": chexpert}
     text(made.out / "labels.yaml", yaml.safe_dump(made.manifest))
     table = load_table(load_manifest(made.out / "labels.yaml"))

@@ -51,7 +51,7 @@ class MimicCxr:
         split="mimic-cxr-2.0.0-split.csv.gz: train, validate and test, by patient.",
         traps=(
             "Labels were mined from the report: a text encoder that reads findings or impression reads the answer. "
-            "The manifest gives it the section indication alone (text.sections), and captions are the section "
+            "The manifest gives it the section indication alone (text.section), and captions are the section "
             "findings.",
             "Patients have many studies; the group is subject_id.",
             "Blank means not mentioned, -1 uncertain: empty: negative and uncertain: mask by the manifest. A study "
@@ -104,7 +104,7 @@ class MimicCxr:
         negbio = [f"{name} (NegBio)" for name in FINDINGS]
         return {
             "group": "subject_id",
-            "text": {"columns": ["report"], "sections": ["indication"]},
+            "text": {"columns": ["report"], "section": ["indication"]},
             "tasks": {
                 "chexpert": {"type": "multilabel", "columns": list(FINDINGS), **mined},
                 "negbio": {"type": "multilabel", "columns": negbio, **mined},
