@@ -393,7 +393,7 @@ def test_mimic_cxr_reads_one_section_and_writes_another(make):
         pytest.skip("manifests have no text.section yet")
     table = make("mimic_cxr").table()
     assert table.rows["text"][:] == ["Fièvre."] * 4
-    assert list(table.targets["findings"])[0] == ("Study 50414267.",)
+    assert table.targets["findings"][0] == ("Study 50414267.",)
 
 
 def test_mimic_cxr_labels_by_the_declared_policy(make):
