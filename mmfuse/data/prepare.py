@@ -51,6 +51,13 @@ class Prepared:
     already: bool = False
 
 
+class _Plain(yaml.SafeDumper):
+    """YAML without anchors: what stands twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 @dataclass(frozen=True)
 class _Skip:
     id: str
@@ -69,7 +76,7 @@ def prepare(
     their paths within the download stay.
 
     Every file is renamed into place when it is whole. After a kill the same call goes on, with the same result to the
-    byte. On a finished folder it does nothing, unless the download has changed: then it starts over.
+    byte. On a finished folder it does nothing, unless the download has changed: then it reads all of it anew.
 
     Args:
         name: A registered source.
@@ -108,7 +115,7 @@ def manifest_text(name: str, folder: Path | None = None) -> str:
     manifest |= {"image": image, **{key: value for key, value in keys.items() if key != "group"}}
     notes = [f"Written by `mmfuse data prepare {name}`.", f"Split: {card.split}", *card.traps]
     comment = "\n".join(textwrap.fill(n, 118, initial_indent="# ", subsequent_indent="#   ") for n in notes)
-    body = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    body = yaml.dump(manifest, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     return f"{comment}\n{body}"
 
 
@@ -178,8 +185,9 @@ def _prepare(name: str, source: Source, folder: Path, out: Path, progress: Calla
     written = {*state.get("manifests", ()), _hash(manifest)}
     _refuse_edited(out / "manifest.yaml", written)
     if state.get("inputs") != inputs:
-        for stale in (_CHECKED, "images"):
-            shutil.rmtree(out / stale, ignore_errors=True)
+        shutil.rmtree(out / _CHECKED, ignore_errors=True)
+        for stale in ("rows.parquet", "skipped.jsonl"):
+            (out / stale).unlink(missing_ok=True)
     state = {"source": name, "inputs": inputs, "manifests": sorted(written)}
     _write(out / _STATE, _json(state))
     kept, skips = _sort_out(rows, folder)

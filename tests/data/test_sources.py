@@ -213,15 +213,16 @@ def mm_imdb(root):
     movies = {
         "0000005": {"title": "Blacksmith", "plot": ["Zorro.", "The longer plot, with “quotes”."], "genres": ["Short"]},
         "0000008": {"title": "B", "plot": ["Plot B."], "genres": ["Drama", "News"]},
-        "0000010": {"title": "C", "plot": [], "genres": ["Sci-Fi", "Film-Noir"]},
+        "0000010": {"title": None, "plot": None, "genres": ["Sci-Fi", "Film-Noir"]},
         "0000012": {"title": "D", "plot": ["Plot D."], "genres": ["Drama"]},
         "0000014": {"title": "E", "plot": ["Plot E."], "genres": ["Drama"]},
+        "0000016": {"title": "F", "plot": "One plot.", "genres": "Drama"},
     }
     for name, movie in movies.items():
         text(root / f"mmimdb/dataset/{name}.json", json.dumps(movie))
         picture(root / f"mmimdb/dataset/{name}.jpeg")
     (root / "mmimdb/dataset/0000012.jpeg").unlink()
-    split = {"train": ["0000005", "0000008"], "dev": ["0000010"], "test": ["0000012", "9999999"]}
+    split = {"train": ["0000005", "0000008"], "dev": ["0000010"], "test": ["0000012", "9999999", "0000016"]}
     text(root / "mmimdb/split.json", json.dumps(split))
 
 
@@ -603,11 +604,11 @@ def test_mm_imdb(make):
         "0000014": ("mmimdb/dataset/0000014.json", "in none of the lists of split.json"),
     }
     table = made.table()
-    assert table.splits == ["train", "train", "validation"]
+    assert table.splits == ["train", "train", "validation", "test"]
     assert len(made.manifest["tasks"]["genres"]["values"]) == 23
     hot = [[n for n, on in zip(table.labels["genres"], row, strict=True) if on] for row in table.targets["genres"]]
-    assert hot == [["Short"], ["Drama"], ["Sci-Fi", "Film-Noir"]]  # News is no label
-    assert table.rows["text"][2] is None
+    assert hot == [["Short"], ["Drama"], ["Sci-Fi", "Film-Noir"], ["Drama"]]  # News is no label
+    assert table.rows["text"][2:] == [None, "One plot."]
 
 
 def test_hateful_memes(make):
@@ -738,6 +739,7 @@ def test_the_card_says_what_one_must_know(name):
     assert card.traps
     assert card.files
     manifest = yaml.safe_load(manifest_text(name))
+    assert "&id" not in manifest_text(name)  # an anchor, where a list stands twice
     for task in manifest["tasks"].values():
         assert task["label_origin"] in ("human", "mined_from_text", "metadata")
     for key in ("licence", "citation", "homepage", "obtain"):
@@ -855,7 +857,9 @@ def test_what_was_read_of_another_download_is_forgotten(tmp_path, monkeypatch):
     text(source / "train.jsonl", "".join(lines[:-1]))
     prepare("hateful_memes", source, out)
     prepare("hateful_memes", source, tmp_path / "fresh")
-    assert contents(out) == contents(tmp_path / "fresh")
+    gone = {"images/img/00009.png"}  # no row names it any more, but nothing that was placed is deleted
+    assert contents(out).keys() - contents(tmp_path / "fresh").keys() == gone
+    assert {k: v for k, v in contents(out).items() if k not in gone} == contents(tmp_path / "fresh")
 
 
 def interrupt(*_):

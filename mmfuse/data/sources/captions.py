@@ -158,12 +158,12 @@ class CocoCaptions:
         for split, patterns in _COCO_CAPTIONS.items():
             path = need(folder, patterns)
             data = read_json(path)
-            captions: dict[Any, list[str]] = {}
+            captions: dict[str, list[str]] = {}
             for item in objects(data.get("annotations") if isinstance(data, dict) else None, f"{path}: annotations"):
-                captions.setdefault(item.get("image_id"), []).append(text_of(item, "caption"))
+                captions.setdefault(text_of(item, "image_id"), []).append(text_of(item, "caption"))
             for item in objects(data.get("images"), f"{path}: images"):
                 image = folder / path.stem.removeprefix("captions_") / text_of(item, "file_name")
-                yield _captioned(image, captions.pop(item.get("id"), []), split)
+                yield _captioned(image, captions.pop(text_of(item, "id"), []), split)
             for name in captions:
                 yield Row(f"{split} {name}", problem="captions of an image that is not listed", path=path)
 

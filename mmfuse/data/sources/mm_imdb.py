@@ -87,8 +87,12 @@ def _row(name: str, split: str, dataset: Path) -> Row:
         return Row(name, problem=str(error).removeprefix(f"{path}: "), path=path)
     if not isinstance(movie, dict):
         return Row(name, problem="an object is expected", path=path)
-    plots, genres = movie.get("plot") or [], movie.get("genres") or []
     columns = {"split": split, "title": text_of(movie, "title")}
-    columns["plot"] = max(map(str, [plots] if isinstance(plots, str) else plots), key=len, default="").strip()
-    columns["genres"] = ";".join(map(str, genres))
+    columns["plot"] = max(_texts(movie, "plot"), key=len, default="").strip()
+    columns["genres"] = ";".join(_texts(movie, "genres"))
     return Row(name, columns, (dataset / f"{name}.jpeg",))
+
+
+def _texts(movie: dict[str, Any], key: str) -> list[str]:
+    value = movie.get(key)
+    return [str(item) for item in value] if isinstance(value, list) else [text_of(movie, key)]
