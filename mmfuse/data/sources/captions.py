@@ -2,7 +2,7 @@
 
 Layouts: Flickr8k.token.txt with Flickr_8k.*Images.txt, or Kaggle's captions.txt; Flickr30k's results.csv, with its one
 line that lacks a separator; Karpathy's dataset_*.json. They are seen in many public readers (searched 2026-11). COCO's
-annotations: https://cocodataset.org/#format-data.
+annotations: https://cocodataset.org/#format-data. From memory: the numbers, the licences and where the files are got.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CrisisMMD version 2.0: tweets with pictures of seven disasters.
 
 Layout (`crisismmd_datasplit_all/task_TASK_text_img_SPLIT.tsv`, `data_image/EVENT/DATE/FILE`) as on
-https://crisisnlp.qcri.org/crisismmd and in public readers (searched 2026-11).
+https://crisisnlp.qcri.org/crisismmd and in public readers (searched 2026-11). From memory: the number of tweets.
 """
 
 from __future__ import annotations
