@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-data_app = typer.Typer(help="Look at a dataset, or make the synthetic one.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at a dataset, prepare a public one, or make a synthetic one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(help="What is kept of frozen encoders' features.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
@@ -379,6 +379,45 @@ def data_interactions(
                 progress=lambda done: bar.update(done, total),
             )
     typer.echo(f"written: {written}")
+
+
+@data_app.command("sources", epilog="Example: mmfuse data sources mimic_cxr")
+def data_sources(
+    name: Annotated[str | None, typer.Argument(help="One of them; default: a line on each.")] = None,
+    plugin: PluginOption = None,
+) -> None:
+    """The public datasets that `prepare` reads: licence, citation, how to get them, split, known traps."""
+    _load_plugins(plugin)
+    from mmfuse.data.prepare import card_text, source_lines
+
+    typer.echo(card_text(name) if name else "\n".join(source_lines()))
+
+
+@data_app.command("prepare", epilog="Example: mmfuse data prepare flickr8k --from ~/flickr8k --out data/flickr8k")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="Which dataset (mmfuse data sources).")],
+    source: Annotated[Path, typer.Option("--from", help="Folder of the download, unpacked.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: rows.parquet, images, manifest.yaml, skipped.jsonl.")],
+    plugin: PluginOption = None,
+) -> None:
+    """Turn a public dataset, as it is downloaded, into rows, images and a manifest. Goes on where it was killed.
+
+    Images become hard links to the download, or copies where the file system has none: do not edit them in place.
+    """
+    _load_plugins(plugin)
+    from mmfuse.data.prepare import prepare
+
+    with _Bar("reading images") as bar:
+        done = prepare(name, source, out, progress=lambda read, total: bar.update(read, total))
+    skipped = sum(done.skipped.values())
+    if done.already:
+        typer.echo(f"{out}: finished before, and the download has not changed: nothing to do")
+    typer.echo(f"{done.rows + skipped} rows in {source} = {done.rows} in {out / 'rows.parquet'} + {skipped} skipped")
+    for reason, count in done.skipped.items():
+        typer.echo(f"    {count} skipped: {reason}")
+    if skipped:
+        typer.echo(f"which: {out / 'skipped.jsonl'}")
+    typer.echo(f"next:  mmfuse data check {done.manifest}")
 
 
 CacheOption = Annotated[str | None, typer.Option("--dir", help="Default: $MMFUSE_CACHE or ~/.cache/mmfuse.")]

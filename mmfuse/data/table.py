@@ -429,9 +429,11 @@ def _encode_label_columns(
         values = np.full(len(frame), np.nan, dtype=np.float32)
         for row, raw in enumerate(frame[name]):
             raw = raw.strip()
-            if raw in absent:
+            if not raw and spec.empty == "negative":
+                values[row] = 0.0
+            elif raw in absent:
                 continue
-            if raw.lower() in _POSITIVE or raw.lower() in _NEGATIVE:
+            elif raw.lower() in _POSITIVE or raw.lower() in _NEGATIVE:
                 values[row] = raw.lower() in _POSITIVE
             elif raw in _UNCERTAIN:
                 values[row] = uncertain

@@ -291,6 +291,14 @@ def test_uncertain_is_masked_by_default(table):
     assert np.array_equal(made.targets["t"], [[1], [NAN], [0]], equal_nan=True)
 
 
+@pytest.mark.parametrize(("policy", "value"), [("missing", NAN), ("negative", 0.0)])
+def test_an_empty_label_column_is_a_declared_choice(table, policy, value):
+    rows = [{"p": "1", "q": ""}, {"p": " ", "q": "1"}, {"p": "NA", "q": "0"}]
+    task = {"type": "multilabel", "columns": ["p", "q"], "empty": policy, "missing": ["NA"]}
+    made = table(rows, tasks={"t": task})
+    assert np.array_equal(made.targets["t"], [[1, value], [value, 1], [NAN, 0]], equal_nan=True)
+
+
 def test_label_columns_of_another_value_or_too_few_positives(table):
     rows = [{"p": "1", "q": "1"}, {"p": "1", "q": "maybe"}]
     task = {"type": "multilabel", "columns": ["p", "q"]}
