@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +80,8 @@ def watch_folder(
     try:
         scan_folder(folder, layout)
     except (OSError, ValueError) as error:
-        raise MmfuseError(
-            f"{folder}: {getattr(error, 'strerror', None) or error}; expected a folder to watch"
-        ) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MmfuseError(f"{folder}: {reason.lower()}; expected a folder to watch") from error
     identity = hashlib.sha256(json.dumps([fingerprint, os.path.abspath(folder), layout]).encode()).hexdigest()
     with alone(Names.of(out)) as names:
         try:
@@ -136,12 +135,16 @@ class FolderWatch:
             return
         self.unreadable = None
         found = {entry.id: (entry, sign(entry)) for entry in entries}
+        for id in self.since.keys() - found.keys() - self.journal.done.keys():
+            self.tell(f"{id!r} went away before it was predicted")
         self.since = {
             id: self.since[id] if id in self.since and self.since[id][0] == signature else (signature, now)
             for id, (_, signature) in found.items()
         }
         settled = [found[id] for id, (_, since) in self.since.items() if now - since >= self.settle]
         before, self.left = self.left, {id: "just changed" for id in found if id not in self.journal.done}
+        twins = [one.id for one, other in pairwise(entries) if one.id == other.id]  # of names that are not UTF-8
+        self.left |= {f"{id} (again)": "another study has the same id" for id in twins}
         ready = []
         for entry, signature in settled:
             lacking = self.predictor.lacking({"text": bool(entry.texts), "image": bool(entry.images)})
