@@ -12,9 +12,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from itertools import islice, pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from mmfuse.data.folder import Entry, Layout, scan_folder
@@ -94,7 +96,8 @@ def watch_folder(
                         watch.look(start)
                         time.sleep(max(min(INTERVAL, settle), time.monotonic() - start))  # half the time at most
                 except KeyboardInterrupt:
-                    return Watched(Counts.of(journal.state), watch.left)
+                    left = {id: reason for id, reason in watch.left.items() if id not in journal.done}
+                    return Watched(Counts.of(journal.state), left)
         except OSError as error:
             raise cannot_write(out, error) from error
 
@@ -169,7 +172,8 @@ class FolderWatch:
         for results in self.predictor.chunks(entry.sample() for entry, _ in ready):
             asked = zip(islice(rest, len(results)), results, strict=True)
             taken = [(entry.id, signature, result) for (entry, signature), result in asked if sign(entry) == signature]
-            self.journal.commit(taken)
+            with ThreadPoolExecutor(1) as worker:  # Ctrl-C is for the main thread: a commit that was begun is finished
+                worker.submit(self.journal.commit, taken).result()
             for id, _, _ in taken:
                 del self.left[id]
             state = self.journal.state
@@ -225,30 +229,33 @@ class Journal:
             if (path.stat().st_size if path.exists() else 0) < size:
                 raise MmfuseError(f"{path}: shorter than the watch left it; put it back, or --overwrite to start again")
             path.touch()
+        self._writing = Lock()
         self._good, self._bad = names.out.open("r+b"), names.errors.open("r+b")
         self._journal = names.journal.open("r+b")
         self._cut_back()
 
     def commit(self, taken: Sequence[tuple[str, Signature, Prediction | Failure]]) -> None:
         """Write results of studies, see them on the disk, and only then say that they are done."""
-        state = deepcopy(self.state)
-        lines = b""
-        for id, signature, result in taken:
-            append(result, self._good, self._bad, state)
-            lines += line({"id": id, "files": signature, "state": state})
-        sync(self._good, self._bad)
-        self._journal.write(lines)
-        sync(self._journal)
-        self.state, self._size = state, self._size + len(lines)
-        self.done |= {id: signature for id, signature, _ in taken}
+        with self._writing:
+            state = deepcopy(self.state)
+            lines = b""
+            for id, signature, result in taken:
+                append(result, self._good, self._bad, state)
+                lines += line({"id": id, "files": signature, "state": state})
+            sync(self._good, self._bad)
+            self._journal.write(lines)
+            sync(self._journal)
+            self.state, self._size = state, self._size + len(lines)
+            self.done |= {id: signature for id, signature, _ in taken}
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._cut_back()
-        for handle in (self._journal, self._good, self._bad):
-            handle.close()
+        with self._writing:
+            self._cut_back()
+            for handle in (self._journal, self._good, self._bad):
+                handle.close()
 
     def _cut_back(self) -> None:
         """Take away what was begun and not committed; the journal first, as the others are cut to what it says."""
