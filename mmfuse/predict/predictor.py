@@ -160,7 +160,7 @@ class Predictor:
                 try:
                     item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
                 except ImageError as error:
-                    name = "" if isinstance(source, bytes) else f" {Path(source).name}"
+                    name = "" if isinstance(source, bytes) else f" {_in_one_line(Path(source).name)}"
                     return Failure(sample.id, f"image{name}: {error}")
         return item
 
@@ -201,6 +201,11 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
     for task in model.captioning:
         head: Any = model.heads[task]
         head.set_generation(parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})]))
+
+
+def _in_one_line(name: str) -> str:
+    """A file's name as it can be written anywhere: line breaks and bytes that are not UTF-8 escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _has_text(sample: Sample) -> bool:

@@ -246,7 +246,7 @@ def test_a_real_process_killed_and_interrupted(model_dir, predictor, studies, tm
     """Dropped in whole and bit by bit; kill -9; more while nobody looks; Ctrl-C: each once, of its whole files."""
     inbox, out = tmp_path / "inbox", tmp_path / "out.jsonl"
     inbox.mkdir()
-    command = [sys.executable, "-m", "mmfuse.cli", "predict", model_dir, inbox, "--out", out, "--watch", "--settle=1"]
+    command = [sys.executable, "-m", "mmfuse.cli", "predict", model_dir, inbox, "--out", out, "--watch", "--settle=1.5"]
 
     def start():
         # Where the tests run in the background, SIGINT is ignored, and would be in the new process.
@@ -258,7 +258,7 @@ def test_a_real_process_killed_and_interrupted(model_dir, predictor, studies, tm
             shutil.copyfile(path, inbox / f"{name}{path.suffix}")
 
     def wait_for(*ids, meanwhile=lambda: None):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not set(ids) <= set(committed()):
             assert time.monotonic() < end, f"{ids} did not come"
             assert running.poll() is None, running.stderr.read()
