@@ -341,7 +341,8 @@ def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         for line in handle:
             found = json.loads(line)
-            row = {"id": found["id"], "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
+            id = found["id"].encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair, of a table
+            row = {"id": id, "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
             for task, said in found["tasks"].items():
                 if "caption" in said:
                     row |= {f"{task}.caption": said["caption"], f"{task}.score": said["score"]}
