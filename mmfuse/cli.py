@@ -119,8 +119,8 @@ def evaluate(
 @app.command(
     epilog="Examples: mmfuse predict runs/phantom/model folder/ --out predictions.jsonl; "
     "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv; "
-    "what comes in by day: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
-    "a night's run, by cron: 0 1 * * * mmfuse predict MODEL inbox/ --out $(date +\\%F).jsonl --abstain 0.95"
+    "as studies come in: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
+    "in a crontab, at one each night: 0 1 * * * mmfuse predict MODEL inbox/ --out night.csv --overwrite --abstain 0.95"
 )
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],

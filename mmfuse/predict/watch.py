@@ -25,7 +25,7 @@ from mmfuse.predict.predictor import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction
 
 INTERVAL = 1.0
-"""Seconds between two looks at the folder, at least; with a shorter settling time, that."""
+"""Seconds between two looks at the folder; with a shorter settling time, that."""
 
 Signature = tuple[tuple[str, int, int], ...]
 """Of each file of a study its name, its bytes and when it changed, in nanoseconds; -1 bytes where there is none."""
@@ -92,9 +92,8 @@ def watch_folder(
                 tell(f"watching {folder}, studies by {layout}; {len(journal.done)} done before; Ctrl-C ends it")
                 try:
                     while True:
-                        start = time.monotonic()
-                        watch.look(start)
-                        time.sleep(max(min(INTERVAL, settle), time.monotonic() - start))  # half the time at most
+                        watch.look()
+                        time.sleep(min(INTERVAL, settle))
                 except KeyboardInterrupt:
                     left = {id: reason for id, reason in watch.left.items() if id not in journal.done}
                     return Watched(Counts.of(journal.state), left)
@@ -103,7 +102,7 @@ def watch_folder(
 
 
 class FolderWatch:
-    """One look after the other at the same folder; time is what `look` is told.
+    """One look after the other at the same folder.
 
     Args:
         predictor: Makes the predictions.
@@ -111,6 +110,7 @@ class FolderWatch:
         journal: Where results go.
         settle: Seconds.
         tell: Called with each line that the user should see.
+        clock: Gives seconds, from any start.
     """
 
     def __init__(
@@ -120,14 +120,17 @@ class FolderWatch:
         journal: Journal,
         settle: float,
         tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.predictor, self.scan, self.journal, self.settle, self.tell = predictor, scan, journal, settle, tell
+        self.clock = clock
         self.since: dict[str, tuple[Signature, float]] = {}
         self.left: dict[str, str] = {}
         self.unreadable: str | None = None
 
-    def look(self, now: float) -> None:
-        """Take every study that has settled; `now` is in seconds, from any start."""
+    def look(self) -> None:
+        """Take every study that has settled."""
+        before_reading = self.clock()  # reading a folder takes seconds on a slow share: neither end counts as settling
         try:
             entries = self.scan()
         except OSError as error:  # a network share that is gone for a minute must not end a night
@@ -138,13 +141,14 @@ class FolderWatch:
             return
         self.unreadable = None
         found = {entry.id: (entry, sign(entry)) for entry in entries}
+        now = self.clock()
         for id in self.since.keys() - found.keys() - self.journal.done.keys():
             self.tell(f"{id!r} went away before it was predicted")
         self.since = {
             id: self.since[id] if id in self.since and self.since[id][0] == signature else (signature, now)
             for id, (_, signature) in found.items()
         }
-        settled = [found[id] for id, (_, since) in self.since.items() if now - since >= self.settle]
+        settled = [found[id] for id, (_, since) in self.since.items() if before_reading - since >= self.settle]
         before, self.left = self.left, {id: "just changed" for id in found if id not in self.journal.done}
         twins = [one.id for one, other in pairwise(entries) if one.id == other.id]  # of names that are not UTF-8
         self.left |= {f"{id} (again)": "another study has the same id" for id in twins}

@@ -38,15 +38,16 @@ class Watching:
         def scan():
             return scan_folder(self.inbox, layout)[0]
 
-        self.watch = watch.FolderWatch(predictor, scan, self.journal, 5, self.said.append)
+        self.watch = watch.FolderWatch(predictor, scan, self.journal, 5, self.said.append, lambda: self.now)
 
     def drop(self, study, name):
         for path in study:
             shutil.copyfile(path, self.inbox / f"{name}{path.suffix}")
 
     def look(self, now):
-        """The ids in both files after a look."""
-        self.watch.look(now)
+        """The ids in both files after a look at this time."""
+        self.now = now
+        self.watch.look()
         return [[row["id"] for row in lines(path)] for path in (self.out, self.out.with_suffix(".errors.jsonl"))]
 
 
@@ -172,6 +173,32 @@ def test_study_folders_and_names_that_are_not_utf8(start, studies):
     again.look(0)
     assert again.look(5) == [["s1", "ward \\xff\n2"], []]
     assert again.said == []
+
+
+def test_two_studies_whose_ids_look_alike(watching, studies):
+    """A byte that is not UTF-8 is written as a file could be named that has a backslash."""
+    for path in studies[0]:
+        for name in (b"\xff", b"\\xff"):
+            shutil.copyfile(path, os.fsencode(watching.inbox) + b"/" + name + os.fsencode(path.suffix))
+    watching.look(0)
+    assert watching.look(5) == watching.look(6) == [["\\xff"], []]
+    assert watching.watch.left == {"\\xff (again)": "another study has the same id"}
+
+
+def test_a_slow_look_is_no_settling(watching, studies, monkeypatch):
+    """Of the 6 seconds between the beginnings of two looks, the first took 5 to reach the file."""
+    watching.drop(studies[0], "a")
+    scan = watching.watch.scan
+
+    def slow():
+        watching.now += 5
+        return scan()
+
+    monkeypatch.setattr(watching.watch, "scan", slow)
+    watching.look(0)
+    monkeypatch.setattr(watching.watch, "scan", scan)
+    assert watching.look(6) == watching.look(9.9) == [[], []]
+    assert watching.look(10) == [["a"], []]
 
 
 def test_cut_anywhere_it_goes_on_with_each_study_once(start, studies, tmp_path):
