@@ -40,7 +40,7 @@ def test_calibration_keeps_what_abstaining_would_keep_of_validation(model, tmp_p
         "sex": logit(np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6], [0.5, 0.5]])),
         "findings": np.zeros((5, len(model.heads["findings"].labels))),
     }
-    logits["findings"][:, 0] = [3, 2, -2, 1, -1]
+    logits["findings"][:, 0] = [-1, -2, -3, -4, 2]  # the threshold that F1 chooses lies between -3 and -2
     targets = {"sex": np.array([0, 1, 0, 0, -100]), "findings": np.full_like(logits["findings"], np.nan)}
     targets["findings"][:, 0] = [1, 1, 0, 0, 0]
     calibrate(model, SimpleNamespace(table=SimpleNamespace(targets=targets)), list(range(5)), logits)
@@ -51,7 +51,7 @@ def test_calibration_keeps_what_abstaining_would_keep_of_validation(model, tmp_p
     assert sex.confidence == pytest.approx((odds / (1 + odds)).tolist())
     first, *others = model.selective["findings"]
     assert others == [None] * len(others)
-    assert (first.rows, first.coverage[0], first.accuracy[-1]) == (5, 1.0, 1.0)
+    assert (first.rows, first.coverage[0], first.accuracy[0]) == (5, 1.0, 0.8)
     model.save_pretrained(tmp_path)
     assert FusionModel.from_pretrained(tmp_path).selective == model.selective
 
@@ -63,6 +63,7 @@ def test_the_smallest_confidence_that_is_accurate_enough(model):
     model.selective = {"sex": [SURE_OF_SEX], "findings": [rising, never, *[None] * (len(labels) - 2)]}
     plans = plan_abstention(model, 0.9)
     assert plans["sex"].below.tolist() == [0.6]
+    assert plans["sex"].mark(model.heads["sex"], np.array([[0.6, 0.4], [0.41, 0.59]])) == [False, True]
     assert plans["sex"].about == "abstain, sex: keeps 60% of 10 validation rows at accuracy 0.900"
     assert plans["findings"].below.tolist() == [0.7] + [np.inf] * (len(labels) - 1)
     assert "keeps 17% of 30 validation decisions at accuracy 1.000; never reached by" in plans["findings"].about
