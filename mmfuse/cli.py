@@ -118,7 +118,9 @@ def evaluate(
 
 @app.command(
     epilog="Examples: mmfuse predict runs/phantom/model folder/ --out predictions.jsonl; "
-    "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv"
+    "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv; "
+    "as studies come in: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
+    "in a crontab, at one each night: 0 1 * * * mmfuse predict MODEL inbox/ --out night.csv --overwrite --abstain 0.95"
 )
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
@@ -137,6 +139,16 @@ def predict(
     captions_dir: Annotated[
         Path | None, typer.Option(help="Folder that gets each caption as a text file, ID.txt.")
     ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(help="Mark as abstained what the model is not sure of, for this accuracy on validation: 0.95."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Predict what appears in the folder, until Ctrl-C; auto means stem.")
+    ] = False,
+    settle: Annotated[
+        float, typer.Option(min=0.1, help="Watching: seconds that a study's files must not have changed.")
+    ] = 5.0,
     generation: GenerationOption = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -146,34 +158,73 @@ def predict(
     from mmfuse.config import read_overrides
     from mmfuse.data.folder import pair_folder
     from mmfuse.data.table import read_samples
-    from mmfuse.predict import Predictor, fingerprint, predict_to_file
+    from mmfuse.predict import Predictor, fingerprint, predict_to_file, watch_folder
 
-    if source.is_dir() or not source.exists():
+    ids: list[str] = []
+    read: Any = None
+    if watch:
+        if captions_dir or not source.is_dir():
+            wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
+            raise MmfuseError(f"--watch: {wrong}")
+    elif source.is_dir() or not source.exists():
         entries, ignored = pair_folder(source, layout)  # type: ignore[arg-type]
         ids, read = [entry.id for entry in entries], lambda i: entries[i].sample()
         if ignored:
-            typer.echo(f"{len(ignored)} file(s) ignored, such as {ignored[0]}", err=True)
+            typer.echo(f"{len(ignored)} file(s) ignored, such as {ignored[0]!r}", err=True)
     else:
         samples = read_samples(str(source), id_column, image_column, text_column)
         ids, read = [sample.id for sample in samples], lambda i: samples[i]
     predictor = Predictor.from_pretrained(
-        model, batch_size=batch_size, missing=missing, device=device, generation=read_overrides(generation or [])
+        model,
+        batch_size=batch_size,
+        missing=missing,
+        device=device,
+        abstain=abstain,
+        generation=read_overrides(generation or []),
     )
+    for plan in predictor.abstentions.values():
+        typer.echo(plan.about, err=True)
+    identity = fingerprint(predictor.model, missing, abstain)
+    if watch:
+        seen = watch_folder(
+            predictor,
+            source,
+            out,
+            layout="stem" if layout == "auto" else layout,  # type: ignore[arg-type]
+            settle=settle,
+            fingerprint=identity,
+            overwrite=overwrite,
+            tell=lambda line: typer.echo(line, err=True),
+        )
+        _tell_counts(seen.counts, out)
+        if seen.left:
+            id, reason = next(iter(seen.left.items()))
+            typer.echo(f"{len(seen.left)} studies left, such as {id!r}: {reason}")
+        raise typer.Exit(INTERRUPTED)
     with _Bar("predicting") as bar:
         counts = predict_to_file(
             predictor,
             ids,
             read,
             out,
-            fingerprint=fingerprint(predictor.model, missing),
+            fingerprint=identity,
             overwrite=overwrite,
             captions_dir=captions_dir,
             progress=lambda done, errors: bar.update(done, len(ids), f"{errors} errors"),
         )
-    errors = out.with_suffix(".errors.jsonl")
-    typer.echo(f"{len(ids)} studies: {counts.predictions} predictions in {out}, {counts.errors} errors in {errors}")
+    _tell_counts(counts, out)
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
+
+
+def _tell_counts(counts: Any, out: Path) -> None:
+    errors = out.with_suffix(".errors.jsonl")
+    typer.echo(
+        f"{counts.predictions + counts.errors} studies: {counts.predictions} predictions in {out}, {counts.errors} "
+        f"errors in {errors}"
+    )
+    for task, held in counts.abstained.items():
+        typer.echo(f"abstained, {task}: {held} decision(s)")
 
 
 @app.command(epilog="Example: mmfuse explain runs/phantom_captions/model studies/phantom-0-000007 --out explained")

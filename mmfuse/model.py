@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, build_head
-from mmfuse.types import Batch, Features, MmfuseError
+from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
 
 FORMAT_VERSION = 1
 LOG_VARIANCES = "log_variances"
@@ -45,6 +46,8 @@ class FusionModel(
     Attributes:
         captioning: The captioning tasks.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
+        selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
+            label (None where none of its rows is labelled). A task without labelled rows is not in it.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
 
@@ -94,6 +97,7 @@ class FusionModel(
         )
         self.log_variances = nn.ParameterDict()
         self.accepts_missing: list[str] = []
+        self.selective: dict[str, list[SelectiveCurve | None]] = {}
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
 
@@ -213,6 +217,9 @@ class FusionModel(
                 task: {"temperature": head.temperature, "thresholds": head.thresholds}
                 for task, head in self.heads.items()
             },
+            "selective": {
+                task: [curve and asdict(curve) for curve in curves] for task, curves in self.selective.items()
+            },
             "accepts_missing": self.accepts_missing,
             "plugins": {
                 f"{registry.kind} {name}": registry.origin(name)
@@ -305,6 +312,10 @@ class FusionModel(
             head.temperature = decision["temperature"]
             if decision["thresholds"] is not None:
                 head.thresholds = decision["thresholds"]
+        model.selective = {  # models of older versions have none, and cannot abstain
+            task: [curve and SelectiveCurve(**curve) for curve in curves]
+            for task, curves in config.get("selective", {}).items()
+        }
         model.accepts_missing = list(config["accepts_missing"])
         return model
 

@@ -77,13 +77,31 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class SelectiveCurve:
+    """What is kept, and how much of that is right, if decisions below a confidence are held back; on validation rows.
+
+    Attributes:
+        rows: Labelled rows behind it.
+        confidence: Rising, in [0, 1]; decisions at or above it are kept.
+        coverage: The share of rows that each of them keeps.
+        accuracy: The share of the kept rows that are right.
+    """
+
+    rows: int
+    confidence: list[float]
+    coverage: list[float]
+    accuracy: list[float]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a model says of one sample.
 
     Attributes:
         id: The sample's.
         tasks: By task: `label` and `probabilities` (classification), `labels` and `probabilities` (multilabel), or
-            `caption`, `score` and `tokens` (captioning). Probabilities are by label name, in [0, 1].
+            `caption`, `score` and `tokens` (captioning). Probabilities are by label name, in [0, 1]. A predictor that
+            abstains adds `abstained`: true or false (classification), or the labels in doubt (multilabel).
         present: Which modalities were there, such as `("text", "image")`.
         notices: What the user should know, such as "report truncated at 128 tokens".
     """

@@ -86,14 +86,29 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     Raises:
         MmfuseError: The layout is none of these, or the folder is missing, unreadable, or without any image and text.
     """
-    if layout not in get_args(Layout):
-        raise MmfuseError(f"layout {layout!r}: expected one of {', '.join(get_args(Layout))}")
     expected = f"expected a folder of images ({' '.join(IMAGE_SUFFIXES)}) and reports ({' '.join(TEXT_SUFFIXES)})"
     try:
-        places, unreadable = _walk(os.fspath(folder))
+        entries, ignored = scan_folder(folder, layout)
+    except MmfuseError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise MmfuseError(f"{folder}: {_reason(error)}; {expected}") from error
+    if not entries:
+        missing = "sub-folder with an image or a report" if layout == "study" else "image and no report"
+        raise MmfuseError(f"{folder}: no {missing} in it; {expected}")
+    return entries, ignored
 
+
+def scan_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry], list[str]]:
+    """As `pair_folder`, for a folder that may be empty.
+
+    Raises:
+        MmfuseError: The layout is not legal.
+        OSError: The folder is missing or cannot be read.
+    """
+    if layout not in get_args(Layout):
+        raise MmfuseError(f"layout {layout!r}: expected one of {', '.join(get_args(Layout))}")
+    places, unreadable = _walk(os.fspath(folder))
     by_study = layout == "study" or (layout == "auto" and _are_studies(places))
     ignored = [_join(name, other) for name, place in places.items() for other in place.others]
     if by_study:
@@ -102,9 +117,6 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     for name, place in places.items():
         root = os.path.join(folder, name)
         entries += _one_study(root, name, place) if by_study else _pairs(root, name, place)
-    if not entries:
-        missing = "sub-folder with an image or a report" if by_study else "image and no report"
-        raise MmfuseError(f"{folder}: no {missing} in it; {expected}")
     return sorted(entries, key=lambda entry: entry.id), sorted(map(_printable, ignored))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
-from mmfuse.types import MISSING_CLASS
+from mmfuse.types import MISSING_CLASS, SelectiveCurve
 
 
 def fit_temperature(
@@ -101,6 +101,37 @@ def _best_threshold(scores: NDArray[np.float64], positive: NDArray[np.bool_]) ->
     between = np.where(between > below, between, distinct)  # neighbouring floats have nothing between them
     best = between[f1 == f1.max()]
     return float(best[np.abs(best - 0.5).argmin()])
+
+
+def selective_curve(confidence: ArrayLike, right: ArrayLike, points: int = 101) -> SelectiveCurve | None:
+    """Say for rising confidences which share of rows is at or above them, and which share of those is right.
+
+    The confidences are quantiles of those that occur, the smallest and the largest among them.
+
+    Reference: El-Yaniv and Wiener 2010, "On the Foundations of Noise-free Selective Classification", JMLR 11; Geifman
+        and El-Yaniv 2017, "Selective Classification for Deep Neural Networks", arXiv 1705.08500.
+    Differs: no bound on the risk: the accuracy is that of these rows, and new rows can have less.
+    Prefer when: a person looks at what the model is not sure of.
+
+    Args:
+        confidence: `(n,)` in [0, 1].
+        right: `(n,)` 0 or 1, NaN where that is not known: such rows do not count.
+        points: At most so many confidences.
+
+    Returns:
+        The curve; None where nothing is known.
+    """
+    confidence, right = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    known = ~np.isnan(right)
+    if not known.any():
+        return None
+    order = confidence[known].argsort()
+    ordered, correct = confidence[known][order], right[known][order]
+    at = np.unique(np.quantile(ordered, np.linspace(0, 1, points), method="inverted_cdf"))
+    first = np.searchsorted(ordered, at, side="left")
+    kept = len(ordered) - first
+    hits = correct[::-1].cumsum()[::-1][first]
+    return SelectiveCurve(len(ordered), at.tolist(), (kept / len(ordered)).tolist(), (hits / kept).tolist())
 
 
 def equal_mass_bins(confidence: NDArray[np.float64], bins: int = 15) -> NDArray[np.int64]:

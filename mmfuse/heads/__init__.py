@@ -82,5 +82,26 @@ def decide_rows(head: Any, said: np.ndarray) -> Iterator[dict[str, Any]]:
     return map(head.decide, said if head.kind == "captioning" else head.probabilities(said))
 
 
+def confidences(head: Any, probabilities: np.ndarray) -> np.ndarray:
+    """How sure a label head is of each decision.
+
+    Of a class, its probability. Of a label, how far its probability is on the way from the threshold `t` to certainty:
+    `1/2 + (p - t) / (2 (1 - t))` of a yes, `1/2 + (t - p) / (2 t)` of a no; at `t` = 1/2 the larger of p and 1 - p.
+
+    Args:
+        head: Of classification or multilabel.
+        probabilities: `(B, L)` in [0, 1].
+
+    Returns:
+        `(B, 1)` of a class, `(B, L)` of labels, in [0, 1].
+    """
+    if head.kind == "classification":
+        return probabilities.max(axis=-1, keepdims=True)
+    threshold = np.broadcast_to(np.asarray(head.thresholds), probabilities.shape)
+    room = np.where(probabilities >= threshold, 1 - threshold, threshold)
+    way = np.divide(abs(probabilities - threshold), room, out=np.ones_like(probabilities), where=room > 0)
+    return 0.5 + 0.5 * way
+
+
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

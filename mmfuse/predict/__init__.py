@@ -3,6 +3,7 @@
 from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import default_workers, prepare_pairs, table_features, table_logits
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.watch import watch_folder
 
 __all__ = [
     "Predictor",
@@ -12,4 +13,5 @@ __all__ = [
     "prepare_pairs",
     "table_features",
     "table_logits",
+    "watch_folder",
 ]

@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
@@ -32,10 +35,26 @@ CAPTIONS_MARK = ".mmfuse-captions"
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the inputs: every one is in exactly one of the two files."""
+    """What became of the inputs: every one is in exactly one of the two files.
+
+    Attributes:
+        predictions: Rows of `out`.
+        errors: Rows of the other.
+        abstained: By task, rows (classification) or labels of rows (multilabel) that the model does not stand by.
+    """
 
     predictions: int
     errors: int
+    abstained: dict[str, int]
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Counts:
+        """What is committed."""
+        return cls(state["predictions"], state["errors"], dict(state["abstained"]))
+
+
+FRESH = {"predictions": 0, "errors": 0, "abstained": {}, "bytes": 0, "error_bytes": 0}
+"""What is committed to the two files before anything is."""
 
 
 def predict_to_file(
@@ -63,14 +82,28 @@ def predict_to_file(
         progress: Called with (done, errors so far).
 
     Raises:
-        MmfuseError: The suffix is not legal, `out` exists, cannot be written, or belongs to a run over other inputs.
+        MmfuseError: The suffix is not legal, `out` exists, cannot be written, belongs to a run over other inputs, or
+            another process is writing it.
     """
     if out.suffix not in SUFFIXES:
         raise MmfuseError(
             f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: "
             f"{', '.join(SUFFIXES)}"
         )
-    names = _Names.of(out)
+    with alone(Names.of(out)) as names:
+        return _predict_to(names, predictor, ids, read, fingerprint, overwrite, captions_dir, progress)
+
+
+def _predict_to(
+    names: Names,
+    predictor: Predictor,
+    ids: Sequence[str],
+    read: Callable[[int], Sample],
+    fingerprint: str,
+    overwrite: bool,
+    captions_dir: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Counts:
     identity = hashlib.sha256(
         json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()
     ).hexdigest()
@@ -88,13 +121,46 @@ def predict_to_file(
             for results in predictor.chunks(todo):
                 if captions_dir is not None:  # before the chunk counts: a killed run writes them again
                     _write_captions(results, captions_dir)
-                _commit(results, good, bad, state, names.progress)
+                for result in results:
+                    append(result, good, bad, state)
+                    state["done"] += 1
+                sync(good, bad)
+                _write_json(names.progress, state)
                 if progress:
                     progress(state["done"], state["errors"])
-        _publish(names, out, predictor.model)
+        _publish(names, names.out, predictor)
     except OSError as error:
-        raise MmfuseError(f"--out {out}: cannot be written: {error.strerror or error}") from error
-    return Counts(state["predictions"], state["errors"])
+        raise cannot_write(names.out, error) from error
+    return Counts.of(state)
+
+
+def cannot_write(out: Path, error: OSError) -> MmfuseError:
+    """One line of what the system says."""
+    return MmfuseError(f"--out {out}: cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def alone(names: Names) -> Iterator[Names]:
+    """Keep other processes from writing the same files: a night's run may go on when the next one starts.
+
+    Raises:
+        MmfuseError: Another process is writing them, or nothing can be written there.
+    """
+    lock = FileLock(names.lock)
+    try:
+        names.out.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise MmfuseError(
+            f"--out {names.out}: another process is writing it; wait for it, or choose another name"
+        ) from None
+    except OSError as error:
+        raise cannot_write(names.out, error) from error
+    try:
+        yield names
+    finally:
+        names.lock.unlink(missing_ok=True)
+        lock.release()
 
 
 def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path, again: bool) -> None:
@@ -134,32 +200,48 @@ def _write_captions(results: Iterable[Prediction | Failure], folder: Path) -> No
 
 
 @dataclass(frozen=True)
-class _Names:
+class Names:
+    """All that is written beside `out`."""
+
     out: Path
     errors: Path
     partial: Path
     errors_partial: Path
     progress: Path
+    journal: Path
+    lock: Path
 
     @classmethod
-    def of(cls, out: Path) -> _Names:
+    def of(cls, out: Path) -> Names:
+        """The names that belong to `out`."""
         return cls(
             out,
             out.with_suffix(".errors.jsonl"),
             out.with_name(out.name + ".partial.jsonl"),
             out.with_suffix(".errors.partial.jsonl"),
             out.with_name(out.name + ".progress.json"),
+            out.with_name(out.name + ".watch.jsonl"),
+            out.with_suffix(".lock"),  # out.csv and out.jsonl have the same errors
         )
 
+    def refuse_finished(self) -> None:
+        """Raise MmfuseError where another run's results are."""
+        for path in (self.out, self.errors, self.journal):
+            if path.exists():
+                raise MmfuseError(f"--out {self.out}: {path.name} exists already; choose another name, or --overwrite")
 
-def _open(names: _Names, identity: str, overwrite: bool) -> dict[str, Any]:
-    """The committed state: of a killed run over the same inputs, or a new one."""
-    fresh = {"identity": identity, "done": 0, "predictions": 0, "errors": 0, "bytes": 0, "error_bytes": 0}
-    if overwrite:
-        for path in (names.out, names.errors, names.progress):
+    def forget(self) -> None:
+        """Delete what earlier runs left."""
+        for path in (self.out, self.errors, self.progress, self.journal):
             path.unlink(missing_ok=True)
+
+
+def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
+    """The committed state: of a killed run over the same inputs, or a new one."""
+    fresh = {"identity": identity, "done": 0, **deepcopy(FRESH)}
     try:
-        names.out.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            names.forget()
         if names.progress.exists():
             state = json.loads(names.progress.read_text(encoding="utf-8"))
             if state["identity"] != identity:
@@ -171,41 +253,47 @@ def _open(names: _Names, identity: str, overwrite: bool) -> dict[str, Any]:
                 if final.exists() and not partial.exists():  # killed while the files got their names
                     final.replace(partial)
             return state
-        if names.out.exists():
-            raise MmfuseError(f"--out {names.out}: exists already; choose another name, or --overwrite")
+        names.refuse_finished()
         names.partial.write_bytes(b"")
         names.errors_partial.write_bytes(b"")
         _write_json(names.progress, fresh)
     except OSError as error:
-        raise MmfuseError(f"--out {names.out}: cannot be written: {error.strerror or error}") from error
+        raise cannot_write(names.out, error) from error
     return fresh
 
 
-def _commit(results: Iterable[Prediction | Failure], good: Any, bad: Any, state: dict[str, Any], path: Path) -> None:
-    """Write a chunk to both files, see it on the disk, and only then count it."""
-    for result in results:
-        if isinstance(result, Failure):
-            bad.write(_line({"id": result.id, "reason": result.reason}))
-            state["errors"] += 1
-        else:
-            said = {
-                "id": result.id,
-                "tasks": result.tasks,
-                "present": list(result.present),
-                "notices": list(result.notices),
-            }
-            good.write(_line(said))
-            state["predictions"] += 1
-        state["done"] += 1
-    for handle in (good, bad):
+def append(result: Prediction | Failure, good: Any, bad: Any, state: dict[str, Any]) -> None:
+    """Write a result to the file that it belongs to, and count it; it is committed once both files are synced."""
+    if isinstance(result, Failure):
+        bad.write(line({"id": result.id, "reason": result.reason}))
+        state["errors"] += 1
+    else:
+        said = {
+            "id": result.id,
+            "tasks": result.tasks,
+            "present": list(result.present),
+            "notices": list(result.notices),
+        }
+        good.write(line(said))
+        state["predictions"] += 1
+        for task, decision in result.tasks.items():
+            if "abstained" in decision:
+                held = decision["abstained"]
+                more = len(held) if isinstance(held, list) else int(held)
+                state["abstained"][task] = state["abstained"].get(task, 0) + more
+    state["bytes"], state["error_bytes"] = good.tell(), bad.tell()
+
+
+def sync(*handles: Any) -> None:
+    """See what was written on the disk."""
+    for handle in handles:
         handle.flush()
         os.fsync(handle.fileno())
-    state["bytes"], state["error_bytes"] = good.tell(), bad.tell()
-    _write_json(path, state)
 
 
-def _line(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+def line(values: Any) -> bytes:
+    """As JSON; half a surrogate pair is escaped there, so that any file name and id gives legal UTF-8."""
+    return (json.dumps(values, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -217,12 +305,12 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     scratch.replace(path)
 
 
-def _publish(names: _Names, out: Path, model: FusionModel) -> None:
+def _publish(names: Names, out: Path, predictor: Predictor) -> None:
     """Give the finished files their names; killed in between, the next run ends up here again."""
     if out.suffix != ".jsonl":
         scratch = out.with_name(out.name + ".tmp")
         rows = _flat_rows(names.partial)
-        columns = _columns(model)
+        columns = _columns(predictor)
         (_write_csv if out.suffix == ".csv" else _write_parquet)(scratch, rows, columns)
     names.errors_partial.replace(names.errors)
     if out.suffix == ".jsonl":
@@ -233,15 +321,17 @@ def _publish(names: _Names, out: Path, model: FusionModel) -> None:
     names.partial.unlink(missing_ok=True)
 
 
-def _columns(model: FusionModel) -> list[tuple[str, pa.DataType]]:
+def _columns(predictor: Predictor) -> list[tuple[str, pa.DataType]]:
     columns: list[tuple[str, pa.DataType]] = [("id", pa.string())]
-    heads: dict[str, Any] = dict(model.heads.items())
+    heads: dict[str, Any] = dict(predictor.model.heads.items())
     for task, head in heads.items():
         if head.kind == "captioning":
             columns += [(f"{task}.caption", pa.string()), (f"{task}.score", pa.float64())]
             continue
         decision = "label" if head.kind == "classification" else "labels"
         columns.append((f"{task}.{decision}", pa.string()))
+        if task in predictor.abstentions:
+            columns.append((f"{task}.abstained", pa.bool_() if head.kind == "classification" else pa.string()))
         columns += [(f"{task}.p.{label}", pa.float64()) for label in head.labels]
     return [*columns, ("present", pa.string()), ("notices", pa.string())]
 
@@ -251,7 +341,8 @@ def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         for line in handle:
             found = json.loads(line)
-            row = {"id": found["id"], "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
+            id = found["id"].encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair, of a table
+            row = {"id": id, "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
             for task, said in found["tasks"].items():
                 if "caption" in said:
                     row |= {f"{task}.caption": said["caption"], f"{task}.score": said["score"]}
@@ -260,6 +351,9 @@ def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
                     row[f"{task}.label"] = said["label"]
                 else:
                     row[f"{task}.labels"] = ";".join(said["labels"])
+                if "abstained" in said:
+                    held = said["abstained"]
+                    row[f"{task}.abstained"] = ";".join(held) if isinstance(held, list) else held
                 row |= {f"{task}.p.{label}": p for label, p in said["probabilities"].items()}
             yield row
 
@@ -278,7 +372,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], columns: list[tup
             writer.write_table(pa.Table.from_pylist(block, schema=schema))
 
 
-def fingerprint(model: FusionModel, missing: str) -> str:
+def fingerprint(model: FusionModel, missing: str, abstain: float | None = None) -> str:
     """sha256 of all that a prediction depends on beside its input; a resumed run must have the same."""
-    content = [weights_hash(model), model.config(), missing]
+    content = [weights_hash(model), model.config(), missing, abstain]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

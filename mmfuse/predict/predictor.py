@@ -18,6 +18,7 @@ from mmfuse.data.images import ImageError, read_image
 from mmfuse.data.pairs import move_batch, ordered_batches
 from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
+from mmfuse.predict.abstain import plan_abstention
 from mmfuse.predict.loop import default_workers, forward_batches, image_options
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
 
@@ -35,6 +36,8 @@ class Predictor:
         device: Where it runs; default: the first GPU, else the CPU.
         threads: That decode images; default: one per core, at most 8.
         chunk: Samples that are read and predicted together; what is in memory at once.
+        abstain: Accuracy that the decisions it stands by had on validation rows, in (0, 1]; the others are marked
+            `abstained` (see `mmfuse.predict.abstain`). Default: it stands by all, and nothing is marked.
         generation: Keys of `mmfuse.config.GenerationConfig` that replace those the model was saved with.
 
     Raises:
@@ -55,6 +58,7 @@ class Predictor:
         device: str | None = None,
         threads: int | None = None,
         chunk: int = CHUNK,
+        abstain: float | None = None,
         generation: dict[str, Any] | None = None,
     ):
         if missing not in ("error", "allow"):
@@ -65,6 +69,7 @@ class Predictor:
         self.model = model.to(self.device).eval()
         if generation:
             _change_generation(self.model, generation)
+        self.abstentions = {} if abstain is None else plan_abstention(model, abstain)
         self.batch_size = batch_size
         self.missing = missing
         self.chunk = chunk
@@ -103,6 +108,15 @@ class Predictor:
                 waiting = ahead.submit(read_next)
                 yield self._predict(prepared)
 
+    def lacking(self, there: dict[str, bool]) -> str | None:
+        """Why nothing can be predicted where only these modalities are there; None if it can."""
+        for modality in self.model.uses:
+            if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
+                return f"no {modality}, and the model was trained without missing {modality} (--missing allow)"
+        if not any(there[modality] for modality in self.model.uses):
+            return f"nothing to predict from: no {' and no '.join(self.model.uses)}"
+        return None
+
     def prepare(self, sample: Sample) -> Batch:
         """The packed batch of one sample, on the predictor's device.
 
@@ -139,19 +153,14 @@ class Predictor:
             return Failure(sample.id, sample.problem)
         item = Item(row, sample.id)
         there = {"text": _has_text(sample), "image": bool(sample.images)}
-        for modality in self.model.uses:
-            if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
-                return Failure(
-                    sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)"
-                )
-        if not any(there[modality] for modality in self.model.uses):
-            return Failure(sample.id, f"nothing to predict from: no {' and no '.join(self.model.uses)}")
+        if (lacking := self.lacking(there)) is not None:
+            return Failure(sample.id, lacking)
         if self._options is not None:
             for source in sample.images:
                 try:
                     item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
                 except ImageError as error:
-                    name = "" if isinstance(source, bytes) else f" {Path(source).name}"
+                    name = "" if isinstance(source, bytes) else f" {_in_one_line(Path(source).name)}"
                     return Failure(sample.id, f"image{name}: {error}")
         return item
 
@@ -165,7 +174,7 @@ class Predictor:
         said: dict[int, dict[str, Any]] = {int(row): {} for row in good}
         for rows, found in forward_batches(self.model, batches, self.device):
             for task, values in found.items():
-                for row, decision in zip(rows, decide_rows(self.model.heads[task], values), strict=True):
+                for row, decision in zip(rows, self._decide(task, values), strict=True):
                     said[int(row)][task] = decision
         results: list[Prediction | Failure] = []
         for sample, item, notices in prepared:
@@ -177,6 +186,14 @@ class Predictor:
             results.append(Prediction(sample.id, said[item.row], present, notices))
         return results
 
+    def _decide(self, task: str, values: np.ndarray) -> Iterator[dict[str, Any]]:
+        head: Any = self.model.heads[task]
+        decisions = decide_rows(head, values)
+        if task not in self.abstentions:
+            return decisions
+        marks = self.abstentions[task].mark(head, head.probabilities(values))
+        return ({**said, "abstained": mark} for said, mark in zip(decisions, marks, strict=True))
+
 
 def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
     if not model.captioning:
@@ -184,6 +201,11 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
     for task in model.captioning:
         head: Any = model.heads[task]
         head.set_generation(parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})]))
+
+
+def _in_one_line(name: str) -> str:
+    """A file's name as it can be written anywhere: line breaks and bytes that are not UTF-8 escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _has_text(sample: Sample) -> bool:

@@ -38,11 +38,12 @@ from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import Table, load_table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
-from mmfuse.evaluation.calibration import fit_temperature, tune_thresholds
+from mmfuse.evaluation.calibration import fit_temperature, selective_curve, tune_thresholds
 from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.heads import confidences
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, prepare_pairs, table_logits
@@ -50,7 +51,7 @@ from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import is_frozen_for_good
-from mmfuse.types import MmfuseError
+from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
 
 @dataclass(frozen=True)
@@ -382,7 +383,7 @@ def _finish(
 
 
 def calibrate(model: FusionModel, pairs: PairDataset, rows: list[int], logits: dict[str, np.ndarray]) -> None:
-    """Set each head's temperature and thresholds by these (validation) rows."""
+    """Set each head's temperature and thresholds by these (validation) rows, and what abstaining would keep of them."""
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
         if head.kind == "captioning":
@@ -391,3 +392,15 @@ def calibrate(model: FusionModel, pairs: PairDataset, rows: list[int], logits: d
         head.temperature = fit_temperature(logits[task], target, head.kind)
         if head.thresholds is not None:
             head.thresholds = [float(t) for t in tune_thresholds(head.probabilities(logits[task]), target)]
+        curves = _selective_curves(head, head.probabilities(logits[task]), target)
+        if any(curves):
+            model.selective[task] = curves
+
+
+def _selective_curves(head: Any, probabilities: np.ndarray, target: np.ndarray) -> list[SelectiveCurve | None]:
+    """What abstaining keeps of these rows: one curve of a class, one a label of labels."""
+    if head.kind == "classification":
+        right = np.where(target == MISSING_CLASS, np.nan, probabilities.argmax(axis=1) == target)[:, None]
+    else:
+        right = np.where(np.isnan(target), np.nan, (probabilities >= head.thresholds) == target)
+    return [selective_curve(*column) for column in zip(confidences(head, probabilities).T, right.T, strict=True)]

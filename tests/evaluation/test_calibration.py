@@ -5,7 +5,13 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, log_loss
 
-from mmfuse.evaluation.calibration import equal_mass_bins, expected_calibration_error, fit_temperature, tune_thresholds
+from mmfuse.evaluation.calibration import (
+    equal_mass_bins,
+    expected_calibration_error,
+    fit_temperature,
+    selective_curve,
+    tune_thresholds,
+)
 
 
 def test_temperature_undoes_a_known_scale():
@@ -137,3 +143,26 @@ def test_calibration_error_by_hand():
 def test_bins_hold_the_same_count():
     confidence = np.random.default_rng(0).permutation(np.linspace(0, 1, 150))
     assert np.bincount(equal_mass_bins(confidence)).tolist() == [10] * 15
+
+
+def test_selective_curve_by_hand():
+    """Kept from 0.9 on: one row, right; from 0.8 on: two of which one is; from 0.6 on: two of the four, ties whole."""
+    confidence, right = [0.6, 0.9, 0.8, 0.6, 0.7], [1, 1, 0, 0, np.nan]
+    curve = selective_curve(confidence, right)
+    assert curve is not None
+    assert (curve.rows, curve.confidence) == (4, [0.6, 0.8, 0.9])
+    assert (curve.coverage, curve.accuracy) == ([1.0, 0.5, 0.25], [0.5, 0.5, 1.0])
+    assert selective_curve([0.9], [np.nan]) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.5, 0.6, 0.75, 0.9, 1.0]) | st.floats(0.5, 1), st.booleans()), min_size=1))
+def test_selective_curve_is_what_keeping_gives(rows):
+    confidence, right = (np.array(column, float) for column in zip(*rows, strict=True))
+    curve = selective_curve(confidence, right, points=7)
+    assert curve is not None
+    assert 1 <= len(curve.confidence) <= 7
+    assert (curve.confidence[0], curve.confidence[-1]) == (confidence.min(), confidence.max())
+    for at, coverage, accuracy in zip(curve.confidence, curve.coverage, curve.accuracy, strict=True):
+        kept = confidence >= at
+        assert coverage == pytest.approx(kept.mean())
+        assert accuracy == pytest.approx(right[kept].mean())

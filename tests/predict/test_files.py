@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mmfuse.data.folder import pair_folder
+from mmfuse.data.table import read_samples
 from mmfuse.predict import Predictor, files, predict_to_file
 from mmfuse.types import MmfuseError
 
@@ -103,12 +104,24 @@ def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):
         assert flat["id"] == row["id"] == parquet["id"]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_an_id_of_a_table_that_is_no_unicode(model_dir, tmp_path, suffix):
+    """JSON can say half a surrogate pair; it is written escaped, and ends no run."""
+    (tmp_path / "in.jsonl").write_text(r'{"id": "\ud800", "text": "Cough."}')
+    samples = read_samples(str(tmp_path / "in.jsonl"), "id", "image", "text")
+    out = tmp_path / f"out.{suffix}"
+    predict_to_file(Predictor.from_pretrained(model_dir, missing="allow"), ["x"], lambda _: samples[0], out)
+    assert b"\\ud800" in out.read_bytes()
+
+
 def test_what_is_there_is_not_overwritten(run, tmp_path):
     run("out.jsonl")
     before = (tmp_path / "out.jsonl").read_bytes()
     with pytest.raises(MmfuseError, match=r"exists already.*--overwrite"):
         run("out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == before
+    with pytest.raises(MmfuseError, match=r"out.errors.jsonl exists already"):
+        run("out.csv")  # its errors would have the same name
     run("out.jsonl", overwrite=True)
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
