@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import struct
 import zlib
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +49,7 @@ _MAX_INFLATED = 512 * 2**20
 _MAX_ENTRIES = 2**16  # of a lookup table, as its descriptor can say
 _MAX_JPEG_SCANS = 100
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and JPEG-LS
+_HEAD = 4096  # bytes in which a data set names its class
 _PIECE = 2**14  # deflate makes at most 1,032 times as much of it
 _DICOM_UID = b"1.2.840.10008."  # every class of objects and every transfer syntax of the standard begins with it
 # A data set without preamble begins with an element of group 8 or 2: explicit VR, implicit with a short value, or big
@@ -56,7 +59,16 @@ _BARE = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)|\0[\x02\x08]\0.[A-Z]{2}
 
 def is_dicom(data: bytes) -> bool:
     """Tell by its first bytes whether a file is DICOM; also a bare data set, without preamble and file header."""
-    return data[128:132] == b"DICM" or (_BARE.match(data) is not None and _DICOM_UID in data[:4096])
+    return data[128:132] == b"DICM" or (_BARE.match(data) is not None and _DICOM_UID in data[:_HEAD])
+
+
+def is_dicom_file(path: str | Path) -> bool:
+    """Tell it of a local file by its first bytes; False where it cannot be read. Never blocks on a FIFO."""
+    try:
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            return is_dicom(file.read(_HEAD))
+    except OSError:
+        return False
 
 
 def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
