@@ -45,6 +45,7 @@ _KEYWORDS = (
         for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
     ),
 )
+_COLOURS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MAX_INFLATED = 512 * 2**20
 _MAX_ENTRIES = 2**16  # of a lookup table, as its descriptor can say
 _MAX_JPEG_SCANS = 100
@@ -104,6 +105,8 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
         columns, rows = dataset.Columns, dataset.Rows
         if columns * rows > max_pixels:
             raise MmfuseError(f"{columns} x {rows} pixels: more than max_pixels, {max_pixels}")
+        if dataset.PhotometricInterpretation not in _COLOURS:
+            raise MmfuseError("DICOM of a colour space that is not read")
         stored, photometric = _decode_frame(dataset)
         if stored.shape[:2] != (rows, columns) or not stored.size:
             raise MmfuseError("damaged DICOM: no pixels of the size that its header says")
@@ -114,8 +117,8 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
             return 255 - gray if inverse else gray
         if photometric == "PALETTE COLOR":
             return _palette(stored, dataset)
-        if photometric != "RGB":
-            raise MmfuseError("DICOM of a colour space that is not read")
+        if photometric != "RGB":  # YBR_ICT and YBR_RCT are legal in JPEG 2000 alone
+            raise MmfuseError("damaged DICOM: its colour space and its compression do not fit")
         bits = int(dataset.BitsStored)
         return (stored >> (bits - 8) if bits > 8 else stored).clip(0, 255).astype(np.uint8)
 
@@ -227,8 +230,15 @@ def _check_frame(dataset: Dataset, syntax: str) -> None:
 
 def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     """Give columns, rows and samples by the header of a JPEG, JPEG-LS or JPEG 2000 stream (ITU-T T.81, T.87, T.800)."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0:  # JPEG 2000: SIZ
+    start = 0
+    if frame.startswith(b"\0\0\0\x0cjP  "):  # JPEG 2000 in boxes; with one of length 0, pydicom would never end
+        while frame[start + 4 : start + 8] != b"jp2c":
+            length = int.from_bytes(frame[start : start + 4])
+            if length < 8:
+                return None
+            start += length
+        start += 8
+    if frame[start : start + 4] == b"\xff\x4f\xff\x51":
         right, bottom, left, top, samples = struct.unpack_from(">IIII16xH", frame, start + 8)
         return right - left, bottom - top, samples
     place = 2
