@@ -101,7 +101,7 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     - Integers are divided by the smallest 2**bits - 1, 8 <= bits <= 16, that holds the image's largest value. So a
       12-bit film keeps its absolute gray. Images with negative values or more than 16 bits are treated as floats.
     - Floats go from the image's finite minimum (0) to its maximum (255).
-    - Colour of 16 bits keeps the high byte of each channel.
+    - Colour of 16 bits keeps the high byte of each channel (PPM rounds).
 
     JPEGs are decoded at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is not below the wanted one.
 
