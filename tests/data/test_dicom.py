@@ -10,7 +10,6 @@ import warnings
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -505,6 +504,12 @@ def as_video(dataset):
     dataset.file_meta.TransferSyntaxUID = MPEG2MPML
 
 
+def named_table(dataset):
+    item = table(0, range(4), 10)
+    item.add_new("LUTDescriptor", "LO", [NAME, NAME, NAME])
+    dataset.VOILUTSequence = [item]
+
+
 def setting(**values):
     return lambda dataset: [setattr(dataset, keyword, value) for keyword, value in values.items()]
 
@@ -523,6 +528,7 @@ HOSTILE = {
     "video": (changed(as_video, syntax=RLELossless), "transfer syntax that is not read"),
     "colour space": (changed(setting(PhotometricInterpretation="HSV")), "colour space that is not read"),
     "name as a colour space": (changed(setting(PhotometricInterpretation=NAME.split("^")[0])), "colour space"),
+    "name as a number": (changed(named_table), "damaged DICOM"),
     "palette missing": (changed(setting(PhotometricInterpretation="PALETTE COLOR")), "palette that is missing"),
 }  # fmt: skip
 
@@ -570,7 +576,7 @@ SEEDS = [
 SEEDS += [SEEDS[0][132:], SEEDS[8][144 + struct.unpack_from("<I", SEEDS[8], 140)[0] :]]
 
 
-@settings(max_examples=400, deadline=timedelta(seconds=5))
+@settings(max_examples=400, deadline=5000)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
