@@ -504,10 +504,12 @@ def as_video(dataset):
     dataset.file_meta.TransferSyntaxUID = MPEG2MPML
 
 
-def named_table(dataset):
-    item = table(0, range(4), 10)
-    item.add_new("LUTDescriptor", "LO", [NAME, NAME, NAME])
-    dataset.VOILUTSequence = [item]
+def named_table():
+    """A palette whose descriptor is a text."""
+    data = encode(palette([0, 1], _=dict.fromkeys(("Red", "Green", "Blue"), bytes(8))))
+    plain = b"\x28\0\x01\x11US\x06\0" + struct.pack("<3H", 4, 0, 16)
+    assert plain in data
+    return data.replace(plain, b"\x28\0\x01\x11LO\x14\0" + NAME.encode() + b"\\1\\10")
 
 
 def setting(**values):
@@ -528,7 +530,7 @@ HOSTILE = {
     "video": (changed(as_video, syntax=RLELossless), "transfer syntax that is not read"),
     "colour space": (changed(setting(PhotometricInterpretation="HSV")), "colour space that is not read"),
     "name as a colour space": (changed(setting(PhotometricInterpretation=NAME.split("^")[0])), "colour space"),
-    "name as a number": (changed(named_table), "damaged DICOM"),
+    "name as a number": (named_table(), "damaged DICOM"),
     "palette missing": (changed(setting(PhotometricInterpretation="PALETTE COLOR")), "palette that is missing"),
 }  # fmt: skip
 
