@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing")
-_REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
+_REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
 _KEYWORDS = (
@@ -35,7 +35,7 @@ _KEYWORDS = (
     *_SPACINGS,
     *_REQUIRED,
     *_GROUPS,
-    *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "NumberOfFrames"),
+    *("PhotometricInterpretation", "BitsStored", "PixelRepresentation", "PlanarConfiguration", "NumberOfFrames"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -99,13 +99,13 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
         if not any(keyword in dataset for keyword in _PIXELS):
             raise MmfuseError("DICOM without pixels")
         for keyword in _REQUIRED:
-            if dataset.get(keyword) in (None, ""):
+            if not isinstance(dataset.get(keyword), int):  # a long text, multiplied, would fill the memory
                 raise MmfuseError(f"DICOM without {keyword}")
         dataset.NumberOfFrames = max(1, int(_number(dataset, "NumberOfFrames") or 1))
         columns, rows = dataset.Columns, dataset.Rows
         if columns * rows > max_pixels:
             raise MmfuseError(f"{columns} x {rows} pixels: more than max_pixels, {max_pixels}")
-        if dataset.PhotometricInterpretation not in _COLOURS:
+        if dataset.get("PhotometricInterpretation") not in _COLOURS:
             raise MmfuseError("DICOM of a colour space that is not read")
         stored, photometric = _decode_frame(dataset)
         if stored.shape[:2] != (rows, columns) or not stored.size:

@@ -516,9 +516,25 @@ def setting(**values):
     return lambda dataset: [setattr(dataset, keyword, value) for keyword, value in values.items()]
 
 
+SEEDS = [
+    encode(film(smooth(), 12, WindowCenter=2000, WindowWidth=900, PixelSpacing=[0.1, 0.1])),
+    changed(setting(), syntax=RLELossless),
+    changed(setting(), syntax=JPEG2000Lossless),
+    encode(film(smooth(), syntax=DeflatedExplicitVRLittleEndian, VOILUTSequence=[table(0, range(64), 10)])),
+    encode(
+        palette(
+            [0, 1, 2, 3], Segmented=dict.fromkeys(("Red", "Green", "Blue"), struct.pack("<7H", 0, 2, 0, 9, 1, 2, 9))
+        )
+    ),
+    *map(own, ["MR_small_jpeg_ls_lossless", "SC_rgb_jpeg_gdcm", "SC_rgb_dcmtk_+eb+cy+np", "MR_small_implicit"]),
+    *map(own, ["ExplVR_BigEnd", "rtdose_rle", "SC_rgb_small_odd_jpeg", "JPGExtended", "reportsi"]),
+]
+SEEDS += [SEEDS[0][132:], SEEDS[8][144 + struct.unpack_from("<I", SEEDS[8], 140)[0] :]]
+
 HOSTILE = {
     "no pixels": (changed(lambda d: d.__delitem__("PixelData")), "DICOM without pixels"),
     "no rows": (changed(lambda d: d.__delitem__("Rows")), "DICOM without Rows"),
+    "rows as a text": (SEEDS[0].replace(b"\x28\0\x10\0US", b"\x28\0\x10\0LO"), "DICOM without Rows"),
     "header bomb": (changed(setting(Rows=60_000, Columns=60_000)), "60000 x 60000 pixels: more than max_pixels"),
     "no columns at all": (changed(setting(Columns=0)), "damaged DICOM"),
     "cut": (encode(film(smooth()))[:-100], "truncated DICOM"),
@@ -560,22 +576,6 @@ def test_bombs_take_no_memory():
 
 
 # --- properties ----------------------------------------------------------------------------------------------------
-
-
-SEEDS = [
-    encode(film(smooth(), 12, WindowCenter=2000, WindowWidth=900, PixelSpacing=[0.1, 0.1])),
-    changed(setting(), syntax=RLELossless),
-    changed(setting(), syntax=JPEG2000Lossless),
-    encode(film(smooth(), syntax=DeflatedExplicitVRLittleEndian, VOILUTSequence=[table(0, range(64), 10)])),
-    encode(
-        palette(
-            [0, 1, 2, 3], Segmented=dict.fromkeys(("Red", "Green", "Blue"), struct.pack("<7H", 0, 2, 0, 9, 1, 2, 9))
-        )
-    ),
-    *map(own, ["MR_small_jpeg_ls_lossless", "SC_rgb_jpeg_gdcm", "SC_rgb_dcmtk_+eb+cy+np", "MR_small_implicit"]),
-    *map(own, ["ExplVR_BigEnd", "rtdose_rle", "SC_rgb_small_odd_jpeg", "JPGExtended", "reportsi"]),
-]
-SEEDS += [SEEDS[0][132:], SEEDS[8][144 + struct.unpack_from("<I", SEEDS[8], 140)[0] :]]
 
 
 @settings(max_examples=400, deadline=5000)
