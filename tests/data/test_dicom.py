@@ -431,12 +431,12 @@ def test_pydicom_is_imported_for_dicom_alone(tmp_path):
 def test_warnings_and_logs_are_as_before_also_from_threads():
     files = [FILES[name] for name in FILES if name.startswith("test_files/SC_")] * 2
     expected = [read_image(path) for path in files]
-    filters, level = list(warnings.filters), logging.getLogger("pydicom").level
+    filters, propagate = list(warnings.filters), logging.getLogger("pydicom").propagate
     with ThreadPoolExecutor(8) as pool:
         for want, got in zip(expected, pool.map(read_image, files), strict=True):
             assert np.array_equal(want, got)
     assert list(warnings.filters) == filters
-    assert logging.getLogger("pydicom").level == level
+    assert logging.getLogger("pydicom").propagate is propagate is True
 
 
 # --- spacing -------------------------------------------------------------------------------------------------------
