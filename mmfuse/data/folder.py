@@ -1,8 +1,9 @@
-"""A folder of images and reports -> studies. Only names are read here; a report is read when its `Entry` is asked."""
+"""A folder of images and reports -> studies, by names; a report is read when its `Entry` is asked."""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from mmfuse.data.dicom import is_dicom_file
 from mmfuse.data.texts import TextError, read_text
 from mmfuse.types import MmfuseError, Sample
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".dcm", ".dicom")
 TEXT_SUFFIXES = (".txt", ".text", ".report")
 
 Layout = Literal["auto", "stem", "study"]
 
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and all that begins with a dot
+_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx", "dicomdir"}  # and all that begins with a dot
+_BARE = re.compile(r"[^.]+|[\d.]+")  # how DICOM files without suffix are named: IM000001, or 1.2.840.113619.2.5
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class _Place(NamedTuple):
 
 
 def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry], list[str]]:
-    """Find the studies in a folder and its sub-folders, by names alone.
+    """Find the studies in a folder and its sub-folders, by names.
 
     - `stem`: an image and a text of one folder with the same name but for the suffix are one study; its id is that name
       with its folder, `ward/a` for `ward/a.png` and `ward/a.txt`. An image or a text alone is a study that lacks the
@@ -72,8 +75,10 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     - `auto`: `study` if all images are in sub-folders, and some sub-folder holds images and texts that are not just one
       pair of the same name, and none holds two such pairs; else `stem`.
 
-    Suffixes may be in upper or lower case. Hidden files and folders, and the clutter of Windows and macOS, are passed
-    over in silence. Links are followed, but no folder is visited twice, nor one that the folder itself is in.
+    Suffixes may be in upper or lower case. A file without suffix, or with a name of digits and dots, is an image if it
+    begins as DICOM does: of these files alone, the first bytes are read. Hidden files and folders, and the clutter of
+    Windows, macOS and DICOM media, are passed over in silence. Links are followed, but no folder is visited twice, nor
+    one that the folder itself is in.
 
     Args:
         folder: Where to look.
@@ -133,12 +138,10 @@ def find_study(path: str | Path) -> Entry:
     except OSError as error:
         raise MmfuseError(f"{path}: {_reason(error)}") from error
     if not path.is_dir():
-        known = path.suffix.lower() in IMAGE_SUFFIXES + TEXT_SUFFIXES
-        stem = _stem(path.name) if known else unicodedata.normalize("NFC", path.name)
-        names = [name for name in names if _stem(name) == stem]
+        names = [name for name in names if _stem(name) == _stem(path.name)]
     place = _Place([], [], [])
     for name in names:
-        _list_of(place, name).append(name)
+        _list_of(place, str(folder), name).append(name)
     if not place.images and not place.texts:
         raise MmfuseError(f"{path}: no image and no report of this name; expected a study's folder, image or report")
     if path.is_dir():
@@ -175,7 +178,7 @@ def _walk(root: str) -> tuple[dict[str, _Place], dict[str, str]]:
             if _is_folder(item):
                 (linked if item.is_symlink() else real).append(_join(name, item.name))
             else:
-                _list_of(place, item.name).append(item.name)
+                _list_of(place, path, item.name).append(item.name)
     return places, unreadable
 
 
@@ -191,9 +194,12 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         return False
 
 
-def _list_of(place: _Place, name: str) -> list[str]:
+def _list_of(place: _Place, folder: str, name: str) -> list[str]:
     suffix = os.path.splitext(name)[1].lower()
-    return place.images if suffix in IMAGE_SUFFIXES else place.texts if suffix in TEXT_SUFFIXES else place.others
+    if suffix in TEXT_SUFFIXES:
+        return place.texts
+    bare = _BARE.fullmatch(name) and is_dicom_file(os.path.join(folder, name))
+    return place.images if suffix in IMAGE_SUFFIXES or bare else place.others
 
 
 def _are_studies(places: dict[str, _Place]) -> bool:
@@ -214,8 +220,10 @@ def _one_study(root: str, name: str, place: _Place) -> Iterator[Entry]:
 
 def _pairs(root: str, name: str, place: _Place) -> Iterator[Entry]:
     studies: dict[str, _Place] = defaultdict(lambda: _Place([], [], []))
-    for file in place.images + place.texts:
-        _list_of(studies[_stem(file)], file).append(file)
+    for file in place.images:
+        studies[_stem(file)].images.append(file)
+    for file in place.texts:
+        studies[_stem(file)].texts.append(file)
     for stem, (images, texts, _) in studies.items():
         problems = [
             f"{len(files)} {kind} of the same name: {_printable(', '.join(files))}"
@@ -235,8 +243,9 @@ def _paths(root: str, names: list[str]) -> tuple[str, ...]:
 
 
 def _stem(name: str) -> str:
-    """Give a name without its suffix; accents composed, since macOS stores them decomposed."""
-    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+    """Give a name without its suffix, if it is a known one; accents composed, since macOS stores them decomposed."""
+    stem, suffix = os.path.splitext(name)
+    return unicodedata.normalize("NFC", stem if suffix.lower() in IMAGE_SUFFIXES + TEXT_SUFFIXES else name)
 
 
 def _join(folder: str, name: str) -> str:

@@ -24,6 +24,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
+from mmfuse.data.quiet import quiet
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
@@ -89,16 +91,17 @@ class ImageOptions:
 def read_image(source: str | Path | bytes, options: ImageOptions | None = None) -> np.ndarray:
     """Read one image as RGB, upright, in the size that is wanted.
 
-    JPEG, PNG, GIF, WebP, TIFF, BMP and PPM/PGM/PBM, told apart by their bytes, never by the file's name. EXIF
-    orientation is applied, transparency is laid over the background, an animation gives its first frame; colour
-    profiles are ignored.
+    JPEG, PNG, GIF, WebP, TIFF, BMP, PPM/PGM/PBM and DICOM, told apart by their bytes, never by the file's name. EXIF
+    orientation is applied, transparency is laid over the background; an animation, a TIFF of several pages and a DICOM
+    of several frames give the first; colour profiles are ignored. Of DICOM, `mmfuse.data.dicom.decode_dicom` says how
+    it is shown.
 
     Gray levels of more than 8 bits are scaled, not clipped:
 
     - Integers are divided by the smallest 2**bits - 1, 8 <= bits <= 16, that holds the image's largest value. So a
       12-bit film keeps its absolute gray. Images with negative values or more than 16 bits are treated as floats.
     - Floats go from the image's finite minimum (0) to its maximum (255).
-    - Colour of 16 bits keeps the high byte of each channel.
+    - Colour of 16 bits keeps the high byte of each channel (PPM rounds).
 
     JPEGs are decoded at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is not below the wanted one.
 
@@ -113,14 +116,41 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
         ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
     """
     data = _read(source)
+    options = options or ImageOptions()
+    if is_dicom(data):
+        try:
+            return _decode(Image.fromarray(decode_dicom(data, options.max_pixels)), options)
+        except MmfuseError as error:
+            raise ImageError(str(error)) from None
     plugin = _plugin_of(data)
     try:
-        return _decode(plugin(io.BytesIO(data)), options or ImageOptions())
+        with quiet():
+            return _decode(plugin(io.BytesIO(data)), options)
     except ImageError:
         raise
     except Exception as error:  # hostile bytes bring nearly every exception out of Pillow, MemoryError included
         words = re.sub(r"b?'.*'|[^ -~]+", " ", str(error)).strip() or type(error).__name__  # never bytes of the file
         raise ImageError(f"{plugin.format} cannot be decoded: {words[:100]}") from error
+
+
+def read_spacing(source: str | Path | bytes) -> tuple[float, float] | None:
+    """Give the physical size of an image's pixels as they are stored, before any resizing.
+
+    Args:
+        source: A path, an fsspec URL (contains `://`), or encoded bytes.
+
+    Returns:
+        Distance of rows and of columns in mm, of a DICOM file: PixelSpacing, else ImagerPixelSpacing, which is measured
+        at the detector. None where neither is there, and of all other formats.
+
+    Raises:
+        ImageError: The file cannot be read, or is a damaged DICOM.
+    """
+    data = _read(source)
+    try:
+        return dicom_spacing(data) if is_dicom(data) else None
+    except MmfuseError as error:
+        raise ImageError(str(error)) from None
 
 
 def content_hash(source: str | Path | bytes) -> str:
@@ -166,7 +196,7 @@ def _plugin_of(data: bytes) -> type[ImageFile.ImageFile]:
         raise ImageError("empty file")
     plugin = next((plugin for signature, plugin in _PLUGINS if signature.match(data)), None)
     if plugin is None:
-        raise ImageError("not an image (JPEG, PNG, GIF, WebP, TIFF, BMP or PPM)")
+        raise ImageError("not an image (JPEG, PNG, GIF, WebP, TIFF, BMP, PPM or DICOM)")
     if plugin is PngImagePlugin.PngImageFile:
         _check_png(data)
     # In JPEG data these two bytes only begin a scan. A small file with thousands of scans would decode for hours.

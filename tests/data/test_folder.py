@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfuse.data import folder as folder_module
-from mmfuse.data.folder import IMAGE_SUFFIXES, TEXT_SUFFIXES, Entry, pair_folder
+from mmfuse.data.folder import IMAGE_SUFFIXES, TEXT_SUFFIXES, Entry, find_study, pair_folder
 from mmfuse.types import MmfuseError, Sample
 
 
@@ -61,6 +61,22 @@ def test_suffixes_in_any_case(tmp_path, suffix, text_suffix):
     entries, ignored = pair_folder(tmp_path)
     assert [(e.id, len(e.images), len(e.texts)) for e in entries] == [("a", 1, 1), ("b", 1, 1)]
     assert ignored == []
+
+
+def test_dicom_files_without_suffix_are_images_by_their_first_bytes(tmp_path):
+    dicom = b"\0" * 128 + b"DICM"
+    fill(tmp_path, "IM000001", "1.2.840.7", "1.2.840.8", "b.dcm", "notes.v2", "DICOMDIR", text=dicom)
+    fill(tmp_path, "IM000001.txt", "1.2.840.7.txt", "b.txt", "README", "2024.01")
+    os.mkfifo(tmp_path / "IM000002")
+    entries, ignored = pair_folder(tmp_path)
+    assert ignored == ["2024.01", "IM000002", "README", "notes.v2"]
+    assert {entry.id: (len(entry.images), len(entry.texts), entry.problem) for entry in entries} == {
+        "IM000001": (1, 1, None),
+        "1.2.840.7": (1, 1, None),
+        "1.2.840.8": (1, 0, None),
+        "b": (1, 1, None),
+    }
+    assert find_study(tmp_path / "1.2.840.7") == find_study(tmp_path / "1.2.840.7.txt") == entries[0]
 
 
 def test_stems_differ_by_case(tmp_path):

@@ -68,6 +68,11 @@ def jpeg_of_size(width, height):
     return bytes(data)
 
 
+def gif_of_frame(width, height):
+    screen = b"GIF89a" + struct.pack("<HHBBB", 4, 4, 0x80, 0, 0) + bytes(6)
+    return screen + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\2\2\x44\1\0;"
+
+
 def mean_difference(a, b):
     assert a.shape == b.shape
     return np.abs(a.astype(int) - b.astype(int)).mean()
@@ -234,6 +239,36 @@ def test_hostile_floats(values, expected, interpolation):
     data = encode(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
     assert read_image(data)[0, :, 0].tolist() == expected
     assert read_image(data, ImageOptions(size=(3, 3), interpolation=interpolation)).shape == (3, 3, 3)
+
+
+def tiff(tags, data):
+    """Tags of one short value each; several bits per sample lie behind the pixels."""
+    entries = b"".join(struct.pack("<HHII", tag, 3, count, value) for tag, count, value in tags)
+    return b"II" + struct.pack("<HI", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def rgb_tiff(bits, data, *more):
+    place, rows = 8 + len(data), 1
+    data += struct.pack("<3H", bits, bits, bits)
+    head = [(256, 1, 2), (257, 1, 1), (258, 3, place), (259, 1, 1), (262, 1, 2), (273, 1, 8), (277, 1, 3)]
+    return tiff([*head, (278, 1, rows), (279, 1, place - 8), *more], data)
+
+
+def test_colour_of_16_bits_keeps_its_high_byte():
+    channels = [0x1280, 0x34FF, 0x5600, 65535, 0, 256]
+    expected = [[0x12, 0x34, 0x56], [255, 0, 1]]
+    big = struct.pack(">6H", *channels)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    png = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b"\0" + big)) + png_chunk(b"IEND", b"")
+    for data in (png, rgb_tiff(16, struct.pack("<6H", *channels))):
+        assert read_image(data)[0].tolist() == expected
+
+
+def test_what_pillow_only_warns_of_is_read_in_silence(caplog):
+    caplog.set_level("DEBUG")
+    data = rgb_tiff(8, bytes([1, 2, 3, 4, 5, 6]), (284, 2, 1))  # one value too many
+    assert read_image(data)[0].tolist() == [[1, 2, 3], [4, 5, 6]]  # warnings are errors here
+    assert not caplog.records
 
 
 # --- orientation ---------------------------------------------------------------------------------------------------
@@ -418,6 +453,10 @@ BROKEN = {
     "EPS": (encode(picture(), "EPS"), "not an image"),
     "PNG bomb": (png_bomb(60_000, 60_000), "60000 x 60000 pixels"),
     "JPEG bomb": (jpeg_of_size(65_000, 65_000), "65000 x 65000 pixels"),
+    "GIF bomb": (gif_of_frame(60_000, 60_000), "exceeds limit"),
+    "GIF of a frame beyond its screen": (gif_of_frame(12_000, 12_000), "12000 x 12000 pixels"),
+    "TIFF bomb": (tiff([(256, 1, 60_000), (257, 1, 60_000), (258, 1, 8), (273, 1, 8)], b""), "60000 x 60000 pixels"),
+    "text bomb": (PNG[:33] + png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**24))) + PNG[33:], "too large"),
     "PPM bomb": (b"P6 99999999 99999999 255\n", "pixels"),
     "scan bomb": (JPEG + b"\xff\xda\0" * 5000, "scans"),
 }
@@ -586,13 +625,13 @@ def read_or_refuse(data, options):
     assert options.size is None or pixels.shape == (*options.size, 3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=5000)
 @given(st.sampled_from([b"", *SIGNATURES]), st.binary(max_size=300), all_options)
 def test_random_bytes_give_an_image_or_an_image_error(signature, data, options):
     read_or_refuse(signature + data, options)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=5000)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
