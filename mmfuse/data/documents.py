@@ -316,7 +316,9 @@ def _from_rtf(data: bytes) -> str:
             text = data.decode(f"cp{page[1].decode()}" if page else "cp1252")
         except (UnicodeDecodeError, LookupError):
             raise TextError("damaged RTF: bytes that are none of its code page") from None
-    text = text.replace("\0", "").lstrip()
+    text = text.replace("\0", "").strip()
+    if not text.endswith("}"):
+        raise TextError("damaged RTF: its end is missing")
     fonts = font_table_group(text)
     if len(fonts) > _MAX_FONTS or max(map(len, fonts.split(";"))) > _MAX_FONT:
         raise TextError("damaged RTF: font table")

@@ -73,12 +73,12 @@ _NUMBER = r"(?:\(?(?:[0-9]{1,2}|[IVX]{1,4}|[A-H])[.)][ \t]{1,3})?"
 _AT_START = re.compile(
     rf"(?P<markup>(?:[#>•-]{{1,6}}|\*(?=[ \t]))?)[ \t]{{0,3}}{_NUMBER}"
     rf"{_header(list(_KEYS))}(?:{_COLON}|{_DASH_OR_END})",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _WITHIN = re.compile(
     r"(?:(?<=[.;!?])|(?P<space>(?<=\s)))(?P<before>[ \t]{0,20})"
     rf"{_header([name for name, key in _KEYS.items() if key in SECTIONS and key != 'examination'])}{_COLON}",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _UNKNOWN = re.compile(r"[#*_]{0,4}[ \t]{0,3}[A-Z][A-Z0-9 ,/&()'-]{2,60}:")
 

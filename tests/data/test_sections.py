@@ -143,6 +143,10 @@ EXAMPLES = {
     "name with a colon in a sentence": ("The main finding: a nodule", {"": "The main finding: a nodule"}),
     "sentence of capitals": ("FINDINGS CONSISTENT WITH EDEMA", {"": "FINDINGS CONSISTENT WITH EDEMA"}),
     "prose at the beginning of a line": ("Comparison is made to 2019.", {"": "Comparison is made to 2019."}),
+    "letters that only look alike": (
+        "F\u0131nding\u017f: x. Impre\u017fs\u0131on: y",
+        {"": "F\u0131nding\u017f: x. Impre\u017fs\u0131on: y"},
+    ),
     "part of a word": ("Historyless: x. Overviews: y", {"": "Historyless: x. Overviews: y"}),
     "subheadings": ("FINDINGS:\nLUNGS: clear\nHEART: normal", {"findings": "LUNGS: clear\nHEART: normal"}),
     # What is under no header is in no section.
