@@ -146,7 +146,7 @@ def predict(
     from mmfuse.config import read_overrides
     from mmfuse.data.folder import pair_folder
     from mmfuse.data.table import read_samples
-    from mmfuse.predict import Predictor, fingerprint, predict_to_file
+    from mmfuse.predict import Predictor, fingerprint, predict_to_file, tell_cut_texts
 
     if source.is_dir() or not source.exists():
         entries, ignored = pair_folder(source, layout)  # type: ignore[arg-type]
@@ -172,6 +172,10 @@ def predict(
         )
     errors = out.with_suffix(".errors.jsonl")
     typer.echo(f"{len(ids)} studies: {counts.predictions} predictions in {out}, {counts.errors} errors in {errors}")
+    if counts.cut:
+        encoder: Any = predictor.model.text_encoder
+        limit = {"max_length": encoder.max_length, "truncation": encoder.truncation}
+        typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
 

@@ -44,6 +44,7 @@ class FusionModel(
 
     Attributes:
         captioning: The captioning tasks.
+        text_sections: Sections of a report (`mmfuse.data.sections`) that are its text; empty: the report is.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
@@ -93,6 +94,7 @@ class FusionModel(
             }
         )
         self.log_variances = nn.ParameterDict()
+        self.text_sections: list[str] = []
         self.accepts_missing: list[str] = []
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
@@ -213,6 +215,7 @@ class FusionModel(
                 task: {"temperature": head.temperature, "thresholds": head.thresholds}
                 for task, head in self.heads.items()
             },
+            "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
             "plugins": {
                 f"{registry.kind} {name}": registry.origin(name)
@@ -305,6 +308,7 @@ class FusionModel(
             head.temperature = decision["temperature"]
             if decision["thresholds"] is not None:
                 head.thresholds = decision["thresholds"]
+        model.text_sections = list(config.get("text_sections", []))  # older models have none
         model.accepts_missing = list(config["accepts_missing"])
         return model
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
-from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -32,10 +32,19 @@ CAPTIONS_MARK = ".mmfuse-captions"
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the inputs: every one is in exactly one of the two files."""
+    """What became of the inputs: every one is in exactly one of the two files.
+
+    Attributes:
+        predictions: How many were predicted.
+        errors: How many were not.
+        texts: How many of the predictions have a text.
+        cut: How many of these texts were longer than the model reads.
+    """
 
     predictions: int
     errors: int
+    texts: int = 0
+    cut: int = 0
 
 
 def predict_to_file(
@@ -94,7 +103,7 @@ def predict_to_file(
         _publish(names, out, predictor.model)
     except OSError as error:
         raise MmfuseError(f"--out {out}: cannot be written: {error.strerror or error}") from error
-    return Counts(state["predictions"], state["errors"])
+    return Counts(state["predictions"], state["errors"], state["texts"], state["cut"])
 
 
 def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path, again: bool) -> None:
@@ -154,7 +163,8 @@ class _Names:
 
 def _open(names: _Names, identity: str, overwrite: bool) -> dict[str, Any]:
     """The committed state: of a killed run over the same inputs, or a new one."""
-    fresh = {"identity": identity, "done": 0, "predictions": 0, "errors": 0, "bytes": 0, "error_bytes": 0}
+    counts = dict.fromkeys(("done", "predictions", "errors", "texts", "cut", "bytes", "error_bytes"), 0)
+    fresh = {"identity": identity, **counts}
     if overwrite:
         for path in (names.out, names.errors, names.progress):
             path.unlink(missing_ok=True)
@@ -196,6 +206,8 @@ def _commit(results: Iterable[Prediction | Failure], good: Any, bad: Any, state:
             }
             good.write(_line(said))
             state["predictions"] += 1
+            state["texts"] += "text" in result.present
+            state["cut"] += any(notice.startswith(TRUNCATED) for notice in result.notices)
         state["done"] += 1
     for handle in (good, bad):
         handle.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, read_image
 from mmfuse.data.pairs import move_batch, ordered_batches
+from mmfuse.data.sections import select_sections
 from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.loop import default_workers, forward_batches, image_options
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
 
 CHUNK = 512
+TRUNCATED = "report truncated at"
+"""How the notice of a cut report begins."""
 
 
 class Predictor:
@@ -122,6 +125,7 @@ class Predictor:
         self, samples: list[Sample], pool: ThreadPoolExecutor
     ) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
         """Decide for each sample whether it can be predicted, and prepare it; no batch is formed before that."""
+        samples = [self._cut_out_sections(sample) for sample in samples]
         items = list(pool.map(self._read_one, range(len(samples)), samples))
         notices: list[tuple[str, ...]] = [()] * len(samples)
         text = self.model.text_encoder
@@ -131,8 +135,15 @@ class Predictor:
             for i, row, was_cut in zip(there, ids, cut, strict=True):
                 items[i].input_ids = row  # type: ignore[union-attr]
                 if was_cut:
-                    notices[i] = (f"report truncated at {text.max_length} tokens",)
+                    kept = "" if text.truncation == "head" else f" ({text.truncation} kept)"
+                    notices[i] = (f"{TRUNCATED} {text.max_length} tokens{kept}",)
         return list(zip(samples, items, notices, strict=True))
+
+    def _cut_out_sections(self, sample: Sample) -> Sample:
+        """As in training, a report without any of the sections that the model reads is a missing text."""
+        if not self.model.text_sections or not sample.text:
+            return sample
+        return replace(sample, text=select_sections(sample.text, self.model.text_sections) or None)
 
     def _read_one(self, row: int, sample: Sample) -> Item | Failure:
         if sample.problem is not None:
@@ -141,8 +152,10 @@ class Predictor:
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         for modality in self.model.uses:
             if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
+                wanted = self.model.text_sections if modality == "text" else []
+                what = f"{modality} ({' or '.join(wanted)} of a report)" if wanted else modality
                 return Failure(
-                    sample.id, f"no {modality}, and the model was trained without missing {modality} (--missing allow)"
+                    sample.id, f"no {what}, and the model was trained without missing {modality} (--missing allow)"
                 )
         if not any(there[modality] for modality in self.model.uses):
             return Failure(sample.id, f"nothing to predict from: no {' and no '.join(self.model.uses)}")
