@@ -199,7 +199,7 @@ class TestRtf:
 
     @pytest.mark.parametrize(
         "data",
-        [rb"{\rtf1\ansicpg99999 \xff" + b"\xff}", rb"{\rtf1 \u99999999?}", rb"{\rtf1{\pict\bin x}}"],
+        [rb"{\rtf1\ansicpg99999 \xff" + b"\xff}", rb"{\rtf1 \u99999999?}", rb"{\rtf1{\pict\bin x}}", rb"{\rtf1 cut"],
     )
     def test_damage_is_refused(self, data):
         assert "damaged RTF" in refusal(data)
@@ -211,7 +211,7 @@ class TestRtf:
         start = time.process_time()
         for data in (piece * 30_000, rf"{{\fonttbl{piece * 30_000}"):
             try:
-                decode_report(rf"{{\rtf1{data}".encode())
+                decode_report(rf"{{\rtf1{data}}}".encode())
             except TextError:
                 continue
         assert time.process_time() - start < 5
