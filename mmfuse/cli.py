@@ -158,7 +158,7 @@ def predict(
     from mmfuse.config import read_overrides
     from mmfuse.data.folder import pair_folder
     from mmfuse.data.table import read_samples
-    from mmfuse.predict import Predictor, fingerprint, predict_to_file, watch_folder
+    from mmfuse.predict import Predictor, fingerprint, predict_to_file, tell_cut_texts, watch_folder
 
     ids: list[str] = []
     read: Any = None
@@ -213,6 +213,10 @@ def predict(
             progress=lambda done, errors: bar.update(done, len(ids), f"{errors} errors"),
         )
     _tell_counts(counts, out)
+    if counts.cut:
+        encoder: Any = predictor.model.text_encoder
+        limit = {"max_length": encoder.max_length, "truncation": encoder.truncation}
+        typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
 

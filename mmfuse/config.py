@@ -53,6 +53,9 @@ class TextEncoderConfig:
     )
     vocab_size: int = key(8000, "largest vocabulary to train, with pretrained: false", low=100)
     max_length: int = key(128, "tokens a text is cut to, special ones included", low=4)
+    truncation: str = key(
+        "head", "what is kept of a longer text; head_tail: half and half", choices=("head", "tail", "head_tail")
+    )
     pooling: str = key("mean", "how tokens become one vector", choices=("mean", "cls"))
     frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
     unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)

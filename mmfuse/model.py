@@ -45,6 +45,7 @@ class FusionModel(
 
     Attributes:
         captioning: The captioning tasks.
+        text_sections: Sections of a report (`mmfuse.data.sections`) that are its text; empty: the report is.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
             label (None where none of its rows is labelled). A task without labelled rows is not in it.
@@ -96,6 +97,7 @@ class FusionModel(
             }
         )
         self.log_variances = nn.ParameterDict()
+        self.text_sections: list[str] = []
         self.accepts_missing: list[str] = []
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
         self.card: str | None = None
@@ -220,6 +222,7 @@ class FusionModel(
             "selective": {
                 task: [curve and asdict(curve) for curve in curves] for task, curves in self.selective.items()
             },
+            "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
             "plugins": {
                 f"{registry.kind} {name}": registry.origin(name)
@@ -316,6 +319,7 @@ class FusionModel(
             task: [curve and SelectiveCurve(**curve) for curve in curves]
             for task, curves in config.get("selective", {}).items()
         }
+        model.text_sections = list(config.get("text_sections", []))  # older models have none
         model.accepts_missing = list(config["accepts_missing"])
         return model
 

@@ -64,7 +64,13 @@ def test_the_page_from_folder_to_prediction(folder):
     (folder / "studies.yaml").write_text(manifest)
     config = yaml.safe_load(train)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config["text_encoder"] = {"name": "bert", "pretrained": False, "vocab_size": 200, "max_length": 32, "options": small}
+    config["text_encoder"] = {
+        "name": "bert",
+        "pretrained": False,
+        "vocab_size": 200,
+        "max_length": 32,
+        "options": small,
+    }
     config["image_encoder"] |= {"name": "resnet10t", "pretrained": False, "size": [32, 32]}
     config["training"] |= {"epochs": 1}
     (folder / "train.yaml").write_text(yaml.safe_dump(config))

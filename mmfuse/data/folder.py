@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from mmfuse.data.dicom import is_dicom_file
-from mmfuse.data.texts import TextError, read_text
+from mmfuse.data.documents import read_report
+from mmfuse.data.texts import TextError
 from mmfuse.types import MmfuseError, Sample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".dcm", ".dicom")
-TEXT_SUFFIXES = (".txt", ".text", ".report")
+TEXT_SUFFIXES = (".txt", ".text", ".report", ".xml", ".html", ".htm", ".json", ".rtf", ".sr")
 
 Layout = Literal["auto", "stem", "study"]
 
@@ -50,7 +51,7 @@ class Entry:
         text, problem = None, self.problem
         if problem is None:
             try:
-                text = "\n\n".join(filter(None, map(read_text, self.texts))) or None
+                text = "\n\n".join(filter(None, map(read_report, self.texts))) or None
             except TextError as error:
                 problem = f"text: {error}"
         return Sample(id=self.id, images=self.images, text=text, group=self.id, problem=problem)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.config import key, parse, read_yaml
+from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
@@ -34,6 +35,15 @@ class TextSpec:
     columns: list[str] = key([], "columns it is made of")
     template: str | None = key(None, 'how, such as "{indication} {history}"; default: the columns, a line each')
     missing: list[str] = key([], "contents that mean there is no text (an empty one always does)")
+    section: Any = field(
+        default=None,
+        metadata={"help": f"of radiology reports in the columns, one section or a list: {', '.join(SECTIONS)}"},
+    )
+
+    @property
+    def sections(self) -> list[str]:
+        """The sections that are read; empty: all of the text."""
+        return list(self.section or []) if isinstance(self.section, list | None) else [self.section]
 
 
 @dataclass
@@ -57,6 +67,7 @@ class TaskSpec:
     )
     uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
     report_metrics: list[str] = key([], "captioning: metrics of findings, chest_rules or chexbert:FOLDER")
+    section: str | None = key(None, "captioning: the column holds whole reports, and this section is the target")
     allow_copies: bool = key(False, "captioning: train though the input text contains the caption of some rows")
     label_origin: str = key(
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
@@ -183,6 +194,10 @@ def _check(manifest: Manifest) -> None:
     for name in PLACEHOLDER.findall(template):
         if name not in columns:
             raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, columns)}")
+    read_sections = text.sections if text is not None else []
+    for name in read_sections:
+        if name not in SECTIONS:
+            raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
     for name, task in manifest.tasks.items():
         if (task.column is None) == (task.columns is None):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
@@ -190,14 +205,18 @@ def _check(manifest: Manifest) -> None:
             raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")
         if task.type != "captioning" and (task.report_metrics or task.allow_copies):
             raise MmfuseError(f"{where}: tasks.{name}: report_metrics and allow_copies are for captioning")
+        if task.section is not None and (task.type != "captioning" or task.section not in SECTIONS):
+            legal = nearest(task.section, SECTIONS) if task.type == "captioning" else "only captioning has one"
+            raise MmfuseError(f"{where}: tasks.{name}.section: {task.section!r} is not legal; {legal}")
         if task.type == "classification" and task.column is None:
             raise MmfuseError(f"{where}: tasks.{name}: a classification needs column")
         targets = [task.column] if task.column else task.columns or []
+        apart = bool(task.section and read_sections and task.section not in read_sections)
         for column in targets:
-            if text is not None and column in text.columns:
+            if text is not None and column in text.columns and not apart:
                 raise MmfuseError(
                     f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the "
-                    f"answer"
+                    f"answer (of whole reports, give text.section and another one as tasks.{name}.section)"
                 )
         if task.columns and task.values is not None:
             raise MmfuseError(f"{where}: tasks.{name}: values go with column; with columns they are 1, 0, -1 or empty")

@@ -35,6 +35,7 @@ class PairDataset(Dataset):
         image_cache: Gives those of images, by their numbers in `table.rows["images"]`, flattened.
         modality_dropout: By modality, the probability that a present one is hidden.
         seed: Of the modality dropout.
+        cut_texts: `(rows,)` bool, True where `token_ids` are not all of the text.
         order_by: `(rows,)` what rows are grouped by, where that is not their number of tokens.
     """
 
@@ -50,6 +51,7 @@ class PairDataset(Dataset):
         image_cache: Cache | None = None,
         modality_dropout: dict[str, float] | None = None,
         seed: int = 0,
+        cut_texts: np.ndarray | None = None,
         order_by: np.ndarray | None = None,
     ):
         self.table = table
@@ -61,6 +63,7 @@ class PairDataset(Dataset):
         self.image_cache = image_cache
         self.modality_dropout = modality_dropout or {}
         self.seed = seed
+        self.cut_texts = np.zeros(len(table), dtype=bool) if cut_texts is None else cut_texts
         self.order_by = order_by
         self.epoch = 0
         self.images: list[list[str]] = table.rows["images"][:] if image_options else [[] for _ in range(len(table))]

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from mmfuse.data.manifest import PLACEHOLDER, Manifest, TaskSpec
+from mmfuse.data.sections import select_sections
 from mmfuse.data.splits import split_by_hash, split_stratified
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError, Sample
@@ -275,6 +276,9 @@ def _texts(frame: pd.DataFrame, manifest: Manifest) -> list[str | None]:
     texts: list[str | None] = []
     for values in zip(*(frame[name] for name in spec.columns), strict=True):
         parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(spec.columns, values, strict=True)}
+        if spec.sections:
+            chosen = {name: select_sections(report, spec.sections) for name, report in parts.items()}
+            parts = {name: "" if text in absent else text for name, text in chosen.items()}
         if not any(parts.values()):
             texts.append(None)
         elif spec.template is None:
@@ -400,6 +404,8 @@ def _encode_captions(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, pa
                 parts += _caption_list(value, path, row)
             else:
                 parts += value.split(spec.separator) if spec.separator else [value]
+        if spec.section:
+            parts = [select_sections(report, [spec.section]) for report in parts]
         found[row] = tuple(dict.fromkeys(" ".join(p.split()) for p in parts if p.strip() not in absent))
     if not any(found):
         raise MmfuseError(f"{path}: no row has a caption")

@@ -19,12 +19,12 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # The most common first: where charset-normalizer sees no difference between two, the first is right more often.
-_LATIN = ("cp1252", "latin_1", "cp1250", "cp1254", "cp1257")
-_OTHER = (
+LATIN = ("cp1252", "latin_1", "cp1250", "cp1254", "cp1257")
+OTHER = (
     *("gb18030", "cp1251", "shift_jis", "euc_kr", "big5", "euc_jp"),
     *("koi8_r", "koi8_u", "cp1253", "cp1256", "cp1255", "cp874"),
 )
-_BINARY = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+BINARY = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _HIGH_RUN = re.compile(rb"[\x80-\xff]{3,}")
 _SAMPLE_BYTES = 16_384
@@ -70,7 +70,7 @@ def decode_text(data: bytes) -> str:
         TextError: It is binary, or damaged, or in no encoding that is known here.
     """
     text = _decode(data)
-    if _BINARY.search(text):
+    if BINARY.search(text):
         raise TextError("binary, not text")
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
@@ -159,14 +159,14 @@ def _decode_utf16(data: bytes) -> str:
 
 
 def _decode_legacy(data: bytes) -> str:
-    if _BINARY.search(data.decode("latin_1")):
+    if BINARY.search(data.decode("latin_1")):
         raise TextError("binary, not text")
     from charset_normalizer import from_bytes  # only here: most reports are UTF-8
 
     # Accented letters stand alone between ASCII letters; other scripts come in runs of high bytes. Knowing which of the
     # two it is, the guess is right for a text of three words too.
     in_runs = sum(map(len, _HIGH_RUN.findall(data)))
-    candidates = _LATIN if 2 * in_runs < len(_HIGH.findall(data)) else _OTHER
+    candidates = LATIN if 2 * in_runs < len(_HIGH.findall(data)) else OTHER
     guesses = [
         (int(match.chaos * 20), _oddities(str(match)[:_SAMPLE_BYTES]), -match.coherence, candidates.index(encoding))
         for match in from_bytes(_sample(data), cp_isolation=list(candidates))

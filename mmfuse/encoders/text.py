@@ -42,18 +42,29 @@ class TextEncoder(nn.Module):
         tokenizer: Its tokenizer.
         max_length: Tokens a text is cut to, special ones included.
         pooling: "mean" over real tokens, or "cls", the first one.
+        truncation: What is kept of a longer text: its "head", its "tail", or "head_tail", half of the tokens from each
+            (of an odd number, one more from the head).
 
     Attributes:
         dim: Width of the features.
         frozen: Whether it stays in eval mode and gets no gradient.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, max_length: int, pooling: str = "mean"):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        pooling: str = "mean",
+        truncation: str = "head",
+    ):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.pooling = pooling
+        self.truncation = truncation
         self.dim: int = model.config.hidden_size  # type: ignore[union-attr,assignment]
         self.frozen = False
 
@@ -78,25 +89,37 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Token ids of each text, special tokens included, and whether the text was cut."""
-        limit = self.max_length * _CHARACTERS_PER_TOKEN
-        short = [text if len(text) <= limit else text[:limit] for text in texts]
+        shorter = [self._shorten(text) for text in texts]
         found: Any = self.tokenizer(
-            short,
-            truncation=True,
-            max_length=self.max_length,
+            [text for text, _ in shorter],
+            truncation=False,
             return_attention_mask=False,
-            return_overflowing_tokens=False,
+            return_special_tokens_mask=True,
+            verbose=False,
         )
-        ids: list[list[int]] = found["input_ids"]
-        full = [i for i, row in enumerate(ids) if len(row) >= self.max_length]
-        cut = [bool(text[limit:].strip()) for text in texts]
-        for i in full:  # only these can have been cut by the tokenizer
-            cut[i] = cut[i] or self._length(short[i]) > self.max_length
-        return ids, cut
+        rows = list(zip(found["input_ids"], found["special_tokens_mask"], strict=True))
+        cut = [lost or len(ids) > self.max_length for (_, lost), (ids, _) in zip(shorter, rows, strict=True)]
+        return [ids if len(ids) <= self.max_length else self._cut(ids, special) for ids, special in rows], cut
 
-    def _length(self, text: str) -> int:
-        found: Any = self.tokenizer(text, truncation=False, return_attention_mask=False, verbose=False)
-        return len(found["input_ids"])
+    def _shorten(self, text: str) -> tuple[str, bool]:
+        """The characters of a very long text that its tokens come from, and whether more than spaces was lost."""
+        limit = self.max_length * _CHARACTERS_PER_TOKEN
+        if self.truncation == "head":
+            return text[:limit], bool(text[limit:].strip())
+        if self.truncation == "tail":
+            return text[-limit:], bool(text[:-limit].strip())
+        if len(text) <= 2 * limit:
+            return text, False
+        return f"{text[:limit]} {text[-limit:]}", bool(text[limit:-limit].strip())
+
+    def _cut(self, ids: list[int], special: list[int]) -> list[int]:
+        """The `max_length` tokens that are kept: those the tokenizer puts around every text, and some of the text's."""
+        before = special.index(0)
+        behind = special[::-1].index(0)
+        text = ids[before : len(ids) - behind]
+        room = self.max_length - before - behind
+        tail = {"head": 0, "tail": room, "head_tail": room // 2}[self.truncation]
+        return ids[:before] + text[: room - tail] + text[len(text) - tail :] + ids[len(ids) - behind :]
 
     def freeze(self, frozen: bool) -> None:
         """Freeze or release the weights; frozen, it also stays in eval mode."""
@@ -111,7 +134,8 @@ class TextEncoder(nn.Module):
     def spec(self) -> dict[str, Any]:
         """What `from_spec` builds the same architecture from; JSON."""
         config: Any = self.model.config
-        return {"architecture": config.to_dict(), "max_length": self.max_length, "pooling": self.pooling}
+        options = {"max_length": self.max_length, "pooling": self.pooling, "truncation": self.truncation}
+        return {"architecture": config.to_dict(), **options}
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files to `folder/tokenizer`."""
@@ -134,7 +158,9 @@ class TextEncoder(nn.Module):
         except Exception as error:  # transformers raises whatever its parsers do
             reason = str(error).strip().partition("\n")[0]
             raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
-        return cls(_from_config(config), tokenizer, max_length=spec["max_length"], pooling=spec["pooling"])
+        options = {"max_length": spec["max_length"], "pooling": spec["pooling"]}
+        options["truncation"] = spec.get("truncation", "head")  # older models have none
+        return cls(_from_config(config), tokenizer, **options)
 
 
 def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:
@@ -181,7 +207,8 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
         raise MmfuseError(
             f"text_encoder.max_length: {config.max_length} is more than the {limit} tokens that {config.name!r} reads"
         )
-    encoder = TextEncoder(model, tokenizer, max_length=config.max_length, pooling=config.pooling)
+    options = {"pooling": config.pooling, "truncation": config.truncation}
+    encoder = TextEncoder(model, tokenizer, max_length=config.max_length, **options)
     encoder.freeze(config.frozen)
     return encoder
 

@@ -19,7 +19,14 @@ from mmfuse.evaluation.plots import plot_confusion
 from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
 from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
-from mmfuse.predict import default_workers, prepare_pairs, table_features, table_logits
+from mmfuse.predict import (
+    count_cut_texts,
+    default_workers,
+    prepare_pairs,
+    table_features,
+    table_logits,
+    tell_cut_texts,
+)
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 RESAMPLES = 1000
@@ -58,8 +65,9 @@ def evaluate(
         progress: Called with (rows done, rows) of this process.
 
     Returns:
-        `split`, `rows`, `missing` (rows without text, without image), and by task what `score_classification`,
-        `score_multilabel` or `score_captioning` give, this one with the baselines of `add_caption_baselines`.
+        `split`, `rows`, `missing` (rows without text, without image), `cut_texts` (of `count_cut_texts`), and by task
+        what `score_classification`, `score_multilabel` or `score_captioning` give, this one with the baselines of
+        `add_caption_baselines`.
 
     Raises:
         MmfuseError: The model or the data cannot be read, or a task or a label is not the model's.
@@ -98,7 +106,8 @@ def evaluate(
     logits = table_logits(loaded, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
     scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
     add_caption_baselines(scores, loaded, pairs, rows, logits, resamples=resamples)
-    report = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
+    report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
+    report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
     if out is not None and state.is_main_process:
         write_report(Path(out), report, loaded, pairs, rows, logits)
     return report
@@ -291,6 +300,9 @@ def format_report(report: dict[str, Any]) -> str:
     missing = {name: n for name, n in report["missing"].items() if n}
     if missing:
         lines.append("Rows without " + ", ".join(f"{name}: {n}" for name, n in missing.items()))
+    cut = report.get("cut_texts")
+    if cut and cut["cut"]:
+        lines.append(f"{tell_cut_texts(cut)}.")
     return "\n".join(lines)
 
 

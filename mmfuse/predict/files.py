@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
-from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -38,22 +38,26 @@ class Counts:
     """What became of the inputs: every one is in exactly one of the two files.
 
     Attributes:
-        predictions: Rows of `out`.
-        errors: Rows of the other.
+        predictions: How many were predicted: rows of `out`.
+        errors: How many were not: rows of the other.
+        texts: How many of the predictions have a text.
+        cut: How many of these texts were longer than the model reads.
         abstained: By task, rows (classification) or labels of rows (multilabel) that the model does not stand by.
     """
 
     predictions: int
     errors: int
+    texts: int
+    cut: int
     abstained: dict[str, int]
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Counts:
         """What is committed."""
-        return cls(state["predictions"], state["errors"], dict(state["abstained"]))
+        return cls(*(state[name] for name in ("predictions", "errors", "texts", "cut")), dict(state["abstained"]))
 
 
-FRESH = {"predictions": 0, "errors": 0, "abstained": {}, "bytes": 0, "error_bytes": 0}
+FRESH = {"predictions": 0, "errors": 0, "texts": 0, "cut": 0, "abstained": {}, "bytes": 0, "error_bytes": 0}
 """What is committed to the two files before anything is."""
 
 
@@ -276,6 +280,8 @@ def append(result: Prediction | Failure, good: Any, bad: Any, state: dict[str, A
         }
         good.write(line(said))
         state["predictions"] += 1
+        state["texts"] += "text" in result.present
+        state["cut"] += any(notice.startswith(TRUNCATED) for notice in result.notices)
         for task, decision in result.tasks.items():
             if "abstained" in decision:
                 held = decision["abstained"]

@@ -88,11 +88,13 @@ def prepare_pairs(
     """
     token_ids: list[list[int] | None] | None = None
     pad = 0
+    cut_texts = np.zeros(len(table), dtype=bool)
     if model.text_encoder is not None:
         pad = int(model.text_encoder.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
         texts: list[str | None] = table.rows["text"][:]
         there = [i for i, text in enumerate(texts) if text is not None]
-        ids, _ = model.text_encoder.tokenize([texts[i] or "" for i in there]) if there else ([], [])
+        ids, cut = model.text_encoder.tokenize([texts[i] or "" for i in there]) if there else ([], [])
+        cut_texts[there] = cut
         by_row = dict(zip(there, ids, strict=True))
         token_ids = [by_row.get(i) for i in range(len(texts))]
     options = image_options(model)
@@ -105,6 +107,7 @@ def prepare_pairs(
         image_options=options,
         modality_dropout=modality_dropout,
         seed=seed,
+        cut_texts=cut_texts,
     )
     if options is not None:
         _check_files(pairs)
@@ -113,6 +116,27 @@ def prepare_pairs(
         workers = default_workers() if num_workers is None else num_workers
         _attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
+
+
+def count_cut_texts(model: FusionModel, pairs: PairDataset, rows: Sequence[int]) -> dict[str, Any] | None:
+    """How many of the rows' texts are longer than the model reads; None where it reads no text.
+
+    Returns:
+        `texts`, how many of them were `cut`, the encoder's `max_length` in tokens and its `truncation`.
+    """
+    if model.text_encoder is None:
+        return None
+    encoder, rows = model.text_encoder, list(rows)
+    texts, cut = int(pairs.table.has_text()[rows].sum()), int(pairs.cut_texts[rows].sum())
+    return {"texts": texts, "cut": cut, "max_length": encoder.max_length, "truncation": encoder.truncation}
+
+
+def tell_cut_texts(counts: dict[str, Any]) -> str:
+    """What `count_cut_texts` gives, in words."""
+    return (
+        f"{counts['cut']} of {counts['texts']} reports were longer than {counts['max_length']} tokens and cut "
+        f"({counts['truncation']})"
+    )
 
 
 def _caption_ids(head: Any, references: np.ndarray) -> list[list[list[int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, read_image
 from mmfuse.data.pairs import move_batch, ordered_batches
+from mmfuse.data.sections import select_sections
 from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.abstain import plan_abstention
@@ -23,6 +24,8 @@ from mmfuse.predict.loop import default_workers, forward_batches, image_options
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
 
 CHUNK = 512
+TRUNCATED = "report truncated at"
+"""How the notice of a cut report begins."""
 
 
 class Predictor:
@@ -112,7 +115,9 @@ class Predictor:
         """Why nothing can be predicted where only these modalities are there; None if it can."""
         for modality in self.model.uses:
             if not there[modality] and self.missing == "error" and modality not in self.model.accepts_missing:
-                return f"no {modality}, and the model was trained without missing {modality} (--missing allow)"
+                wanted = self.model.text_sections if modality == "text" else []
+                what = f"{modality} ({' or '.join(wanted)} of a report)" if wanted else modality
+                return f"no {what}, and the model was trained without missing {modality} (--missing allow)"
         if not any(there[modality] for modality in self.model.uses):
             return f"nothing to predict from: no {' and no '.join(self.model.uses)}"
         return None
@@ -136,6 +141,7 @@ class Predictor:
         self, samples: list[Sample], pool: ThreadPoolExecutor
     ) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
         """Decide for each sample whether it can be predicted, and prepare it; no batch is formed before that."""
+        samples = [self._cut_out_sections(sample) for sample in samples]
         items = list(pool.map(self._read_one, range(len(samples)), samples))
         notices: list[tuple[str, ...]] = [()] * len(samples)
         text = self.model.text_encoder
@@ -145,8 +151,15 @@ class Predictor:
             for i, row, was_cut in zip(there, ids, cut, strict=True):
                 items[i].input_ids = row  # type: ignore[union-attr]
                 if was_cut:
-                    notices[i] = (f"report truncated at {text.max_length} tokens",)
+                    kept = "" if text.truncation == "head" else f" ({text.truncation} kept)"
+                    notices[i] = (f"{TRUNCATED} {text.max_length} tokens{kept}",)
         return list(zip(samples, items, notices, strict=True))
+
+    def _cut_out_sections(self, sample: Sample) -> Sample:
+        """As in training, a report without any of the sections that the model reads is a missing text."""
+        if not self.model.text_sections or not sample.text:
+            return sample
+        return replace(sample, text=select_sections(sample.text, self.model.text_sections) or None)
 
     def _read_one(self, row: int, sample: Sample) -> Item | Failure:
         if sample.problem is not None:

@@ -36,6 +36,12 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
             for name, (tower, own) in towers.items()
             if tower is not None
         ),
+        *([f"- of each report, the text is: {', '.join(model.text_sections)}"] if model.text_sections else []),
+        *(
+            [f"- texts longer than {model.text_encoder.max_length} tokens are cut ({model.text_encoder.truncation})"]
+            if model.text_encoder is not None
+            else []
+        ),
         f"- fusion: `{model.fusion_config}`",
         *(
             f"- task `{task}`: {o['type']}" + (f", labels {', '.join(o['labels'])}" if o["labels"] else "")

@@ -46,7 +46,7 @@ from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import confidences
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
-from mmfuse.predict import default_workers, prepare_pairs, table_logits
+from mmfuse.predict import count_cut_texts, default_workers, prepare_pairs, table_logits, tell_cut_texts
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
@@ -210,6 +210,7 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
     for task, head in heads.items():
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
             head.weigh(table.targets[task][train_rows])
+    model.text_sections = table.manifest.text.sections if table.manifest.text else []
     dropout = dataclasses.asdict(config.training.modality_dropout)
     has = {"text": table.has_text()[train_rows], "image": table.has_image()[train_rows]}
     learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
@@ -251,7 +252,7 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         if done >= total:
             console.print(f"features of the frozen {modality} encoder: {total} computed")
 
-    return prepare_pairs(
+    pairs = prepare_pairs(
         model,
         table,
         cache=(config.cache.dir or True) if config.cache.enabled else False,
@@ -261,6 +262,10 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         num_workers=workers,
         progress=report,
     )
+    cut = count_cut_texts(model, pairs, range(len(table)))
+    if cut is not None:
+        console.print(tell_cut_texts(cut))
+    return pairs
 
 
 def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
@@ -366,7 +371,8 @@ def _finish(
     scores = score_rows(model, pairs, rows, logits)
     add_caption_baselines(scores, model, pairs, rows, logits)
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
-    report = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
+    report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
+    report["cut_texts"] = count_cut_texts(model, pairs, rows)
     if accelerator.is_main_process:
         write_report(run_dir / split, report, model, pairs, rows, logits)
         model.metrics = report

@@ -84,6 +84,18 @@ class TestLeaks:
         with pytest.raises(MmfuseError, match="'caption' is the target and a text column too"):
             table([{"caption": "a dog"}], text={"columns": ["note", "caption"]})
 
+    def test_one_section_is_the_text_and_another_the_target(self, table):
+        rows = [
+            {"caption": "INDICATION: Cough.\n\nFINDINGS: The heart is\n normal. IMPRESSION: Well."},
+            {"caption": "Indication: n/a\nFINDINGS AND IMPRESSION: clear"},
+            {"caption": "All is well."},
+        ]
+        found = table(
+            rows, {"section": "findings"}, text={"columns": ["caption"], "section": "indication", "missing": ["n/a"]}
+        )
+        assert found.rows["text"][:] == ["Cough.", None, None]
+        assert references(found) == [["The heart is normal."], ["clear"], []]
+
     def test_a_copy_in_the_text_stops(self, table):
         rows = [
             {"caption": "The heart is enlarged.", "note": "Seen: the HEART is\nenlarged, says the clerk"},

@@ -131,7 +131,7 @@ def test_each_folder_is_one_study(tmp_path):
         "p1/s2/y.txt",
         "p2/i.png",
     )
-    fill(tmp_path, "README.txt", "p1/s1/meta.json")
+    fill(tmp_path, "README.txt", "p1/s1/meta.csv")
     expected = {
         "p1/s1": ["p1/s1/a.jpg", "p1/s1/b.png", "p1/s1/report.txt"],
         "p1/s2": ["p1/s2/x.png", "p1/s2/y.txt", "p1/s2/z.txt"],
@@ -139,7 +139,7 @@ def test_each_folder_is_one_study(tmp_path):
     }
     assert summary(tmp_path, "study") == expected
     assert summary(tmp_path, "auto") == expected
-    assert pair_folder(tmp_path)[1] == ["README.txt", "p1/s1/meta.json"]
+    assert pair_folder(tmp_path)[1] == ["README.txt", "p1/s1/meta.csv"]
 
 
 def test_texts_of_a_study_are_joined_by_a_blank_line_in_name_order(tmp_path):

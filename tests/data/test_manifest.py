@@ -104,6 +104,12 @@ def test_the_texts_missing_words_must_be_quoted(load):
         ("tasks: {view: {column: view, values: a}}", "tasks.view.values: a list, or a mapping"),
         ("tasks: {view: {column: report}}", "'report' is the target and a text column too"),
         ("tasks: {view: {type: multilabel, columns: [a, report]}}", "'report' is the target and a text column too"),
+        ("tasks: {view: {column: view, section: findings}}", "view.section: 'findings' is not legal; only captioning"),
+        (
+            "tasks: {t: {type: captioning, column: a, section: finding}}",
+            "t.section: 'finding' .*did you mean 'findings'",
+        ),
+        ("tasks: {t: {type: captioning, column: report, section: findings}}", "too: .* text.section and another one"),
         ("image: {root: x}", "image: give either column or columns"),
         ("image: {column: a, columns: [b]}", "image: give either column or columns"),
         ("splits: {column: s, folds: 3}", "give one of column, ratios and folds, not column and folds"),
@@ -137,6 +143,31 @@ def test_a_template_names_its_columns(load):
     text = BASE.replace("[report]}", "[report, history], template: 'History: {hystory} {report}'}")
     assert_refused(load, text, r"text.template: \{hystory\} is none of its columns; .*did you mean 'history'")
     assert load(text.replace("hystory", "history")).text.template == "History: {history} {report}"
+
+
+@pytest.mark.parametrize(("value", "names"), [("indication", 1), ("[indication, comparison]", 2), ("[]", 0)])
+def test_a_section_or_several_are_read(load, value, names):
+    assert (
+        load(BASE.replace("[report]}", f"[report], section: {value}}}")).text.sections
+        == (["indication", "comparison"][:names])
+    )
+
+
+@pytest.mark.parametrize("value", ["indicaton", "[findings, 7]", "{a: b}", "7"])
+def test_a_section_is_one_that_is_known(load, value):
+    text = BASE.replace("[report]}", f"[report], section: {value}}}")
+    assert_refused(load, text, "text.section: .* is no section; legal: findings, impression, indication")
+
+
+@pytest.mark.parametrize("task", [", section: findings", ", section: impression", ""])
+@pytest.mark.parametrize("section", ["indication", "[indication, findings]"])
+def test_a_column_may_be_text_and_target_in_different_sections_only(load, section, task):
+    text = BASE.replace("[report]}", f"[report], section: {section}}}")
+    text += f"tasks: {{report: {{type: captioning, column: report{task}}}}}\n"
+    if task == "" or (section != "indication" and "findings" in task):
+        assert_refused(load, text, "'report' is the target and a text column too")
+    else:
+        assert load(text).tasks["report"].section == task.split()[-1]
 
 
 @pytest.mark.parametrize("key", ["name", "rows", "id"])

@@ -183,6 +183,43 @@ def test_what_stands_behind_a_long_word_is_not_lost_in_silence(encoders):
     assert encoders["bert"].tokenize(["x" * 10_000 + " effusion", "effusion"])[1] == [True, False]
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("truncation", ["head", "tail", "head_tail"])
+@pytest.mark.parametrize("max_length", [8, 9])
+def test_what_is_kept_of_a_long_text(encoders, monkeypatch, name, truncation, max_length):
+    encoder = encoders[name]
+    monkeypatch.setattr(encoder, "truncation", truncation)
+    monkeypatch.setattr(encoder, "max_length", max_length)
+    text = " ".join(f"{TEXTS[i % 4]}," for i in range(20))
+    (first, *whole, last), room = encoder.tokenizer(text)["input_ids"], max_length - 2
+    kept = {"head": whole[:room], "tail": whole[-room:], "head_tail": whole[: (room + 1) // 2] + whole[-(room // 2) :]}
+    assert encoder.tokenize([text, "no"]) == (
+        [[first, *kept[truncation], last], encoder.tokenizer("no")["input_ids"]],
+        [True, False],
+    )
+
+
+@pytest.mark.parametrize("truncation", ["tail", "head_tail"])
+def test_the_end_of_a_report_of_a_megabyte_is_kept(encoders, monkeypatch, truncation):
+    encoder = encoders["bert"]
+    monkeypatch.setattr(encoder, "truncation", truncation)
+    start = time.process_time()
+    ids, cut = encoder.tokenize(["small effusion. " * 60_000 + "heart enlarged", " " * 100_000 + "heart"])
+    assert time.process_time() - start < 1
+    assert encoder.tokenizer.decode(ids[0]).endswith("heart enlarged [SEP]")
+    assert (len(ids[0]), cut) == (16, [True, False])
+    assert ids[1] == encoder.tokenizer("heart")["input_ids"]
+
+
+def test_the_truncation_is_the_configs_and_saved_and_an_older_model_cuts_the_end_off(tmp_path):
+    encoder = build(truncation="tail")
+    encoder.save_tokenizer(tmp_path)
+    spec = encoder.spec()
+    assert TextEncoder.from_spec(spec, tmp_path).truncation == "tail"
+    del spec["truncation"]
+    assert TextEncoder.from_spec(spec, tmp_path).truncation == "head"
+
+
 MANY_TIES = ["".join(chr(0x4E00 + (7 * i + j) % 1500) for j in range(30)) for i in range(0, 1500, 4)] + [
     " ".join("".join("abcdefghijkl"[(i * (j + 3) + j * j) % 12] for j in range(2 + i % 5)) for i in range(300))
 ] * 2
