@@ -154,6 +154,33 @@ class ModalityDropoutConfig:
 
 
 @dataclass
+class TextAugmentationConfig:
+    """Changes of the input text, never of captions and labels."""
+
+    mask_tokens: float = key(0.0, "probability that a token is masked; special ones never are", low=0.0, high=0.9)
+    shuffle_clauses: float = key(0.0, "probability that a text's sentences change places", low=0.0, high=1.0)
+    synonyms: str | None = key(
+        None, "YAML file, a list of lists of phrases that mean the same; each one found is exchanged half of the time"
+    )
+
+
+@dataclass
+class AugmentationConfig:
+    """Changes of the training rows after which image, text and targets still agree (docs/augmentation.md)."""
+
+    image: str = key(
+        "none", "geometric and photometric changes; none of them mirrors", choices=("none", "natural", "radiograph")
+    )
+    flip: str = key(
+        "none",
+        "mirror half of the rows; swap: exchange left and right in text, captions and labels with it; free: sides mean "
+        "nothing here",
+        choices=("none", "swap", "free"),
+    )
+    text: TextAugmentationConfig = field(default_factory=TextAugmentationConfig)
+
+
+@dataclass
 class TrainingConfig:
     """The loop."""
 
@@ -168,6 +195,7 @@ class TrainingConfig:
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
     mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     patience: int | None = key(5, "evaluations without a better one before training stops; null: never", low=1)
     monitor: str | None = key(
         None,

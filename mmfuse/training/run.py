@@ -250,16 +250,21 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         if done >= total:
             console.print(f"features of the frozen {modality} encoder: {total} computed")
 
-    return prepare_pairs(
+    pairs = prepare_pairs(
         model,
         table,
         cache=(config.cache.dir or True) if config.cache.enabled else False,
         cache_dtype=config.cache.dtype,
         modality_dropout=dataclasses.asdict(config.training.modality_dropout),
+        augmentation=config.training.augmentation,
         seed=config.seed,
         num_workers=workers,
         progress=report,
     )
+    if config.training.augmentation.flip == "swap" and pairs.augmentation is not None:
+        able, rows = int(pairs.augmentation.can_flip.sum()), len(table.indices("train"))
+        console.print(f"flip: swap: {able} of {rows} training rows can be flipped; the words of the others have no mirror")
+    return pairs
 
 
 def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
@@ -321,6 +326,9 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
     manifest = table.manifest
     shutil.copyfile(manifest.source, run_dir / "manifest.yaml")
     table.save_splits(run_dir / "splits.csv")
+    synonyms = config.training.augmentation.text.synonyms
+    if synonyms:
+        shutil.copyfile(synonyms, run_dir / "synonyms.yaml")
     facts = {
         "command": sys.argv,
         "manifest": {
