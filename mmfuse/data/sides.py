@@ -34,12 +34,13 @@ def _any(words: Sequence[str]) -> str:
 _FROM, _TO = r"(?<![^\W_])", r"(?![^\W_])"
 """Where a word begins and ends; an underscore separates words."""
 
-_NO_MIRROR = re.compile(
-    rf"{_FROM}(?:(?i:middle\s+lobe|lingula\w*|azygos\s+lobe|situs|heterotax\w+|isomerism|"
+_NO_MIRROR = (
+    r"(?:(?i:middle\s+lobe|lingula\w*|azygos\s+lobe|situs|heterotax\w+|isomerism|"
     r"(?:dextro|levo|meso)(?:cardia|position|version)|(?:counter|anti)?-?clockwise|\d+\s*o[’']?\s*clock|"
     r"(?:left|right)[\s-]+(?:ventric\w+|atri(?:um|al|a)|heart|bundle\s+branch|(?:\w+\s+)?coronar\w+|circumflex|"
     r"anterior\s+descending|to[\s-](?:left|right)\s+shunt\w*))|"
-    rf"RML|RV|LV|RA|LA|[LR]VH|[LR]VEF|[LR]BBB|[LR]CA|LAD|LCX|[LR]VOT|O[DS]){_TO}"
+    rf"RML|RV|LV|RA|LA|[LR]VH|[LR]VEF|[LR]BBB|[LR]CA|LAD|LCX|[LR]VOT|O[DS])"
+    rf"{_TO}"
 )
 """What a mirror makes wrong whatever is said of sides, or where a side is in the name of a part."""
 
@@ -56,10 +57,10 @@ _BODY = (
 
 _SUBJECT = r"(?:he|she|they|it|we|i|you|who|which|that|patient|pt|has|have|had|having|was|were|is|are|be|been|being)"
 _KEPT = (
-    rf"(?i:{_FROM}(?:(?:{_SUBJECT}\s+)?left\s+(?:the\s+(?:hospital|clinic|ward|ed|er|building|house|room|country)|"
+    rf"(?i:(?:(?:{_SUBJECT}\s+)?left\s+(?:the\s+(?:hospital|clinic|ward|ed|er|building|house|room|country)|"
     r"against\s+medical\s+advice|ama|in\s+(?:place|situ)|untreated|alone)|all\s+right|right\s+(?:away|now|here|of\s+way)|"
-    rf"right[\s-]angle[ds]?|human\s+right|(?:left|right)-wing(?:ers?)?|(?:far|alt)-(?:left|right)|right-click\w*){_TO})|"
-    rf"{_FROM}(?:R/O|RT-PCR|L[\s-]spine|\d+\s*-?L(?:/\w+)?|(?![LR]/)[A-Za-zµ]+/L|L[’'](?=\w)|[LR]-(?!{_BODY})[A-Za-z]+)"
+    rf"at\s+(?:a\s+)?right\s+angles?|right-angled|human\s+right|(?:left|right)-wing(?:ers?)?|(?:far|alt)-(?:left|right)|right-click\w*){_TO})|"
+    rf"(?:R/O|RT-PCR|L[\s-]spine|\d+\s*-?L(?:/\w+)?|(?![LR]/)[A-Za-zµ]+/L|L[’']\w+|[LR]-(?!{_BODY})[A-Za-z]+)"
     rf"{_TO}"
 )
 """Where the word is no side: it stays."""
@@ -68,7 +69,7 @@ _NOT_NAMED = "".join(
     f"(?<!{word} )" for word in ("the", "on", "to", "of", "far", "his", "her", "its", "and", "or", "than")
 )
 _UNSURE = (
-    rf"(?i:{_FROM}(?:{_SUBJECT}\s+(?:left|right)(?!-)|"
+    rf"(?i:(?:{_SUBJECT}\s+(?:left|right)(?!-)|"
     rf"{_NOT_NAMED}left\s+(?:the|a|an|his|her|their|its|our|my|your|this|that|in|at|on|for|by|after|before|with|without|"
     r"behind|out|off|over|against|home|hospital|early|open|unchanged|untouched|to(?!\s+right))|"
     rf"{_NOT_NAMED}right\s+(?:in|at|on|by|next|through|over|under|into|onto|from|behind|beside|above|below|beneath|"
@@ -79,11 +80,11 @@ _UNSURE = (
 """Where it may be a verb, an adverb or "correct"."""
 
 _TOKEN = re.compile(
-    rf"(?P<kept>{_KEPT})|(?P<unsure>{_UNSURE})|"
-    rf"(?P<pair>{_FROM}[LR]\s*(?:[<>=&+/]|and|or|vs\.?|than|to)\s*[LR]{_TO})|"
-    rf"(?P<side>{_FROM}(?:(?:{_any([*_WORDS, *_ABBREVIATIONS])}){_TO}|(?:{_any([*_SHORT])})(?=\.?[\s-]+(?i:{_BODY}))|"
-    rf"(?:(?<=on )|(?<=on the ))[LR]{_TO}))|"
-    rf"(?P<odd>{_FROM}(?:(?i:left|right)(?i:{_any(_SUFFIXES)})|{_any([*_SHORT])}){_TO})"
+    rf"{_FROM}(?:(?P<no_mirror>{_NO_MIRROR})|(?P<kept>{_KEPT})|(?P<unsure>{_UNSURE})|"
+    rf"(?P<pair>[LR]\s*(?:[<>=&+/]|and|or|vs\.?|than|to)\s*[LR]{_TO})|"
+    rf"(?P<side>(?:{_any([*_WORDS, *_ABBREVIATIONS])}){_TO}|(?:{_any([*_SHORT])})(?=\.?[\s-]+(?i:{_BODY}))|"
+    rf"(?:(?<=on )|(?<=on the ))[LR]{_TO})|"
+    rf"(?P<odd>(?:(?i:left|right)(?i:{_any(_SUFFIXES)})|{_any([*_SHORT])}){_TO}))"
 )
 
 
@@ -102,19 +103,22 @@ def swap_sides(text: str) -> str | None:
     return swapped if swapped is not None and _swap(swapped) == text else None
 
 
-def _swap(text: str) -> str | None:
-    if _NO_MIRROR.search(text) or any(found.lastgroup in ("unsure", "odd") for found in _TOKEN.finditer(text)):
-        return None
-    return _TOKEN.sub(_mirrored, text)
-
-
 _LETTERS = str.maketrans("LR", "RL")
 
 
-def _mirrored(found: re.Match[str]) -> str:
-    if found.lastgroup == "pair":
-        return found[0].translate(_LETTERS)
-    return _MIRRORED[found[0]] if found.lastgroup == "side" else found[0]
+def _swap(text: str) -> str | None:
+    sure = True
+
+    def mirrored(found: re.Match[str]) -> str:
+        nonlocal sure
+        kind = found.lastgroup
+        sure &= kind not in ("no_mirror", "unsure", "odd")
+        if kind == "pair":
+            return found[0].translate(_LETTERS)
+        return _MIRRORED[found[0]] if kind == "side" else found[0]
+
+    swapped = _TOKEN.sub(mirrored, text)
+    return swapped if sure else None
 
 
 _IN_LABEL = re.compile(
@@ -142,7 +146,7 @@ def mirror_labels(names: Sequence[str], where: str) -> np.ndarray:
     found = []
     for name in names:
         mirrored = _IN_LABEL.sub(lambda match: _MIRRORED[match[0]], name)
-        if _NO_MIRROR.search(name.replace("_", " ")):
+        if any(found.lastgroup == "no_mirror" for found in _TOKEN.finditer(name.replace("_", " "))):
             raise MmfuseError(f"{where}: label {name!r} has no mirror image: rows cannot be flipped (flip: none)")
         if mirrored not in place:
             raise MmfuseError(

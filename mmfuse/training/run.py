@@ -263,7 +263,9 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
     )
     if config.training.augmentation.flip == "swap" and pairs.augmentation is not None:
         able, rows = int(pairs.augmentation.can_flip.sum()), len(table.indices("train"))
-        console.print(f"flip: swap: {able} of {rows} training rows can be flipped; the words of the others have no mirror")
+        console.print(
+            f"flip: swap: {able} of {rows} training rows can be flipped; the words of the others have no mirror"
+        )
     return pairs
 
 
