@@ -233,6 +233,18 @@ def test_a_flip_alone_is_the_mirrored_file_in_all_views(tmp_path):
         assert batch["target.y"].tolist() == [0, 1] * 20
 
 
+def test_views_of_a_row_are_changed_each_in_its_own_way_and_mirrored_together(tmp_path):
+    picture = np.zeros((64, 64, 3), dtype=np.uint8)
+    picture[:, 40:] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    rows = [{"id": f"r{i}", "image": "a.png;a.png", "text": "x", "y": "ab"[i % 2], "split": "train"} for i in range(10)]
+    pairs, _ = pairs_of(write_table(tmp_path, rows, {"y": {"column": "y"}}), AugmentationConfig("natural", "free"))
+    views = pairs[range(10)]["pixels"].unflatten(0, (10, 2)).float()
+    assert all(not torch.equal(first, second) for first, second in views)
+    bright_side = (views[..., 32:].mean((2, 3, 4)) > views[..., :32].mean((2, 3, 4))).tolist()
+    assert {tuple(pair) for pair in bright_side} == {(False, False), (True, True)}
+
+
 def test_a_row_whose_words_have_no_mirror_image_is_not_flipped(tmp_path):
     texts = ["left lung", "right middle lobe", "He left.", "clear"]
     captions = ["right lung", "clear", "clear", "RML pneumonia|left lung"]

@@ -1,9 +1,15 @@
+import pickle
+
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 import mmfuse
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.table import load_table
+from mmfuse.predict import prepare_pairs
+from mmfuse.training.run import build_model
 from mmfuse.types import MmfuseError
 
 
@@ -47,3 +53,15 @@ def test_a_tower_whose_features_are_kept_is_not_augmented(tiny, everything, towe
         mmfuse.train(tiny(*everything, f"{tower}_encoder.frozen=true"))
     live = ("cache.enabled=false", "training.max_steps=1")
     assert mmfuse.train(tiny(*everything, f"{tower}_encoder.frozen=true", *live)).steps == 1
+
+
+def test_a_worker_process_gets_the_tokenizer_without_the_weights(tiny):
+    config = tiny("training.augmentation.flip=swap", "text_encoder.options.hidden_size=512")
+    table = load_table(load_manifest(config.data.manifest))
+    model = build_model(config, table)
+    pairs = prepare_pairs(model, table, augmentation=config.training.augmentation)
+    assert pairs.augmentation is not None
+    sent = pickle.dumps(pairs.augmentation)
+    assert len(sent) < 200_000 < model.text_encoder.model.get_memory_footprint()
+    assert pickle.loads(sent).reader.tokenize(["No effusion."]) == model.text_encoder.tokenize(["No effusion."])
+    assert len(list(model.text_encoder.parameters())) > 5
