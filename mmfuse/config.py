@@ -288,7 +288,36 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
             f"{where}: training.modality_dropout: never both of a row are hidden, so text {dropout.text:g} and "
             f"image {dropout.image:g} must sum to at most 1"
         )
+    towers = {"text": config.text_encoder, "image": config.image_encoder}
+    kept = [name for name, own in towers.items() if own.frozen and own.unfreeze_epoch is None and config.cache.enabled]
+    check_live(config.training.augmentation, kept, f"{where}: ")
     return config
+
+
+def check_live(config: AugmentationConfig, kept: Iterable[str], where: str = "") -> None:
+    """Refuse to change inputs that are not read again, as their features are computed once.
+
+    Args:
+        config: The run's.
+        kept: The modalities ("text", "image") whose encoder is frozen and whose features are kept.
+        where: What the error begins with.
+
+    Raises:
+        MmfuseError: One of them would be changed.
+    """
+    text = {f"text.{name}": bool(value) for name, value in vars(config.text).items()}
+    changes = {
+        "image": {"image": config.image != "none", "flip": config.flip != "none"},
+        "text": {"flip": config.flip == "swap", **text},
+    }
+    for modality in kept:
+        for name, asked in changes[modality].items():
+            if asked:
+                raise MmfuseError(
+                    f"{where}training.augmentation.{name}: features of the frozen {modality} encoder are computed once "
+                    f"and kept, so its {modality}s cannot change; leave it out, or set {modality}_encoder.frozen=false "
+                    "or cache.enabled=false"
+                )
 
 
 def read_overrides(overrides: Iterable[str]) -> Any:

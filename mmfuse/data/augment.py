@@ -199,30 +199,6 @@ def _check_modalities(config: AugmentationConfig, table: Table) -> None:
                 raise MmfuseError(f"{_KEY}.{name}: {table.manifest.source} has no {modality} to change")
 
 
-def check_live(config: AugmentationConfig, cached: Collection[str]) -> None:
-    """Refuse what would change inputs that are not read again, as their features are computed once.
-
-    Args:
-        config: The run's.
-        cached: The modalities ("text", "image") whose encoder is frozen and whose features are kept.
-
-    Raises:
-        MmfuseError: One of them would be changed.
-    """
-    changes = {
-        "image": {"image": config.image != "none", "flip": config.flip != "none"},
-        "text": {"flip": config.flip == "swap", **{f"text.{name}": bool(v) for name, v in vars(config.text).items()}},
-    }
-    for modality in cached:
-        for name, asked in changes[modality].items():
-            if asked:
-                raise MmfuseError(
-                    f"{_KEY}.{name}: features of the frozen {modality} encoder are computed once and kept, so its "
-                    f"{modality}s cannot change; leave it out, or set {modality}_encoder.frozen=false or "
-                    "cache.enabled=false"
-                )
-
-
 # -------------------------------------------------------------------------------------------------------------- images
 
 

@@ -15,8 +15,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from mmfuse.config import AugmentationConfig
-from mmfuse.data.augment import Augmentation, TextReader, check_live
+from mmfuse.config import AugmentationConfig, check_live
+from mmfuse.data.augment import Augmentation, TextReader
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, ImageOptions, content_hash
 from mmfuse.data.pairs import PairDataset, make_loader, move_batch, ordered_batches

@@ -10,8 +10,8 @@ import torch
 import yaml
 from PIL import Image
 
-from mmfuse.config import AugmentationConfig, TextAugmentationConfig, config_from_dict
-from mmfuse.data.augment import Augmentation, Synonyms, TextReader, check_live, mask_tokens, preset, shuffle_sentences
+from mmfuse.config import AugmentationConfig, TextAugmentationConfig, check_live, config_from_dict
+from mmfuse.data.augment import Augmentation, Synonyms, TextReader, mask_tokens, preset, shuffle_sentences
 from mmfuse.data.images import ImageOptions
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset, make_loader
@@ -371,6 +371,15 @@ def test_inputs_whose_features_are_kept_cannot_be_changed(config, modality, name
         check_live(config, [modality])
     check_live(config, [])
     check_live(AugmentationConfig(flip="free"), ["text"])
+
+
+def test_a_config_that_wants_both_is_refused_unless_the_tower_is_trained_some_day():
+    values = {"name": "x", "data": {"manifest": "m.yaml"}, "training": {"augmentation": {"image": "natural"}}}
+    with pytest.raises(MmfuseError, match=r"training.augmentation.image: features of the frozen image encoder"):
+        config_from_dict(values, ["image_encoder.frozen=true"])
+    config_from_dict(values, ["image_encoder.frozen=true", "image_encoder.unfreeze_epoch=1"])
+    config_from_dict(values, ["image_encoder.frozen=true", "cache.enabled=false"])
+    config_from_dict(values, ["text_encoder.frozen=true"])
 
 
 def test_what_a_table_does_not_have_cannot_be_changed(everything):
