@@ -157,6 +157,33 @@ class ModalityDropoutConfig:
 
 
 @dataclass
+class TextAugmentationConfig:
+    """Changes of the input text, never of captions and labels."""
+
+    mask_tokens: float = key(0.0, "probability that a token is masked; special ones never are", low=0.0, high=0.9)
+    shuffle_clauses: float = key(0.0, "probability that a text's sentences change places", low=0.0, high=1.0)
+    synonyms: str | None = key(
+        None, "YAML file, a list of lists of phrases that mean the same; each one found is exchanged half of the time"
+    )
+
+
+@dataclass
+class AugmentationConfig:
+    """Changes of the training rows after which image, text and targets still agree (docs/augmentation.md)."""
+
+    image: str = key(
+        "none", "geometric and photometric changes; none of them mirrors", choices=("none", "natural", "radiograph")
+    )
+    flip: str = key(
+        "none",
+        "mirror half of the rows; swap: exchange left and right in text, captions and labels with it; free: sides mean "
+        "nothing here",
+        choices=("none", "swap", "free"),
+    )
+    text: TextAugmentationConfig = field(default_factory=TextAugmentationConfig)
+
+
+@dataclass
 class TrainingConfig:
     """The loop."""
 
@@ -171,6 +198,7 @@ class TrainingConfig:
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
     mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     patience: int | None = key(5, "evaluations without a better one before training stops; null: never", low=1)
     monitor: str | None = key(
         None,
@@ -263,7 +291,36 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
             f"{where}: training.modality_dropout: never both of a row are hidden, so text {dropout.text:g} and "
             f"image {dropout.image:g} must sum to at most 1"
         )
+    towers = {"text": config.text_encoder, "image": config.image_encoder}
+    kept = [name for name, own in towers.items() if own.frozen and own.unfreeze_epoch is None and config.cache.enabled]
+    check_live(config.training.augmentation, kept, f"{where}: ")
     return config
+
+
+def check_live(config: AugmentationConfig, kept: Iterable[str], where: str = "") -> None:
+    """Refuse to change inputs that are not read again, as their features are computed once.
+
+    Args:
+        config: The run's.
+        kept: The modalities ("text", "image") whose encoder is frozen and whose features are kept.
+        where: What the error begins with.
+
+    Raises:
+        MmfuseError: One of them would be changed.
+    """
+    text = {f"text.{name}": bool(value) for name, value in vars(config.text).items()}
+    changes = {
+        "image": {"image": config.image != "none", "flip": config.flip != "none"},
+        "text": {"flip": config.flip == "swap", **text},
+    }
+    for modality in kept:
+        for name, asked in changes[modality].items():
+            if asked:
+                raise MmfuseError(
+                    f"{where}training.augmentation.{name}: features of the frozen {modality} encoder are computed once "
+                    f"and kept, so its {modality}s cannot change; leave it out, or set {modality}_encoder.frozen=false "
+                    "or cache.enabled=false"
+                )
 
 
 def read_overrides(overrides: Iterable[str]) -> Any:

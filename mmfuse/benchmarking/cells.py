@@ -129,6 +129,7 @@ class Workshop:
                 self.table(fold),
                 cache=(self.config.cache.dir or True) if self.config.cache.enabled else False,
                 cache_dtype=self.config.cache.dtype,
+                augmentation=self.config.training.augmentation,
                 num_workers=self.config.data.num_workers,
                 progress=lambda modality, done, total: (
                     self.report(f"{modality} features: {done} of {total}") if done >= total else None

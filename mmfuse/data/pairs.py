@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmfuse.data.augment import Augmentation, Changes
 from mmfuse.data.collate import Item, collate, pad_tokens
 from mmfuse.data.images import ImageError, ImageOptions, read_image
 from mmfuse.data.splits import unit_hash
@@ -37,6 +39,10 @@ class PairDataset(Dataset):
         seed: Of the modality dropout.
         cut_texts: `(rows,)` bool, True where `token_ids` are not all of the text.
         order_by: `(rows,)` what rows are grouped by, where that is not their number of tokens.
+
+    Attributes:
+        epoch: The one being trained; negative where rows are read as they are.
+        augmentation: What is changed of the rows of the training split while training; None for nothing.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class PairDataset(Dataset):
         self.cut_texts = np.zeros(len(table), dtype=bool) if cut_texts is None else cut_texts
         self.order_by = order_by
         self.epoch = 0
+        self.augmentation: Augmentation | None = None
         self.images: list[list[str]] = table.rows["images"][:] if image_options else [[] for _ in range(len(table))]
         self.first_image = np.concatenate([[0], np.cumsum([len(paths) for paths in self.images])]).astype(int)
         self.ids: list[str] = table.rows["id"][:]
@@ -97,12 +104,12 @@ class PairDataset(Dataset):
                 row, view, number = np.array(images).T
                 batch["image_row"], batch["image_view"] = torch.from_numpy(row.copy()), torch.from_numpy(view.copy())
                 batch["image_features"] = self.image_cache(number)
-        for task, values in self.table.targets.items():
+        for task in self.table.targets:
             if task in self.captions:
                 chosen = [self._caption(task, row) for row in rows]
                 batch[f"target.{task}"], _ = pad_tokens(chosen, MISSING_CLASS)
             else:
-                batch[f"target.{task}"] = torch.from_numpy(values[list(rows)])
+                batch[f"target.{task}"] = torch.from_numpy(self._targets(task, rows))
         batch["ids"] = batch.pop("ids")  # strings come last
         return batch
 
@@ -115,9 +122,25 @@ class PairDataset(Dataset):
             texts = np.maximum(texts, [max(map(len, captions), default=0) for captions in references])
         return texts
 
+    def _changes(self, row: int) -> Changes | None:
+        """What augmentation changes of a row in this epoch."""
+        if self.augmentation is None:
+            return None
+        return self.augmentation.changes(row, self.ids[row], self.seed, self.epoch)
+
+    def _targets(self, task: str, rows: Sequence[int]) -> np.ndarray:
+        found = self.table.targets[task][list(rows)]
+        for i, row in enumerate(rows):
+            changes = self._changes(row)
+            if changes is not None:
+                found[i] = changes.target(task, found[i])
+        return found
+
     def _caption(self, task: str, row: int) -> list[int]:
         """One of a row's references: while training another one each epoch, else the first."""
-        references = self.captions[task][row] or [_NO_CAPTION]
+        changes = self._changes(row)
+        known = changes.augmentation.captions if changes is not None and changes.swapped else self.captions
+        references = known[task][row] or [_NO_CAPTION]
         if len(references) < 2 or self.epoch < 0:
             return references[0]
         draw = unit_hash(self.seed, f"reference of {task}:{self.epoch}:{self.ids[row]}")
@@ -136,11 +159,14 @@ class PairDataset(Dataset):
 
     def _item(self, row: int, hidden: str | None) -> Item:
         """What is read live of a row: caches and targets are read for all rows of a batch at once."""
-        item = Item(row, self.ids[row])
+        item, changes = Item(row, self.ids[row]), self._changes(row)
         if self.token_ids is not None and self.text_cache is None and hidden != "text":
-            item.input_ids = self.token_ids[row]
+            ids = self.token_ids[row]
+            item.input_ids = ids if ids is None or changes is None else changes.tokens(ids)
         if self.image_options is not None and self.image_cache is None and hidden != "image":
             item.pixels = [self.read_pixels(row, path) for path in self.images[row]]
+            if changes is not None:
+                item.pixels = [changes.image(pixels, view) for view, pixels in enumerate(item.pixels)]
         return item
 
     def read_pixels(self, row: int, path: str) -> np.ndarray:
@@ -170,6 +196,7 @@ def make_loader(dataset: PairDataset, batches: Sequence[Sequence[int]], num_work
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else each forked worker that tokenizes warns
 
 
 def epoch_batches(

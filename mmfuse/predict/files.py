@@ -54,7 +54,7 @@ class Counts:
     @classmethod
     def of(cls, state: dict[str, Any]) -> Counts:
         """What is committed."""
-        return cls(*(state[name] for name in ("predictions", "errors", "texts", "cut")), dict(state["abstained"]))
+        return cls(state["predictions"], state["errors"], state["texts"], state["cut"], dict(state["abstained"]))
 
 
 FRESH = {"predictions": 0, "errors": 0, "texts": 0, "cut": 0, "abstained": {}, "bytes": 0, "error_bytes": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,11 +15,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from mmfuse.config import AugmentationConfig, check_live
+from mmfuse.data.augment import Augmentation, TextReader
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, ImageOptions, content_hash
 from mmfuse.data.pairs import PairDataset, make_loader, move_batch, ordered_batches
 from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
 from mmfuse.types import Batch, Features, MmfuseError
 
@@ -65,6 +69,7 @@ def prepare_pairs(
     cache: bool | str | None = False,
     cache_dtype: str = "float32",
     modality_dropout: dict[str, float] | None = None,
+    augmentation: AugmentationConfig | None = None,
     seed: int = 0,
     num_workers: int | None = None,
     batch_size: int = 64,
@@ -78,14 +83,18 @@ def prepare_pairs(
         cache: True or a folder: towers that are frozen run once and their features are kept there.
         cache_dtype: How they are kept, "float32" or "float16".
         modality_dropout: By modality, the probability that a present one is hidden.
-        seed: Of the modality dropout.
+        augmentation: What is changed of the training split's rows while training.
+        seed: Of the modality dropout and the augmentation.
         num_workers: Processes that read images while features are computed.
         batch_size: Of that computation.
         progress: Called with (modality, done, total).
 
     Raises:
-        MmfuseError: An image file is missing or cannot be read.
+        MmfuseError: An image file is missing or cannot be read, or the augmentation cannot be done.
     """
+    towers = {"text": model.text_encoder, "image": model.image_encoder}
+    if augmentation is not None and cache:
+        check_live(augmentation, [name for name, tower in towers.items() if tower is not None and tower.frozen])
     token_ids: list[list[int] | None] | None = None
     pad = 0
     cut_texts = np.zeros(len(table), dtype=bool)
@@ -109,6 +118,9 @@ def prepare_pairs(
         seed=seed,
         cut_texts=cut_texts,
     )
+    if augmentation is not None and augmentation != AugmentationConfig():
+        write = {task: model.heads[task].decoder.encode for task in model.captioning}  # type: ignore[union-attr]
+        pairs.augmentation = Augmentation(augmentation, table, _text_reader(model.text_encoder), write)  # type: ignore[arg-type]
     if options is not None:
         _check_files(pairs)
     if cache:
@@ -137,6 +149,17 @@ def tell_cut_texts(counts: dict[str, Any]) -> str:
         f"{counts['cut']} of {counts['texts']} reports were longer than {counts['max_length']} tokens and cut "
         f"({counts['truncation']})"
     )
+
+
+def _text_reader(encoder: TextEncoder | None) -> TextReader | None:
+    """How texts become tokens, without the encoder's weights: worker processes may get a copy."""
+    if encoder is None:
+        return None
+    bare = copy.copy(encoder)
+    bare._modules = {}
+    tokenizer: Any = encoder.tokenizer
+    mask_id = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    return TextReader(bare.tokenize, mask_id, frozenset(tokenizer.all_special_ids))
 
 
 def _caption_ids(head: Any, references: np.ndarray) -> list[list[list[int]]]:

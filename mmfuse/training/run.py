@@ -258,6 +258,7 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         cache=(config.cache.dir or True) if config.cache.enabled else False,
         cache_dtype=config.cache.dtype,
         modality_dropout=dataclasses.asdict(config.training.modality_dropout),
+        augmentation=config.training.augmentation,
         seed=config.seed,
         num_workers=workers,
         progress=report,
@@ -265,6 +266,11 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
     cut = count_cut_texts(model, pairs, range(len(table)))
     if cut is not None:
         console.print(tell_cut_texts(cut))
+    if config.training.augmentation.flip == "swap" and pairs.augmentation is not None:
+        able, rows = int(pairs.augmentation.can_flip.sum()), len(table.indices("train"))
+        console.print(
+            f"flip: swap: {able} of {rows} training rows can be flipped; the words of the others have no mirror"
+        )
     return pairs
 
 
@@ -327,6 +333,9 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
     manifest = table.manifest
     shutil.copyfile(manifest.source, run_dir / "manifest.yaml")
     table.save_splits(run_dir / "splits.csv")
+    synonyms = config.training.augmentation.text.synonyms
+    if synonyms:
+        shutil.copyfile(synonyms, run_dir / "synonyms.yaml")
     facts = {
         "command": sys.argv,
         "manifest": {
