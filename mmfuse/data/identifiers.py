@@ -27,7 +27,7 @@ Finder = Callable[[str], list[Identifier]]
 
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
-    r"|Nov(?:ember)?|Dec(?:ember)?)\.?"
+    r"|Nov(?:ember)?|Dec(?:ember)?)(?:\.(?=\s\d))?"
 )
 _DAY = r"\d{1,2}(?:st|nd|rd|th)?"
 _NAME = r"[A-Z][a-z'’][\w'’-]{0,24}"
@@ -54,7 +54,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "NAME",
-        rf"\b(?i:patient(?: name)?|name|signed(?: by)?|dictated by|referred by)(?:\s?:\s?|\s(?={_NAME}\s{_NAME}\b))"
+        rf"\b(?:(?i:(?:patient |full )?name|patient|signed by|dictated by|referred by)\s?:|(?i:patient|signed by))\s"
         rf"{_NAME}(?:,?\s{_NAME}){{1,2}}",
     ),
 )

@@ -13,7 +13,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from mmfuse.data.audit.findings import Finding, finding
+from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes
 from mmfuse.data.audit.rows import Rows, place_sets
 from mmfuse.data.images import read_image
@@ -23,7 +23,7 @@ from mmfuse.types import MmfuseError
 NEAR_BITS = 8
 """Near copies differ in at most so many of the 256 bits of their perceptual hashes (phash, 16 x 16) ..."""
 NEAR_COLOUR = 16.0
-"""... and by so much, of 255, in the mean over 8 x 8 RGB cells: the hash alone sees no colour."""
+"""... and by so much of 255 (root mean square) in 8 x 8 cells of RGB: the hash alone sees no colour."""
 _BLANK = 8
 _SMALL, _NARROW = 32, 4.0
 _MAX_BYTES = 512 * 2**20
@@ -133,7 +133,6 @@ def check_images(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> li
 
 def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
     missing = [i for i, reason in facts.reason.items() if reason == "no such file"]
-    broken = [i for i in facts.reason if i not in set(missing)]
     found = []
     if missing:
         found.append(
@@ -146,8 +145,9 @@ def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
             )
         )
     reasons: dict[str, list[int]] = defaultdict(list)
-    for i in broken:
-        reasons[facts.reason[i]].append(i)
+    for i, reason in facts.reason.items():
+        if reason != "no such file":
+            reasons[reason].append(i)
     for reason, images in sorted(reasons.items(), key=lambda item: -len(item[1])):
         found.append(
             finding(
@@ -172,8 +172,8 @@ def _copies(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> list[Fi
     exact = [part for part in members if len(part) > 1]
     different = read[first][~facts.blank[read[first]]]
     pairs = near_hashes(facts.hash[different], NEAR_BITS)
-    a, b = (facts.colour[different[pairs[:, side]]].astype(np.int16) for side in (0, 1))
-    pairs = pairs[np.abs(a - b).mean(axis=1) <= NEAR_COLOUR]
+    a, b = (facts.colour[different[pairs[:, side]]].astype(np.float32) for side in (0, 1))
+    pairs = pairs[np.square(a - b).mean(axis=1) <= NEAR_COLOUR**2]
     near = [[int(different[i]) for i in part] for part in clusters(pairs, len(different))]
     return [
         *_copies_found(rows, facts, exact, contents, "copies", "the same file"),
@@ -229,7 +229,7 @@ def _sizes(sets: Sequence[Sequence[int]]) -> str:
 def _strange(rows: Rows, facts: ImageFacts) -> list[Finding]:
     there = np.array([i not in facts.reason for i in range(len(facts.path))], dtype=bool)
     short, long = facts.size.min(axis=1, initial=2**31), facts.size.max(axis=1, initial=0)
-    kinds = (
+    kinds: tuple[tuple[str, Severity, np.ndarray, str, str], ...] = (
         (
             "images.blank",
             "warning",

@@ -80,8 +80,8 @@ def _numbers(task: str, names: Sequence[str], counts: dict[str, np.ndarray], tot
             finding(
                 "labels.imbalance",
                 "warning",
-                f"task {task}: {names[common]!r} has {int(total[common])} positives ({share:.0%} of all), {names[rare]!r} "
-                f"has {int(total[rare])}",
+                f"task {task}: {names[common]!r} has {int(total[common])} positives ({share:.0%} of all), "
+                f"{names[rare]!r} has {int(total[rare])}",
                 "look at macro scores and at each label's own; accuracy would praise who always says the common one",
             )
         )
@@ -149,19 +149,13 @@ def check_stated(table: Table, rows: Rows) -> tuple[list[str], list[Finding]]:
             facts.append(
                 f"text alone, task {task}: AUROC {mean:.3f} (mean of {len(scores)} label(s) that can be probed)"
             )
-        for i, (auroc, low, words) in scores.items():
-            facts.append(f"    {names[i]}: AUROC {auroc:.3f}")
-            if low > GIVEN_AWAY:
-                found.append(
-                    finding(
-                        "labels.told_by_text",
-                        "warning",
-                        f"task {task}: the text alone tells {names[i]!r} (AUROC {auroc:.3f}); words: {', '.join(words)}"
-                        + _mined(spec.label_origin),
-                        "compare with text_only before praising a fusion; take columns that state the answer out of "
-                        "text.columns",
-                    )
-                )
+        facts += [f"    {names[i]}: AUROC {auroc:.3f}" for i, (auroc, _, _) in scores.items()]
+        told = {i: words for i, (_, low, words) in scores.items() if low > GIVEN_AWAY}
+        if told:
+            which = "; ".join(f"{names[i]!r} (AUROC {scores[i][0]:.3f}) by {', '.join(told[i])}" for i in told)
+            message = f"task {task}: the text alone tells {len(told)} label(s): {which}{_mined(spec.label_origin)}"
+            fix = "compare with text_only before praising a fusion; leave out columns that state the answer"
+            found.append(Finding("labels.told_by_text", "warning", message, fix, count=len(told)))
         for i, name in enumerate(names):
             named = np.array([f" {plain(name)} " in text for text in plains])
             positive, negative = hot[:, i] & known[:, i], ~hot[:, i] & known[:, i]
@@ -199,7 +193,7 @@ def _probe(
     """By number of a label: AUROC, the lower end of its interval, and the words that speak most for it."""
     from sklearn.metrics import roc_auc_score
 
-    usable = known.any(axis=1)
+    usable = np.any(known, axis=1)
     logits = np.full(hot.shape, np.nan)
     weights: dict[int, Counter[str]] = {}
     for fitted, scored in _parts(table, rows, usable):

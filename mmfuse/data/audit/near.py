@@ -65,7 +65,7 @@ def near_texts(texts: Sequence[str], similarity: float) -> np.ndarray:
                 agree += column[:, None] == column[None, :]
             candidates.append(_pairs(members, agree >= (similarity - 0.15) * _PERMUTATIONS))  # 4 standard errors
     pairs = np.unique(np.concatenate(candidates), axis=0)
-    alike = [_jaccard(_shingles(texts[a]), _shingles(texts[b])) >= similarity for a, b in pairs]
+    alike = [_jaccard(*(_shingles(texts[i]) for i in (int(a), int(b)))) >= similarity for a, b in pairs]
     return pairs[np.array(alike, dtype=bool)]
 
 

@@ -89,7 +89,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
         )
     same: dict[tuple, list[int]] = defaultdict(list)
     for i, content in enumerate(contents):
-        if i not in set(empty):
+        if content != (None, ()):
             same[content].append(i)
     placed = place_sets(rows, same.values())
     if placed["splits"]:
