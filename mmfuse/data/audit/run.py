@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from mmfuse.data.audit.findings import SEVERITIES, AuditReport, Finding, finding
 from mmfuse.data.audit.images import check_images, read_images
@@ -73,11 +74,11 @@ def _look(
     label_facts, label_findings = check_labels(table, rows)
     progress("copies of texts", 0, 1)
     copies = check_text_copies(rows, contents)
-    progress("labels stated in texts", 0, 1)
-    stated_facts, stated = check_stated(table, rows)
-    identifiers = []
+    texts, identifiers = rows.texts, []
     if find is not None:
-        identifiers = check_identifiers(rows, captions, find, lambda done, n: progress("identifiers", done, n))
+        texts, identifiers = check_identifiers(rows, captions, find, lambda done, n: progress("identifiers", done, n))
+    progress("labels stated in texts", 0, 1)
+    stated_facts, stated = check_stated(table, replace(rows, texts=texts))  # it tells words: none that identifies
     facts = [*_facts(table, rows), *text_facts, *label_facts, *stated_facts]
     found = [
         *check_splits(rows),

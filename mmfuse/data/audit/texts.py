@@ -13,7 +13,7 @@ import numpy as np
 from mmfuse.data.audit.findings import Finding, finding
 from mmfuse.data.audit.near import clusters, near_texts, plain
 from mmfuse.data.audit.rows import Rows, place_sets
-from mmfuse.data.identifiers import Finder
+from mmfuse.data.identifiers import Finder, redact
 
 NEAR_SIMILARITY = 0.85
 """Near copies share so much (Jaccard) of their sets of five characters in a row."""
@@ -118,16 +118,20 @@ def check_texts(rows: Rows, extra: Sequence[tuple[int, str]], max_tokens: int) -
 
 def check_identifiers(
     rows: Rows, extra: Sequence[tuple[int, str]], find: Finder, progress: Callable[[int, int], None] | None = None
-) -> list[Finding]:
-    """Rows whose texts hold names, dates, numbers of records and the like: kinds and rows, never the words."""
+) -> tuple[list[str | None], list[Finding]]:
+    """The rows' texts without names, dates, numbers of records and the like, and who has some: kinds, never words."""
+    cleaned = list(rows.texts)
     texts = [*((i, text) for i, text in enumerate(rows.texts) if text is not None), *extra]
     by_kind: dict[str, Counter[int]] = defaultdict(Counter)
     for done, (i, text) in enumerate(texts, start=1):
-        for one in find(text):
+        identifiers = find(text)
+        for one in identifiers:
             by_kind[one.kind][i] += 1
+        if identifiers and text is rows.texts[i]:
+            cleaned[i] = redact(text, identifiers)
         if progress:
             progress(done, len(texts))
-    return [
+    return cleaned, [
         finding(
             f"identifiers.{kind.lower()}",
             "warning",
