@@ -23,7 +23,7 @@ agreeing can be done in many ways, and needs more. Of 5,000 phantoms none of 357
 _LONG_SHARE = 0.1
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _PIECE_LENGTH = 7
-_URL = re.compile(r"\S*(?:://|www\.)\S*")
+_URL = re.compile(r"(?:://|www\.)\S*")
 _DAMAGE = (
     (
         "texts.undecodable",
