@@ -275,6 +275,14 @@ class TestSmallSets:
         assert report.fails()
         assert "nothing could be read" in page(report)
 
+    def test_illegal_values_of_the_task_that_splits_are_stratified_by(self, tmp_path):
+        rows = [row | {"y": "ab"[i % 2], "z": "cd"[i % 2]} for i, row in enumerate(self.rows(60))]
+        rows[7]["y"] = "c"
+        tasks = {"y": {"column": "y", "values": ["a", "b"]}, "z": {"column": "z"}}
+        found, report = self.checks(tmp_path, rows, tasks=tasks, splits={"stratify": "y"})
+        assert "row 8: 'c' is not in values" in found["labels.illegal"].message
+        assert any(fact.startswith("task z (classification") for fact in report.facts)
+
     def test_markup_in_names_is_escaped(self, tmp_path):
         rows = self.rows(3)
         rows[0] |= {"id": "<script>alert(1)</script>", "text": ""}
@@ -304,6 +312,18 @@ def test_near_hashes_are_those_of_comparing_all(seed, distance):
     differ = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(-1)
     expected = [[a, b] for a, b in itertools.combinations(range(60), 2) if differ[a, b] <= distance]
     assert near_hashes(hashes, distance).tolist() == expected
+
+
+@pytest.mark.parametrize("whole", range(9))
+def test_hashes_that_agree_in_one_band_only_are_found(whole):
+    """Eight of the 256 bits differ, one in every ninth of them but one."""
+    places = [(2 * k + 1) * 256 // 18 for k in range(9) if k != whole]
+    one = np.zeros(256, np.uint8)
+    other = one.copy()
+    other[places] = 1
+    hashes = np.packbits(np.stack([one, other]), axis=1)
+    assert near_hashes(hashes, 8).tolist() == [[0, 1]]
+    assert near_hashes(hashes, 7).tolist() == []
 
 
 def test_near_texts_are_pairs_of_like_texts():
