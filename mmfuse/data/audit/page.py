@@ -58,7 +58,8 @@ def page(report: AuditReport) -> str:
 
 
 def _card(found: Finding) -> str:
-    rows = "<br>".join(escape(" = ".join(together)) for together in found.rows)
+    between = "<br>" if any(len(together) > 1 for together in found.rows) else ", "
+    rows = between.join(escape(" = ".join(together)) for together in found.rows)
     shown = f"{len(found.rows)} of {found.count}" if found.count > len(found.rows) else f"{found.count}"
     examples = f"<details><summary>rows ({shown})</summary><code>{rows}</code></details>" if rows else ""
     return (

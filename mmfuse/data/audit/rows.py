@@ -38,9 +38,9 @@ class Rows:
         return [self.ids[row] for row in rows]
 
     def examples(self, together: Sequence[int]) -> list[str]:
-        """Ids of rows that belong together: one of each split and group first, four at most."""
+        """Ids of rows that belong together, given in order: four at most, of different splits and groups if there are."""
         firsts = {(self.splits[row], self.groups[row]): row for row in reversed(together)}
-        order = sorted(firsts.values(), key=lambda row: together.index(row))
+        order = sorted(firsts.values())
         across = {self.splits[row]: row for row in reversed(order)}
         chosen = dict.fromkeys([*across.values(), *order, *together])
         return self.names(sorted(list(chosen)[:4]))

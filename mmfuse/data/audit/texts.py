@@ -219,16 +219,14 @@ class _Wording:
         self.counts: Counter[tuple[str, ...]] = Counter()
         self.words = 0
         for text in texts if self.wanted else ():
-            grams = list(_grams(text))
             self.words += len(text.split())
-            self.counts.update(gram for gram in grams if gram in self.wanted)
+            self.counts.update(gram for gram in _grams(text) if gram in self.wanted)
         self.bits_of_a_pair = math.log2(max(2, len(texts)) ** 2 / 2)
 
     def surprise(self, texts: Sequence[str]) -> float:
         """How many bits less likely than one pair among all these it is that two texts share what these share."""
-        without: Counter[tuple[str, ...]] = Counter()
-        for text in set(texts):
-            without.update(gram for gram in _grams(text))
+        texts = list(dict.fromkeys(texts))
+        without = Counter(gram for text in texts for gram in _grams(text))
         shared = set(_grams(texts[0])).intersection(*(_grams(text) for text in texts[1:]))
         bits = 0.0
         for first, word in pairwise(("", *texts[0].split())):
