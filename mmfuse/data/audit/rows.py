@@ -38,7 +38,7 @@ class Rows:
         return [self.ids[row] for row in rows]
 
     def examples(self, together: Sequence[int]) -> list[str]:
-        """Ids of rows that belong together, given in order: four at most, of different splits and groups if there are."""
+        """Ids of rows that belong together (in order): four at most, of different splits and groups if they can."""
         firsts = {(self.splits[row], self.groups[row]): row for row in reversed(together)}
         order = sorted(firsts.values())
         across = {self.splits[row]: row for row in reversed(order)}
