@@ -144,7 +144,7 @@ def plant_all(dirt: Dirt) -> None:
     two["patient"] = one["patient"]
     (row,) = dirt.plant("groups.unnamed", "train")
     row["patient"] = ""
-    for row in dirt.plant("labels.named_in_text", *["train"] * 15, *["test"] * 12):
+    for row in dirt.plant("labels.named_in_text", *["train"] * 15, *["test"] * 25):
         row |= {"text": row["text"] + " Zebra seen by MRN ZEB-44770.", "tags": "zebra"}
     for row in dirt.plant("labels.few", *["train"] * 2):
         row["tags"] = "rare"
@@ -193,7 +193,7 @@ def test_every_planted_problem_is_found_in_its_rows_and_nothing_else(dirty):
     for check, rows in dirt.planted.items():
         assert found[check] == rows if len(rows) <= 20 else found[check] < rows, check
     count = {f.check: f.count for f in report.findings}
-    assert count["labels.named_in_text"] == 27
+    assert count["labels.named_in_text"] == 40
     assert count["images.copies_across_splits"] == 1
 
 
@@ -291,6 +291,16 @@ class TestSmallSets:
         assert "<script>" not in shown
         assert "&lt;script&gt;alert(1)" in shown
         assert "<b>" not in shown
+
+    def test_a_perfect_score_on_few_rows_is_no_proof(self, tmp_path):
+        rows = [
+            row | {"y": "ab"[i % 2]} for i, row in enumerate(self.rows(70, lambda i: "test" if i < 24 else "train"))
+        ]
+        for row in rows:
+            row["text"] += " alpha" if row["y"] == "a" else " beta"
+        found, report = self.checks(tmp_path, rows, tasks={"t": {"column": "y"}})
+        assert "    a: AUROC 1.000" in report.facts
+        assert "labels.told_by_text" not in found
 
     def test_folds_are_probed_by_group(self, tmp_path):
         rows = [row | {"y": "ab"[i % 2], "p": str(i // 4)} for i, row in enumerate(self.rows(120))]
@@ -393,7 +403,7 @@ def test_a_redacted_copy_trains_like_the_input(dirty, tmp_path):
     before = (path.parent / "data.csv").read_bytes()
     copied, counts = redact_rows(load_manifest(path), tmp_path / "out", find_by_rules)
     assert (path.parent / "data.csv").read_bytes() == before
-    assert counts == dict.fromkeys((kind.upper() for kind in IDENTIFIERS), 1) | {"RECORD": 28}
+    assert counts == dict.fromkeys((kind.upper() for kind in IDENTIFIERS), 1) | {"RECORD": 41}
     report = audit(load_manifest(copied))
     assert not [f for f in report.findings if f.check.startswith("identifiers")]
     assert {f.check for f in dirty[2].findings} - {f.check for f in report.findings} == {

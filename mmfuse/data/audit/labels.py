@@ -261,7 +261,11 @@ def _fit(
 
 
 def _standard_error(auroc: float, positives: int, negatives: int) -> float:
-    """Of an AUROC, after Hanley and McNeil 1982 (Radiology 143:29)."""
+    """Of an AUROC, after Hanley and McNeil 1982 (Radiology 143:29).
+
+    Theirs is 0 at an AUROC of 1, however few the rows; here half a row of the rarer kind counts as mistaken.
+    """
+    auroc = min(auroc, 1 - 0.5 / min(positives, negatives))
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     variance = auroc * (1 - auroc) + (positives - 1) * (q1 - auroc**2) + (negatives - 1) * (q2 - auroc**2)
     return math.sqrt(max(0.0, variance) / (positives * negatives))
