@@ -299,7 +299,7 @@ class TestSmallSets:
         for row in rows:
             row["text"] += " alpha" if row["y"] == "a" else " beta"
         found, report = self.checks(tmp_path, rows, tasks={"t": {"column": "y"}})
-        assert "    a: AUROC 1.000" in report.facts
+        assert "    a: AUROC 1.000 by alpha" in report.facts
         assert "labels.told_by_text" not in found
 
     def test_folds_are_probed_by_group(self, tmp_path):
@@ -309,7 +309,7 @@ class TestSmallSets:
         task = {"t": {"column": "y"}}
         found, report = self.checks(tmp_path, rows, group="p", splits={"folds": 5}, tasks=task)
         assert "'a' (AUROC 1.000) by alpha; 'b' (AUROC 1.000) by beta" in found["labels.told_by_text"].message
-        assert "    a: AUROC 1.000" in report.facts
+        assert "    a: AUROC 1.000 by alpha" in report.facts
 
 
 @settings(max_examples=20, deadline=None)

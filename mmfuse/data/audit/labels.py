@@ -149,7 +149,7 @@ def check_stated(table: Table, rows: Rows) -> tuple[list[str], list[Finding]]:
             facts.append(
                 f"text alone, task {task}: AUROC {mean:.3f} (mean of {len(scores)} label(s) that can be probed)"
             )
-        facts += [f"    {names[i]}: AUROC {auroc:.3f}" for i, (auroc, _, _) in scores.items()]
+        facts += [f"    {names[i]}: AUROC {auroc:.3f} by {', '.join(words)}" for i, (auroc, _, words) in scores.items()]
         told = {i: words for i, (_, low, words) in scores.items() if low > GIVEN_AWAY}
         if told:
             which = "; ".join(f"{names[i]!r} (AUROC {scores[i][0]:.3f}) by {', '.join(told[i])}" for i in told)
