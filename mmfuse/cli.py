@@ -25,6 +25,7 @@ cache_app = typer.Typer(help="What is kept of frozen encoders' features.", no_ar
 app.add_typer(cache_app, name="cache")
 
 NOTHING_READ = 3
+DATA_FAILS = 4
 INTERRUPTED = 130
 
 PluginOption = Annotated[
@@ -361,26 +362,57 @@ def config() -> None:
     typer.echo(schema(), nl=False)
 
 
-@data_app.command("check", epilog="Example: mmfuse data check data_manifests/emoji_google.yaml --data-root ~/data")
+@data_app.command("check", epilog="Example: mmfuse data check studies.yaml --out audit --strict")
 def data_check(
     manifest: Annotated[Path, typer.Argument(help="Data manifest.")],
     data_root: RootOption = None,
-    fold: Annotated[int | None, typer.Option(help="Where the manifest says folds.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Where the manifest says folds; default: the first.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that gets audit.html and audit.json.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="What the text encoder is going to read.")] = 512,
+    identifiers: Annotated[str, typer.Option(help="Personal identifiers by rules, presidio, or off.")] = "rules",
+    redact: Annotated[
+        Path | None, typer.Option(help="New folder for a copy of the rows without the identifiers found.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
 ) -> None:
-    """Read every row, image and target; say what is there and what is wrong."""
-    from mmfuse.data.audit import check_table
-    from mmfuse.data.manifest import load_manifest
-    from mmfuse.data.table import load_table
+    """Say what is in a dataset and what is wrong with it; exit code 4 if there is an error (--strict: or a warning)."""
+    import json
 
+    from mmfuse.data.audit import audit
+    from mmfuse.data.audit.page import page
+    from mmfuse.data.audit.redact import redact_rows
+    from mmfuse.data.identifiers import find_by_rules, presidio_finder
+    from mmfuse.data.manifest import load_manifest
+    from mmfuse.registry import nearest
+
+    finders = {"rules": lambda: find_by_rules, "presidio": presidio_finder, "off": lambda: None}
+    if identifiers not in finders:
+        raise MmfuseError(f"--identifiers {identifiers!r} is not legal; {nearest(identifiers, finders)}")
+    find = finders[identifiers]()
+    if redact is not None and find is None:
+        raise MmfuseError("--redact needs identifiers to be found: --identifiers rules or presidio")
     loaded = load_manifest(manifest, data_root)
-    if loaded.splits.folds and fold is None:
-        fold = 0
-    table = load_table(loaded, fold=fold)
-    with _Bar("reading images") as bar:
-        report = check_table(table, progress=lambda done, total: bar.update(done, total))
+    with _Bar("checking") as bar:
+        report = audit(
+            loaded,
+            fold=fold,
+            max_tokens=max_tokens,
+            find=find,
+            progress=lambda what, done, total: bar.update(done, total, what),
+        )
     typer.echo(report.text())
-    if report.problems:
-        raise MmfuseError(f"{manifest}: {len(report.problems)} problem(s)")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "audit.json").write_text(json.dumps(report.as_json(), indent=1), encoding="utf-8")
+        (out / "audit.html").write_text(page(report), encoding="utf-8", errors="replace")
+        typer.echo(f"written: {out / 'audit.html'}, {out / 'audit.json'}")
+    if redact is not None and find is not None:
+        with _Bar("redacting") as bar:
+            path, counts = redact_rows(loaded, redact, find, progress=lambda done, total: bar.update(done, total))
+        told = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "nothing"
+        typer.echo(f"written: {path}; replaced: {told}")
+    if report.fails(strict):
+        raise typer.Exit(DATA_FAILS)
 
 
 @data_app.command("phantom", epilog="Example: mmfuse data phantom data/phantom --studies 3000")

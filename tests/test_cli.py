@@ -184,14 +184,35 @@ def test_data_check_tells_what_is_there_and_what_is_wrong(mmfuse, world, tmp_pat
     code, out, _ = mmfuse("data", "check", world / "phantom" / "manifest.yaml")
     assert code == 0
     assert "60 rows" in out
-    assert "PROBLEM" not in out
+    assert "0 errors" in out
     write_phantom(tmp_path / "dirty", 20, seed=0)
     victim = sorted((tmp_path / "dirty" / "images").iterdir())[2]
     victim.write_bytes(b"")
-    code, out, err = mmfuse("data", "check", tmp_path / "dirty" / "manifest.yaml")
-    assert code == 2
-    assert f"row '{victim.stem}'" in out
-    assert "problem(s)" in err
+    manifest = tmp_path / "dirty" / "manifest.yaml"
+    code, out, _ = mmfuse("data", "check", manifest, "--out", tmp_path / "audit")
+    assert code == 4
+    assert out.startswith("ERROR   images.unreadable")
+    assert f"rows: {victim.stem}" in out
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert found["findings"][0]["rows"] == [[victim.stem]]
+    assert victim.stem in (tmp_path / "audit" / "audit.html").read_text()
+
+
+def test_data_check_fails_on_warnings_where_it_is_strict_and_writes_a_copy_without_names(mmfuse, tmp_path):
+    rows = ["id,text"] + [f"{i},unlike number{i}" + " Dr. Quill" * (i == 7) for i in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("{name: n, rows: rows.csv, id: id, text: {columns: [text]}}")
+    code, out, _ = mmfuse("data", "check", manifest, "--redact", tmp_path / "copy")
+    assert code == 0
+    assert "identifiers.name: 1 in 1 row(s)" in out
+    assert "replaced: 1 NAME" in out
+    assert "Quill" not in out
+    assert mmfuse("data", "check", manifest, "--strict")[0] == 4
+    assert mmfuse("data", "check", manifest, "--strict", "--identifiers", "off")[0] == 0
+    assert mmfuse("data", "check", tmp_path / "copy" / "manifest.yaml", "--strict")[0] == 0
+    code, _, err = mmfuse("data", "check", manifest, "--identifiers", "rule")
+    assert (code, "did you mean 'rules'" in err) == (2, True)
 
 
 def test_no_text_of_a_report_is_printed(mmfuse, world, tmp_path):

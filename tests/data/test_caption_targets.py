@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from mmfuse.data.audit import check_table
+from mmfuse.data.audit import audit
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import make_study, write_phantom
 from mmfuse.data.phantom_findings import (
@@ -105,7 +105,8 @@ class TestLeaks:
             table(rows)
         found = table(rows, {"allow_copies": True})
         assert find_copies(found) == {"caption": [0]}
-        assert any("1 row(s) whose input text contains the caption" in fact for fact in check_table(found).facts)
+        told = [(f.severity, f.rows) for f in audit(found).findings if f.check == "captions.in_the_input"]
+        assert told == [("warning", (("r0",),))]
 
     def test_short_answers_and_other_words_are_no_copies(self, table):
         rows = [

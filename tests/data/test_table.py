@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmfuse.data.audit import check_table
+from mmfuse.data.audit import audit
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.table import find_leaks, load_table, one_hot, read_rows, read_samples
 from mmfuse.types import MISSING_CLASS, MmfuseError
@@ -509,15 +509,18 @@ def test_the_audit_tells_what_is_there_and_what_is_wrong(table, pictures, tmp_pa
     ]
     made = table(rows, image={"column": "image"}, tasks={"t": {"column": "y"}}, splits={"column": "s"})
     seen = []
-    report = check_table(made, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (3, 3)
+    report = audit(made, progress=lambda *done: seen.append(done))
+    assert ("images", 3, 3) in seen
     assert "set: 4 rows, 4 groups; train 3, validation 0, test 1" in report.facts
     assert "text: 3 rows, 1 without; image: 3 rows, 1 without" in report.facts
     assert any("3 rows with a target" in line for line in report.facts)
-    assert report.problems[0] == "task t: label 'v' is never in the training split"
-    assert report.problems[1] == "row 'r3': neither text nor image"
-    assert report.problems[2].startswith("row 'r2': image ")
-    assert report.text().count("PROBLEM") == len(report.problems) == 3
+    wrong = {found.check: found.rows for found in report.of("error")}
+    assert wrong == {
+        "rows.empty": (("r3",),),
+        "images.unreadable": (("r2",),),
+        "labels.never_in_training": (),
+    }
+    assert report.text().count("ERROR") == 3
 
 
 # Samples to predict.

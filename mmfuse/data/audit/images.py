@@ -1,0 +1,261 @@
+"""Every image read once: what cannot be read, what is a copy, what is blank, small or narrow."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from mmfuse.data.audit.findings import Finding, Severity, finding
+from mmfuse.data.audit.near import clusters, near_hashes
+from mmfuse.data.audit.rows import Rows, place_sets
+from mmfuse.data.images import read_image
+from mmfuse.data.texts import read_bytes
+from mmfuse.types import MmfuseError
+
+NEAR_BITS = 8
+"""Near copies differ in at most so many of the 256 bits of their perceptual hashes (phash, 16 x 16) ..."""
+NEAR_COLOUR = 16.0
+"""... and by so much of 255 (root mean square) in 8 x 8 cells of RGB: the hash alone sees no colour."""
+_BLANK = 8
+_SMALL, _NARROW = 32, 4.0
+_MAX_BYTES = 512 * 2**20
+_WAITING = 64
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is kept of the images, 260 bytes each.
+
+    Attributes:
+        row: `(n,)` int64, the row that each image is of.
+        path: `n` paths or URLs.
+        reason: By number of an image, why it cannot be read.
+        digest: `(n, 32)` uint8, SHA-256 of the file's bytes; zeros where it cannot be read.
+        hash: `(n, 32)` uint8, perceptual hash of 256 bits.
+        colour: `(n, 192)` uint8, mean RGB of 8 x 8 cells.
+        size: `(n, 2)` int64, H and W.
+        blank: `(n,)` bool, whether (nearly) all pixels have one gray.
+    """
+
+    row: np.ndarray
+    path: list[str]
+    reason: dict[int, str]
+    digest: np.ndarray
+    hash: np.ndarray
+    colour: np.ndarray
+    size: np.ndarray
+    blank: np.ndarray
+
+    def contents(self, num_rows: int) -> list[tuple[bytes, ...]]:
+        """By row, what its images are: digests, or paths where they cannot be read."""
+        found: list[list[bytes]] = [[] for _ in range(num_rows)]
+        for i, row in enumerate(self.row):
+            found[row].append(self.path[i].encode() if i in self.reason else self.digest[i].tobytes())
+        return [tuple(one) for one in found]
+
+
+def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) -> ImageFacts:
+    """Read every image once, in threads; memory does not grow but by 260 bytes an image.
+
+    Args:
+        rows: Whose images.
+        progress: Called with (images read, images).
+    """
+    files = [(row, path) for row, paths in enumerate(rows.images) for path in paths]
+    n = len(files)
+    facts = ImageFacts(
+        row=np.array([row for row, _ in files], dtype=np.int64),
+        path=[path for _, path in files],
+        reason={},
+        digest=np.zeros((n, 32), np.uint8),
+        hash=np.zeros((n, 32), np.uint8),
+        colour=np.zeros((n, 192), np.uint8),
+        size=np.zeros((n, 2), np.int64),
+        blank=np.zeros(n, bool),
+    )
+    with ThreadPoolExecutor() as pool:
+        for i, seen in enumerate(_in_order(pool, _look, facts.path)):
+            if isinstance(seen, str):
+                facts.reason[i] = seen
+            else:
+                facts.digest[i], facts.hash[i], facts.colour[i], facts.size[i], facts.blank[i] = seen
+            if progress:
+                progress(i + 1, n)
+    return facts
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable, items: Sequence) -> Iterator:
+    """`pool.map` with at most 64 items waiting: with 100,000, its futures alone would be memory."""
+    left = iter(items)
+    waiting = [pool.submit(work, item) for item in islice(left, _WAITING)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting += [pool.submit(work, item) for item in islice(left, 1)]
+
+
+def _look(path: str) -> tuple | str:
+    """Digest, hash, colours, size and blankness of an image, or the reason why there are none."""
+    try:
+        data = read_bytes(path, _MAX_BYTES)
+        pixels = read_image(data)
+    except MmfuseError as error:
+        return str(error)
+    image = Image.fromarray(pixels)
+    gray = np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BOX))
+    low, high = np.percentile(gray, (1, 99))
+    return (
+        np.frombuffer(hashlib.sha256(data).digest(), np.uint8),
+        np.packbits(imagehash.phash(image, hash_size=16).hash),
+        np.asarray(image.resize((8, 8), Image.Resampling.BOX)).ravel(),
+        pixels.shape[:2],
+        high - low <= _BLANK,
+    )
+
+
+def check_images(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> list[Finding]:
+    """All that the images say.
+
+    Args:
+        rows: Whose images.
+        facts: As `read_images` gave them.
+        contents: By row, what it consists of; rows that are equal are told elsewhere, and only one of them counts here.
+    """
+    return [*_unreadable(rows, facts), *_copies(rows, facts, contents), *_strange(rows, facts)]
+
+
+def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
+    missing = [i for i, reason in facts.reason.items() if reason == "no such file"]
+    found = []
+    if missing:
+        found.append(
+            finding(
+                "images.missing",
+                "error",
+                f"{len(missing)} image(s) are not where the rows say",
+                "correct image.root or the paths, or fetch the files; an empty path means that there is no image",
+                rows.names(facts.row[missing]),
+            )
+        )
+    reasons: dict[str, list[int]] = defaultdict(list)
+    for i, reason in facts.reason.items():
+        if reason != "no such file":
+            reasons[reason].append(i)
+    for reason, images in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        found.append(
+            finding(
+                "images.unreadable",
+                "error",
+                f"{len(images)} image(s) cannot be read: {reason}",
+                "fetch them again or export them anew; else remove the rows",
+                rows.names(facts.row[images]),
+            )
+        )
+    return found
+
+
+def _copies(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> list[Finding]:
+    read = np.array([i for i in range(len(facts.path)) if i not in facts.reason], dtype=np.int64)
+    if not len(read):
+        return []
+    _, first, same = np.unique(facts.digest[read], axis=0, return_index=True, return_inverse=True)
+    members: list[list[int]] = [[] for _ in first]
+    for i, kind in zip(read, same.ravel(), strict=True):
+        members[kind].append(int(i))
+    exact = [part for part in members if len(part) > 1]
+    different = read[first][~facts.blank[read[first]]]
+    pairs = near_hashes(facts.hash[different], NEAR_BITS)
+    a, b = (facts.colour[different[pairs[:, side]]].astype(np.float32) for side in (0, 1))
+    pairs = pairs[np.square(a - b).mean(axis=1) <= NEAR_COLOUR**2]
+    near = [[int(different[i]) for i in part] for part in clusters(pairs, len(different))]
+    return [
+        *_copies_found(rows, facts, exact, contents, "copies", "the same file"),
+        *_copies_found(rows, facts, near, contents, "near_copies", "nearly the same picture"),
+    ]
+
+
+def _copies_found(
+    rows: Rows, facts: ImageFacts, sets: list[list[int]], contents: Sequence[tuple], kind: str, what: str
+) -> list[Finding]:
+    of_rows = [
+        list({contents[row]: row for row in sorted(facts.row[part].tolist(), reverse=True)}.values()) for part in sets
+    ]
+    placed = place_sets(rows, map(sorted, of_rows))
+    found = []
+    if placed["splits"]:
+        found.append(
+            finding(
+                f"images.{kind}_across_splits",
+                "error",
+                f"{what} is in rows of different groups in two splits: {_sizes(placed['splits'])}",
+                "give the rows one group, or remove all but one",
+                map(rows.examples, placed["splits"]),
+            )
+        )
+    if placed["split"]:
+        found.append(
+            finding(
+                f"images.{kind}",
+                "warning",
+                f"{what} is in rows of different groups of one split: {_sizes(placed['split'])}",
+                "give the rows one group, or remove all but one; another split would tear them apart",
+                map(rows.examples, placed["split"]),
+            )
+        )
+    if placed["group"]:
+        found.append(
+            finding(
+                f"images.{kind}_in_a_group",
+                "info",
+                f"{what} is in several rows of a group: {_sizes(placed['group'])}",
+                "nothing, as groups are kept whole; such rows tell less than their number says",
+                map(rows.examples, placed["group"]),
+            )
+        )
+    return found
+
+
+def _sizes(sets: Sequence[Sequence[int]]) -> str:
+    return f"{sum(map(len, sets))} rows in {len(sets)} set(s)"
+
+
+def _strange(rows: Rows, facts: ImageFacts) -> list[Finding]:
+    there = np.array([i not in facts.reason for i in range(len(facts.path))], dtype=bool)
+    short, long = facts.size.min(axis=1, initial=2**31), facts.size.max(axis=1, initial=0)
+    kinds: tuple[tuple[str, Severity, np.ndarray, str, str], ...] = (
+        (
+            "images.blank",
+            "warning",
+            facts.blank,
+            "are blank: one gray from edge to edge",
+            "look at them; remove the rows, or leave the image out",
+        ),
+        (
+            "images.small",
+            "info",
+            short < _SMALL,
+            f"are less than {_SMALL} pixels high or wide",
+            "look whether they are thumbnails or icons that came in by mistake",
+        ),
+        (
+            "images.narrow",
+            "info",
+            long > _NARROW * np.maximum(short, 1),
+            f"are more than {_NARROW:g} times as long as wide",
+            "resize: pad keeps their shape; squash distorts and crop loses most of them",
+        ),
+    )
+    found = []
+    for check, severity, chosen, what, fix in kinds:
+        images = np.flatnonzero(chosen & there)
+        if len(images):
+            message = f"{len(images)} image(s) {what}"
+            found.append(finding(check, severity, message, fix, rows.names(facts.row[images])))
+    return found

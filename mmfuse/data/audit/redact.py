@@ -1,0 +1,93 @@
+"""A copy of a dataset's rows in which personal identifiers are replaced by their kind."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from mmfuse.config import read_yaml
+from mmfuse.data.identifiers import Finder, redact
+from mmfuse.data.manifest import Manifest
+from mmfuse.data.table import read_rows
+from mmfuse.types import MmfuseError
+
+
+def redact_rows(
+    manifest: Manifest, out: Path, find: Finder, progress: Callable[[int, int], None] | None = None
+) -> tuple[Path, dict[str, int]]:
+    """Write `rows.parquet` and `manifest.yaml` into a new folder; the input is left as it is.
+
+    Replaced is what `find` finds in the text columns and in the columns of captioning tasks. Other columns, ids and the
+    images are copied or named as they are: what is personal in those stays.
+
+    Args:
+        manifest: As `load_manifest` gave it.
+        out: A folder that is empty or not there.
+        find: What finds identifiers.
+        progress: Called with (rows done, rows).
+
+    Returns:
+        The new manifest's path, and how many identifiers of each kind were replaced.
+
+    Raises:
+        MmfuseError: `out` holds something, or the rows cannot be read.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MmfuseError(f"--redact {out}: name a new or empty folder; nothing is overwritten")
+    frame = read_rows(manifest.rows, manifest.source)
+    columns = _text_columns(manifest)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise MmfuseError(f"{manifest.source}: the rows have no column {missing[0]!r}")
+    counts: Counter[str] = Counter()
+
+    def clean(value: str) -> str:
+        if value.startswith("["):  # a list of captions, as read_rows gives it
+            try:
+                parts = json.loads(value)
+            except ValueError:
+                return clean_text(value)
+            return json.dumps([clean_text(part) if isinstance(part, str) else part for part in parts])
+        return clean_text(value)
+
+    def clean_text(text: str) -> str:
+        found = find(text)
+        counts.update(one.kind for one in found)
+        return redact(text, found)
+
+    values = {str(name): list(frame[name]) for name in frame.columns}
+    for row in range(len(frame)):
+        for name in columns:
+            values[name][row] = clean(values[name][row])
+        if progress:
+            progress(row + 1, len(frame))
+    out.mkdir(parents=True, exist_ok=True)
+    table = pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
+    pq.write_table(table, out / "rows.parquet")
+    path = out / "manifest.yaml"
+    path.write_text(yaml.safe_dump(_manifest(manifest), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path, dict(counts)
+
+
+def _text_columns(manifest: Manifest) -> list[str]:
+    columns = list(manifest.text.columns) if manifest.text else []
+    for task in manifest.tasks.values():
+        if task.type == "captioning":
+            columns += [task.column] if task.column else task.columns or []
+    return list(dict.fromkeys(columns))
+
+
+def _manifest(manifest: Manifest) -> dict:
+    """The manifest's own words, with the new rows and the old images."""
+    values = read_yaml(Path(manifest.source))
+    values["rows"] = "rows.parquet"
+    if manifest.image is not None:
+        root = manifest.image.root
+        values["image"]["root"] = root if "://" in root else str(Path(root).resolve())
+    return values
