@@ -26,7 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mmfuse.data.documents import decode_report
 from mmfuse.data.images import ImageError, ImageOptions, read_image, read_spacing
+from mmfuse.data.sections import split_sections
+from mmfuse.data.texts import TextError
 
 SECONDS, MEGABYTES = 5, 1024
 NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
@@ -90,7 +93,34 @@ def dicom_files() -> list[bytes]:
     return [data for data in files if data[128:132] == b"DICM" and len(data) < 50_000 and b"\xe0\x7f" in data]
 
 
+def read_any_text(data: bytes) -> None:
+    text = decode_report(data)
+    text.encode()
+    split_sections(text)
+
+
+def text_files() -> list[bytes]:
+    """Reports of every kind that is read; a structured one comes with pydicom."""
+    import pydicom
+
+    report = "INDICATION: Fièvre, cough.\n\nFINDINGS: No effusion; heart of normal size.\n\nIMPRESSION: Normal."
+    sections = "".join(
+        f"<AbstractText Label='{name}'>{name} said.</AbstractText>" for name in ("FINDINGS", "IMPRESSION")
+    )
+    rtf = r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}\f0 FINDINGS:\par No effusion \'e9t\'e9.\u233?{\b x}\par}"
+    structured = Path(pydicom.__file__).parent / "data" / "test_files" / "test-SR.dcm"
+    return [
+        *(report.encode(encoding) for encoding in ("utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-32")),
+        f"<?xml version='1.0'?><eCitation><Abstract>{sections}</Abstract></eCitation>".encode(),
+        b"<html><head><style>p {}</style></head><body><h1>Report</h1><p>No &amp; effusion<br>today</body></html>",
+        b'{"findings": "a\\u00df", "impression": "Normal."}',
+        rtf.encode(),
+        structured.read_bytes(),
+    ]
+
+
 READERS = {
+    "text": Reader(read_any_text, TextError, text_files),
     "image": Reader(read_any_image, ImageError, image_files),
     "dicom": Reader(read_any_dicom, ImageError, dicom_files),
 }

@@ -16,6 +16,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 from striprtf.striprtf import font_table_group, rtf_to_text
 
+from mmfuse.data.quiet import quiet
 from mmfuse.data.sections import section_of
 from mmfuse.data.texts import BINARY, LATIN, OTHER, TextError, decode_text, read_bytes
 from mmfuse.types import MmfuseError
@@ -337,7 +338,7 @@ def _from_dicom(data: bytes) -> str:
     except ImportError:
         raise TextError("a DICOM file: pip install mmfuse[dicom]") from None
     try:
-        with disable_value_validation():  # its warnings quote values
+        with quiet(), disable_value_validation():  # its warnings quote values
             if _DEFLATED in data:  # may be a bomb
                 raise TextError("a deflated DICOM file, which is not read")
             found = dcmread(io.BytesIO(data), specific_tags=["SpecificCharacterSet", "SOPClassUID", *_CONTENT])

@@ -295,7 +295,7 @@ def mutated(draw):
     return bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore")  # pydicom's, of values that are none
+@pytest.mark.filterwarnings("error")
 @settings(deadline=2000, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.one_of(mutated(), st.binary(max_size=300)))
 @example(data=rb"{\rtf1\ansicpg037 a}")
