@@ -79,7 +79,8 @@ class TextEncoder(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Token ids of each text, special tokens included, and whether the text was cut."""
         limit = self.max_length * _CHARACTERS_PER_TOKEN
-        short = [text if len(text) <= limit else text[:limit] for text in texts]
+        # Half of a UTF-16 pair, which JSON can hold, is a character that no tokenizer takes.
+        short = [text[:limit].encode(errors="replace").decode() for text in texts]
         found: Any = self.tokenizer(
             short,
             truncation=True,
@@ -122,8 +123,10 @@ class TextEncoder(nn.Module):
         """Rebuild, with random weights, from `spec` and `folder/tokenizer`.
 
         Raises:
-            MmfuseError: The tokenizer's files are missing or damaged.
+            MmfuseError: A value in it is not legal, or the tokenizer's files are missing or damaged.
         """
+        if spec["pooling"] not in ("mean", "cls"):
+            raise MmfuseError(f"text pooling {spec['pooling']!r}: mean or cls is expected")
         architecture = dict(spec["architecture"])
         config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
         for name in ("tokenizer", "tokenizer/tokenizer_config.json"):
@@ -134,7 +137,11 @@ class TextEncoder(nn.Module):
         except Exception as error:  # transformers raises whatever its parsers do
             reason = str(error).strip().partition("\n")[0]
             raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
-        return cls(_from_config(config), tokenizer, max_length=spec["max_length"], pooling=spec["pooling"])
+        model, length = _from_config(config), spec["max_length"]
+        limit = _longest(model)
+        if type(length) is not int or length < 1 or (limit is not None and length > limit):
+            raise MmfuseError(f"text max_length {length!r}: a number from 1 to {limit or 'any'} is expected")
+        return cls(model, tokenizer, max_length=length, pooling=spec["pooling"])
 
 
 def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:

@@ -136,7 +136,7 @@ class Predictor:
 
     def _read_one(self, row: int, sample: Sample) -> Item | Failure:
         if sample.problem is not None:
-            return Failure(sample.id, sample.problem)
+            return Failure(sample.id, _visible(sample.problem))
         item = Item(row, sample.id)
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         for modality in self.model.uses:
@@ -151,7 +151,7 @@ class Predictor:
                 try:
                     item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
                 except ImageError as error:
-                    name = "" if isinstance(source, bytes) else f" {Path(source).name}"
+                    name = "" if isinstance(source, bytes) else f" {_visible(Path(source).name)[:100]}"
                     return Failure(sample.id, f"image{name}: {error}")
         return item
 
@@ -184,6 +184,11 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
     for task in model.captioning:
         head: Any = model.heads[task]
         head.set_generation(parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})]))
+
+
+def _visible(text: str) -> str:
+    """The text in one line of legal Unicode: a file's name may hold line breaks, escapes and what is not UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _has_text(sample: Sample) -> bool:
