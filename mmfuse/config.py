@@ -311,7 +311,14 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
             raise MmfuseError(f"{where}: {unknown}")
         try:
             merged = OmegaConf.merge(merged, _escape(values))
-        except (OmegaConfBaseException, TypeError, ValueError, AssertionError, AttributeError) as error:
+        except (
+            OmegaConfBaseException,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+        ) as error:
             # OmegaConf has no errors of its own for some values that do not fit, such as a mapping where a list stands.
             path = getattr(error, "full_key", "") or ""
             raise MmfuseError(f"{where}: {path}: {_first_line(error)}") from error
@@ -436,10 +443,9 @@ def _unknown_key(values: Any, cls: type, prefix: str = "") -> str | None:
             return f"{prefix}{name}: no such key; {nearest(str(name), hints)}"
         nested, by_name = _nested(hints[name])
         if nested is None:
-            containers = {get_origin(hint) for hint in (hints[name], *get_args(hints[name]))} & {list, dict}
-            if isinstance(value, (list, dict)) and containers and type(value) not in containers:
-                what = "a list" if list in containers else "a mapping (key: value lines)"
-                return f"{prefix}{name}: {what} is expected"
+            expected = _expected_instead(hints[name], value)
+            if expected:
+                return f"{prefix}{name}: {expected} is expected"
             continue
         children = {f"{prefix}{name}.": value}
         if by_name:
@@ -450,6 +456,21 @@ def _unknown_key(values: Any, cls: type, prefix: str = "") -> str | None:
             complaint = _unknown_key(child, nested, path)
             if complaint:
                 return complaint
+    return None
+
+
+def _expected_instead(hint: Any, value: Any) -> str | None:
+    """What a key's type wants where `value` is a list or mapping that does not fit, or holds another one; or None."""
+    if hint is Any or not isinstance(value, (list, dict)):
+        return None
+    container = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) in (list, dict)), None)
+    if container is None:
+        return "one value"
+    if type(value) is not get_origin(container):
+        return "a list" if get_origin(container) is list else "a mapping (key: value lines)"
+    children = value.values() if isinstance(value, dict) else value
+    if Any not in get_args(container) and any(child is None or isinstance(child, (list, dict)) for child in children):
+        return "one value for each item"
     return None
 
 

@@ -141,7 +141,10 @@ class TextEncoder(nn.Module):
         limit = _longest(model)
         if type(length) is not int or length < 1 or (limit is not None and length > limit):
             raise MmfuseError(f"text max_length {length!r}: a number from 1 to {limit or 'any'} is expected")
-        return cls(model, tokenizer, max_length=length, pooling=spec["pooling"])
+        encoder = cls(model.eval(), tokenizer, max_length=length, pooling=spec["pooling"])
+        with torch.no_grad():  # what the constructor does not read of a damaged config is found here
+            encoder(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
+        return encoder
 
 
 def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:
