@@ -315,6 +315,10 @@ class FusionModel(
             config["fusion"],
             {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
         )
+        if model.text_encoder is not None:  # what no constructor reads of a damaged config is found here
+            ids = torch.zeros(1, 1, dtype=torch.long)
+            with torch.no_grad():
+                model.text_encoder.eval()(ids, ids == 0)
         for task, decision in config["decisions"].items():
             head: Any = model.heads[task]
             head.temperature = decision["temperature"]

@@ -79,8 +79,7 @@ class TextEncoder(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Token ids of each text, special tokens included, and whether the text was cut."""
         limit = self.max_length * _CHARACTERS_PER_TOKEN
-        # Half of a UTF-16 pair, which JSON can hold, is a character that no tokenizer takes.
-        short = [text[:limit].encode(errors="replace").decode() for text in texts]
+        short = [text if len(text) <= limit else text[:limit] for text in texts]
         found: Any = self.tokenizer(
             short,
             truncation=True,
@@ -123,12 +122,11 @@ class TextEncoder(nn.Module):
         """Rebuild, with random weights, from `spec` and `folder/tokenizer`.
 
         Raises:
-            MmfuseError: A value in it is not legal, or the tokenizer's files are missing or damaged.
+            MmfuseError: A value in `spec` is not legal, or the tokenizer's files are missing or damaged.
         """
-        if spec["pooling"] not in ("mean", "cls"):
-            raise MmfuseError(f"text pooling {spec['pooling']!r}: mean or cls is expected")
         architecture = dict(spec["architecture"])
         config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        _check_spec(spec, config)
         for name in ("tokenizer", "tokenizer/tokenizer_config.json"):
             if not (folder / name).exists():
                 raise MmfuseError(f"{folder}: the model folder is incomplete: {name} is missing")
@@ -137,14 +135,7 @@ class TextEncoder(nn.Module):
         except Exception as error:  # transformers raises whatever its parsers do
             reason = str(error).strip().partition("\n")[0]
             raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
-        model, length = _from_config(config), spec["max_length"]
-        limit = _longest(model)
-        if type(length) is not int or length < 1 or (limit is not None and length > limit):
-            raise MmfuseError(f"text max_length {length!r}: a number from 1 to {limit or 'any'} is expected")
-        encoder = cls(model.eval(), tokenizer, max_length=length, pooling=spec["pooling"])
-        with torch.no_grad():  # what the constructor does not read of a damaged config is found here
-            encoder(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
-        return encoder
+        return cls(_from_config(config), tokenizer, max_length=spec["max_length"], pooling=spec["pooling"])
 
 
 def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:
@@ -194,6 +185,15 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     encoder = TextEncoder(model, tokenizer, max_length=config.max_length, pooling=config.pooling)
     encoder.freeze(config.frozen)
     return encoder
+
+
+def _check_spec(spec: dict[str, Any], config: PreTrainedConfig) -> None:
+    """Refuse what `TextEncoder.spec` never writes."""
+    if spec["pooling"] not in ("mean", "cls"):
+        raise MmfuseError(f"text pooling {spec['pooling']!r}: mean or cls is expected")
+    length, limit = spec["max_length"], getattr(config, "max_position_embeddings", None)
+    if type(length) is not int or length < 1 or (limit is not None and length > limit):
+        raise MmfuseError(f"text max_length {length!r}: a number from 1 to {limit or 'any'} is expected")
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:

@@ -127,7 +127,7 @@ class Predictor:
         text = self.model.text_encoder
         if text is not None:
             there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
-            ids, cut = text.tokenize([(samples[i].text or "").strip() for i in there]) if there else ([], [])
+            ids, cut = text.tokenize([_tokenizable(samples[i].text or "") for i in there]) if there else ([], [])
             for i, row, was_cut in zip(there, ids, cut, strict=True):
                 items[i].input_ids = row  # type: ignore[union-attr]
                 if was_cut:
@@ -136,7 +136,7 @@ class Predictor:
 
     def _read_one(self, row: int, sample: Sample) -> Item | Failure:
         if sample.problem is not None:
-            return Failure(sample.id, _visible(sample.problem))
+            return Failure(sample.id, _in_one_line(sample.problem))
         item = Item(row, sample.id)
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         for modality in self.model.uses:
@@ -151,7 +151,7 @@ class Predictor:
                 try:
                     item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
                 except ImageError as error:
-                    name = "" if isinstance(source, bytes) else f" {_visible(Path(source).name)[:100]}"
+                    name = "" if isinstance(source, bytes) else f" {_in_one_line(Path(source).name)}"
                     return Failure(sample.id, f"image{name}: {error}")
         return item
 
@@ -186,9 +186,14 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
         head.set_generation(parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})]))
 
 
-def _visible(text: str) -> str:
-    """The text in one line of legal Unicode: a file's name may hold line breaks, escapes and what is not UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _in_one_line(name: str) -> str:
+    """A file's name as it can be written anywhere: line breaks and bytes that are not UTF-8 escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def _tokenizable(text: str) -> str:
+    """The text without halves of UTF-16 pairs, which JSON can hold and no tokenizer takes."""
+    return text.strip().encode(errors="replace").decode()
 
 
 def _has_text(sample: Sample) -> bool:
