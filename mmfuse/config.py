@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -320,7 +321,7 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
             AttributeError,
         ) as error:
             # OmegaConf has no errors of its own for some values that do not fit, such as a mapping where a list stands.
-            path = getattr(error, "full_key", "") or ""
+            path = getattr(error, "full_key", "") or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
             raise MmfuseError(f"{where}: {path}: {_first_line(error)}") from error
     where = layers[0][0]
     for name in sorted(OmegaConf.missing_keys(merged)):

@@ -316,9 +316,7 @@ class FusionModel(
             {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
         )
         if model.text_encoder is not None:  # what no constructor reads of a damaged config is found here
-            ids = torch.zeros(1, 1, dtype=torch.long)
-            with torch.no_grad():
-                model.text_encoder.eval()(ids, ids == 0)
+            _try_text(model.text_encoder)
         for task, decision in config["decisions"].items():
             head: Any = model.heads[task]
             head.temperature = decision["temperature"]
@@ -367,6 +365,16 @@ def _position_in_row(row: Tensor, count: Tensor) -> Tensor:
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
     return tensor.shape, tensor.is_floating_point()
+
+
+def _try_text(encoder: TextEncoder) -> None:
+    words: Any = encoder.model.get_input_embeddings()  # type: ignore[operator]
+    largest = max(encoder.tokenizer.get_vocab().values(), default=0)
+    if largest >= words.num_embeddings:
+        raise MmfuseError(f"the tokenizer has a token {largest}, the text encoder {words.num_embeddings} of them")
+    ids = torch.tensor(encoder.tokenize(["a"])[0])
+    with torch.no_grad():
+        encoder.eval()(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 @contextmanager

@@ -600,6 +600,10 @@ def manifests() -> Iterator[tuple[str, str, object, str | None]]:
     yield "an open bracket", ".yaml", changed("[text]}", "[text"), "not valid YAML"
     yield "a key twice", ".yaml", MANIFEST + "name: n\n", "duplicate key"
     yield "an unknown key", ".yaml", MANIFEST + "subgroup: [y]\n", "subgroup: no such key; .*did you mean 'subgroups'"
+    yield "a key of two lines", ".yaml", MANIFEST + '"a\\nb": x\n', "no such key"
+    yield "a task of no column", ".yaml", changed("column: y", "column: ''"), "give either column or columns"
+    yield "columns within columns", ".yaml", changed("[text]", "[[text]]"), "text.columns: one value for each item"
+    yield "a share beyond numbers", ".yaml", MANIFEST + f"splits: {{ratios: {{test: {10**400}}}}}\n", "splits.ratios"
     yield "an unknown key within", ".yaml", changed("column: y", "colum: y"), "tasks.t.colum: no such key; .*'column'"
     yield "a key that is a number", ".yaml", MANIFEST + "3: x\n", "3: no such key"
     yield "a key that is a list", ".yaml", MANIFEST + "? [a]\n: x\n", "not valid YAML"
@@ -805,6 +809,16 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "no fusion": (edit(fusion=None), "config.json"),
     "an unknown head": (edit("tasks", "sex", type="regresion"), "unknown head 'regresion'"),
     "an unknown text encoder": (edit("text_encoder", "architecture", model_type="brt"), "no model can be built"),
+    "a text encoder that cannot run": (
+        edit("text_encoder", "architecture", output_hidden_states=1e308),
+        "no model can be built",
+    ),
+    "a tokenizer of more words": (
+        lambda folder: (folder / "tokenizer/tokenizer.json").write_text(
+            (folder / "tokenizer/tokenizer.json").read_text().replace('"[MASK]": 4', '"[MASK]": 99999')
+        ),
+        "the tokenizer has a token 99999|tokenizer: damaged",
+    ),
     "an unknown image encoder": (edit("image_encoder", "architecture", name="vit_tini"), "no model can be built"),
     "a pretrained image encoder": (edit("image_encoder", "architecture", options={"pretrained": True}), "no model can"),
     "code of its own": (

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from mmfuse.config import load_config
+from mmfuse.data.images import ImageOptions
 from mmfuse.data.manifest import load_manifest
+from mmfuse.data.pairs import PairDataset, make_loader
 from mmfuse.data.table import load_table, read_samples
 from mmfuse.predict import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
@@ -151,6 +153,15 @@ def test_what_a_table_may_name_as_an_image(model, tmp_path):
             assert isinstance(found[name], Failure)
             assert re.search(verdict, found[name].reason), (name, found[name].reason)
             assert "root:" not in found[name].reason
+
+
+def test_a_training_images_error_is_one_line_from_another_process_too(tmp_path):
+    (tmp_path / "rows.csv").write_text("id,image\n1,a.png\n")
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "m.yaml").write_text("name: m\nrows: rows.csv\nid: id\nimage: {column: image}\n")
+    pairs = PairDataset(load_table(load_manifest(tmp_path / "m.yaml")), token_ids=None, image_options=ImageOptions())
+    with pytest.raises(MmfuseError, match=r"^row '1': image .*a.png: empty file$"):
+        next(iter(make_loader(pairs, [[0]], 1)))
 
 
 def test_a_report_of_half_a_pair_is_read(model):

@@ -184,7 +184,7 @@ def _check(manifest: Manifest) -> None:
         if name not in columns:
             raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, columns)}")
     for name, task in manifest.tasks.items():
-        if (task.column is None) == (task.columns is None):
+        if bool(task.column) == bool(task.columns):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
         if task.type == "captioning" and (task.values is not None or task.min_count > 1):
             raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")
