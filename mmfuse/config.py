@@ -324,9 +324,9 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
             path = getattr(error, "full_key", "") or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
             raise MmfuseError(f"{where}: {path}: {_first_line(error)}") from error
     where = layers[0][0]
-    for name in sorted(OmegaConf.missing_keys(merged)):
-        raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
     try:
+        for name in sorted(OmegaConf.missing_keys(merged)):
+            raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
         parsed: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise MmfuseError(f"{where}: {getattr(error, 'full_key', '')}: {_first_line(error)}") from error

@@ -343,7 +343,7 @@ def dicoms() -> Iterator[tuple[str, str, object, str | None]]:
         "a slope of nonsense": (dicom(RescaleSlope="1e300", RescaleIntercept="-1e300"), None),
         "no pixels, as in a structured report": (dicom(without("PixelData")), "DICOM without pixels"),
         "no rows": (dicom(without("Rows")), "DICOM without Rows"),
-        "no photometric interpretation": (dicom(without("PhotometricInterpretation")), "DICOM without Photometric"),
+        "no photometric interpretation": (dicom(without("PhotometricInterpretation")), "DICOM"),
         "pixels cut off": (whole[:-1000], "truncated DICOM|damaged DICOM"),
         "header cut off": (whole[:300], "DICOM"),
         "nothing but a preamble": (bytes(128) + b"DICM", "DICOM"),
@@ -353,9 +353,9 @@ def dicoms() -> Iterator[tuple[str, str, object, str | None]]:
             whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),
             "transfer syntax",
         ),
-        "a JPEG that is damaged": (
-            dicom(syntax=lossy, PixelData=encapsulate([good_frame[:300] + bytes(50)]), **jpeg),
-            "damaged DICOM",
+        "a JPEG cut off": (
+            dicom(syntax=lossy, PixelData=encapsulate([good_frame[:400] + bytes(50)]), **jpeg),
+            "(damaged|truncated) DICOM",
         ),
         "a JPEG of another size": (
             dicom(syntax=lossy, PixelData=encapsulate([jpeg_says(9000, 9000)]), **jpeg),
@@ -444,7 +444,7 @@ def documents() -> Iterator[tuple[str, str, object, str | None]]:
             "entities",
         ),
         "xml cut off": (f"<report><FINDINGS>{PATIENT}</FINDINGS>", "damaged XML"),
-        "deep xml": ("<a>" * 5000 + "</a>" * 5000, "XML nested"),
+        "deep xml": ("<r>" * 5000 + "</r>" * 5000, "XML nested"),
         "html with an open comment": (f"<html><body><!-- {PATIENT} <p>text</p></body></html>", "damaged HTML"),
         "json cut off": (f'{{"report": "{PATIENT}', "damaged JSON"),
         "deep json": ('{"a":' + "[" * 100_000, "JSON"),
@@ -662,6 +662,7 @@ def configs() -> Iterator[tuple[str, str, object, str | None]]:
     yield "not YAML", ".yaml", "name: [", "not valid YAML"
     yield "an unknown key", ".yaml", CONFIG + "training: {epoch: 3}\n", "training.epoch: no such key; .*'epochs'"
     yield "a word for a number", ".yaml", CONFIG + "seed: one\n", "seed"
+    yield "an interpolation for a number", ".yaml", CONFIG + "training: {epochs: '${data_root}'}\n", "epochs"
     yield "half an epoch", ".yaml", CONFIG + "training: {epochs: 2.5}\n", "training.epochs"
     yield "NaN", ".yaml", CONFIG + "training: {learning_rate: .nan}\n", "learning_rate: nan"
     yield "infinite", ".yaml", CONFIG + "training: {learning_rate: .inf}\n", "learning_rate: inf"
