@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,12 +12,15 @@ import warnings
 import hostile_inputs
 import numpy as np
 import pytest
+import torch
 
-from mmfuse.config import load_config
+from mmfuse.config import ImageEncoderConfig, TextEncoderConfig, load_config
 from mmfuse.data.images import ImageOptions
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset, make_loader
 from mmfuse.data.table import load_table, read_samples
+from mmfuse.encoders.image import build_image_encoder
+from mmfuse.encoders.text import build_text_encoder
 from mmfuse.predict import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
 
@@ -133,6 +137,29 @@ def test_model_folders(model, tmp_path, change, verdict):
     folder = shutil.copytree(model, tmp_path / "model")
     change(folder)
     judge(refusal(Predictor.from_pretrained, folder), verdict)
+
+
+TOWERS = [
+    hostile_inputs.edit(text_encoder={}, image_encoder={"architecture": 1}),
+    hostile_inputs.config_is(b"[" * 100_000),
+    hostile_inputs.config_is(b"[1]"),
+    hostile_inputs.instead("config.json", os.mkfifo),
+    hostile_inputs.weights(lambda state: state.clear() or state.update(x=torch.zeros(1))),
+]
+
+
+@pytest.mark.parametrize("tower", ["text_encoder", "image_encoder"])
+@pytest.mark.parametrize("change", TOWERS)
+def test_towers_of_a_damaged_model_folder(model, tmp_path, tower, change):
+    folder = shutil.copytree(model, tmp_path / "model")
+    change(folder)
+    name = f"mmfuse-model:{folder}"
+    build = {
+        "text_encoder": lambda: build_text_encoder(TextEncoderConfig(name=name), []),
+        "image_encoder": lambda: build_image_encoder(ImageEncoderConfig(name=name)),
+    }
+    with pytest.raises(MmfuseError, match=f"{tower}.name: "):
+        build[tower]()
 
 
 def test_what_a_table_may_name_as_an_image(model, tmp_path):

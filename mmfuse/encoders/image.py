@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
-from mmfuse.encoders.saved import PREFIX, read_tower
+from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
 
 _LEGAL = {
@@ -236,8 +236,9 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     """
     if config.name.startswith(PREFIX):
         _, spec, weights = read_tower(config.name, "image_encoder")
-        encoder = ImageEncoder.from_spec(spec)
-        encoder.load_state_dict(weights)
+        with damaged_tower(config.name, "image_encoder"):
+            encoder = ImageEncoder.from_spec(spec)
+            encoder.load_state_dict(weights)
         encoder.freeze(config.frozen)
         return encoder
     name, options = config.name, dict(config.options)

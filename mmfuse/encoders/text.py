@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
-from mmfuse.encoders.saved import PREFIX, read_tower
+from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
 
 _CHARACTERS_PER_TOKEN = 64
@@ -150,8 +150,9 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     """
     if config.name.startswith(PREFIX):
         folder, spec, weights = read_tower(config.name, "text_encoder")
-        encoder = TextEncoder.from_spec(spec, folder)
-        encoder.load_state_dict(weights)
+        with damaged_tower(config.name, "text_encoder"):
+            encoder = TextEncoder.from_spec(spec, folder)
+            encoder.load_state_dict(weights)
         encoder.freeze(config.frozen)
         return encoder
     try:
