@@ -7,6 +7,9 @@ its constructor when the model is built.
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
+
+LARGEST_SIZE = 4096
+"""Of an image encoder's input, in pixels a side."""
+_MAX_YAML_BYTES = 10 * 2**20
+_MAX_YAML_NODES = 1_000_000
 
 
 def key(default: Any, help: str, **rules: Any) -> Any:
@@ -282,9 +290,13 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     config = parse(Config, layers)
     config.fusion = fusion
     if config.image_encoder.size is not None and (
-        len(config.image_encoder.size) != 2 or min(config.image_encoder.size) < 8
+        len(config.image_encoder.size) != 2
+        or min(config.image_encoder.size) < 8
+        or max(config.image_encoder.size) > LARGEST_SIZE
     ):
-        raise MmfuseError(f"{where}: image_encoder.size: two numbers [H, W] of at least 8 are expected")
+        raise MmfuseError(
+            f"{where}: image_encoder.size: two numbers [H, W] of at least 8 and at most {LARGEST_SIZE} are expected"
+        )
     dropout = config.training.modality_dropout
     if dropout.text + dropout.image > 1:
         raise MmfuseError(
@@ -360,13 +372,21 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
             raise MmfuseError(f"{where}: {unknown}")
         try:
             merged = OmegaConf.merge(merged, _escape(values))
-        except OmegaConfBaseException as error:
-            path = getattr(error, "full_key", "") or ""
+        except (
+            OmegaConfBaseException,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+        ) as error:
+            # OmegaConf has no errors of its own for some values that do not fit, such as a mapping where a list stands.
+            path = getattr(error, "full_key", "") or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
             raise MmfuseError(f"{where}: {path}: {_first_line(error)}") from error
     where = layers[0][0]
-    for name in sorted(OmegaConf.missing_keys(merged)):
-        raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
     try:
+        for name in sorted(OmegaConf.missing_keys(merged)):
+            raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
         parsed: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise MmfuseError(f"{where}: {getattr(error, 'full_key', '')}: {_first_line(error)}") from error
@@ -395,20 +415,46 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         MmfuseError: No such file, or not a YAML mapping.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib's raises where a name is too long
         there = sorted(p.name for p in path.parent.glob("*.y*ml"))
         raise MmfuseError(f"{path}: no such file" + (f"; in that folder, {nearest(path.name, there)}" if there else ""))
+    if path.stat().st_size > _MAX_YAML_BYTES:
+        raise MmfuseError(f"{path}: larger than {_MAX_YAML_BYTES} bytes")
     try:
+        node = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+        if not (node is None or isinstance(node, yaml.MappingNode)):
+            raise MmfuseError(f"{path}: a mapping (key: value lines) is expected")
+        if _nodes(node) > _MAX_YAML_NODES:
+            raise MmfuseError(f"{path}: its aliases (*name) unfold to more than {_MAX_YAML_NODES} values")
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except OSError as error:
+        raise MmfuseError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    except RecursionError as error:
+        raise MmfuseError(f"{path}: not valid YAML: nested too deep, or an alias (*name) within itself") from error
+    except MmfuseError:
+        raise
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise MmfuseError(
             f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}"
         ) from error
-    if not isinstance(loaded, dict):
-        raise MmfuseError(f"{path}: a mapping (key: value lines) is expected")
     return loaded  # type: ignore[return-value]
+
+
+def _nodes(node: yaml.Node | None, known: dict[int, int] | None = None) -> int:
+    """How many values a YAML node holds when its aliases are unfolded, which may be more than fit in memory.
+
+    Raises:
+        RecursionError: It holds itself.
+    """
+    known = {} if known is None else known
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [node.value]
+        known[id(node)] = 1 + sum(_nodes(child, known) for pair in pairs for child in pair)
+    return known[id(node)]
 
 
 def schema() -> str:
@@ -458,6 +504,9 @@ def _unknown_key(values: Any, cls: type, prefix: str = "") -> str | None:
             return f"{prefix}{name}: no such key; {nearest(str(name), hints)}"
         nested, by_name = _nested(hints[name])
         if nested is None:
+            expected = _expected_instead(hints[name], value)
+            if expected:
+                return f"{prefix}{name}: {expected} is expected"
             continue
         children = {f"{prefix}{name}.": value}
         if by_name:
@@ -468,6 +517,21 @@ def _unknown_key(values: Any, cls: type, prefix: str = "") -> str | None:
             complaint = _unknown_key(child, nested, path)
             if complaint:
                 return complaint
+    return None
+
+
+def _expected_instead(hint: Any, value: Any) -> str | None:
+    """What a key's type wants where `value` is a list or mapping that does not fit, or holds another one; or None."""
+    if hint is Any or not isinstance(value, (list, dict)):
+        return None
+    container = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) in (list, dict)), None)
+    if container is None:
+        return "one value"
+    if type(value) is not get_origin(container):
+        return "a list" if get_origin(container) is list else "a mapping (key: value lines)"
+    children = value.values() if isinstance(value, dict) else value
+    if Any not in get_args(container) and any(child is None or isinstance(child, (list, dict)) for child in children):
+        return "one value for each item"
     return None
 
 
@@ -497,6 +561,8 @@ def _check_value(name: str, value: Any, rules: Any, where: str) -> None:
     choices, low, high = rules.get("choices"), rules.get("low"), rules.get("high")
     if choices and value not in choices:
         raise MmfuseError(f"{where}: {name}: {value!r} is not legal; {nearest(str(value), choices)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MmfuseError(f"{where}: {name}: {value} is no finite number")
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
         raise MmfuseError(f"{where}: {name}: {value} is out of range; it must be {bounds}")

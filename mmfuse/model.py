@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,20 +15,26 @@ from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import mmfuse
+from mmfuse.data.texts import read_bytes
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, build_head
+from mmfuse.registry import nearest
 from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
 
 FORMAT_VERSION = 1
 LOG_VARIANCES = "log_variances"
 """Beside the tasks' logits in training, where the weights of their losses are learned."""
+_MAX_CONFIG_BYTES = 100 * 2**20
+_SLACK_TENSORS, _SLACK_NUMBERS = 10_000, 50_000_000
+"""How many more a model may have while it is built than its weights file: such as a classifier that is taken out."""
 MODALITIES: tuple[str, ...] = ("text", "image")
 
 
@@ -268,7 +278,7 @@ class FusionModel(
             MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs an absent plug-in.
         """
         folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # pathlib's raises where a name is too long
             if str(pretrained_model_name_or_path).count("/") != 1 or str(pretrained_model_name_or_path).startswith(
                 (".", "/")
             ):
@@ -281,17 +291,21 @@ class FusionModel(
                     f"({type(error).__name__})"
                 ) from error
         config = _read_config(folder)
+        _check_files(folder)
+        weights = folder / "model.safetensors"
         try:
-            model = cls._from_config(config, folder)
-        except MmfuseError:
-            raise
+            with _no_larger_than(weights):
+                model = cls._from_config(config, folder)
+        except MmfuseError as error:
+            where = "" if str(folder) in str(error) else f"{folder}/config.json: "
+            raise MmfuseError(f"{where}{error}") from error
         except Exception as error:  # whatever timm, transformers or a constructor says of values that are not theirs
             reason = str(error).strip().partition("\n")[0][:160]
             raise MmfuseError(
                 f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, "
                 "or the installed timm or transformers does not know this architecture"
             ) from error
-        model._load_weights(folder / "model.safetensors")
+        model._load_weights(weights)
         return model.eval()
 
     @classmethod
@@ -303,6 +317,7 @@ class FusionModel(
                     f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin "
                     f"FILE.py"
                 )
+        _check_config(config)
         text, image = config["text_encoder"], config["image_encoder"]
         model = cls(
             TextEncoder.from_spec(text, folder) if text else None,
@@ -310,6 +325,8 @@ class FusionModel(
             config["fusion"],
             {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
         )
+        if model.text_encoder is not None:  # what no constructor reads of a damaged config is found here
+            _try_text(model.text_encoder)
         for task, decision in config["decisions"].items():
             head: Any = model.heads[task]
             head.temperature = decision["temperature"]
@@ -324,19 +341,18 @@ class FusionModel(
         return model
 
     def _load_weights(self, path: Path) -> None:
-        try:
+        with _weights_file(path):
             state = load_file(path)
-        except FileNotFoundError as error:
-            raise MmfuseError(f"{path.parent}: the model folder is incomplete: {path.name} is missing") from error
-        except (SafetensorError, OSError) as error:
-            raise MmfuseError(f"{path}: damaged: {error}") from error
         wanted = self.state_dict()
-        wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if wanted[n].shape != state[n].shape]
+        wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if _kind(wanted[n]) != _kind(state[n])]
         if wrong:
             raise MmfuseError(
                 f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another "
                 f"shape)"
             )
+        spoilt = [n for n, tensor in state.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
+        if spoilt:
+            raise MmfuseError(f"{path}: damaged: {spoilt[0]} holds what is not a number (NaN)")
         self.load_state_dict(state)
 
 
@@ -362,16 +378,103 @@ def _position_in_row(row: Tensor, count: Tensor) -> Tensor:
     return torch.arange(len(row), device=row.device) - start[row]
 
 
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    return tensor.shape, tensor.is_floating_point()
+
+
+def _try_text(encoder: TextEncoder) -> None:
+    words: Any = encoder.model.get_input_embeddings()  # type: ignore[operator]
+    largest = max(encoder.tokenizer.get_vocab().values(), default=0)
+    if largest >= words.num_embeddings:
+        raise MmfuseError(f"the tokenizer has a token {largest}, the text encoder {words.num_embeddings} of them")
+    ids = torch.tensor(encoder.tokenize(["a"])[0])
+    with torch.no_grad():
+        encoder.eval()(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+@contextmanager
+def _weights_file(path: Path) -> Iterator[None]:
+    """Say in one line why a safetensors file cannot be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MmfuseError(f"{path.parent}: the model folder is incomplete: {path.name} is missing") from error
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # it knows types that torch does not
+        raise MmfuseError(f"{path}: damaged: {str(error).partition(chr(10))[0][:160]}") from error
+
+
+@contextmanager
+def _no_larger_than(path: Path) -> Iterator[None]:
+    """Stop building a model that is far larger than its weights: a damaged config.json could take all memory."""
+    with _weights_file(path), safe_open(path, "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no mapping
+    tensors, numbers = 4 * len(shapes) + _SLACK_TENSORS, 4 * sum(map(math.prod, shapes)) + _SLACK_NUMBERS
+    builder, made, size = threading.get_ident(), 0, 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made, size
+        if parameter is None or threading.get_ident() != builder:
+            return
+        made, size = made + 1, size + parameter.numel()
+        if made > tensors or size > numbers:
+            raise MmfuseError(f"{path.parent}: config.json describes a larger model than {path.name} holds")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what would block a library that opens it, or never end: a FIFO, a device."""
+    for path in (*folder.glob("*"), *folder.glob("tokenizer*/*")):
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            raise MmfuseError(f"{path}: damaged: not a regular file")
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    """Refuse values that `FusionModel.config` never writes, and that nobody else would see."""
+    if not config["tasks"]:
+        raise MmfuseError("tasks: there is none")
+    for task, given in config["tasks"].items():
+        labels = given["labels"]
+        if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+            raise MmfuseError(f"tasks.{task}.labels: {labels!r}: names are expected, each once")
+    for task, given in config["decisions"].items():
+        if task not in config["tasks"]:
+            raise MmfuseError(f"decisions.{task}: no such task; {nearest(task, config['tasks'])}")
+        temperature, thresholds = given["temperature"], given["thresholds"]
+        if not (_is_number(temperature) and temperature > 0):
+            raise MmfuseError(f"decisions.{task}.temperature: {temperature!r}: a number above 0 is expected")
+        labels = config["tasks"][task]["labels"]
+        if thresholds is not None and not (len(thresholds) == len(labels) and all(map(_is_number, thresholds))):
+            raise MmfuseError(f"decisions.{task}.thresholds: {thresholds!r}: {len(labels)} numbers are expected")
+    accepts = config["accepts_missing"]
+    if not isinstance(accepts, list) or set(accepts) - set(MODALITIES):
+        raise MmfuseError(f"accepts_missing: {accepts!r}: a list is expected, of {', '.join(MODALITIES)}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    if not os.path.lexists(path):
+        raise MmfuseError(f"{folder}: no model folder: config.json is missing")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MmfuseError(f"{folder}: no model folder: config.json is missing") from error
-    except (OSError, ValueError) as error:
+        config = json.loads(read_bytes(path, _MAX_CONFIG_BYTES))
+    except (ValueError, RecursionError) as error:  # MmfuseError is a ValueError
         raise MmfuseError(f"{path}: damaged: {error}") from error
     version = config.get("format_version") if isinstance(config, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int or version < 1:
         raise MmfuseError(f"{path}: not a model of mmfuse (it has no format_version)")
     if version > FORMAT_VERSION:
         raise MmfuseError(

@@ -13,13 +13,16 @@ from typing import Any
 
 from mmfuse.types import MmfuseError
 
+_MOST_NAMED = 60
+
 
 def nearest(name: str, legal: Iterable[str]) -> str:
     """The sentence that ends an error about a name: the legal ones, and the nearest match if there is one."""
     legal = list(legal)
     close = difflib.get_close_matches(str(name), legal, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"legal: {', '.join(map(str, legal)) or 'nothing'}{hint}"
+    more = [] if len(legal) <= _MOST_NAMED else [f"... ({len(legal)} in all)"]
+    return f"legal: {', '.join([*map(str, legal[:_MOST_NAMED]), *more]) or 'nothing'}{hint}"
 
 
 class Registry:

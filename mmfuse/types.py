@@ -17,8 +17,20 @@ MISSING_CLASS = -100
 """The class id of a row whose target is not known."""
 
 
+_WORKERS_TRACEBACK = "\nOriginal Traceback (most recent call last):\n"
+
+
 class MmfuseError(ValueError):
-    """An error of the user's input: one line that says what is wrong, where, and what is legal."""
+    """An error of the user's input: one line that says what is wrong, where, and what is legal.
+
+    Line breaks in it, such as those of a file's name, are escaped. Of one that a process of a DataLoader raised, which
+    torch gives its traceback as message, the message is kept.
+    """
+
+    def __init__(self, message: str = ""):
+        if _WORKERS_TRACEBACK in message:
+            message = message.rstrip().splitlines()[-1].partition(": ")[2]
+        super().__init__("\\n".join(message.splitlines()))
 
 
 class Features(NamedTuple):

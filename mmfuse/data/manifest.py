@@ -199,7 +199,7 @@ def _check(manifest: Manifest) -> None:
         if name not in SECTIONS:
             raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
     for name, task in manifest.tasks.items():
-        if (task.column is None) == (task.columns is None):
+        if bool(task.column) == bool(task.columns):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
         if task.type == "captioning" and (task.values is not None or task.min_count > 1):
             raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -18,14 +17,19 @@ import datasets
 import fsspec
 import numpy as np
 import pandas as pd
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow.lib import ArrowException
 
+from mmfuse.data.images import content_hash
 from mmfuse.data.manifest import PLACEHOLDER, Manifest, TaskSpec
 from mmfuse.data.sections import select_sections
 from mmfuse.data.splits import split_by_hash, split_stratified
+from mmfuse.data.texts import read_bytes
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError, Sample
 
 SPLITS = ("train", "validation", "test")
+_MAX_BYTES = 2**36
 _DEFAULT_RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
@@ -177,42 +181,55 @@ def read_rows(pattern: str, where: str) -> pd.DataFrame:
         MmfuseError: Nothing is there, or it cannot be read.
     """
     try:
-        files = fsspec.open_files(pattern, mode="rb")
-    except (OSError, ValueError, ImportError) as error:
-        raise MmfuseError(f"{where}: rows: {pattern}: {error}") from error
+        files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
+    except Exception as error:  # every remote file system has its own exceptions
+        raise MmfuseError(f"{where}: rows: {pattern}: {_first_line(error)}") from error
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
     frames = []
     for file in files:
         try:
-            with file as handle:
-                frames.append(_read_one(handle.read(), str(file.path)))
-        except FileNotFoundError as error:
-            raise MmfuseError(f"{where}: rows: {file.path}: no such file") from error
-        except (OSError, ValueError, KeyError) as error:  # pandas' and Arrow's parse errors are ValueErrors
-            raise MmfuseError(f"{where}: rows: {file.path}: {str(error).splitlines()[0]}") from error
+            frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
+        except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:
+            # pandas' parse errors, most of Arrow's, and MmfuseError are ValueErrors
+            raise MmfuseError(f"{where}: rows: {file}: {_first_line(error)}") from error
     frame = pd.concat(frames, ignore_index=True).fillna("")
     if not len(frame):
         raise MmfuseError(f"{where}: rows: {pattern}: no rows")
     return frame
 
 
+def _expand(pattern: str) -> list[str]:
+    system, _, paths = fsspec.get_fs_token_paths(pattern)
+    return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+
+
 def _read_one(data: bytes, name: str) -> pd.DataFrame:
     suffix = name.lower().rsplit(".", 1)[-1]
     if suffix == "parquet":
         frame = pd.read_parquet(io.BytesIO(data), dtype_backend="pyarrow")
+        frame.columns = frame.columns.map(str)
+        _check_once(frame.columns)
         return frame.map(_as_text)
     if suffix in ("jsonl", "ndjson"):
         return pd.DataFrame(_json_rows(data.decode("utf-8-sig")), dtype="object")
     if suffix in ("csv", "tsv", "txt"):
-        frame = pd.read_csv(
-            io.BytesIO(data),
-            sep="," if suffix == "csv" else "\t",
-            dtype="object",
-            keep_default_na=False,
-            na_filter=False,
-            encoding="utf-8-sig",
-        )
+        if b"\0" in data:
+            raise ValueError("NUL bytes: no text, or in another encoding than UTF-8")
+        options: dict[str, Any] = {
+            "sep": "," if suffix == "csv" else "\t",
+            "dtype": "object",
+            "keep_default_na": False,
+            "na_filter": False,
+            "encoding": "utf-8-sig",
+        }
+        header = pd.read_csv(io.BytesIO(data), header=None, nrows=1, **options)
+        _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
+        frame = pd.read_csv(io.BytesIO(data), **options)
         if not isinstance(
             frame.index, pd.RangeIndex
         ):  # pandas has made row names of the first column, all others moved
@@ -231,13 +248,30 @@ def _json_rows(text: str) -> list[dict[str, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_json_object)
+        except MmfuseError as error:
+            raise ValueError(f"line {number}: {error}") from error
         except ValueError as error:
             raise ValueError(f"line {number}: not JSON: {error}") from error
+        except RecursionError as error:
+            raise ValueError(f"line {number}: nested too deep") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number}: an object, {{...}}, is expected")
-        rows.append({str(k): _as_text(v) for k, v in row.items()})
+        rows.append({k: _as_text(v).encode(errors="replace").decode() for k, v in row.items()})  # of UTF-16's halves
     return rows
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        _check_once([name for name, _ in pairs])
+    return found
+
+
+def _check_once(names: Iterable[str]) -> None:
+    for name, n in Counter(names).items():
+        if n > 1:
+            raise MmfuseError(f"the column {name!r} stands there twice")
 
 
 def _as_text(value: Any) -> str:
@@ -599,9 +633,8 @@ _SHORTEST_COPY = 4
 
 def _content(path: str) -> str:
     try:
-        with fsspec.open(path, "rb") as handle:
-            return hashlib.sha256(handle.read()).hexdigest()  # type: ignore[union-attr]
-    except (OSError, ValueError, ImportError):
+        return content_hash(path)
+    except MmfuseError:
         return path
 
 
@@ -627,5 +660,8 @@ def read_samples(path: str, id_column: str, image_column: str, text_column: str)
         samples.append(Sample(name.strip(), (image,) if image else (), text.strip() or None, group=name.strip()))
     repeated = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
     if repeated:
-        raise MmfuseError(f"{path}: --id-column {id_column}: {repeated[0]!r} names more than one row")
+        what = f"{repeated[0]!r} names more than one row" if repeated[0] else "more than one row has no id"
+        raise MmfuseError(f"{path}: --id-column {id_column}: {what}")
+    if any(not sample.id for sample in samples):
+        raise MmfuseError(f"{path}: --id-column {id_column}: a row has no id")
     return sorted(samples, key=lambda sample: sample.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmfuse.config import ImageEncoderConfig
-from mmfuse.encoders.saved import PREFIX, read_tower
+from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
+from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
+
+_LEGAL = {
+    "resize": ("squash", "pad", "crop"),
+    "interpolation": ("bilinear", "bicubic"),
+    "background": ("white", "black"),
+    "pooling": ("mean", "cls"),
+    "batch_norm": ("frozen", "train", "sync"),
+}
 
 
 @dataclass(frozen=True)
@@ -191,12 +200,32 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> ImageEncoder:
-        """Rebuild, with random weights, from `spec`."""
+        """Rebuild, with random weights, from `spec`.
+
+        Raises:
+            MmfuseError: A value in it is not legal.
+        """
+        _check_spec(spec)
         values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
         preprocessing = Preprocessing(**values)
         architecture = spec["architecture"]
         model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
         return cls(model, architecture, preprocessing, pooling=spec["pooling"], batch_norm=spec["batch_norm"])
+
+
+def _check_spec(spec: dict[str, Any]) -> None:
+    """Refuse what `spec` never writes: a damaged size alone could take all memory."""
+    given = spec["preprocessing"]
+    size = given["size"]
+    if not (len(size) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIZE for side in size)):
+        raise MmfuseError(f"image size {size!r}: two numbers [H, W] from 1 to {LARGEST_SIZE} are expected")
+    for key in ("mean", "std"):
+        if len(given[key]) != 3 or not all(math.isfinite(value) for value in given[key]) or 0 in given["std"]:
+            raise MmfuseError(f"image {key} {given[key]!r}: three finite numbers, of std not 0, are expected")
+    for key, legal in _LEGAL.items():
+        value = {**given, **spec}[key]
+        if value not in legal:
+            raise MmfuseError(f"image {key} {value!r}: one of {', '.join(legal)} is expected")
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
@@ -207,8 +236,9 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     """
     if config.name.startswith(PREFIX):
         _, spec, weights = read_tower(config.name, "image_encoder")
-        encoder = ImageEncoder.from_spec(spec)
-        encoder.load_state_dict(weights)
+        with damaged_tower(config.name, "image_encoder"):
+            encoder = ImageEncoder.from_spec(spec)
+            encoder.load_state_dict(weights)
         encoder.freeze(config.frozen)
         return encoder
     name, options = config.name, dict(config.options)

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
-from mmfuse.encoders.saved import PREFIX, read_tower
+from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
 
 _CHARACTERS_PER_TOKEN = 64
@@ -146,10 +146,11 @@ class TextEncoder(nn.Module):
         """Rebuild, with random weights, from `spec` and `folder/tokenizer`.
 
         Raises:
-            MmfuseError: The tokenizer's files are missing or damaged.
+            MmfuseError: A value in `spec` is not legal, or the tokenizer's files are missing or damaged.
         """
         architecture = dict(spec["architecture"])
         config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        _check_spec(spec, config)
         for name in ("tokenizer", "tokenizer/tokenizer_config.json"):
             if not (folder / name).exists():
                 raise MmfuseError(f"{folder}: the model folder is incomplete: {name} is missing")
@@ -175,8 +176,9 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     """
     if config.name.startswith(PREFIX):
         folder, spec, weights = read_tower(config.name, "text_encoder")
-        encoder = TextEncoder.from_spec(spec, folder)
-        encoder.load_state_dict(weights)
+        with damaged_tower(config.name, "text_encoder"):
+            encoder = TextEncoder.from_spec(spec, folder)
+            encoder.load_state_dict(weights)
         encoder.freeze(config.frozen)
         return encoder
     try:
@@ -211,6 +213,15 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     encoder = TextEncoder(model, tokenizer, max_length=config.max_length, **options)
     encoder.freeze(config.frozen)
     return encoder
+
+
+def _check_spec(spec: dict[str, Any], config: PreTrainedConfig) -> None:
+    """Refuse what `TextEncoder.spec` never writes."""
+    if spec["pooling"] not in ("mean", "cls"):
+        raise MmfuseError(f"text pooling {spec['pooling']!r}: mean or cls is expected")
+    length, limit = spec["max_length"], getattr(config, "max_position_embeddings", None)
+    if type(length) is not int or length < 1 or (limit is not None and length > limit):
+        raise MmfuseError(f"text max_length {length!r}: a number from 1 to {limit or 'any'} is expected")
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:

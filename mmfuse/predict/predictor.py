@@ -147,7 +147,7 @@ class Predictor:
         text = self.model.text_encoder
         if text is not None:
             there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
-            ids, cut = text.tokenize([(samples[i].text or "").strip() for i in there]) if there else ([], [])
+            ids, cut = text.tokenize([_tokenizable(samples[i].text or "") for i in there]) if there else ([], [])
             for i, row, was_cut in zip(there, ids, cut, strict=True):
                 items[i].input_ids = row  # type: ignore[union-attr]
                 if was_cut:
@@ -163,7 +163,7 @@ class Predictor:
 
     def _read_one(self, row: int, sample: Sample) -> Item | Failure:
         if sample.problem is not None:
-            return Failure(sample.id, sample.problem)
+            return Failure(sample.id, _in_one_line(sample.problem))
         item = Item(row, sample.id)
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         if (lacking := self.lacking(there)) is not None:
@@ -219,6 +219,11 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
 def _in_one_line(name: str) -> str:
     """A file's name as it can be written anywhere: line breaks and bytes that are not UTF-8 escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def _tokenizable(text: str) -> str:
+    """The text without halves of UTF-16 pairs, which JSON can hold and no tokenizer takes."""
+    return text.strip().encode(errors="replace").decode()
 
 
 def _has_text(sample: Sample) -> bool:
