@@ -224,7 +224,9 @@ def _check_frame(dataset: Dataset, syntax: str) -> None:
             raise MmfuseError("damaged DICOM: more RLE data than pixels")
     elif _codestream_size(frame) != (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel):
         raise MmfuseError("damaged DICOM: its compressed pixels are not of the size that its header says")
-    elif frame.startswith(b"\xff\xd8") and b"\xff\xd9" not in frame:  # decoders would make up the rest
+    elif (
+        frame.startswith(b"\xff\xd8") and b"\xff\xd9" not in frame[frame.rfind(b"\xff\xda") :]
+    ):  # decoders would make up the rest
         raise MmfuseError("truncated DICOM: its JPEG has no end")
     elif frame.startswith(b"\xff\xd8") and frame.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise MmfuseError(f"JPEG with more than {_MAX_JPEG_SCANS} scans")
