@@ -446,19 +446,19 @@ def _check_config(config: dict[str, Any]) -> None:
     for task, given in config["tasks"].items():
         labels = given["labels"]
         if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-            raise MmfuseError(f"tasks.{task}.labels: {labels!r}: names are expected, each once")
+            raise MmfuseError(f"tasks.{task}.labels: {labels!r:.100}: names are expected, each once")
     for task, given in config["decisions"].items():
         if task not in config["tasks"]:
             raise MmfuseError(f"decisions.{task}: no such task; {nearest(task, config['tasks'])}")
         temperature, thresholds = given["temperature"], given["thresholds"]
         if not (_is_number(temperature) and temperature > 0):
-            raise MmfuseError(f"decisions.{task}.temperature: {temperature!r}: a number above 0 is expected")
+            raise MmfuseError(f"decisions.{task}.temperature: {temperature!r:.100}: a number above 0 is expected")
         labels = config["tasks"][task]["labels"]
         if thresholds is not None and not (len(thresholds) == len(labels) and all(map(_is_number, thresholds))):
-            raise MmfuseError(f"decisions.{task}.thresholds: {thresholds!r}: {len(labels)} numbers are expected")
+            raise MmfuseError(f"decisions.{task}.thresholds: {thresholds!r:.100}: {len(labels)} numbers are expected")
     accepts = config["accepts_missing"]
     if not isinstance(accepts, list) or set(accepts) - set(MODALITIES):
-        raise MmfuseError(f"accepts_missing: {accepts!r}: a list is expected, of {', '.join(MODALITIES)}")
+        raise MmfuseError(f"accepts_missing: {accepts!r:.100}: a list is expected, of {', '.join(MODALITIES)}")
 
 
 def _is_number(value: Any) -> bool:

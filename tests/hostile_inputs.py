@@ -879,6 +879,10 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
         weights(lambda state: state["missing_tokens.text"].fill_(float("nan"))),
         "model.safetensors: .*not a number",
     ),
+    "weights that overflow": (
+        weights(lambda state: state["image_encoder.model.patch_embed.proj.weight"].fill_(3e38)),
+        "features are no finite numbers",
+    ),
     "a tensor of whole numbers": (
         weights(lambda state: state.update({"missing_tokens.text": torch.zeros(16, dtype=torch.int64)})),
         "does not fit config.json",

@@ -154,6 +154,9 @@ class ImageEncoder(nn.Module):
 
         Returns:
             How many were folded.
+
+        Raises:
+            MmfuseError: Its features of noise are no finite numbers.
         """
         self.eval()
         probe = torch.randn(1, 3, *self.preprocessing.size, generator=torch.Generator().manual_seed(0))
@@ -174,6 +177,8 @@ class ImageEncoder(nn.Module):
         norms = (nn.BatchNorm2d, BatchNormAct2d)
         hooks += [m.register_forward_pre_hook(before_norm) for m in self.modules() if type(m) in norms]
         wanted, _ = self._tokens(probe)
+        if not bool(wanted.isfinite().all()):
+            raise MmfuseError("the image encoder's features are no finite numbers: its weights are damaged")
         for hook in hooks:
             hook.remove()
         for convolution, norm in pairs:

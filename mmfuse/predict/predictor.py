@@ -90,7 +90,10 @@ class Predictor:
         """
         loaded = FusionModel.from_pretrained(model)
         if loaded.image_encoder is not None:
-            loaded.image_encoder.fold_batch_norm()
+            try:
+                loaded.image_encoder.fold_batch_norm()
+            except MmfuseError as error:
+                raise MmfuseError(f"{model}: {error}") from error
         return cls(loaded, **options)
 
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Prediction | Failure]:
