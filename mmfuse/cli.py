@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,10 +165,10 @@ def predict(
     ids: list[str] = []
     read: Any = None
     if watch:
-        if captions_dir or not source.is_dir():
+        if captions_dir or not os.path.isdir(source):
             wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
             raise MmfuseError(f"--watch: {wrong}")
-    elif source.is_dir() or not source.exists():
+    elif os.path.isdir(source) or not os.path.exists(source):  # of a name that no file can have, pathlib raises
         entries, ignored = pair_folder(source, layout)  # type: ignore[arg-type]
         ids, read = [entry.id for entry in entries], lambda i: entries[i].sample()
         if ignored:
@@ -383,6 +384,7 @@ def data_check(
     from mmfuse.data.audit.redact import redact_rows
     from mmfuse.data.identifiers import find_by_rules, presidio_finder
     from mmfuse.data.manifest import load_manifest
+    from mmfuse.heads import HEADS
     from mmfuse.registry import nearest
 
     finders = {"rules": lambda: find_by_rules, "presidio": presidio_finder, "off": lambda: None}
@@ -392,6 +394,9 @@ def data_check(
     if redact is not None and find is None:
         raise MmfuseError("--redact needs identifiers to be found: --identifiers rules or presidio")
     loaded = load_manifest(manifest, data_root)
+    for name, task in loaded.tasks.items():
+        if task.type not in HEADS.names():
+            raise MmfuseError(f"{manifest}: tasks.{name}.type: {task.type!r}; {nearest(task.type, HEADS.names())}")
     with _Bar("checking") as bar:
         report = audit(
             loaded,
@@ -610,7 +615,7 @@ def main() -> None:
     """Run the command line; an error of the user is one line, and exit code 2."""
     try:
         app()
-    except MmfuseError as error:
+    except (MmfuseError, OSError) as error:  # OSError: a folder that is a file, a full disk
         if "--debug" in sys.argv[1:]:
             raise
         typer.echo(f"error: {error}", err=True)

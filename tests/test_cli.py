@@ -155,6 +155,11 @@ def test_a_plugin_in_a_scratch_package(world, tmp_path):
         (("check", "concat", "--plugin", "{w}/none.py"), "not a Python file"),
         (("list", "fusion"), "legal: fusions, heads"),
         (("data", "check", "{w}/config.yaml"), "name|no such key"),
+        (("data", "check", "{w}/phantom/manifest.yaml", "--out", "{w}/config.yaml"), "File exists: .*config.yaml"),
+        (("data", "prepare", "open-i", "--from", "{w}", "--out", "{w}/x"), "did you mean 'open_i'"),
+        (("data", "prepare", "open_i", "--from", "{w}", "--out", "{w}/x"), "not the download of open_i"),
+        (("data", "sources", "coco"), "legal: .*coco_captions"),
+        (("predict", "{w}/pairs", "x" * 5000), "no such model|config.json is missing|too long"),
         (("data", "phantom", "{w}/pairs"), "not a phantom"),
     ],
 )
@@ -196,6 +201,15 @@ def test_data_check_tells_what_is_there_and_what_is_wrong(mmfuse, world, tmp_pat
     found = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert found["findings"][0]["rows"] == [[victim.stem]]
     assert victim.stem in (tmp_path / "audit" / "audit.html").read_text()
+
+
+def test_data_check_knows_the_kinds_of_tasks(mmfuse, world, tmp_path):
+    text = (world / "phantom" / "manifest.yaml").read_text()
+    wrong = world / "phantom" / "wrong.yaml"
+    wrong.write_text(text.replace("type: multilabel", "type: multilabels"))
+    code, _, err = mmfuse("data", "check", wrong)
+    assert code == 2
+    assert "tasks.findings.type: 'multilabels'; legal: captioning, classification, multilabel" in err
 
 
 def test_data_check_fails_on_warnings_where_it_is_strict_and_writes_a_copy_without_names(mmfuse, tmp_path):
