@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import mmfuse
+from mmfuse.data.sections import SECTIONS
 from mmfuse.data.texts import read_bytes
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
@@ -459,6 +460,18 @@ def _check_config(config: dict[str, Any]) -> None:
     accepts = config["accepts_missing"]
     if not isinstance(accepts, list) or set(accepts) - set(MODALITIES):
         raise MmfuseError(f"accepts_missing: {accepts!r:.100}: a list is expected, of {', '.join(MODALITIES)}")
+    sections = config.get("text_sections", [])
+    if not isinstance(sections, list) or not all(section in SECTIONS for section in sections):
+        raise MmfuseError(f"text_sections: {sections!r:.100}: a list is expected, of {', '.join(SECTIONS)}")
+    for task, curves in config.get("selective", {}).items():
+        if task not in config["tasks"] or not all(curve is None or _is_curve(curve) for curve in curves):
+            raise MmfuseError(f"selective.{task}: {curves!r:.100}: curves of a task are expected")
+
+
+def _is_curve(values: Any) -> bool:
+    curve = SelectiveCurve(**values)
+    columns = (curve.confidence, curve.coverage, curve.accuracy)
+    return len({len(column) for column in columns}) == 1 and all(_is_number(v) for column in columns for v in column)
 
 
 def _is_number(value: Any) -> bool:

@@ -852,6 +852,16 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "thresholds that are words": (edit("decisions", "findings", thresholds=["a", "b"]), "thresholds"),
     "a decision on no task": (edit("decisions", gone={"temperature": 1.0, "thresholds": None}), "config.json"),
     "an unknown modality": (edit(accepts_missing="text"), "accepts_missing"),
+    "a section that is none": (edit(text_sections=["indication", 32]), "text_sections"),
+    "a curve of a word": (
+        edit(selective={"sex": [{"rows": 1, "confidence": ["a"], "coverage": [1.0], "accuracy": [1.0]}]}),
+        "selective.sex",
+    ),
+    "a curve of another length": (
+        edit(selective={"sex": [{"rows": 1, "confidence": [0.5, 0.6], "coverage": [1.0], "accuracy": [1.0]}]}),
+        "selective.sex",
+    ),
+    "two billion blocks": (edit("image_encoder", "architecture", "options", depth=2**31), "options.depth 2147483648"),
     "an absent plug-in": (edit(plugins={"fusion votes": "votes"}), "needs the 'fusion votes' from the plug-in 'votes'"),
     "plug-ins as a list": (edit(plugins=["votes"]), "config.json"),
     "weights empty": (weights_are(b""), "model.safetensors: damaged"),

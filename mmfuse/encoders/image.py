@@ -21,6 +21,9 @@ from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
 from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
 
+_MOST = 100_000
+"""Of any number in an architecture's options: a damaged depth would build for hours before it takes memory."""
+
 _LEGAL = {
     "resize": ("squash", "pad", "crop"),
     "interpolation": ("bilinear", "bicubic"),
@@ -224,6 +227,9 @@ def _check_spec(spec: dict[str, Any]) -> None:
     size = given["size"]
     if not (len(size) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIZE for side in size)):
         raise MmfuseError(f"image size {size!r}: two numbers [H, W] from 1 to {LARGEST_SIZE} are expected")
+    for key, value in spec["architecture"]["options"].items():
+        if type(value) is int and value > _MOST:
+            raise MmfuseError(f"image architecture.options.{key} {value!r:.40}: at most {_MOST} is expected")
     for key in ("mean", "std"):
         if len(given[key]) != 3 or not all(math.isfinite(value) for value in given[key]) or 0 in given["std"]:
             raise MmfuseError(f"image {key} {given[key]!r}: three finite numbers, of std not 0, are expected")

@@ -188,14 +188,21 @@ class Predictor:
             for rows in ordered_batches(list(good), lengths, self.batch_size)
         )
         said: dict[int, dict[str, Any]] = {int(row): {} for row in good}
+        broken: set[int] = set()
         for rows, found in forward_batches(self.model, batches, self.device):
             for task, values in found.items():
+                broken |= {int(row) for row, value in zip(rows, values, strict=True) if not _is_finite(value)}
                 for row, decision in zip(rows, self._decide(task, values), strict=True):
                     said[int(row)][task] = decision
         results: list[Prediction | Failure] = []
         for sample, item, notices in prepared:
             if isinstance(item, Failure):
                 results.append(item)
+                continue
+            if item.row in broken:
+                results.append(
+                    Failure(sample.id, "the model gives no finite number: damaged weights, or half precision?")
+                )
                 continue
             there = {"text": _has_text(sample), "image": bool(sample.images)}
             present = tuple(m for m in MODALITIES if m in self.model.uses and there[m])
@@ -227,6 +234,11 @@ def _in_one_line(name: str) -> str:
 def _tokenizable(text: str) -> str:
     """The text without halves of UTF-16 pairs, which JSON can hold and no tokenizer takes."""
     return text.strip().encode(errors="replace").decode()
+
+
+def _is_finite(said: np.ndarray | np.void) -> bool:
+    """Of a row's logits, or of a caption's record."""
+    return bool(np.isfinite(said["score"] if said.dtype.names else said).all())
 
 
 def _has_text(sample: Sample) -> bool:

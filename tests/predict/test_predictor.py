@@ -104,3 +104,21 @@ def test_threads_and_gradients_are_left_alone(model_dir, samples):
     before = torch.get_num_threads(), torch.is_grad_enabled()
     list(Predictor.from_pretrained(model_dir)(samples[:3]))
     assert before == (torch.get_num_threads(), torch.is_grad_enabled())
+
+
+def test_a_row_without_a_finite_number_is_an_error_and_the_others_are_not(model_dir, samples):
+    """Half precision overflows on some rows; a probability that is no number must not pass for one."""
+    predictor = Predictor.from_pretrained(model_dir)
+    good = [s for s in samples if s.problem is None and s.text]
+    ids, _ = predictor.model.text_encoder.tokenize([s.text for s in good])
+    has = np.array([np.isin(np.arange(1000), row) for row in ids])
+    token = int(abs(has.mean(axis=0) - 0.5).argmin())  # in about half of the texts
+    with torch.no_grad():
+        predictor.model.text_encoder.model.get_input_embeddings().weight[token] = torch.inf
+    for result, broken in zip(predictor(good), has[:, token], strict=True):
+        if isinstance(result, Prediction):
+            assert not broken
+            assert np.isfinite(probabilities(result)).all()
+        else:
+            assert broken == ("no finite number" in result.reason)
+    assert 5 < has[:, token].sum() < len(good) - 5
