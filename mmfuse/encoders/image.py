@@ -226,17 +226,17 @@ def _check_spec(spec: dict[str, Any]) -> None:
     given = spec["preprocessing"]
     size = given["size"]
     if not (len(size) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIZE for side in size)):
-        raise MmfuseError(f"image size {size!r}: two numbers [H, W] from 1 to {LARGEST_SIZE} are expected")
+        raise MmfuseError(f"image size {size!r:.60}: two numbers [H, W] from 1 to {LARGEST_SIZE} are expected")
     for key, value in spec["architecture"]["options"].items():
         if type(value) is int and value > _MOST:
             raise MmfuseError(f"image architecture.options.{key} {value!r:.40}: at most {_MOST} is expected")
     for key in ("mean", "std"):
         if len(given[key]) != 3 or not all(math.isfinite(value) for value in given[key]) or 0 in given["std"]:
-            raise MmfuseError(f"image {key} {given[key]!r}: three finite numbers, of std not 0, are expected")
+            raise MmfuseError(f"image {key} {given[key]!r:.60}: three finite numbers, of std not 0, are expected")
     for key, legal in _LEGAL.items():
         value = {**given, **spec}[key]
         if value not in legal:
-            raise MmfuseError(f"image {key} {value!r}: one of {', '.join(legal)} is expected")
+            raise MmfuseError(f"image {key} {value!r:.60}: one of {', '.join(legal)} is expected")
 
 
 def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
