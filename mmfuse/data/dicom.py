@@ -56,6 +56,7 @@ _DICOM_UID = b"1.2.840.10008."  # every class of objects and every transfer synt
 # A data set without preamble begins with an element of group 8 or 2: explicit VR, implicit with a short value, or big
 # endian, which is explicit.
 _BARE = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)|\0[\x02\x08]\0.[A-Z]{2}", re.DOTALL)
+_STRUCTURED_REPORT = re.compile(rb"\x02\0\x02\0UI..1\.2\.840\.10008\.5\.1\.4\.1\.1\.88\.", re.DOTALL)
 
 
 def is_dicom(data: bytes) -> bool:
@@ -65,11 +66,20 @@ def is_dicom(data: bytes) -> bool:
 
 def is_dicom_file(path: str | Path) -> bool:
     """Tell it of a local file by its first bytes; False where it cannot be read. Never blocks on a FIFO."""
+    return is_dicom(_head(path))
+
+
+def is_structured_report(path: str | Path) -> bool:
+    """Tell by the class in its file header whether a local file is a DICOM report; False where it cannot be read."""
+    return _STRUCTURED_REPORT.search(_head(path)) is not None
+
+
+def _head(path: str | Path) -> bytes:
     try:
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            return is_dicom(file.read(_HEAD))
+            return file.read(_HEAD)
     except OSError:
-        return False
+        return b""
 
 
 def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:

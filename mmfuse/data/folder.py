@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from mmfuse.data.dicom import is_dicom_file
+from mmfuse.data.dicom import is_dicom_file, is_structured_report
 from mmfuse.data.documents import read_report
 from mmfuse.data.texts import TextError
 from mmfuse.types import MmfuseError, Sample
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".dcm", ".dicom")
+_PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (*_PICTURES, ".dcm", ".dicom")
 TEXT_SUFFIXES = (".txt", ".text", ".report", ".xml", ".html", ".htm", ".json", ".rtf", ".sr")
 
 Layout = Literal["auto", "stem", "study"]
@@ -41,6 +42,11 @@ class Entry:
     texts: tuple[str, ...] = ()
     problem: str | None = None
 
+    def files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Its images and its texts; a DICOM file that is a structured report, by its first bytes, is a text."""
+        reports = [p for p in self.images if not p.lower().endswith(_PICTURES) and is_structured_report(p)]
+        return tuple(p for p in self.images if p not in reports), (*self.texts, *reports)
+
     def sample(self) -> Sample:
         """Read the report.
 
@@ -48,13 +54,13 @@ class Entry:
             The sample. Several texts are joined by a blank line, empty ones are a missing text (None), and one that
             cannot be read is the sample's `problem`.
         """
-        text, problem = None, self.problem
+        (images, texts), text, problem = self.files(), None, self.problem
         if problem is None:
             try:
-                text = "\n\n".join(filter(None, map(read_report, self.texts))) or None
+                text = "\n\n".join(filter(None, map(read_report, texts))) or None
             except TextError as error:
                 problem = f"text: {error}"
-        return Sample(id=self.id, images=self.images, text=text, group=self.id, problem=problem)
+        return Sample(id=self.id, images=images, text=text, group=self.id, problem=problem)
 
 
 class _Place(NamedTuple):

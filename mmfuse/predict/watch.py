@@ -154,10 +154,12 @@ class FolderWatch:
         self.left |= {f"{id} (again)": "another study has the same id" for id in twins}
         ready = []
         for entry, signature in settled:
-            lacking = self.predictor.lacking({"text": bool(entry.texts), "image": bool(entry.images)})
             if entry.id in self.journal.done:
                 self._compare(entry.id, signature)
-            elif lacking and entry.problem is None:
+                continue
+            images, texts = entry.files()
+            lacking = self.predictor.lacking({"text": bool(texts), "image": bool(images)})
+            if lacking and entry.problem is None:
                 self.left[entry.id] = lacking
                 if before.get(entry.id) != lacking:
                     self.tell(f"{entry.id!r} waits: {lacking}")

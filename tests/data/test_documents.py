@@ -4,6 +4,7 @@ import io
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -310,3 +311,17 @@ def test_any_bytes_are_a_text_or_one_error(data):
         problem = text != text.strip()
     assert not problem, said
     text.encode()
+
+
+def test_a_structured_report_among_films_is_the_studys_text(tmp_path):
+    """Archives name both alike; only the class in the file's header tells them apart."""
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "1.dcm").write_bytes(b"\0" * 128 + b"DICM and no report")
+    (study / "2.dcm").write_bytes(dicom())
+    (study / "3.png").write_bytes(dicom())  # by its name a picture, and one that cannot be read
+    ((entry,), _) = pair_folder(tmp_path, "study")
+    images, texts = entry.files()
+    assert [Path(path).name for path in (*images, *texts)] == ["1.dcm", "3.png", "2.dcm"]
+    assert "Herz größer." in entry.sample().text
+    assert entry.sample().images == images
