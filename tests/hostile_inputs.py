@@ -491,10 +491,10 @@ def tables() -> Iterator[tuple[str, str, object, str | None]]:
     yield "empty", ".csv", "", "No columns"
     yield "nothing but a header", ".csv", head, "no rows"
     yield "nothing but line ends", ".csv", "\n\n\n", "No columns"
-    yield "NUL", ".csv", head + "1,a.png,nor\0mal\n", "NUL bytes: no text"
+    yield "NUL", ".csv", head + "1,a.png,nor\0mal\n", None
     yield "latin-1", ".csv", (head + "1,a.png,Erguß\n").encode("latin-1"), "can't decode byte 0xdf"
     yield "utf-16", ".csv", (head + "1,a.png,normal\n").encode("utf-16"), "NUL bytes: no text"
-    yield "png", ".csv", encode(picture(), "PNG"), "NUL bytes: no text"
+    yield "png", ".csv", encode(picture(), "PNG"), "decode byte 0x89"
     yield "of another suffix", ".xlsx", b"PK\3\4", r"cannot tell what .xlsx is; legal: csv, tsv, jsonl, parquet"
     yield "without a suffix", "", head, "cannot tell what"
     yield "parquet", ".parquet", table_rows("to_parquet", {"id": [1], "text": ["normal"]}), None
