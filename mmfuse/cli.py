@@ -30,7 +30,8 @@ DATA_FAILS = 4
 INTERRUPTED = 130
 
 PluginOption = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file that registers fusions or heads.")
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file that registers fusions, heads, report metrics or sources."),
 ]
 MissingOption = Annotated[
     str, typer.Option("--missing", help="A modality that never was missing in training: error or allow.")
