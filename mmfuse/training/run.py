@@ -268,9 +268,8 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         console.print(tell_cut_texts(cut))
     if config.training.augmentation.flip == "swap" and pairs.augmentation is not None:
         able, rows = int(pairs.augmentation.can_flip.sum()), len(table.indices("train"))
-        console.print(
-            f"flip: swap: {able} of {rows} training rows can be flipped; the words of the others have no mirror"
-        )
+        others = "; the words of the others have no mirror image" if able < rows else ""
+        console.print(f"flip: swap: {able} of {rows} training rows can be flipped{others}")
     return pairs
 
 
