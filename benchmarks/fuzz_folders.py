@@ -10,17 +10,13 @@ lines are all found; each is kept as a folder.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import json
 import math
-import multiprocessing
 import resource
 import shutil
-import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -32,6 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from fuzzing import run
 from numpy.random import Generator
 
 from mmfuse.config import load_config, schema
@@ -340,51 +337,5 @@ def work(what: str, first: int, current: Any, found: Any) -> None:
         shutil.rmtree(root / str(number))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=sorted(READERS), required=True)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz"), help="folder for the cases that found something")
-    args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    end, first = time.monotonic() + 60 * args.minutes, args.first
-    counts = {"read": 0, "refused": 0}
-    problems = 0
-    while time.monotonic() < end:
-        current, found = context.Value("q", -1), context.SimpleQueue()
-        process = context.Process(target=work, args=(args.what, first, current, found), daemon=True)
-        process.start()
-        number, since, news, ours = -1, time.monotonic(), [], False
-        while process.is_alive() and not ours:
-            while not found.empty():
-                kind, case = found.get()
-                if kind in counts:
-                    counts[kind] += 1
-                else:
-                    news.append((kind, case))
-            if current.value != number or number == -1:  # -1: it is still importing
-                number, since = current.value, time.monotonic()
-            elif time.monotonic() - since > SECONDS:
-                news.append((f"more than {SECONDS} s", number))
-                ours = True
-            ours = ours or time.monotonic() > end
-            time.sleep(0.01)
-        if not ours:
-            news.append((f"crash, exit code {process.exitcode}", current.value))
-        process.kill()
-        process.join()
-        first = current.value + 1
-        for kind, case in news:
-            problems += 1
-            write_case(args.what, case, args.keep / f"{args.what}_{case}")
-            print(f"case {case}: {kind}", flush=True)
-    print(
-        f"{args.what}: {sum(counts.values())} cases, {counts['read']} read, {counts['refused']} refused, "
-        f"{problems} problems; next --first {first}"
-    )
-    sys.exit(problems > 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, READERS, SECONDS, work, write_case)

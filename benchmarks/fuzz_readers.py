@@ -9,13 +9,9 @@ numbered: the same number is the same case. They run in a process of their own, 
 
 from __future__ import annotations
 
-import argparse
 import io
-import multiprocessing
 import resource
 import struct
-import sys
-import time
 import traceback
 import warnings
 import zlib
@@ -24,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from fuzzing import run
 from PIL import Image
 
 from mmfuse.data.documents import decode_report
@@ -197,53 +194,9 @@ def work(what: str, first: int, current, found) -> None:
             found.put(("memory", number))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=sorted(READERS), required=True)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz"), help="folder for the cases that found something")
-    args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    seeds = READERS[args.what].seeds()
-    end, first = time.monotonic() + 60 * args.minutes, args.first
-    counts = {"read": 0, "refused": 0}
-    problems = 0
-    while time.monotonic() < end:
-        current, found = context.Value("q", -1), context.SimpleQueue()
-        process = context.Process(target=work, args=(args.what, first, current, found), daemon=True)
-        process.start()
-        number, since, news = -1, time.monotonic(), []
-        while process.is_alive() and time.monotonic() < end:
-            while not found.empty():
-                kind, case = found.get()
-                if kind in counts:
-                    counts[kind] += 1
-                else:
-                    news.append((kind, case))
-            if current.value != number or number == -1:  # -1: it is still importing
-                number, since = current.value, time.monotonic()
-            elif time.monotonic() - since > SECONDS:
-                news.append((f"more than {SECONDS} s", number))
-                process.kill()
-                process.join()
-            time.sleep(0.01)
-        if process.exitcode not in (None, -9):
-            news.append((f"crash, exit code {process.exitcode}", current.value))
-        process.kill()
-        process.join()
-        first = current.value + 1
-        for kind, case in news:
-            problems += 1
-            args.keep.mkdir(parents=True, exist_ok=True)
-            (args.keep / f"{args.what}_{case}.bin").write_bytes(damage(seeds, case))
-            print(f"case {case}: {kind}", flush=True)
-    print(
-        f"{args.what}: {sum(counts.values())} cases, {counts['read']} read, {counts['refused']} refused, "
-        f"{problems} problems; next --first {first}"
-    )
-    sys.exit(problems > 0)
+def keep(what: str, number: int, path: Path) -> None:
+    path.with_suffix(".bin").write_bytes(damage(READERS[what].seeds(), number))
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, READERS, SECONDS, work, keep)
