@@ -103,7 +103,7 @@ class Shards:
         if where not in self._open:
             if len(self._open) >= _MAX_OPEN:
                 self._open.pop(next(iter(self._open))).close()
-            handle = fsspec.open(f"{self.url}/{shard.file}", "rb").open()
+            handle = fsspec.open(f"{self.url}/{shard.file}", "rb").open()  # type: ignore[union-attr]
             self._open[where] = pq.ParquetFile(handle, page_checksum_verification=True)
         return self._open[where]
 
