@@ -260,8 +260,9 @@ def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
     header = pd.read_csv(file, header=None, nrows=1, **options)
     _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
     file.seek(0)
-    with pd.read_csv(file, chunksize=_BLOCK, **options) as frames:
-        for frame in frames:
+    blocks: Any = pd.read_csv(file, chunksize=_BLOCK, **options)
+    with blocks:
+        for frame in blocks:
             if not isinstance(frame.index, pd.RangeIndex):  # pandas has made row names of the first column
                 raise ValueError(
                     "the rows have more fields than the header: one that holds the separator must be in quotes"
