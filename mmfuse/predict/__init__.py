@@ -1,5 +1,6 @@
 """Inference: the one loop, the Predictor, and files that lose nothing."""
 
+from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import (
     count_cut_texts,
@@ -10,13 +11,28 @@ from mmfuse.predict.loop import (
     tell_cut_texts,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.studies import (
+    FolderStudies,
+    SampleStudies,
+    ShardStudies,
+    Studies,
+    TableStudies,
+    open_studies,
+)
 from mmfuse.predict.watch import watch_folder
 
 __all__ = [
+    "FolderStudies",
     "Predictor",
+    "SampleStudies",
+    "ShardStudies",
+    "Studies",
+    "TableStudies",
     "count_cut_texts",
     "default_workers",
     "fingerprint",
+    "open_studies",
+    "predict_to_chunks",
     "predict_to_file",
     "prepare_pairs",
     "table_features",
