@@ -138,6 +138,25 @@ class ImageEncoder(nn.Module):
                     module.requires_grad_(False)
         self.train(self.training)
 
+    def checkpoint_gradients(self) -> None:
+        """Keep only each layer's input while training, and compute its inside again in the backward pass.
+
+        Raises:
+            MmfuseError: The architecture cannot, or has batch statistics that would be counted twice.
+        """
+        name = self.architecture["name"]
+        if self.batch_norm != "frozen" and any(isinstance(module, _BatchNorm) for module in self.modules()):
+            raise MmfuseError(
+                f"training.gradient_checkpointing: image_encoder: {name!r} would count its batch statistics twice; set "
+                "image_encoder.batch_norm: frozen, or gradient_checkpointing to false"
+            )
+        try:
+            self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError) as error:  # timm asserts that nobody asks for it
+            raise MmfuseError(
+                f"training.gradient_checkpointing: image_encoder: {name!r} cannot; set it to false"
+            ) from error
+
     def train(self, mode: bool = True) -> ImageEncoder:
         """Training mode, except where it is frozen, and for batch statistics that are."""
         super().train(mode and not self.frozen)

@@ -127,6 +127,14 @@ class TextEncoder(nn.Module):
         self.requires_grad_(not frozen)
         self.train(self.training)
 
+    def checkpoint_gradients(self) -> None:
+        """Keep only each layer's input while training, and compute its inside again in the backward pass.
+
+        Raises:
+            MmfuseError: The architecture cannot.
+        """
+        checkpoint_layers(self.model, "text_encoder")
+
     def train(self, mode: bool = True) -> TextEncoder:
         """Training mode, except where it is frozen."""
         return super().train(mode and not self.frozen)
@@ -213,6 +221,21 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     encoder = TextEncoder(model, tokenizer, max_length=config.max_length, **options)
     encoder.freeze(config.frozen)
     return encoder
+
+
+def checkpoint_layers(model: Any, where: str) -> None:
+    """Gradient checkpointing of a transformers model.
+
+    Raises:
+        MmfuseError: Its architecture cannot; the message begins with `where`.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # till 5.22
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise MmfuseError(
+            f"training.gradient_checkpointing: {where}: a {model.config.model_type} model cannot; set it to false"
+        ) from error
 
 
 def _check_spec(spec: dict[str, Any], config: PreTrainedConfig) -> None:
