@@ -155,8 +155,8 @@ def load_table(
         targets={t: values for t, (_, values) in encoded.items()},
         splits=_split(frame, manifest, ids, groups, strata, fold),
     )
-    leaks = find_leaks(table)
-    if leaks and not allow_leaks:
+    leaks = [] if allow_leaks else find_leaks(table)
+    if leaks:
         raise MmfuseError(leaks[0])
     for task, rows in find_copies(table).items():
         if not manifest.tasks[task].allow_copies:
