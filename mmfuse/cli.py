@@ -128,7 +128,11 @@ def evaluate(
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
     source: Annotated[
-        Path, typer.Argument(help="Folder of images and reports, or a csv, tsv, jsonl or parquet table.")
+        str,
+        typer.Argument(
+            help="Folder of images and reports; csv, tsv, jsonl or parquet table; folder of shards. "
+            "Of the last two also a URL: s3://..."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="predictions.jsonl, .csv or .parquet.")] = Path("predictions.jsonl"),
     layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
@@ -137,6 +141,9 @@ def predict(
     id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
     image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
     text_column: Annotated[str, typer.Option(help="Of a table.")] = "text",
+    damaged: Annotated[
+        str, typer.Option(help="A shard that is damaged or missing: error, or skip: its rows become errors.")
+    ] = "error",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     captions_dir: Annotated[
@@ -159,24 +166,27 @@ def predict(
     _load_plugins(plugin)
     _quiet_libraries()
     from mmfuse.config import read_overrides
-    from mmfuse.data.folder import pair_folder
-    from mmfuse.data.table import read_samples
-    from mmfuse.predict import Predictor, fingerprint, predict_to_file, tell_cut_texts, watch_folder
+    from mmfuse.predict import (
+        FolderStudies,
+        Predictor,
+        SampleStudies,
+        Studies,
+        fingerprint,
+        open_studies,
+        predict_to_file,
+        tell_cut_texts,
+        watch_folder,
+    )
 
-    ids: list[str] = []
-    read: Any = None
+    studies: Studies = SampleStudies([])
     if watch:
         if captions_dir or not os.path.isdir(source):
             wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
             raise MmfuseError(f"--watch: {wrong}")
-    elif os.path.isdir(source) or not os.path.exists(source):  # of a name that no file can have, pathlib raises
-        entries, ignored = pair_folder(source, layout)  # type: ignore[arg-type]
-        ids, read = [entry.id for entry in entries], lambda i: entries[i].sample()
-        if ignored:
-            typer.echo(f"{len(ignored)} file(s) ignored, such as {ignored[0]!r}", err=True)
     else:
-        samples = read_samples(str(source), id_column, image_column, text_column)
-        ids, read = [sample.id for sample in samples], lambda i: samples[i]
+        studies = open_studies(source, layout, id_column, image_column, text_column, damaged)
+        if isinstance(studies, FolderStudies) and studies.ignored:
+            typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
     predictor = Predictor.from_pretrained(
         model,
         batch_size=batch_size,
@@ -191,7 +201,7 @@ def predict(
     if watch:
         seen = watch_folder(
             predictor,
-            source,
+            Path(source),
             out,
             layout="stem" if layout == "auto" else layout,  # type: ignore[arg-type]
             settle=settle,
@@ -207,13 +217,12 @@ def predict(
     with _Bar("predicting") as bar:
         counts = predict_to_file(
             predictor,
-            ids,
-            read,
+            studies,
             out,
             fingerprint=identity,
             overwrite=overwrite,
             captions_dir=captions_dir,
-            progress=lambda done, errors: bar.update(done, len(ids), f"{errors} errors"),
+            progress=lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
         )
     _tell_counts(counts, out)
     if counts.cut:

@@ -10,13 +10,27 @@ from mmfuse.predict.loop import (
     tell_cut_texts,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.studies import (
+    FolderStudies,
+    SampleStudies,
+    ShardStudies,
+    Studies,
+    TableStudies,
+    open_studies,
+)
 from mmfuse.predict.watch import watch_folder
 
 __all__ = [
+    "FolderStudies",
     "Predictor",
+    "SampleStudies",
+    "ShardStudies",
+    "Studies",
+    "TableStudies",
     "count_cut_texts",
     "default_workers",
     "fingerprint",
+    "open_studies",
     "predict_to_file",
     "prepare_pairs",
     "table_features",

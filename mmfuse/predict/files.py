@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.predict.predictor import TRUNCATED, Predictor
-from mmfuse.types import Failure, MmfuseError, Prediction, Sample
+from mmfuse.predict.studies import Studies
+from mmfuse.types import Failure, MmfuseError, Prediction
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 CAPTIONS_MARK = ".mmfuse-captions"
@@ -63,8 +64,7 @@ FRESH = {"predictions": 0, "errors": 0, "texts": 0, "cut": 0, "abstained": {}, "
 
 def predict_to_file(
     predictor: Predictor,
-    ids: Sequence[str],
-    read: Callable[[int], Sample],
+    studies: Studies,
     out: Path,
     *,
     fingerprint: str = "",
@@ -76,8 +76,7 @@ def predict_to_file(
 
     Args:
         predictor: Makes the predictions, a chunk at a time.
-        ids: Of all inputs, sorted; what a resumed run must have in common with the killed one.
-        read: Gives the sample of a position in `ids`; a report is read only then.
+        studies: The inputs, in the order of the results; a resumed run must have the same as the killed one.
         out: A .jsonl, .csv or .parquet file.
         fingerprint: Of the model and of options that change predictions, for the same check.
         overwrite: Replace a finished `out`, and forget a killed run.
@@ -95,24 +94,23 @@ def predict_to_file(
             f"{', '.join(SUFFIXES)}"
         )
     with alone(Names.of(out)) as names:
-        return _predict_to(names, predictor, ids, read, fingerprint, overwrite, captions_dir, progress)
+        return _predict_to(names, predictor, studies, fingerprint, overwrite, captions_dir, progress)
 
 
 def _predict_to(
     names: Names,
     predictor: Predictor,
-    ids: Sequence[str],
-    read: Callable[[int], Sample],
+    studies: Studies,
     fingerprint: str,
     overwrite: bool,
     captions_dir: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> Counts:
     identity = hashlib.sha256(
-        json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()
+        json.dumps([fingerprint, predictor.chunk, predictor.batch_size, studies.identity]).encode()
     ).hexdigest()
     if captions_dir is not None:
-        _check_captions(predictor.model, ids, captions_dir, overwrite or names.progress.exists())
+        _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
     state = _open(names, identity, overwrite)
     try:
         if captions_dir is not None:
@@ -121,8 +119,7 @@ def _predict_to(
             for handle, size in ((good, state["bytes"]), (bad, state["error_bytes"])):
                 handle.truncate(size)
                 handle.seek(size)
-            todo = (read(i) for i in range(state["done"], len(ids)))
-            for results in predictor.chunks(todo):
+            for results in predictor.chunks(studies.read(state["done"], len(studies))):
                 if captions_dir is not None:  # before the chunk counts: a killed run writes them again
                     _write_captions(results, captions_dir)
                 for result in results:
@@ -167,7 +164,7 @@ def alone(names: Names) -> Iterator[Names]:
         lock.release()
 
 
-def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path, again: bool) -> None:
+def _check_captions(model: FusionModel, ids: Iterable[str], folder: Path, again: bool) -> None:
     """Refuse ids that are no file names, and a folder that holds what is not ours: reports are named alike."""
     if not model.captioning:
         raise MmfuseError(f"--captions-dir: the model writes no captions; its tasks: {', '.join(model.heads)}")
