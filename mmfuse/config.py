@@ -46,6 +46,13 @@ class DataConfig:
     tasks: list[str] | None = key(None, "tasks of the manifest to train; default: all")
     fold: int | None = key(None, "which fold is the test set, where the manifest says folds", low=0)
     num_workers: int | None = key(None, "processes that read images; default: by the machine's cores", low=0)
+    shuffle_buffer: int = key(512, "with shards: rows of each lane that are read and shuffled together", low=1)
+    lanes: int = key(
+        8, "with shards: places of an epoch that are read at once; processes and workers share them", low=1
+    )
+    damaged: str = key(
+        "error", "a shard that is missing or cut short; skip: train on the others", choices=("error", "skip")
+    )
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +230,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> P
     The same texts give the same vocabulary: `tokenizers` numbers the `##` characters in the order of a hash map, and
     breaks ties by these numbers (its issue 1794), so they are given to it sorted; so is the alphabet.
     """
-    texts = list(texts)
+    texts = list(texts) if isinstance(texts, Iterator) else texts  # gone through twice
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trained = BertWordPieceTokenizer(lowercase=True)
     backend: Any = trained._tokenizer

@@ -4,6 +4,7 @@ from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import (
     count_cut_texts,
     default_workers,
+    pair_reader,
     prepare_pairs,
     table_features,
     table_logits,
@@ -31,6 +32,7 @@ __all__ = [
     "default_workers",
     "fingerprint",
     "open_studies",
+    "pair_reader",
     "predict_to_file",
     "prepare_pairs",
     "table_features",

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmfuse.config import Config
 from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
+from mmfuse.data.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
@@ -56,6 +57,7 @@ class TrainerState:
         identity: Of what never changes in a run (frozen weights, vocabulary): must be the same on resume.
         best_file: The weights of the best evaluation.
         scaler: Of fp16.
+        stream: `Stream.identity`, where rows are streamed: must be the same on resume.
     """
 
     step: int = 0
@@ -68,6 +70,7 @@ class TrainerState:
     identity: str = ""
     best_file: str | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    stream: str = ""
 
 
 class Trainer:
@@ -81,6 +84,7 @@ class Trainer:
         run_dir: For `metrics.jsonl` and `checkpoints/`.
         num_workers: Processes that read images; 0 where everything comes from a cache.
         quiet: Show no progress.
+        stream: The training rows, where they are not in `pairs` but read from shards.
     """
 
     def __init__(
@@ -92,12 +96,14 @@ class Trainer:
         run_dir: Path,
         num_workers: int,
         quiet: bool = False,
+        stream: Stream | None = None,
     ):
         self.quiet = quiet
         self.model, self.pairs, self.config = model, pairs, config
         self.accelerator, self.run_dir, self.num_workers = accelerator, run_dir, num_workers
         self.training = config.training
-        self.train_rows = pairs.table.indices("train")
+        self.stream = stream
+        self.train_rows = pairs.table.indices("train") if stream is None else []
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
         self.lengths = pairs.lengths()
         self.weights = {task: config.tasks[task].weight if task in config.tasks else 1.0 for task in model.heads}
@@ -112,7 +118,7 @@ class Trainer:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
-        if len(self.train_rows) < accelerator.num_processes:
+        if stream is None and len(self.train_rows) < accelerator.num_processes:
             raise MmfuseError(
                 f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
             )
@@ -121,7 +127,7 @@ class Trainer:
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        self.state = TrainerState(identity=self._identity())
+        self.state = TrainerState(identity=self._identity(), stream=stream.identity if stream else "")
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
 
     def fit(self) -> TrainerState:
@@ -138,25 +144,29 @@ class Trainer:
             self.model.load_state_dict(best, strict=False)
         return self.state
 
-    def _epoch(self, epoch: int) -> list[list[list[int]]]:
+    def _epoch(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
+        """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
+        if self.stream is not None:
+            return self.stream.plan
         t, world = self.training, self.accelerator.num_processes
         return epoch_batches(self.train_rows, self.lengths, t.batch_size, world, self.config.seed, epoch)
 
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
-        plan = self._epoch(self.state.epoch)[self.state.step_in_epoch * accumulation :]
-        self.pairs.epoch = self.state.epoch
+        plan, done = self._epoch(self.state.epoch), self.state.step_in_epoch * accumulation
+        source = self.pairs if self.stream is None else self.stream
+        source.epoch = self.state.epoch
         self.wrapped.train()
-        loader = iter(make_loader(self.pairs, [ranks[rank] for ranks in plan], self.num_workers))
-        sizes = [sum(len(rows) for rows in ranks) for ranks in plan]
-        for first in range(0, len(plan), accumulation):
+        loader = iter(make_loader(source, (plan[i][rank] for i in range(done, len(plan))), self.num_workers))
+        for first in range(done, len(plan), accumulation):
             start = time.perf_counter()
-            batches = [next(loader) for _ in range(min(accumulation, len(plan) - first))]
+            numbers = range(first, min(first + accumulation, len(plan)))
+            batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
             loss, norm, rate, each = self._step([move_batch(batch, self.accelerator.device) for batch in batches])
             self.state.step += 1
             self.state.step_in_epoch += 1
-            samples = sum(sizes[first : first + accumulation])
+            samples = sum(len(rows) for number in numbers for rows in plan[number])
             self.log.step(
                 step=self.state.step,
                 epoch=self.state.epoch,
@@ -315,6 +325,10 @@ class Trainer:
             raise MmfuseError(
                 f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it "
                 f"began with"
+            )
+        if state.get("stream", "") != self.state.stream:
+            raise MmfuseError(
+                f"{self.run_dir}: cannot resume: the shards, or the number of processes, are not those it began with"
             )
         self.state = TrainerState(**state)
         self.model.load_state_dict(weights, strict=False)
