@@ -137,7 +137,7 @@ class FusionModel(
             target = batch.get(f"target.{task}")
             found[task] = head.predict(fused, target) if predict else head(fused, target)
         if self.training and self.log_variances:
-            found[LOG_VARIANCES] = torch.stack([self.log_variances[task] for task in self.heads])
+            found[LOG_VARIANCES] = torch.cat([self.log_variances[task] for task in self.heads])
         return found
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ class FusionModel(
 
     def learn_task_weights(self) -> None:
         """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
-        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in self.heads})
+        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(1)) for task in self.heads})
 
     def _combine(self, head: Any, branches: list[Features]) -> Tensor:
         """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""
@@ -170,12 +170,12 @@ class FusionModel(
         text = image = None
         if self.text_encoder is not None:
             packed = batch.get("text_features")
-            if packed is None and len(batch["text_row"]):
+            if packed is None and len(batch["input_ids"]):
                 packed = self._only_what_is_read(self.text_encoder(batch["input_ids"], batch["text_mask"]))
             text = self._spread("text", packed, batch["text_row"], rows)
         if self.image_encoder is not None:
             packed = batch.get("image_features")
-            if packed is None and len(batch["image_row"]):
+            if packed is None and len(batch["pixels"]):
                 packed = self._only_what_is_read(self.image_encoder(batch["pixels"]))
             image = self._spread("image", packed, batch["image_row"], rows)
         return text, image
@@ -196,6 +196,8 @@ class FusionModel(
         """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
         if packed is None:
             return self.missing(modality, rows)
+        if len(packed.tokens) > len(row):  # a blank one that no row refers to (mmfuse.training.sharded)
+            packed = Features(*(part[: len(row)] for part in packed))
         missing = self.missing_tokens[modality]
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
         _, length, dim = packed.tokens.shape
@@ -213,6 +215,16 @@ class FusionModel(
         use_missing = ~present[:, None] & first
         tokens = torch.where(use_missing[:, :, None], missing, tokens)
         return Features(tokens, mask | use_missing, pooled, present)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of the towers' and decoders' layers, which Accelerate may shard one by one (its name for them)."""
+        towers = [self.text_encoder, self.image_encoder, *(self.heads[task] for task in self.captioning)]
+        lists = [
+            m for tower in towers if tower for m in tower.modules() if isinstance(m, (nn.ModuleList, nn.Sequential))
+        ]
+        layers = [layer for each in lists for layer in each if not isinstance(layer, (nn.ModuleList, nn.Sequential))]
+        return sorted({type(layer).__name__ for layer in layers if any(True for _ in layer.children())})
 
     def config(self) -> dict[str, Any]:
         """What `config.json` says: all that is needed to rebuild this model without its weights."""

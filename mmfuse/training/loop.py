@@ -26,7 +26,7 @@ from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
 from mmfuse.registry import nearest
-from mmfuse.training.checkpoint import Checkpoints, load_optimizer
+from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
@@ -35,6 +35,7 @@ from mmfuse.training.optimization import (
     parameter_groups,
 )
 from mmfuse.training.progress import Progress
+from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, whole, whole_model
 from mmfuse.types import Batch, MmfuseError
 
 LOG_EVERY = 20
@@ -114,6 +115,8 @@ class Trainer:
         ]
         for tower, own in self.towers:  # what is trained some day must be known to the optimiser and to DDP
             tower.freeze(is_frozen_for_good(own))
+        self.state = TrainerState(identity=self._identity(), stream=stream.identity if stream else "")
+        self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
         if config.image_encoder.batch_norm == "sync" and accelerator.num_processes > 1:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
@@ -127,7 +130,6 @@ class Trainer:
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        self.state = TrainerState(identity=self._identity(), stream=stream.identity if stream else "")
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
 
     def fit(self) -> TrainerState:
@@ -139,6 +141,8 @@ class Trainer:
                 self._freeze_for_epoch()
                 self._train_epoch(progress)
                 self._end_epoch(progress)
+        if self.skeleton is not None:
+            self.wrapped = self.model = whole_model(self.skeleton, self.model)
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
@@ -194,9 +198,10 @@ class Trainer:
         device, world = self.accelerator.device, self.accelerator.num_processes
         counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
         total = torch.zeros(1 + len(self.model.heads), device=device)
+        blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
         for i, batch in enumerate(batches):
             sync = nullcontext() if i == len(batches) - 1 else self.accelerator.no_sync(self.wrapped)
-            with sync, self.accelerator.autocast():
+            with sync, self.accelerator.autocast(), resting(blank[i]):
                 loss, each = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
                 self.accelerator.backward(loss * world)  # DDP takes the mean over processes; this is a sum
             total += torch.cat([loss.detach()[None], each])
@@ -207,14 +212,14 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        whole, *losses = summed.tolist()
-        if not math.isfinite(whole):
+        step_loss, *losses = summed.tolist()
+        if not math.isfinite(step_loss):
             raise MmfuseError(
-                f"the loss is {whole} at step {self.state.step + 1}: lower training.learning_rate, or leave "
+                f"the loss is {step_loss} at step {self.state.step + 1}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
         named = dict(zip(self.model.heads, losses, strict=True))
-        return whole, float(norm), self.optimizer.param_groups[0]["lr"], named
+        return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
 
     def _end_epoch(self, progress: Progress) -> None:
         ended = self.state.step >= self.total_steps
@@ -240,7 +245,8 @@ class Trainer:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
         batch = 2 * self.training.batch_size
-        logits = table_logits(self.wrapped, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
+        model = self.wrapped if self.skeleton is None else whole_model(self.skeleton, self.model)
+        logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = 0.0
         heads: dict[str, Any] = dict(self.model.heads.items())
         for task, head in heads.items():
@@ -289,7 +295,8 @@ class Trainer:
             for name, own in (("text_encoder", self.config.text_encoder), ("image_encoder", self.config.image_encoder))
             if is_frozen_for_good(own)
         )
-        return {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(frozen)}
+        state = self.model.state_dict()
+        return {name: whole(tensor) for name, tensor in state.items() if not name.startswith(frozen)}
 
     def _identity(self) -> str:
         """Of the frozen towers and the vocabulary: a resumed run must find the same ones."""
@@ -306,10 +313,13 @@ class Trainer:
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main or self.skeleton is not None:  # what is sharded, all give their part of
+            weights, optimizer = self._trained_weights(), optimizer_state(self.optimizer)
+        if main:
             scaler = self.accelerator.scaler
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
-            self.checkpoints.save(self.state.step, state, self._trained_weights(), self.optimizer, best)
+            self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         if best:
             self.state.best_file = f"best_{self.state.step:08d}.safetensors"
         self.accelerator.wait_for_everyone()
@@ -331,7 +341,7 @@ class Trainer:
                 f"{self.run_dir}: cannot resume: the shards, or the number of processes, are not those it began with"
             )
         self.state = TrainerState(**state)
-        self.model.load_state_dict(weights, strict=False)
+        load_weights(self.model, weights)
         load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import parse_flag_from_env
 from rich.console import Console
 
 import mmfuse
@@ -59,6 +60,7 @@ from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import is_frozen_for_good
+from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
 
@@ -116,11 +118,13 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         live_images = pairs.image_options is not None and pairs.image_cache is None
         workers = workers_of(stream.plan, workers) if stream else workers if live_images else 0
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
+        if accelerator.is_fsdp2:
+            console.print(tell_sharding(trainer.model))
         accelerator.init_trackers(config.name)
         state = trainer.fit()
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
             tracker.finish()
-        report = _finish(model, pairs, trainer, run_dir, config, accelerator)
+        report = _finish(trainer.model, pairs, trainer, run_dir, config, accelerator)
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
 
 
@@ -198,6 +202,8 @@ def open_accelerator(config: Config):
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
         if name not in there:
             raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
+    check_launch()
+    plain = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).distributed_type  # as Accelerator begins
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(
@@ -209,10 +215,12 @@ def open_accelerator(config: Config):
     except (ValueError, ImportError) as error:
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
+        shard_on_cpu(accelerator)
         yield accelerator
     finally:
         accelerator.free_memory()
         AcceleratorState._reset_state()
+        PartialState().distributed_type = plain  # Accelerate leaves FSDP there, and then takes its plug-in for set
 
 
 def build_model(config: Config, table: Table) -> FusionModel:
