@@ -1,5 +1,6 @@
 """Inference: the one loop, the Predictor, and files that lose nothing."""
 
+from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import (
     count_cut_texts,
@@ -33,6 +34,7 @@ __all__ = [
     "fingerprint",
     "open_studies",
     "pair_reader",
+    "predict_to_chunks",
     "predict_to_file",
     "prepare_pairs",
     "table_features",
