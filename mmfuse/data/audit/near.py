@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from mmfuse.data.audit.findings import Finding, finding
 BITS = 256
 """Of an image's hash."""
 _BLOCK = 1024
-_PAIRS = 1 << 15
-"""Compared at once."""
+_PAIRS = 1 << 13
+"""Compared at once: what fits the cache of a core."""
 _PERMUTATIONS, _ROWS_A_BAND = 96, 6
 _SKETCH = 512
 _SHINGLE = 5
@@ -50,7 +50,7 @@ def near_hashes(hashes: np.ndarray, distance: int) -> Near:
     """
     bits, edges = np.unpackbits(hashes, axis=1), np.linspace(0, BITS, distance + 2).astype(int)
     bands = [_keys(np.packbits(bits[:, low:high], axis=1)) for low, high in pairwise(edges)]
-    return _near(bands, hashes, lambda pairs: np.full(len(pairs), distance))
+    return _near(bands, hashes, np.full(len(hashes), distance / 2))
 
 
 def near_texts(texts: Sequence[str], similarity: float) -> Near:
@@ -73,12 +73,11 @@ def near_texts(texts: Sequence[str], similarity: float) -> Near:
     split = np.split(signatures, _PERMUTATIONS // _ROWS_A_BAND, axis=1)
     bands = [_keys(np.ascontiguousarray(band).view(np.uint8)) for band in split]
     apart = (1 - similarity) / (1 + similarity)  # of all members of two sets: what at most is in one of them only
-    pairs, crowded = _near(bands, sketches, lambda pairs: apart * sizes[pairs].sum(axis=1) + 1e-6)
+    pairs, crowded = _near(bands, sketches, apart * sizes + 1e-6)
     alike: list[bool] = []
-    candidates: list[tuple[int, int]] = pairs.tolist()
-    for first, others in groupby(candidates, key=itemgetter(0)):
-        own = _shingles(texts[first])
-        alike += [_jaccard(own, _shingles(texts[other])) >= similarity for _, other in others]
+    for first, others in groupby(pairs.tolist(), key=itemgetter(0)):
+        own = _shingles(texts[int(first)])
+        alike += [_jaccard(own, _shingles(texts[int(other)])) >= similarity for _, other in others]
     return Near(pairs[np.array(alike, dtype=bool)], crowded)
 
 
@@ -119,14 +118,16 @@ def clusters(pairs: np.ndarray, size: int) -> list[list[int]]:
     return sorted(part.tolist() for part in parts if len(part) > 1)
 
 
-def _near(bands: Iterable[np.ndarray], bits: np.ndarray, most: Callable[[np.ndarray], np.ndarray]) -> Near:
-    """Pairs that share a band and whose `bits` `(n, bytes)` uint8 differ in no more than `most` of these pairs."""
+def _near(bands: Iterable[np.ndarray], bits: np.ndarray, share: np.ndarray) -> Near:
+    """Pairs that share a band and whose `bits` `(n, bytes)` uint8 differ in no more than the sum of their `share`s."""
     words = np.ascontiguousarray(bits).view(np.uint64)
     found, crowded = [np.zeros(0, dtype=np.int64)], np.zeros(len(bits), dtype=bool)
     for band in bands:
         for pairs in _sharing(band):
-            differ = np.bitwise_count(words[pairs[:, 0]] ^ words[pairs[:, 1]]).sum(axis=1, dtype=np.uint16)
-            first, second = pairs[differ <= most(pairs)].T
+            one, other = pairs.T
+            differ = np.bitwise_count(words.take(one, axis=0) ^ words.take(other, axis=0))
+            few = np.einsum("ij->i", differ, dtype=np.uint16) <= share.take(one) + share.take(other)  # faster than sum
+            first, second = pairs[few].T
             found.append(first * len(bits) + second)
         crowded |= np.bincount(band, minlength=1)[band] > _BLOCK
     pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), max(1, len(bits))), axis=1)
