@@ -268,7 +268,7 @@ def _with_image(shards: Shards, shard: Shard) -> np.ndarray:
     if shard.without_image in (0, shard.rows):
         return np.full(shard.rows, shard.without_image == 0)
     blocks = ShardRows(shards, [shard]).blocks(["images"])
-    return np.concatenate([pc.list_value_length(block["images"]).to_numpy() > 0 for block in blocks])
+    return np.concatenate([pc.list_value_length(block["images"]).to_numpy() > 0 for block in blocks])  # type: ignore[attr-defined]
 
 
 _NOT_ENCODED = ("report_metrics", "label_origin")

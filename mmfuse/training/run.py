@@ -33,6 +33,7 @@ from mmfuse.config import (
     config_from_dict,
     config_to_dict,
     load_config,
+    read_small,
 )
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
@@ -408,10 +409,12 @@ def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
 def _describe(run_dir: Path, config: Config, table: Table) -> None:
     """Write what a reader needs to know how this run came about."""
     manifest = table.manifest
-    shutil.copyfile(manifest.source, run_dir / "manifest.yaml")
+    (run_dir / "manifest.yaml").write_bytes(read_small(manifest.source))
     if isinstance(table, ShardedTable):  # which rows are in which split, the shards' names and hashes say
         used = table.shards
-        (run_dir / "shards.json").write_bytes(index_bytes(used.shards, used.labels, used.tasks))
+        (run_dir / "shards.json").write_bytes(
+            index_bytes(used.shards, used.labels, used.tasks, used.source, used.errors)
+        )
     else:
         table.save_splits(run_dir / "splits.csv")
     synonyms = config.training.augmentation.text.synonyms
