@@ -204,8 +204,8 @@ def load_table(
         splits=_split(frame, manifest, ids, groups, strata, fold),
     )
     del frame, ids, groups  # what follows needs some memory of its own
-    leaks = find_leaks(table)
-    if leaks and not allow_leaks:
+    leaks = [] if allow_leaks else find_leaks(table)
+    if leaks:
         raise MmfuseError(leaks[0])
     for task, copies in find_copies(table).items():
         if not manifest.tasks[task].allow_copies:

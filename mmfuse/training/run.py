@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -109,7 +110,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         accelerator.wait_for_everyone()
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
         try:
-            table, model, pairs, stream = _set_up(config, accelerator, workers, console)
+            table, model, pairs, stream = set_up(config, accelerator, workers, console)
         except MmfuseError:
             if claimed:  # nothing was begun: the mended config may have the folder
                 (run_dir / "config.yaml").unlink()
@@ -129,7 +130,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
 
 
-def _set_up(
+def set_up(
     config: Config, accelerator: Accelerator, workers: int, console: Console
 ) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
     """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
@@ -148,7 +149,7 @@ def _set_up(
         console.print(_tell_stream(table, plan, config, workers, model))
         return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
     with accelerator.main_process_first():
-        return table, model, _prepare(model.to(accelerator.device), table, config, workers, console), None
+        return table, model, prepare(model.to(accelerator.device), table, config, workers, console), None
 
 
 def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
@@ -310,10 +311,20 @@ def _head_options(config: Config, table: Table, task: str, text: TextEncoder | N
     }
 
 
-def _prepare(model: FusionModel, table: Table, config: Config, workers: int, console: Console) -> PairDataset:
+def prepare(
+    model: FusionModel,
+    table: Table,
+    config: Config,
+    workers: int,
+    console: Console,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PairDataset:
+    """The rows as the model reads them; what is said of them goes to the console, also without `progress`."""
     _freeze_for_good(model, config)
 
     def report(modality: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(modality, done, total)
         if done >= total:
             console.print(f"features of the frozen {modality} encoder: {total} computed")
 
