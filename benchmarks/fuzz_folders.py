@@ -33,7 +33,8 @@ from numpy.random import Generator
 
 from mmfuse.config import load_config, schema
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table, read_samples
+from mmfuse.data.table import load_table
+from mmfuse.predict import TableStudies
 from mmfuse.types import Failure, MmfuseError, Sample
 
 SECONDS, MEGABYTES = 10, 1024
@@ -232,8 +233,8 @@ def write_table(folder: Path, rng: Generator) -> None:
 
 def read_table(folder: Path) -> None:
     (path,) = folder.glob("case.*")
-    samples = read_samples(str(path), "id", "image", "text")
-    assert len({sample.id for sample in samples}) == len(samples)
+    studies = TableStudies(str(path))
+    assert len(set(studies.ids())) == len(studies)
     (folder / "manifest.yaml").write_text(json.dumps(MANIFESTS[0] | {"rows": path.name}))
     load_table(load_manifest(folder / "manifest.yaml"))
 

@@ -262,11 +262,10 @@ def mmfuse_predict(job: dict) -> dict:
     import torch
 
     from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-    from mmfuse.data.folder import pair_folder
     from mmfuse.encoders.image import build_image_encoder
     from mmfuse.encoders.text import build_text_encoder
     from mmfuse.model import FusionModel
-    from mmfuse.predict import Predictor, predict_to_file
+    from mmfuse.predict import Predictor, open_studies, predict_to_file
 
     folder, saved = make_pairs(job), Path(job["work"]) / "predict_model"
     if not saved.exists():
@@ -278,10 +277,10 @@ def mmfuse_predict(job: dict) -> dict:
     predictor = Predictor.from_pretrained(saved)
     out = Path(job["work"]) / f"predictions_{os.getpid()}.jsonl"
     start = time.perf_counter()
-    entries, _ = pair_folder(folder)
-    counts = predict_to_file(predictor, [e.id for e in entries], lambda i: entries[i].sample(), out, overwrite=True)
+    studies = open_studies(str(folder))
+    counts = predict_to_file(predictor, studies, out, overwrite=True)
     seconds = time.perf_counter() - start
-    few = [entry.sample() for entry in entries[:32]]
+    few = list(studies.read(0, 32))
     batched, single = (
         [list(p.tasks["category"]["probabilities"].values()) for p in Predictor(m, batch_size=size)(few)]
         for m, size in ((predictor.model, 32), (FusionModel.from_pretrained(saved), 1))

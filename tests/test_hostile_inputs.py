@@ -18,10 +18,10 @@ from mmfuse.config import ImageEncoderConfig, TextEncoderConfig, load_config
 from mmfuse.data.images import ImageOptions
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset, make_loader
-from mmfuse.data.table import load_table, read_samples
+from mmfuse.data.table import load_table
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
-from mmfuse.predict import Predictor
+from mmfuse.predict import Predictor, TableStudies
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
 
 pytestmark = pytest.mark.timeout(20)  # a case that takes longer hangs
@@ -118,7 +118,7 @@ def all_cases(kind):
 
 @all_cases("tables")
 def test_tables(case, tmp_path):
-    check(case, tmp_path / f"table{case.suffix}", lambda path: read_samples(str(path), "id", "image", "text"))
+    check(case, tmp_path / f"table{case.suffix}", lambda path: TableStudies(str(path)))
 
 
 @all_cases("manifests")
@@ -168,10 +168,8 @@ def test_what_a_table_may_name_as_an_image(model, tmp_path):
     (folder / "good.png").write_bytes(hostile_inputs.encode(hostile_inputs.picture(), "PNG"))
     rows = [{"id": name, "image": cell, "text": "normal"} for name, (cell, _) in hostile_inputs.CELLS.items()]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = {
-        result.id: result
-        for result in Predictor.from_pretrained(model)(read_samples(str(folder / "rows.jsonl"), "id", "image", "text"))
-    }
+    studies = TableStudies(str(folder / "rows.jsonl"))
+    found = {result.id: result for result in Predictor.from_pretrained(model)(studies.read(0, len(studies)))}
     assert set(found) == set(hostile_inputs.CELLS)
     for name, (_, verdict) in hostile_inputs.CELLS.items():
         if verdict is None:

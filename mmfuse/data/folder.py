@@ -8,6 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -98,17 +99,28 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     Raises:
         MmfuseError: The layout is none of these, or the folder is missing, unreadable, or without any image and text.
     """
+    entries, ignored = iter_folder(folder, layout)
+    return sorted(entries, key=lambda entry: entry.id), ignored
+
+
+def iter_folder(folder: str | Path, layout: Layout = "auto") -> tuple[Iterator[Entry], list[str]]:
+    """As `pair_folder`, with the studies made one by one, in no order.
+
+    Raises:
+        MmfuseError: As `pair_folder`, all of it before the first study is given.
+    """
     expected = f"expected a folder of images ({' '.join(IMAGE_SUFFIXES)}) and reports ({' '.join(TEXT_SUFFIXES)})"
     try:
-        entries, ignored = scan_folder(folder, layout)
+        entries, ignored = _scan(folder, layout)
     except MmfuseError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise MmfuseError(f"{folder}: {_reason(error)}; {expected}") from error
-    if not entries:
+    first = next(entries, None)
+    if first is None:
         missing = "sub-folder with an image or a report" if layout == "study" else "image and no report"
         raise MmfuseError(f"{folder}: no {missing} in it; {expected}")
-    return entries, ignored
+    return chain([first], entries), ignored
 
 
 def scan_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry], list[str]]:
@@ -118,6 +130,12 @@ def scan_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
         MmfuseError: The layout is not legal.
         OSError: The folder is missing or cannot be read.
     """
+    entries, ignored = _scan(folder, layout)
+    return sorted(entries, key=lambda entry: entry.id), ignored
+
+
+def _scan(folder: str | Path, layout: Layout) -> tuple[Iterator[Entry], list[str]]:
+    """The studies in no order, and the ignored files; all of the file system is read before this returns."""
     if layout not in get_args(Layout):
         raise MmfuseError(f"layout {layout!r}: expected one of {', '.join(get_args(Layout))}")
     places, unreadable = _walk(os.fspath(folder))
@@ -125,11 +143,10 @@ def scan_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     ignored = [_join(name, other) for name, place in places.items() for other in place.others]
     if by_study:
         ignored += places[""].images + places[""].texts
-    entries = [Entry(f"{_printable(name)}/", problem=f"folder: {reason}") for name, reason in unreadable.items()]
-    for name, place in places.items():
-        root = os.path.join(folder, name)
-        entries += _one_study(root, name, place) if by_study else _pairs(root, name, place)
-    return sorted(entries, key=lambda entry: entry.id), sorted(map(_printable, ignored))
+    broken = (Entry(f"{_printable(name)}/", problem=f"folder: {reason}") for name, reason in unreadable.items())
+    studies = _one_study if by_study else _pairs
+    found = (studies(os.path.join(folder, name), name, place) for name, place in places.items())
+    return chain(broken, chain.from_iterable(found)), sorted(map(_printable, ignored))
 
 
 def find_study(path: str | Path) -> Entry:

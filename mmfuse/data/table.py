@@ -7,18 +7,23 @@ import io
 import json
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import datasets
 import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets.table import InMemoryTable
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
@@ -26,8 +31,9 @@ from pyarrow.lib import ArrowException
 from mmfuse.data.images import content_hash
 from mmfuse.data.manifest import PLACEHOLDER, Manifest, TaskSpec
 from mmfuse.data.sections import select_sections
+from mmfuse.data.shards import is_shards
 from mmfuse.data.splits import split_by_hash, split_stratified
-from mmfuse.data.texts import read_bytes
+from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError, Sample
 
@@ -56,6 +62,9 @@ class Table:
     targets: dict[str, np.ndarray]
     splits: list[str]
 
+    block: ClassVar[int | None] = None
+    """Where images are read from shards, how many rows' at once."""
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -70,6 +79,32 @@ class Table:
             counts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(self.splits).items()))
             raise MmfuseError(f"{self.manifest.source}: no row is in split {split!r}; rows a split: {counts}")
         return chosen
+
+    def counts(self) -> dict[str, int]:
+        """Rows a split, of those splits that have any."""
+        return dict(Counter(self.splits))
+
+    def lacks(self, split: str) -> dict[str, int]:
+        """How many rows of a split have no `text`, and no `image`."""
+        rows = self.indices(split)
+        return {"text": int((~self.has_text()[rows]).sum()), "image": int((~self.has_image()[rows]).sum())}
+
+    def texts(self, split: str) -> Iterable[str]:
+        """The texts of a split, empty where there is none; they may be gone through more than once."""
+        texts: list[str | None] = self.rows["text"][:]
+        return [texts[row] or "" for row in self.indices(split)]
+
+    def targets_of(self, task: str, split: str) -> np.ndarray:
+        """A task's targets of a split, as in `targets`."""
+        return self.targets[task][self.indices(split)]
+
+    def captions(self, task: str, split: str) -> Iterable[str]:
+        """All references of a captioning task in a split; they may be gone through more than once."""
+        return [caption for captions in self.targets_of(task, split) for caption in captions]
+
+    def images(self) -> Sequence[Sequence[str | bytes]]:
+        """By row its images: paths and URLs, or encoded bytes."""
+        return self.rows["images"][:]
 
     def sample(self, index: int) -> Sample:
         """One row as a sample, without its targets."""
@@ -105,6 +140,7 @@ def load_table(
     labels: dict[str, list[str]] | None = None,
     fold: int | None = None,
     allow_leaks: bool = False,
+    damaged: str = "error",
 ) -> Table:
     """Read, encode and split a manifest's rows.
 
@@ -114,11 +150,19 @@ def load_table(
         labels: A model's label names by task; the table is then encoded with these, and any other label is an error.
         fold: Where the manifest says folds: which one is the test set, from 0.
         allow_leaks: Do not refuse groups or exact duplicates in two splits; `find_leaks` tells them.
+        damaged: Where the rows are shards, what is done about damaged ones (see `open_shards`).
+
+    Returns:
+        All rows; of shards those of validation and test, as `mmfuse.data.stream.ShardedTable` says.
 
     Raises:
         MmfuseError: A file or column is missing, an id is not unique, a target is not legal, a group or an exact
             duplicate is in two splits; the message says which and what is legal.
     """
+    if is_shards(manifest.rows):
+        from mmfuse.data.stream import load_shards  # which is made of Tables
+
+        return load_shards(manifest, tasks=tasks, labels=labels, fold=fold, damaged=damaged)
     frame = read_rows(manifest.rows, manifest.source)
     where = manifest.source
     _need_columns(frame, [manifest.id], "id", where)
@@ -160,8 +204,8 @@ def load_table(
         splits=_split(frame, manifest, ids, groups, strata, fold),
     )
     del frame, ids, groups  # what follows needs some memory of its own
-    leaks = find_leaks(table)
-    if leaks and not allow_leaks:
+    leaks = [] if allow_leaks else find_leaks(table)
+    if leaks:
         raise MmfuseError(leaks[0])
     for task, copies in find_copies(table).items():
         if not manifest.tasks[task].allow_copies:
@@ -215,45 +259,66 @@ def _first_line(error: Exception) -> str:
 
 
 def _read_one(data: bytes, name: str) -> pd.DataFrame:
+    return pd.concat(_read_blocks(io.BytesIO(data), name), ignore_index=True)
+
+
+def _read_blocks(file: BinaryIO, name: str) -> Iterator[pd.DataFrame]:
+    """Some thousand rows after the other; at least one block, of no rows if there are none."""
     suffix = name.lower().rsplit(".", 1)[-1]
     if suffix == "parquet":
-        frame = pd.read_parquet(io.BytesIO(data), dtype_backend="pyarrow")
+        yield from _parquet_blocks(file)
+    elif suffix in ("jsonl", "ndjson"):
+        rows = _json_rows(file)
+        yield pd.DataFrame(list(islice(rows, _BLOCK)), dtype="object")
+        while block := list(islice(rows, _BLOCK)):
+            yield pd.DataFrame(block, dtype="object")
+    elif suffix in ("csv", "tsv", "txt"):
+        yield from _csv_blocks(file, "," if suffix == "csv" else "\t")
+    else:
+        raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+
+
+def _parquet_blocks(file: BinaryIO) -> Iterator[pd.DataFrame]:
+    found = pq.ParquetFile(file)
+    none = pa.RecordBatch.from_pylist([], schema=found.schema_arrow)
+    for batch in found.iter_batches(_BLOCK) if found.metadata.num_rows else [none]:
+        frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
         frame.columns = frame.columns.map(str)
         _check_once(frame.columns)
-        return frame.map(_as_text)
-    if suffix in ("jsonl", "ndjson"):
-        return pd.DataFrame(_json_rows(data.decode("utf-8-sig")), dtype="object")
-    if suffix in ("csv", "tsv", "txt"):
-        if 10 * data.count(b"\0") > len(data):  # a stray one is a fault of its row, which `data check` tells
-            raise ValueError("NUL bytes: no text, or in another encoding than UTF-8")
-        options: dict[str, Any] = {
-            "sep": "," if suffix == "csv" else "\t",
-            "dtype": "object",
-            "keep_default_na": False,
-            "na_filter": False,
-            "encoding": "utf-8-sig",
-        }
-        header = pd.read_csv(io.BytesIO(data), header=None, nrows=1, **options)
-        _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
-        frame = pd.read_csv(io.BytesIO(data), **options)
-        if not isinstance(
-            frame.index, pd.RangeIndex
-        ):  # pandas has made row names of the first column, all others moved
-            raise ValueError(
-                "the rows have more fields than the header: one that holds the separator must be in quotes"
-            )
-        return frame
-    raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+        yield frame.map(_as_text)
 
 
-def _json_rows(text: str) -> list[dict[str, str]]:
-    rows = []
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # splitlines() would cut at characters legal inside a string
-        if not line.strip():
-            continue
+def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
+    zeros = sum(part.count(b"\0") for part in iter(lambda: file.read(2**20), b""))
+    if 10 * zeros > file.tell():  # a stray one is a fault of its row, which `data check` tells
+        raise ValueError("NUL bytes: no text, or in another encoding than UTF-8")
+    options: dict[str, Any] = {
+        "sep": separator,
+        "dtype": "object",
+        "keep_default_na": False,
+        "na_filter": False,
+        "encoding": "utf-8-sig",
+    }
+    file.seek(0)
+    header = pd.read_csv(file, header=None, nrows=1, **options)
+    _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
+    file.seek(0)
+    blocks: Any = pd.read_csv(file, chunksize=_BLOCK, **options)
+    with blocks:
+        for frame in blocks:
+            if not isinstance(frame.index, pd.RangeIndex):  # pandas has made row names of the first column
+                raise ValueError(
+                    "the rows have more fields than the header: one that holds the separator must be in quotes"
+                )
+            yield frame
+
+
+def _json_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
+    for number, data in enumerate(file, start=1):  # at each \n alone: other line breaks are legal inside a string
         try:
+            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            if not line.strip():
+                continue
             row = json.loads(line, object_pairs_hook=_json_object)
         except MmfuseError as error:
             raise ValueError(f"line {number}: {error}") from error
@@ -263,10 +328,7 @@ def _json_rows(text: str) -> list[dict[str, str]]:
             raise ValueError(f"line {number}: nested too deep") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number}: an object, {{...}}, is expected")
-        rows.append(
-            {k: _as_text(v).encode(errors="backslashreplace").decode() for k, v in row.items()}
-        )  # of UTF-16's halves
-    return rows
+        yield {k: _as_text(v).encode(errors="backslashreplace").decode() for k, v in row.items()}  # of UTF-16's halves
 
 
 def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -662,30 +724,57 @@ def _content(path: str) -> str:
         return path
 
 
-def read_samples(path: str, id_column: str, image_column: str, text_column: str) -> list[Sample]:
-    """The rows of a table as samples to predict, sorted by id; images are relative to the table's folder.
+def iter_samples(path: str, id_column: str, image_column: str, text_column: str) -> Iterator[Sample]:
+    """The rows of a table as samples to predict, in its order; some thousand rows are in memory at once.
+
+    Args:
+        path: A csv, tsv, jsonl or parquet file, or its fsspec URL; a remote one is first copied to a temporary file.
+        id_column: Of the ids.
+        image_column: Of paths, which are relative to the table's folder, or URLs.
+        text_column: Of the reports.
 
     Raises:
-        MmfuseError: It cannot be read, the id column or both of the others are missing, or an id is not unique.
+        MmfuseError: It cannot be read, the id column or both of the others are missing, or a row has no id; what
+            depends on all rows is told after the last one.
     """
-    frame = read_rows(path, path)
-    _need_columns(frame, [id_column], "--id-column", path)
-    there = [name for name in (image_column, text_column) if name in frame.columns]
-    if not there:
-        _need_columns(frame, [image_column], "--image-column", path)
-    empty = [""] * len(frame)
-    columns = [frame[name] if name in frame.columns else empty for name in (id_column, image_column, text_column)]
-    folder = os.path.dirname(path)
-    samples = []
-    for name, image, text in zip(*columns, strict=True):
-        image = image.strip()
-        if image and "://" not in image:
-            image = os.path.join(folder, image)
-        samples.append(Sample(name.strip(), (image,) if image else (), text.strip() or None, group=name.strip()))
-    repeated = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
-    if repeated:
-        what = f"{repeated[0]!r} names more than one row" if repeated[0] else "more than one row has no id"
-        raise MmfuseError(f"{path}: --id-column {id_column}: {what}")
-    if any(not sample.id for sample in samples):
-        raise MmfuseError(f"{path}: --id-column {id_column}: a row has no id")
-    return sorted(samples, key=lambda sample: sample.id)
+    folder, names = os.path.dirname(path), (id_column, image_column, text_column)
+    seen: dict[str, None] = {}
+    rows, nameless = 0, None
+    try:
+        with _open_table(path) as file:
+            for frame in _read_blocks(file, path):
+                seen |= dict.fromkeys(frame.columns)
+                frame, empty = frame.fillna(""), [""] * len(frame)
+                for id, image, text in zip(*(frame.get(name, empty) for name in names), strict=True):
+                    rows, id, image = rows + 1, id.strip(), image.strip()
+                    nameless = nameless or (None if id else rows)
+                    if image and "://" not in image:
+                        image = os.path.join(folder, image)
+                    yield Sample(id, (image,) if image else (), text.strip() or None, group=id)
+    except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:  # as in read_rows
+        raise MmfuseError(f"{path}: {_first_line(error)}") from error
+    if not rows:
+        raise MmfuseError(f"{path}: no rows")
+    found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
+    _need_columns(found, [id_column], "--id-column", path)
+    if image_column not in seen and text_column not in seen:
+        _need_columns(found, [image_column], "--image-column", path)
+    if nameless:
+        raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
+
+
+@contextmanager
+def _open_table(path: str) -> Iterator[BinaryIO]:
+    """A local file as it is; of a remote one a copy on this machine's disk, as it is read more than once."""
+    if "://" not in path:
+        with open_local(path) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        try:
+            with fsspec.open(path, "rb") as remote:
+                shutil.copyfileobj(remote, copy)  # type: ignore[arg-type]
+        except Exception as error:  # every remote file system has its own exceptions
+            raise MmfuseError(_first_line(error)) from error
+        copy.seek(0)
+        yield copy

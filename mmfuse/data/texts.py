@@ -6,8 +6,11 @@ import codecs
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from mmfuse.types import MmfuseError
 
@@ -99,15 +102,30 @@ def read_bytes(source: str | Path, max_bytes: int) -> bytes:
     return data
 
 
+@contextmanager
+def open_local(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file to be read in parts, without ever blocking on a FIFO or a device.
+
+    Raises:
+        MmfuseError: It cannot be opened or read, or is no regular file; the reason only, without the path.
+    """
+    try:  # O_NONBLOCK: without it, opening a FIFO waits for a writer; on regular files it changes nothing.
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise MmfuseError("not a regular file")
+            yield file
+    except OSError as error:
+        if error.strerror is None:  # Arrow's, which says what is wrong in the file
+            raise
+        raise MmfuseError(_reason(error)) from error
+
+
 def _read_file(path: str | Path, max_bytes: int) -> bytes:
-    # O_NONBLOCK: without it, opening a FIFO waits for a writer; on regular files it changes nothing.
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise MmfuseError("not a regular file")
-        if status.st_size > max_bytes:
+    with open_local(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
             raise MmfuseError(f"larger than {max_bytes} bytes")
-        return file.read(status.st_size)
+        return file.read(size)
 
 
 def _read_url(url: str, max_bytes: int) -> bytes:

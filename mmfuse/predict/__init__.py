@@ -1,22 +1,42 @@
 """Inference: the one loop, the Predictor, and files that lose nothing."""
 
+from mmfuse.predict.chunks import is_local, local_path, predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import (
     count_cut_texts,
     default_workers,
+    pair_reader,
     prepare_pairs,
     table_features,
     table_logits,
     tell_cut_texts,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.studies import (
+    FolderStudies,
+    SampleStudies,
+    ShardStudies,
+    Studies,
+    TableStudies,
+    open_studies,
+)
 from mmfuse.predict.watch import watch_folder
 
 __all__ = [
+    "FolderStudies",
     "Predictor",
+    "SampleStudies",
+    "ShardStudies",
+    "Studies",
+    "TableStudies",
     "count_cut_texts",
     "default_workers",
     "fingerprint",
+    "is_local",
+    "local_path",
+    "open_studies",
+    "pair_reader",
+    "predict_to_chunks",
     "predict_to_file",
     "prepare_pairs",
     "table_features",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -26,9 +28,12 @@ from filelock import FileLock, Timeout
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.predict.predictor import TRUNCATED, Predictor
-from mmfuse.types import Failure, MmfuseError, Prediction, Sample
+from mmfuse.predict.studies import Studies
+from mmfuse.types import Failure, MmfuseError, Prediction
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+CLAIM = "run.json"
+"""In a folder of chunks: which run they are of, and once all is written, its counts."""
 CAPTIONS_MARK = ".mmfuse-captions"
 """Tells that a folder of captions is ours."""
 
@@ -63,8 +68,7 @@ FRESH = {"predictions": 0, "errors": 0, "texts": 0, "cut": 0, "abstained": {}, "
 
 def predict_to_file(
     predictor: Predictor,
-    ids: Sequence[str],
-    read: Callable[[int], Sample],
+    studies: Studies,
     out: Path,
     *,
     fingerprint: str = "",
@@ -76,8 +80,7 @@ def predict_to_file(
 
     Args:
         predictor: Makes the predictions, a chunk at a time.
-        ids: Of all inputs, sorted; what a resumed run must have in common with the killed one.
-        read: Gives the sample of a position in `ids`; a report is read only then.
+        studies: The inputs, in the order of the results; a resumed run must have the same as the killed one.
         out: A .jsonl, .csv or .parquet file.
         fingerprint: Of the model and of options that change predictions, for the same check.
         overwrite: Replace a finished `out`, and forget a killed run.
@@ -89,30 +92,23 @@ def predict_to_file(
         MmfuseError: The suffix is not legal, `out` exists, cannot be written, belongs to a run over other inputs, or
             another process is writing it.
     """
-    if out.suffix not in SUFFIXES:
-        raise MmfuseError(
-            f"--out {out}: what {out.suffix or 'a name without a suffix'} is, is not known; legal: "
-            f"{', '.join(SUFFIXES)}"
-        )
+    check_suffix(out)
     with alone(Names.of(out)) as names:
-        return _predict_to(names, predictor, ids, read, fingerprint, overwrite, captions_dir, progress)
+        return _predict_to(names, predictor, studies, fingerprint, overwrite, captions_dir, progress)
 
 
 def _predict_to(
     names: Names,
     predictor: Predictor,
-    ids: Sequence[str],
-    read: Callable[[int], Sample],
+    studies: Studies,
     fingerprint: str,
     overwrite: bool,
     captions_dir: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> Counts:
-    identity = hashlib.sha256(
-        json.dumps([fingerprint, predictor.chunk, predictor.batch_size, list(ids)]).encode()
-    ).hexdigest()
+    identity = run_identity(fingerprint, predictor, studies)
     if captions_dir is not None:
-        _check_captions(predictor.model, ids, captions_dir, overwrite or names.progress.exists())
+        _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
     state = _open(names, identity, overwrite)
     try:
         if captions_dir is not None:
@@ -121,8 +117,7 @@ def _predict_to(
             for handle, size in ((good, state["bytes"]), (bad, state["error_bytes"])):
                 handle.truncate(size)
                 handle.seek(size)
-            todo = (read(i) for i in range(state["done"], len(ids)))
-            for results in predictor.chunks(todo):
+            for results in predictor.chunks(studies.read(state["done"], len(studies))):
                 if captions_dir is not None:  # before the chunk counts: a killed run writes them again
                     _write_captions(results, captions_dir)
                 for result in results:
@@ -136,6 +131,26 @@ def _predict_to(
     except OSError as error:
         raise cannot_write(names.out, error) from error
     return Counts.of(state)
+
+
+def check_suffix(out: Path | str) -> None:
+    """Raise MmfuseError where the name does not tell a format."""
+    suffix = os.path.splitext(out)[1]
+    if suffix not in SUFFIXES:
+        raise MmfuseError(
+            f"--out {out}: what {suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}"
+        )
+
+
+def exists_already(out: Path | str, name: str) -> MmfuseError:
+    """What is said where another run's results are."""
+    return MmfuseError(f"--out {out}: {name} exists already; choose another name, or --overwrite")
+
+
+def run_identity(fingerprint: str, predictor: Predictor, studies: Studies) -> str:
+    """sha256 of all that a resumed run must have in common with the killed one."""
+    content = [fingerprint, predictor.chunk, predictor.batch_size, studies.identity]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def cannot_write(out: Path, error: OSError) -> MmfuseError:
@@ -167,7 +182,7 @@ def alone(names: Names) -> Iterator[Names]:
         lock.release()
 
 
-def _check_captions(model: FusionModel, ids: Sequence[str], folder: Path, again: bool) -> None:
+def _check_captions(model: FusionModel, ids: Iterable[str], folder: Path, again: bool) -> None:
     """Refuse ids that are no file names, and a folder that holds what is not ours: reports are named alike."""
     if not model.captioning:
         raise MmfuseError(f"--captions-dir: the model writes no captions; its tasks: {', '.join(model.heads)}")
@@ -213,6 +228,7 @@ class Names:
     errors_partial: Path
     progress: Path
     journal: Path
+    chunks: Path
     lock: Path
 
     @classmethod
@@ -225,6 +241,7 @@ class Names:
             out.with_suffix(".errors.partial.jsonl"),
             out.with_name(out.name + ".progress.json"),
             out.with_name(out.name + ".watch.jsonl"),
+            out.with_name(out.name + ".chunks"),
             out.with_suffix(".lock"),  # out.csv and out.jsonl have the same errors
         )
 
@@ -232,12 +249,19 @@ class Names:
         """Raise MmfuseError where another run's results are."""
         for path in (self.out, self.errors, self.journal):
             if path.exists():
-                raise MmfuseError(f"--out {self.out}: {path.name} exists already; choose another name, or --overwrite")
+                raise exists_already(self.out, path.name)
+        if (self.chunks / CLAIM).exists():
+            raise MmfuseError(
+                f"{self.chunks}: a run with --engine ray was interrupted here; go on with that, choose another --out, "
+                "or --overwrite"
+            )
 
     def forget(self) -> None:
         """Delete what earlier runs left."""
         for path in (self.out, self.errors, self.progress, self.journal):
             path.unlink(missing_ok=True)
+        if self.chunks.is_dir():
+            shutil.rmtree(self.chunks)
 
 
 def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
@@ -314,10 +338,8 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _publish(names: Names, out: Path, predictor: Predictor) -> None:
     """Give the finished files their names; killed in between, the next run ends up here again."""
     if out.suffix != ".jsonl":
-        scratch = out.with_name(out.name + ".tmp")
-        rows = _flat_rows(names.partial)
-        columns = _columns(predictor)
-        (_write_csv if out.suffix == ".csv" else _write_parquet)(scratch, rows, columns)
+        with names.partial.open("rb") as lines, out.with_name(out.name + ".tmp").open("wb") as scratch:
+            write_rows(scratch, lines, out.suffix, predictor)
     names.errors_partial.replace(names.errors)
     if out.suffix == ".jsonl":
         names.partial.replace(out)
@@ -342,38 +364,45 @@ def _columns(predictor: Predictor) -> list[tuple[str, pa.DataType]]:
     return [*columns, ("present", pa.string()), ("notices", pa.string())]
 
 
-def _flat_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """A prediction a row: labels joined by `;`, a probability a column `TASK.p.LABEL`; a caption without its tokens."""
-    with path.open(encoding="utf-8", errors="surrogateescape") as handle:
-        for line in handle:
-            found = json.loads(line)
-            id = found["id"].encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair, of a table
-            row = {"id": id, "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
-            for task, said in found["tasks"].items():
-                if "caption" in said:
-                    row |= {f"{task}.caption": said["caption"], f"{task}.score": said["score"]}
-                    continue
-                if "label" in said:
-                    row[f"{task}.label"] = said["label"]
-                else:
-                    row[f"{task}.labels"] = ";".join(said["labels"])
-                if "abstained" in said:
-                    held = said["abstained"]
-                    row[f"{task}.abstained"] = ";".join(held) if isinstance(held, list) else held
-                row |= {f"{task}.p.{label}": p for label, p in said["probabilities"].items()}
-            yield row
+def write_rows(handle: Any, lines: Iterable[bytes], suffix: str, predictor: Predictor) -> None:
+    """Write predictions, as lines of JSON, to an open binary file in the format of a suffix of `SUFFIXES`."""
+    if suffix == ".jsonl":
+        handle.writelines(lines)
+    else:
+        (_write_csv if suffix == ".csv" else _write_parquet)(handle, map(_flat_row, lines), _columns(predictor))
 
 
-def _write_csv(path: Path, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as handle:
-        writer = csv.DictWriter(handle, [name for name, _ in columns])
-        writer.writeheader()
-        writer.writerows(rows)
+def _flat_row(line: bytes) -> dict[str, Any]:
+    """A prediction as a row: labels joined by `;`, a probability a column `TASK.p.LABEL`; a caption without tokens."""
+    found = json.loads(line.decode("utf-8", "surrogateescape"))
+    id = found["id"].encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair, of a table
+    row = {"id": id, "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
+    for task, said in found["tasks"].items():
+        if "caption" in said:
+            row |= {f"{task}.caption": said["caption"], f"{task}.score": said["score"]}
+            continue
+        if "label" in said:
+            row[f"{task}.label"] = said["label"]
+        else:
+            row[f"{task}.labels"] = ";".join(said["labels"])
+        if "abstained" in said:
+            held = said["abstained"]
+            row[f"{task}.abstained"] = ";".join(held) if isinstance(held, list) else held
+        row |= {f"{task}.p.{label}": p for label, p in said["probabilities"].items()}
+    return row
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
+def _write_csv(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
+    text = io.TextIOWrapper(handle, newline="", encoding="utf-8", errors="surrogateescape")
+    writer = csv.DictWriter(text, [name for name, _ in columns])
+    writer.writeheader()
+    writer.writerows(rows)
+    text.detach()  # flushes, and leaves the file open
+
+
+def _write_parquet(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
     schema = pa.schema(columns)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(handle, schema) as writer:
         while block := list(islice(rows, 10_000)):
             writer.write_table(pa.Table.from_pylist(block, schema=schema))
 

@@ -16,7 +16,7 @@ from PIL import Image
 import mmfuse.data.table
 from mmfuse.data.audit import audit
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import find_leaks, load_table, one_hot, read_rows, read_samples
+from mmfuse.data.table import find_leaks, load_table, one_hot, read_rows
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 ALL_TRAIN = {"ratios": {"train": 1.0}}
@@ -529,22 +529,6 @@ def test_the_audit_tells_what_is_there_and_what_is_wrong(table, pictures, tmp_pa
         "labels.never_in_training": (),
     }
     assert report.text().count("ERROR") == 3
-
-
-# Samples to predict.
-
-
-def test_rows_to_predict_are_sorted_and_images_stand_beside_the_table(tmp_path):
-    rows = [{"id": "b", "image": "x.png", "text": " hello "}, {"id": "a", "image": "", "text": ""}]
-    samples = read_samples(str(write_csv(tmp_path / "in.csv", rows)), "id", "image", "text")
-    assert [(s.id, s.images, s.text) for s in samples] == [("a", (), None), ("b", (str(tmp_path / "x.png"),), "hello")]
-
-
-def test_rows_to_predict_need_an_id_and_one_modality(tmp_path):
-    path = str(write_csv(tmp_path / "in.csv", [{"id": "a", "txt": "x"}, {"id": "a", "txt": "y"}]))
-    assert "--id-column: the rows have no column 'ID'" in refusal(read_samples, path, "ID", "image", "txt")
-    assert "--image-column: the rows have no column 'image'" in refusal(read_samples, path, "id", "image", "text")
-    assert "--id-column id: 'a' names more than one row" in refusal(read_samples, path, "id", "image", "txt")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):

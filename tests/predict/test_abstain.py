@@ -12,7 +12,7 @@ from scipy.special import logit
 from mmfuse.data.folder import pair_folder
 from mmfuse.heads import confidences
 from mmfuse.model import FusionModel
-from mmfuse.predict import Predictor, predict_to_file
+from mmfuse.predict import Predictor, SampleStudies, predict_to_file
 from mmfuse.predict.abstain import plan_abstention
 from mmfuse.training.run import calibrate
 from mmfuse.types import MmfuseError, SelectiveCurve
@@ -96,7 +96,7 @@ def test_every_prediction_is_written_and_marked(model, pairs, tmp_path):
     predictor = Predictor(model, abstain=0.9)
     for suffix in ("jsonl", "csv", "parquet"):
         out = tmp_path / suffix / f"out.{suffix}"
-        counts = predict_to_file(predictor, [s.id for s in samples], lambda i: samples[i], out)
+        counts = predict_to_file(predictor, SampleStudies(samples), out)
         assert (counts.predictions, counts.errors) == (57, 3)
     rows = [json.loads(line) for line in (tmp_path / "jsonl" / "out.jsonl").read_text().splitlines()]
     sex = [row["tasks"]["sex"]["abstained"] for row in rows]

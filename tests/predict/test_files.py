@@ -7,9 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from mmfuse.data.folder import pair_folder
-from mmfuse.data.table import read_samples
-from mmfuse.predict import Predictor, files, predict_to_file
+from mmfuse.predict import Predictor, files, open_studies, predict_to_file
 from mmfuse.types import MmfuseError
 
 
@@ -17,11 +15,10 @@ from mmfuse.types import MmfuseError
 def run(model_dir, pairs, tmp_path):
     """Predict the 60 pairs in chunks of 8 into a file of this name."""
     predictor = Predictor.from_pretrained(model_dir, chunk=8)
-    entries, _ = pair_folder(pairs)
+    studies = open_studies(str(pairs))
 
     def predict(name, **options):
-        ids = [entry.id for entry in entries]
-        return predict_to_file(predictor, ids, lambda i: entries[i].sample(), tmp_path / name, **options)
+        return predict_to_file(predictor, studies, tmp_path / name, **options)
 
     return predict
 
@@ -108,9 +105,9 @@ def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):
 def test_an_id_of_a_table_that_is_no_unicode(model_dir, tmp_path, suffix):
     """JSON can say half a surrogate pair; it is written escaped, and ends no run."""
     (tmp_path / "in.jsonl").write_text(r'{"id": "\ud800", "text": "Cough."}')
-    samples = read_samples(str(tmp_path / "in.jsonl"), "id", "image", "text")
     out = tmp_path / f"out.{suffix}"
-    predict_to_file(Predictor.from_pretrained(model_dir, missing="allow"), ["x"], lambda _: samples[0], out)
+    studies = open_studies(str(tmp_path / "in.jsonl"))
+    predict_to_file(Predictor.from_pretrained(model_dir, missing="allow"), studies, out)
     assert b"\\ud800" in out.read_bytes()
 
 
@@ -146,14 +143,11 @@ def test_bad_inputs(model_dir, test_data, tmp_path):
     code = (
         "import resource, sys, pathlib, torch\n"
         "torch.set_num_threads(1)\n"
-        "from mmfuse.data.folder import pair_folder\n"
-        "from mmfuse.predict import Predictor, predict_to_file\n"
+        "from mmfuse.predict import Predictor, open_studies, predict_to_file\n"
         f"predictor = Predictor.from_pretrained({str(model_dir)!r})\n"
         "loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"entries, _ = pair_folder({str(tmp_path / 'bad' / 'pairs')!r})\n"
-        "ids = [e.id for e in entries]\n"
-        f"predict_to_file(predictor, ids, lambda i: entries[i].sample(), "
-        f"pathlib.Path({str(tmp_path / 'out.jsonl')!r}))\n"
+        f"studies = open_studies({str(tmp_path / 'bad' / 'pairs')!r})\n"
+        f"predict_to_file(predictor, studies, pathlib.Path({str(tmp_path / 'out.jsonl')!r}))\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / 2**20)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from mmfuse.data.folder import pair_folder
-from mmfuse.predict import Predictor, predict_to_file
+from mmfuse.predict import Predictor, open_studies, predict_to_file
 
 
 @pytest.fixture
@@ -16,14 +15,13 @@ def outcome(model_dir, tmp_path):
     """Predict a folder, after something was done to it between listing and reading: (good ids, reasons by id)."""
 
     def run(folder, meanwhile=lambda: None):
-        entries, _ = pair_folder(folder)
+        studies, out = open_studies(str(folder)), tmp_path / "out.jsonl"
         meanwhile()
-        ids, out = [entry.id for entry in entries], tmp_path / "out.jsonl"
-        predict_to_file(Predictor.from_pretrained(model_dir), ids, lambda i: entries[i].sample(), out)
+        predict_to_file(Predictor.from_pretrained(model_dir), studies, out)
         # As strict a reader as there is: UTF-8, a JSON object a line, and nothing but "\n" ends a line.
         read = [path.read_bytes().decode("utf-8") for path in (out, out.with_suffix(".errors.jsonl"))]
         good, bad = ([json.loads(line) for line in text.split("\n")[:-1]] for text in read)
-        assert sorted(row["id"] for row in good + bad) == sorted(ids)
+        assert sorted(row["id"] for row in good + bad) == list(studies.ids())
         return [row["id"] for row in good], {row["id"]: row["reason"] for row in bad}
 
     return run

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from mmfuse.data.folder import pair_folder, scan_folder
-from mmfuse.predict import Predictor, predict_to_file, watch, watch_folder
+from mmfuse.predict import Predictor, SampleStudies, predict_to_file, watch, watch_folder
 from mmfuse.predict.files import Names
 from mmfuse.types import MmfuseError
 
@@ -242,7 +242,7 @@ def test_what_is_not_a_watch_of_this_folder_is_refused(predictor, tmp_path, monk
     with pytest.raises(MmfuseError, match="another model"):
         run(fingerprint="another")
     with pytest.raises(MmfuseError, match="exists already"):
-        predict_to_file(predictor, [], lambda _: None, out)
+        predict_to_file(predictor, SampleStudies([]), out)
     names.journal.write_bytes(names.journal.read_bytes() + b'{"id": 1}\n')
     with pytest.raises(MmfuseError, match=r"watch.jsonl: damaged"):
         run()

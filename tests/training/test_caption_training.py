@@ -18,7 +18,7 @@ from mmfuse.data.folder import find_study
 from mmfuse.data.phantom import write_pairs
 from mmfuse.data.phantom_findings import write_language
 from mmfuse.evaluation.explain import explain, explain_caption
-from mmfuse.predict import Predictor, predict_to_file
+from mmfuse.predict import Predictor, SampleStudies, predict_to_file
 from mmfuse.training import loop
 from mmfuse.types import Failure, MmfuseError
 
@@ -186,7 +186,7 @@ def test_captions_in_every_format_and_as_files(captioner, pairs, tmp_path, suffi
     predictor = Predictor.from_pretrained(run.model_dir, generation={"max_length": 6})
     samples = [find_study(path).sample() for path in sorted(pairs.glob("*.png"))]
     out, folder = tmp_path / f"p{suffix}", tmp_path / "captions"
-    predict_to_file(predictor, [s.id for s in samples], lambda i: samples[i], out, captions_dir=folder)
+    predict_to_file(predictor, SampleStudies(samples), out, captions_dir=folder)
     said = [p.tasks["report"]["caption"] for p in predictor(samples)]
     assert [(folder / f"{s.id}.txt").read_text().rstrip("\n") for s in samples] == said
     import pandas as pd
@@ -211,7 +211,7 @@ class TestCaptionsFolder:
             names = ids or [s.id for s in samples]
             named = [dataclasses.replace(s, id=name) for s, name in zip(samples, names, strict=False)]
             out = tmp_path / "predictions.jsonl"
-            predict_to_file(predictor, names, lambda i: named[i], out, captions_dir=folder, **options)
+            predict_to_file(predictor, SampleStudies(named), out, captions_dir=folder, **options)
 
         return run_into
 
@@ -275,7 +275,7 @@ class TestPredictorsOptions:
             Predictor.from_pretrained(run.model_dir, generation={"num_beams": 3})
         predictor = Predictor.from_pretrained(run.model_dir)
         with pytest.raises(MmfuseError, match="writes no captions"):
-            predict_to_file(predictor, [], lambda i: None, tmp_path / "x.jsonl", captions_dir=tmp_path / "c")
+            predict_to_file(predictor, SampleStudies([]), tmp_path / "x.jsonl", captions_dir=tmp_path / "c")
         with pytest.raises(MmfuseError, match="writes no captions"):
             explain(predictor, mmfuse.Sample("x"), tmp_path)
 

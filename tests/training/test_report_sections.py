@@ -13,9 +13,7 @@ from PIL import Image
 
 import mmfuse
 from mmfuse.cli import main
-from mmfuse.data.folder import pair_folder
-from mmfuse.data.table import read_samples
-from mmfuse.predict import Predictor, predict_to_file
+from mmfuse.predict import Predictor, open_studies, predict_to_file
 from mmfuse.types import Failure, Sample
 
 WORDS = ["cough", "fever", "pain", "fall", "trauma", "dyspnea", "edema", "syncope"]
@@ -80,8 +78,10 @@ def probabilities(results):
 
 def test_a_table_a_folder_and_training_agree(world):
     folder, run, predictor, _ = world
-    from_folder = list(predictor(entry.sample() for entry in pair_folder(folder / "films")[0]))
-    from_table = list(predictor(read_samples(str(folder / "rows.csv"), "id", "image", "text")))
+    from_folder, from_table = (
+        list(predictor(studies.read(0, len(studies))))
+        for studies in (open_studies(str(folder / name)) for name in ("films", "rows.csv"))
+    )
     assert [r.id for r in from_folder] == [r.id for r in from_table] == [f"{i:02}" for i in range(24)]
     np.testing.assert_array_equal(probabilities(from_folder), probabilities(from_table))
     tested = [json.loads(line) for line in (run.dir / "test" / "predictions.jsonl").read_text().splitlines()]
@@ -115,8 +115,7 @@ def test_what_was_cut_is_told(world, tmp_path, monkeypatch, capsys):
     card = (run.model_dir / "README.md").read_text()
     assert "3 of 5 reports were longer than 12 tokens and cut (head_tail)." in card
     assert "of each report, the text is: indication" in card
-    entries = pair_folder(folder / "films")[0]
-    counts = predict_to_file(predictor, [e.id for e in entries], lambda i: entries[i].sample(), tmp_path / "p.jsonl")
+    counts = predict_to_file(predictor, open_studies(str(folder / "films")), tmp_path / "p.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     notices = [notice for line in lines for notice in line["notices"]]
     assert (counts.texts, counts.cut) == (23, len(notices))

@@ -1,0 +1,365 @@
+"""Predictions of any number of studies, chunk by chunk at an fsspec URL, which many machines can write at once.
+
+While a run goes on there is a folder `OUT.chunks`, with an object a chunk and `run.json`, which says what run they are
+of. A chunk is a line of counts, the predictions and the errors, both as the finished files have them. It is there whole
+or not at all, and whoever writes it again writes the same bytes: what a killed machine had begun is simply redone. At
+the end all chunks are joined, in order, into the files that `predict_to_file` gives for the same studies.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+from fsspec.utils import get_protocol
+
+from mmfuse.predict.files import (
+    CLAIM,
+    FRESH,
+    Counts,
+    Names,
+    alone,
+    append,
+    check_suffix,
+    exists_already,
+    run_identity,
+    sync,
+    write_rows,
+)
+from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.studies import Studies
+from mmfuse.types import Failure, MmfuseError, Prediction
+
+AHEAD = 8
+"""Chunks that are fetched at once while they are joined."""
+
+Run = Callable[["Chunks", Sequence[int]], Iterator[dict[str, Any]]]
+"""Commits the chunks of these numbers, and gives the counts of each or of several together, as they come."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The committed chunks of one run; small, and the same on every machine.
+
+    Attributes:
+        out: The file that they become: a path or an fsspec URL.
+        identity: Of the studies, the model and the options.
+        size: Studies of a chunk.
+        studies: How many in all.
+    """
+
+    out: str
+    identity: str
+    size: int
+    studies: int
+
+    def __len__(self) -> int:
+        return -(-self.studies // self.size)
+
+    @property
+    def folder(self) -> str:
+        """Where they are."""
+        return f"{self.out}.chunks"
+
+    def span(self, number: int) -> tuple[int, int]:
+        """The first of a chunk's studies, and the first behind them."""
+        return number * self.size, min((number + 1) * self.size, self.studies)
+
+    def commit(self, number: int, results: Sequence[Prediction | Failure]) -> dict[str, Any]:
+        """Write a chunk whole, and give its counts.
+
+        Raises:
+            MmfuseError: There are not as many results as it has studies, or it cannot be written.
+        """
+        start, stop = self.span(number)
+        if len(results) != stop - start:
+            raise MmfuseError(f"studies {start} to {stop}: {len(results)} were read; did the input change on the way?")
+        good, bad, counts = io.BytesIO(), io.BytesIO(), deepcopy(FRESH)
+        for result in results:
+            append(result, good, bad, counts)
+        head = json.dumps(counts).encode() + b"\n"
+        put(self._url(number), head + good.getvalue() + bad.getvalue())
+        return counts
+
+    def read(self, number: int) -> tuple[dict[str, Any], bytes, bytes]:
+        """A chunk's counts, predictions and errors.
+
+        Raises:
+            MmfuseError: It is gone, cannot be read, or is damaged.
+        """
+        url = self._url(number)
+        with _stored(url, "read") as (system, path):
+            data: bytes = system.cat_file(path)
+        head, _, rest = data.partition(b"\n")
+        try:
+            counts = json.loads(head)
+            whole = len(rest) == counts["bytes"] + counts["error_bytes"]
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise MmfuseError(f"{url}: damaged; delete it, and the same command writes it again")
+        return counts, rest[: counts["bytes"]], rest[counts["bytes"] :]
+
+    def missing(self) -> list[int]:
+        """The numbers of those that are not committed."""
+        own = re.compile(re.escape(self._name(0)).replace("00000000", r"(\d{8,})"))
+        there = {int(found[1]) for found in map(own.fullmatch, _names(self.folder)) if found}
+        return [number for number in range(len(self)) if number not in there]
+
+    def _url(self, number: int) -> str:
+        return f"{self.folder}/{self._name(number)}"
+
+    def _name(self, number: int) -> str:
+        """With the run's identity: a machine that has not heard of the end of another run can do no harm."""
+        return f"chunk-{number:08d}-{self.identity[:12]}"
+
+
+def predict_to_chunks(
+    predictor: Predictor,
+    studies: Studies,
+    out: str,
+    *,
+    fingerprint: str = "",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    run: Run | None = None,
+) -> Counts:
+    """Predict studies into `out`, and those that cannot be into `STEM.errors.jsonl`, through committed chunks.
+
+    The files are equal to those of `predict_to_file`. Where `out` is a path, another process that writes it is refused;
+    at a URL nothing can lock, and a second run of the same command would do the same work and write the same bytes.
+
+    Args:
+        predictor: Makes the predictions where no `run` is given; says the columns of csv and parquet.
+        studies: What is to be predicted.
+        out: A .jsonl, .csv or .parquet file: a path or an fsspec URL.
+        fingerprint: Of the model and of options that change predictions; a resumed run must have the same.
+        overwrite: Replace a finished `out`, and forget a killed run.
+        progress: Called with (done, errors of this start).
+        run: Commits chunks, here or elsewhere; default: this process, by this predictor.
+
+    Raises:
+        MmfuseError: The suffix is not legal, `out` exists, cannot be written, belongs to a run over other inputs, or
+            another process is writing it.
+    """
+    check_suffix(out)
+    identity = run_identity(fingerprint, predictor, studies)
+    chunks = Chunks(out, identity, predictor.chunk, len(studies))
+    with ExitStack() as held:
+        if is_local(out):
+            held.enter_context(alone(Names.of(local_path(out))))
+        finished = _begin(chunks, overwrite)
+        if finished is None:
+            todo = chunks.missing()
+            done, errors = len(studies) - sum(stop - start for start, stop in map(chunks.span, todo)), 0
+            commit = run or (lambda _, numbers: commit_chunks(predictor, studies, chunks, numbers))
+            for counts in commit(chunks, todo) if todo else ():
+                errors += counts["errors"]
+                done += counts["predictions"] + counts["errors"]
+                if progress:
+                    progress(done, errors)
+            finished = _join(chunks, predictor)
+        _remove(chunks.folder)
+    return Counts.of(finished)
+
+
+def commit_chunks(
+    predictor: Predictor, studies: Studies, chunks: Chunks, numbers: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Predict and commit chunks in rising order, the next one read while one is predicted; gives the counts of each."""
+    numbers = sorted(numbers)  # only the last of all may be short
+    samples = (sample for number in numbers for sample in studies.read(*chunks.span(number)))
+    found = predictor.chunks(samples)
+    for number in numbers:
+        yield chunks.commit(number, next(found, []))
+
+
+def is_local(location: str) -> bool:
+    """Whether it is a path, or a `file://` URL."""
+    return get_protocol(location) in ("file", "local")
+
+
+def local_path(location: str) -> Path:
+    """The path of a local location."""
+    return Path(location.partition("://")[2] or location)
+
+
+def errors_of(out: str) -> str:
+    """The file of those that could not be predicted: `STEM.errors.jsonl`."""
+    return os.path.splitext(out)[0] + ".errors.jsonl"
+
+
+def put(url: str, data: bytes) -> None:
+    """Write a file whole or not at all: renamed into place on a disk; object stores do so by themselves.
+
+    Raises:
+        MmfuseError: It cannot be written.
+    """
+    with _stored(url, "written") as (system, path):
+        if not is_local(url):
+            system.pipe_file(path, data)
+            return
+        with _renamed(path, f"{path}.{uuid4().hex}.tmp") as handle:  # another machine may be writing the same chunk
+            handle.write(data)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[Any]:
+    """A binary file that appears whole when the block ends without an exception, and else not at all.
+
+    Raises:
+        MmfuseError: It cannot be written.
+    """
+    with _stored(url, "written") as (system, path):
+        if is_local(url):
+            with _renamed(path, f"{path}.tmp") as handle:
+                yield handle
+            return
+        handle: Any = system.open(path, "wb", autocommit=False)
+        try:
+            yield handle
+            handle.close()
+        except BaseException:
+            handle.discard()
+            handle.closed = True  # or the garbage collector would complete the upload
+            raise
+        handle.commit()
+
+
+@contextmanager
+def _renamed(path: str, scratch: str) -> Iterator[Any]:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(scratch, "wb") as handle:
+        yield handle
+        sync(handle)
+    os.replace(scratch, path)
+
+
+@contextmanager
+def _stored(url: str, done: str) -> Iterator[tuple[Any, str]]:
+    """The file system and the path of a URL; what goes wrong with them is told in one line."""
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        system.invalidate_cache()  # other machines write there
+        yield system, path
+    except MmfuseError:
+        raise
+    except Exception as error:  # every remote file system has its own exceptions
+        reason = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MmfuseError(f"{url}: cannot be {done}: {reason}") from error
+
+
+def _names(folder: str) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    with _stored(folder, "read") as (system, path):
+        try:
+            return [os.path.basename(name) for name in system.ls(path, detail=False)]
+        except FileNotFoundError:
+            return []
+
+
+def _begin(chunks: Chunks, overwrite: bool) -> dict[str, Any] | None:
+    """Claim the folder, or find that the same run has; gives its counts where only the clearing away is left."""
+    if overwrite:
+        _forget(chunks)
+    if CLAIM not in _names(chunks.folder):
+        _refuse_finished(chunks.out)
+        _claim(chunks, None)
+        return None
+    with _stored(chunks.folder, "read") as (system, path):
+        claim = json.loads(system.cat_file(f"{path}/{CLAIM}"))
+    if claim["identity"] != chunks.identity:
+        raise MmfuseError(
+            f"{chunks.folder}: a run over other inputs, another model or other options was interrupted here; choose "
+            "another --out, or --overwrite to forget it"
+        )
+    return claim["finished"]
+
+
+def _claim(chunks: Chunks, finished: dict[str, Any] | None) -> None:
+    put(f"{chunks.folder}/{CLAIM}", json.dumps({"identity": chunks.identity, "finished": finished}).encode())
+
+
+def _refuse_finished(out: str) -> None:
+    if is_local(out):
+        names = Names.of(local_path(out))
+        names.refuse_finished()
+        if names.progress.exists():
+            raise MmfuseError(
+                f"{names.progress}: a run with --engine local was interrupted here; go on with that, choose another "
+                "--out, or --overwrite"
+            )
+        return
+    for url in (out, errors_of(out)):
+        with _stored(url, "read") as (system, path):
+            there = system.exists(path)
+        if there:
+            raise exists_already(out, os.path.basename(url))
+
+
+def _forget(chunks: Chunks) -> None:
+    """Delete what earlier runs left."""
+    if is_local(chunks.out):
+        Names.of(local_path(chunks.out)).forget()
+        return
+    for url in (chunks.out, errors_of(chunks.out)):
+        with _stored(url, "deleted") as (system, path):
+            if system.exists(path):
+                system.rm_file(path)
+    _remove(chunks.folder)
+
+
+def _remove(folder: str) -> None:
+    """Delete a folder of chunks; the claim last, so that a second start can end what a killed one had begun."""
+    names = [name for name in _names(folder) if name != CLAIM]
+    with _stored(folder, "deleted") as (system, path):
+        if names:
+            system.rm([f"{path}/{name}" for name in names])
+        if system.exists(path):
+            system.rm(path, recursive=True)
+
+
+def _join(chunks: Chunks, predictor: Predictor) -> dict[str, Any]:
+    """All chunks, in order, as the finished files; the errors first, as in `predict_to_file`. Gives the counts."""
+    total = deepcopy(FRESH)
+    with writing(chunks.out) as good, writing(errors_of(chunks.out)) as bad:
+
+        def lines() -> Iterator[bytes]:
+            for counts, predictions, errors in _fetched(chunks.read, iter(range(len(chunks)))):
+                _add(total, counts)
+                bad.write(errors)
+                yield from io.BytesIO(predictions)
+
+        write_rows(good, lines(), os.path.splitext(chunks.out)[1], predictor)
+    _claim(chunks, total)
+    return total
+
+
+def _add(total: dict[str, Any], counts: dict[str, Any]) -> None:
+    for name, value in counts.items():
+        if isinstance(value, dict):
+            _add(total[name], value)
+        else:
+            total[name] = total.get(name, 0) + value
+
+
+def _fetched(read: Callable[[int], Any], numbers: Iterator[int]) -> Iterator[Any]:
+    """What `read` gives of each, in order, some of them read ahead."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: deque[Future] = deque(pool.submit(read, number) for number in islice(numbers, AHEAD))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(read, number) for number in islice(numbers, 1))

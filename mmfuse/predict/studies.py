@@ -1,0 +1,299 @@
+"""What is to be predicted: the studies of a folder, of a table or of shards, by position, in flat memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+
+from mmfuse.data.folder import Entry, iter_folder
+from mmfuse.data.shards import INDEX, ROW_GROUP, Shard, is_shards, open_shards
+from mmfuse.data.table import SPLITS, iter_samples
+from mmfuse.types import MmfuseError, Sample
+
+TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
+
+
+class Studies(Protocol):
+    """Inputs in a fixed order, read when they are asked for; may be pickled, for workers on the same files.
+
+    Attributes:
+        identity: sha256 of which studies, in which order; a resumed run must have the same.
+    """
+
+    identity: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Studies `start` to `stop`, that one not included; one that cannot be read has a `problem`."""
+        ...
+
+    def ids(self) -> Iterator[str]:
+        """All ids in order, without reading any image or report."""
+        ...
+
+
+def open_studies(
+    source: str,
+    layout: str = "auto",
+    id_column: str = "id",
+    image_column: str = "image",
+    text_column: str = "text",
+    damaged: str = "error",
+) -> FolderStudies | TableStudies | ShardStudies:
+    """The studies of a folder, of a csv, tsv, jsonl or parquet table, or of a folder of shards.
+
+    Args:
+        source: A path; of a table or shards also an fsspec URL. A folder that holds a `shards.json` is one of shards.
+        layout: Of a folder, as `mmfuse.data.folder.pair_folder` says.
+        id_column: Of a table.
+        image_column: Of a table; paths are relative to it.
+        text_column: Of a table.
+        damaged: Of shards: "error" refuses one that is missing, cut off or rotten, "skip" makes each of its rows that
+            cannot be read a study with a `problem`.
+
+    Raises:
+        MmfuseError: Nothing is there, or it cannot be read.
+    """
+    remote = "://" in source
+    if remote:
+        try:
+            system, path = fsspec.core.url_to_fs(source)
+            if isinstance(system, LocalFileSystem):
+                source, remote = path, False
+            elif not is_shards(source) and not source.lower().endswith(TABLES):
+                if not system.exists(f"{path.rstrip('/')}/{INDEX}"):
+                    raise MmfuseError(
+                        f"{source}: no {INDEX} there; a remote folder of loose images is not read: shard it first "
+                        "(mmfuse data shard MANIFEST --out URL)"
+                    )
+                source = f"{source.rstrip('/')}/{INDEX}"
+        except MmfuseError:
+            raise
+        except Exception as error:  # every remote file system has its own exceptions
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise MmfuseError(f"{source}: cannot be read: {reason[:400]}") from error
+    if is_shards(source) or (not remote and os.path.isfile(os.path.join(source, INDEX))):
+        return ShardStudies(source, damaged)
+    if remote or os.path.isfile(source):
+        return TableStudies(source, id_column, image_column, text_column)
+    return FolderStudies(source, layout)
+
+
+class FolderStudies:
+    """The studies of a folder, sorted by id; a report is read when its study is.
+
+    Args:
+        folder: As `mmfuse.data.folder.pair_folder` reads it.
+        layout: `auto`, `stem` or `study`.
+
+    Attributes:
+        ignored: Files that are no image and no report, relative to the folder.
+
+    Raises:
+        MmfuseError: As `pair_folder`.
+    """
+
+    def __init__(self, folder: str, layout: str = "auto"):
+        entries, self.ignored = iter_folder(folder, layout)  # type: ignore[arg-type]
+        self._listing = _Listing((entry.id, entry.images, entry.texts, entry.problem) for entry in entries)
+        self.identity = self._listing.identity
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Studies in the order of their ids, their reports read now."""
+        for id, images, texts, problem in self._listing.read(start, stop):
+            yield Entry(id, tuple(images), tuple(texts), problem).sample()
+
+    def ids(self) -> Iterator[str]:
+        """All ids, sorted."""
+        return self._listing.ids()
+
+
+class TableStudies:
+    """The rows of a table, sorted by id.
+
+    Args:
+        path: A csv, tsv, jsonl or parquet file, or its fsspec URL.
+        id_column: Of the ids, each once.
+        image_column: Of paths, which are relative to the table's folder, or URLs.
+        text_column: Of the reports.
+
+    Raises:
+        MmfuseError: As `mmfuse.data.table.iter_samples`, or an id is not unique.
+    """
+
+    def __init__(self, path: str, id_column: str = "id", image_column: str = "image", text_column: str = "text"):
+        samples = iter_samples(path, id_column, image_column, text_column)
+        self._listing = _Listing((sample.id, sample.images, sample.text) for sample in samples)
+        self.identity = self._listing.identity
+        if self._listing.repeated is not None:
+            raise MmfuseError(f"{path}: --id-column {id_column}: {self._listing.repeated!r} names more than one row")
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Rows in the order of their ids."""
+        for id, images, text in self._listing.read(start, stop):
+            yield Sample(id, tuple(images), text, group=id)
+
+    def ids(self) -> Iterator[str]:
+        """All ids, sorted."""
+        return self._listing.ids()
+
+
+class ShardStudies:
+    """The rows of a folder of shards, of all splits, in the index's order.
+
+    Args:
+        location: The folder or its `shards.json`, a path or an fsspec URL.
+        damaged: "error": a shard that is missing, cut off or rotten ends the run; "skip": each of its rows that cannot
+            be read is a study `FILE#ROW` (ROW from 0) whose `problem` names the shard.
+
+    Raises:
+        MmfuseError: As `mmfuse.data.shards.open_shards`; while reading, as `Shards.read`.
+    """
+
+    def __init__(self, location: str, damaged: str = "error"):
+        self._shards = open_shards(location, damaged)
+        self._skip = damaged == "skip"
+        absent = [shard for shard, _ in self._shards.damaged.values()]
+        self._all = sorted([*self._shards.shards, *absent], key=lambda shard: (SPLITS.index(shard.split), shard.file))
+        self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)
+        self.identity = self._shards.identity
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Rows with their images' bytes."""
+        for row in self._rows(start, stop, ["id", "images", "text"]):
+            if isinstance(row, Sample):
+                yield row
+            else:
+                yield Sample(row["id"], tuple(row["images"] or ()), row["text"], group=row["id"])
+
+    def ids(self) -> Iterator[str]:
+        """All ids; only their column is fetched."""
+        for row in self._rows(0, len(self), ["id"]):
+            yield row.id if isinstance(row, Sample) else row["id"]
+
+    def _rows(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[dict[str, Any] | Sample]:
+        """Rows, or studies with a problem; read a row group at a time, so that one that is damaged costs no others."""
+        first = int(np.searchsorted(self._ends, start, side="right"))
+        for shard, end in zip(self._all[first:], self._ends[first:].tolist(), strict=True):
+            begin = end - shard.rows
+            row, last = max(start, begin) - begin, min(stop, end) - begin
+            while row < last:
+                until = min(last, (row // ROW_GROUP + 1) * ROW_GROUP)
+                yield from self._group(shard, row, until, columns)
+                row = until
+            if stop <= end:
+                return
+
+    def _group(self, shard: Shard, start: int, stop: int, columns: Sequence[str]) -> Iterable[dict[str, Any] | Sample]:
+        _, why = self._shards.damaged.get(shard.file, (shard, None))
+        if why is None:
+            try:
+                return self._shards.read(shard, start, stop, columns).to_pylist()
+            except MmfuseError as error:
+                if not self._skip:
+                    raise
+                why = str(error)
+        names = [f"{shard.file}#{row}" for row in range(start, stop)]
+        return [Sample(name, group=name, problem=f"shard {shard.file}: {why}") for name in names]
+
+
+class SampleStudies:
+    """Samples that are in memory already, in their order.
+
+    Args:
+        samples: Ids are unique.
+    """
+
+    def __init__(self, samples: Sequence[Sample]):
+        self._samples = samples
+        self.identity = _hash_ids(self.ids())
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def read(self, start: int, stop: int) -> Iterator[Sample]:
+        """Those of these positions."""
+        return iter(self._samples[start:stop])
+
+    def ids(self) -> Iterator[str]:
+        """All ids."""
+        return (sample.id for sample in self._samples)
+
+
+class _Listing:
+    """Records that begin with an id, sorted by it, in a temporary file: 12 bytes of memory a record.
+
+    Args:
+        records: Of what JSON can hold.
+
+    Attributes:
+        identity: sha256 of the ids in order.
+        repeated: An id that more than one record has, if there is one.
+    """
+
+    def __init__(self, records: Iterable[Sequence[Any]]):
+        self._open()
+        ids: list[str] = []
+        sizes = array("I")
+        for record in records:
+            ids.append(record[0])
+            sizes.append(self._file.write(json.dumps(record).encode()))  # ASCII: names that are not UTF-8 stay
+        self._file.flush()
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+        self._sizes = np.array(sizes, dtype=np.uint32)
+        self._starts = (np.cumsum(self._sizes, dtype=np.int64) - self._sizes)[order]
+        self._sizes = self._sizes[order]
+        self.identity = _hash_ids(ids[i] for i in order)
+        self.repeated = next((ids[a] for a, b in pairwise(order) if ids[a] == ids[b]), None)
+
+    def _open(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as this object lives
+        weakref.finalize(self, self._file.close)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def read(self, start: int, stop: int) -> Iterator[list[Any]]:
+        for begin, size in zip(self._starts[start:stop].tolist(), self._sizes[start:stop].tolist(), strict=True):
+            yield json.loads(os.pread(self._file.fileno(), size, begin))
+
+    def ids(self) -> Iterator[str]:
+        return (record[0] for record in self.read(0, len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        size = os.fstat(self._file.fileno()).st_size
+        return {**self.__dict__, "_file": os.pread(self._file.fileno(), size, 0)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+        self._file.write(state["_file"])
+        self._file.flush()
+
+
+def _hash_ids(ids: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for id in ids:
+        digest.update(json.dumps(id).encode() + b"\n")
+    return digest.hexdigest()
