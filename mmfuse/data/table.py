@@ -626,7 +626,7 @@ def find_leaks(table: Table) -> list[str]:
 
 
 def _leaked_groups(table: Table) -> str | None:
-    for first, row in _across_splits(table, "group"):
+    for first, row in _across_splits(table, _hashes(table, "group")):
         a, b = table.rows[first], table.rows[row]
         if a["group"] == b["group"]:
             return (
@@ -638,14 +638,16 @@ def _leaked_groups(table: Table) -> str | None:
 
 def _leaked_duplicates(table: Table) -> str | None:
     keys = _hashes(table, "text")
-    shared = np.isin(keys, [keys[row] for _, row in _across_splits(table, "text")])
+    shared = np.flatnonzero(np.isin(keys, [keys[row] for _, row in _across_splits(table, keys)]))
     first_of: dict[tuple[str | None, tuple[str, ...]], int] = {}
     leaks = []
-    for i in np.flatnonzero(shared).tolist():
-        row = table.rows[i]
-        first = first_of.setdefault((row["text"], tuple(_content(path) for path in row["images"])), i)
-        if table.splits[first] != table.splits[i]:
-            leaks.append((first, i))
+    for start in range(0, len(shared), _BLOCK):
+        members = shared[start : start + _BLOCK].tolist()
+        rows = table.rows[members]
+        for i, text, images in zip(members, rows["text"], rows["images"], strict=True):
+            first = first_of.setdefault((text, tuple(_content(path) for path in images)), i)
+            if table.splits[first] != table.splits[i]:
+                leaks.append((first, i))
     if not leaks:
         return None
     a, b = (table.rows[i]["id"] for i in leaks[0])
@@ -655,9 +657,9 @@ def _leaked_duplicates(table: Table) -> str | None:
     )
 
 
-def _across_splits(table: Table, column: str) -> Iterator[tuple[int, int]]:
-    """Rows in another split than the first row with the same hash, that row before each."""
-    keys, splits = _hashes(table, column), np.array([SPLITS.index(name) for name in table.splits], dtype=np.int8)
+def _across_splits(table: Table, keys: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Rows in another split than the first row with the same key, that row before each."""
+    splits = np.array([SPLITS.index(name) for name in table.splits], dtype=np.int8)
     _, first, value = np.unique(keys, return_index=True, return_inverse=True)
     first = first[value]
     for row in np.flatnonzero(splits != splits[first]).tolist():
@@ -666,9 +668,11 @@ def _across_splits(table: Table, column: str) -> Iterator[tuple[int, int]]:
 
 def _hashes(table: Table, column: str) -> np.ndarray:
     """`(rows,)` int64: 8 bytes for each text of a column; equal ones are alike, and others almost never."""
-    rows = table.rows.select_columns([column])
+    rows = table.rows.select_columns([column]).with_format("arrow")
     blocks = (rows[start : start + _BLOCK][column] for start in range(0, len(rows), _BLOCK))
-    return np.fromiter((hash(value) for block in blocks for value in block), dtype=np.int64, count=len(rows))
+    return np.fromiter(
+        (hash(value) for block in blocks for value in block.to_pylist()), dtype=np.int64, count=len(rows)
+    )
 
 
 def _leaked_images(table: Table) -> str | None:

@@ -10,7 +10,7 @@ import yaml
 
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
-from mmfuse.data.shards import ROW_GROUP
+from mmfuse.data.shards import ROW_GROUP, index_bytes
 from mmfuse.data.table import load_table
 from mmfuse.predict import Predictor, ShardStudies, TableStudies, open_studies, predict_to_file
 from mmfuse.types import MmfuseError
@@ -178,6 +178,6 @@ def test_a_table_of_several_blocks_and_late_columns(tmp_path, monkeypatch):
 
 
 def test_shards_of_no_rows(tmp_path):
-    (tmp_path / "shards.json").write_text('{"version": 1, "rows": 0, "labels": {}, "tasks": {}, "shards": []}')
+    (tmp_path / "shards.json").write_bytes(index_bytes([], {}, {}, "", 0))
     studies = ShardStudies(str(tmp_path))
     assert (len(studies), everything(studies)) == (0, [])
