@@ -83,7 +83,7 @@ def train(
 @app.command(epilog="Example: mmfuse evaluate runs/phantom/model data/phantom/manifest.yaml --split test")
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
-    manifest: Annotated[Path, typer.Argument(help="Data manifest.")],
+    manifest: Annotated[str, typer.Argument(help="Data manifest: a path or a URL.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
     out: Annotated[
@@ -375,7 +375,7 @@ def config() -> None:
 
 @data_app.command("check", epilog="Example: mmfuse data check studies.yaml --out audit --strict")
 def data_check(
-    manifest: Annotated[Path, typer.Argument(help="Data manifest.")],
+    manifest: Annotated[str, typer.Argument(help="Data manifest: a path or a URL.")],
     data_root: RootOption = None,
     fold: Annotated[int | None, typer.Option(help="Where the manifest says folds; default: the first.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that gets audit.html and audit.json.")] = None,
@@ -428,6 +428,64 @@ def data_check(
         typer.echo(f"written: {path}; replaced: {told}")
     if report.fails(strict):
         raise typer.Exit(DATA_FAILS)
+
+
+@data_app.command("shard", epilog="Example: mmfuse data shard studies.yaml --out s3://bucket/studies --size 256MB")
+def data_shard(
+    manifest: Annotated[str, typer.Argument(help="Data manifest: a path or a URL.")],
+    out: Annotated[str, typer.Option(help="New folder for the shards: a path or a URL; a bucket must exist.")],
+    size: Annotated[str, typer.Option(help="Of a shard: 1KB to 1GiB; with KB, MB, GB, KiB, MiB or GiB.")] = "128MB",
+    data_root: RootOption = None,
+    fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards of other data.")] = False,
+) -> None:
+    """Write a dataset as shards, parquet files with the images inside, and their manifest. Goes on where it was killed.
+
+    Every image is decoded once; a row with one that cannot be read goes to errors.jsonl, with the reason.
+    """
+    from mmfuse.data.manifest import load_manifest
+    from mmfuse.data.sharding import parse_size, write_shards
+    from mmfuse.data.shards import is_shards
+    from mmfuse.data.table import load_table
+
+    wanted, loaded = parse_size(size), load_manifest(manifest, data_root)
+    if is_shards(loaded.rows):
+        raise MmfuseError(f"{manifest}: its rows are shards already")
+    with _Bar("sharding") as bar:
+        shards = write_shards(
+            load_table(loaded, fold=fold),
+            out,
+            size=wanted,
+            overwrite=overwrite,
+            progress=lambda done, total, errors: bar.update(done, total, f"{errors} errors"),
+            tell=lambda line: typer.echo(line, err=True),
+        )
+    rows = sum(shard.rows for shard in shards.shards)
+    typer.echo(f"{rows + shards.errors} rows = {rows} in {len(shards.shards)} shards + {shards.errors} errors")
+    if shards.errors:
+        typer.echo(f"which: {shards.url}/errors.jsonl")
+    if not rows:
+        raise typer.Exit(NOTHING_READ)
+    typer.echo(f"next:  data.manifest={shards.url}/manifest.yaml")
+
+
+@data_app.command("verify", epilog="Example: mmfuse data verify s3://bucket/studies")
+def data_verify(
+    shards: Annotated[str, typer.Argument(help="Folder of shards: a path or a URL.")],
+) -> None:
+    """Read all of every shard and check its size, sha256 and rows; exit code 4 if one is not whole."""
+    from mmfuse.data.shards import verify_shards
+
+    with _Bar("verifying") as bar:
+        found = verify_shards(shards, lambda done, total: bar.update(done, total))
+    for file, (shard, what) in found.damaged.items():
+        typer.echo(f"{found.url}/{file} ({shard.rows} rows): {what}")
+    whole, rows = len(found.shards), sum(shard.rows for shard in found.shards)
+    if found.damaged:
+        lost = sum(shard.rows for shard, _ in found.damaged.values())
+        typer.echo(f"{whole} shards, {rows} rows: whole; {len(found.damaged)} shards, {lost} rows: damaged")
+        raise typer.Exit(DATA_FAILS)
+    typer.echo(f"{whole} shards, {rows} rows: all whole")
 
 
 @data_app.command("phantom", epilog="Example: mmfuse data phantom data/phantom --studies 3000")

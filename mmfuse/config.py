@@ -7,6 +7,7 @@ its constructor when the model is built.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import os
 import re
@@ -409,26 +410,23 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file as plain dicts and lists; numbers such as 1e-4 are numbers, a key given twice is an error.
+
+    Args:
+        path: A path, or an fsspec URL (a string that contains `://`).
 
     Raises:
         MmfuseError: No such file, or not a YAML mapping.
     """
-    if not os.path.isfile(path):  # pathlib's raises where a name is too long
-        there = sorted(p.name for p in path.parent.glob("*.y*ml"))
-        raise MmfuseError(f"{path}: no such file" + (f"; in that folder, {nearest(path.name, there)}" if there else ""))
-    if path.stat().st_size > _MAX_YAML_BYTES:
-        raise MmfuseError(f"{path}: larger than {_MAX_YAML_BYTES} bytes")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+        text = read_small(path).decode("utf-8-sig")
+        node = yaml.compose(text, yaml.SafeLoader)
         if not (node is None or isinstance(node, yaml.MappingNode)):
             raise MmfuseError(f"{path}: a mapping (key: value lines) is expected")
         if _nodes(node) > _MAX_YAML_NODES:
             raise MmfuseError(f"{path}: its aliases (*name) unfold to more than {_MAX_YAML_NODES} values")
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except OSError as error:
-        raise MmfuseError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        loaded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except RecursionError as error:
         raise MmfuseError(f"{path}: not valid YAML: nested too deep, or an alias (*name) within itself") from error
     except MmfuseError:
@@ -440,6 +438,37 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}"
         ) from error
     return loaded  # type: ignore[return-value]
+
+
+def read_small(path: str | Path) -> bytes:
+    """The bytes of a YAML file: a path, or an fsspec URL (a string that contains `://`).
+
+    Raises:
+        MmfuseError: No such file, or it is too large.
+    """
+    try:
+        if isinstance(path, str) and "://" in path:
+            import fsspec  # only here: most are paths, and `mmfuse --help` is to be quick
+
+            with fsspec.open(path, "rb") as file:
+                data = file.read(_MAX_YAML_BYTES + 1)  # type: ignore[union-attr]
+        else:
+            path = Path(path)
+            if not os.path.isfile(path):  # pathlib's raises where a name is too long
+                there = sorted(p.name for p in path.parent.glob("*.y*ml"))
+                near = f"; in that folder, {nearest(path.name, there)}" if there else ""
+                raise MmfuseError(f"{path}: no such file{near}")
+            with path.open("rb") as file:
+                data = file.read(min(_MAX_YAML_BYTES, path.stat().st_size) + 1)
+    except MmfuseError:
+        raise
+    except FileNotFoundError as error:
+        raise MmfuseError(f"{path}: no such file") from error
+    except Exception as error:  # every remote file system has its own exceptions
+        raise MmfuseError(f"{path}: {(getattr(error, 'strerror', None) or _first_line(error)).lower()}") from error
+    if len(data) > _MAX_YAML_BYTES:
+        raise MmfuseError(f"{path}: larger than {_MAX_YAML_BYTES} bytes")
+    return data
 
 
 def _nodes(node: yaml.Node | None, known: dict[int, int] | None = None) -> int:

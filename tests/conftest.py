@@ -1,7 +1,9 @@
 """Every test runs offline, on one thread, and finds the real data through MMFUSE_TEST_DATA."""
 
+import itertools
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,6 +32,39 @@ def _no_network(monkeypatch, tmp_path_factory):
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
     monkeypatch.setenv("MMFUSE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def object_store_server() -> Iterator[str]:
+    """The endpoint of moto's S3, a server in a thread of this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+_BUCKETS = itertools.count()
+
+
+@pytest.fixture
+def object_store(object_store_server, monkeypatch) -> str:
+    """The URL of a new, empty bucket; s3:// works in this process and in those that it starts."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": object_store_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    url = f"s3://test-{os.getpid()}-{next(_BUCKETS)}"
+    s3fs.S3FileSystem().mkdir(url)
+    return url
 
 
 @pytest.fixture(scope="session")

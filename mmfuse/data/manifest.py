@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmfuse.config import key, parse, read_yaml
+from mmfuse.config import key, parse, read_small, read_yaml
 from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
@@ -117,13 +118,12 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
     """Read a data manifest; its relative paths become relative to its own folder.
 
     Args:
-        path: A YAML file.
+        path: A YAML file: a path, or an fsspec URL (a string that contains `://`).
         root: What `${data_root}` stands for; default: the environment variable MMFUSE_DATA_ROOT.
 
     Raises:
         MmfuseError: The file is missing or not legal; the message names the key and the fix.
     """
-    path = Path(path)
     values = read_yaml(path)
     for reserved in ("source", "sha256"):
         if reserved in values:
@@ -132,16 +132,21 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
     values = _resolve_root(values, root, str(path))
     manifest = parse(Manifest, [(str(path), values)])
     manifest.source = str(path)
-    manifest.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    manifest.rows = _relative_to(path.parent, manifest.rows)
+    manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
+    manifest.rows = _beside(path, manifest.rows)
     if manifest.image is not None:
-        manifest.image.root = _relative_to(path.parent, manifest.image.root)
+        manifest.image.root = _beside(path, manifest.image.root)
     _check(manifest)
     return manifest
 
 
-def _relative_to(folder: Path, location: str) -> str:
-    return location if "://" in location or os.path.isabs(location) else str(folder / location)
+def _beside(manifest: str | Path, location: str) -> str:
+    if "://" in location or os.path.isabs(location):
+        return location
+    if isinstance(manifest, Path) or "://" not in manifest:
+        return str(Path(manifest).parent / location)
+    protocol, _, path = manifest.partition("://")  # a store's names know no "." and no ".."
+    return f"{protocol}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), location))}"
 
 
 def _resolve_root(values: Any, root: str | None, where: str) -> Any:

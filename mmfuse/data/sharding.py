@@ -1,11 +1,17 @@
-"""A manifest's rows and images to a folder of shards (see `mmfuse.data.shards`)."""
+"""A manifest's rows and images to a folder of shards (see `mmfuse.data.shards`); killed half-way, it goes on."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import fsspec
@@ -13,60 +19,110 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from fsspec.implementations.local import LocalFileSystem
 
+from mmfuse.config import parse, read_yaml
+from mmfuse.data.images import read_image
 from mmfuse.data.manifest import Manifest
-from mmfuse.data.shards import INDEX, ROW_GROUP, Shard, Shards, index_bytes, open_shards
+from mmfuse.data.shards import (
+    INDEX,
+    ROW_GROUP,
+    SHARD_FILE,
+    VERSION,
+    Shard,
+    Shards,
+    folder_url,
+    index_bytes,
+    list_sizes,
+    open_shards,
+)
 from mmfuse.data.table import SPLITS, Table
 from mmfuse.data.texts import read_bytes
+from mmfuse.types import MmfuseError
 
-SHARD_BYTES = 128 * 2**20
+SHARD_BYTES = 128 * 10**6
 """Default size of a shard."""
+ERRORS, MANIFEST = "errors.jsonl", "manifest.yaml"
+_STARTED, _RECORD = "shards.started.json", ".written.json"
+_OURS = re.compile(rf"{SHARD_FILE.pattern}({re.escape(_RECORD)})?|\..*\.tmp")
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([KMG]?)(i?)B", re.IGNORECASE)
+_LEGAL_SIZE = (10**3, 2**30)
 _MAX_IMAGE_BYTES = 512 * 2**20
+_THREADS = min(32, (os.cpu_count() or 1) + 4)
+_AHEAD = 2 * _THREADS
+_BLOCK = 1024
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 128MB (10**6 each) or 64MiB (2**20 each).
+
+    Raises:
+        MmfuseError: It is no size, or less than 1KB or more than 1GiB.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise MmfuseError(f"size {text!r}: a number with KB, MB, GB, KiB, MiB or GiB is expected, such as 128MB")
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** " KMG".index(found[2].upper() or " "))
+    if not _LEGAL_SIZE[0] <= size <= _LEGAL_SIZE[1]:
+        raise MmfuseError(f"size {text!r} is out of range; it must be at least 1KB and at most 1GiB")
+    return size
 
 
 def write_shards(
-    table: Table, out: str, *, size: int = SHARD_BYTES, progress: Callable[[int, int], None] | None = None
+    table: Table,
+    out: str,
+    *,
+    size: int = SHARD_BYTES,
+    overwrite: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Shards:
-    """Write a table's rows, with their images, as shards.
+    """Write a table's rows, with their images, as shards, each image decoded once to see that it can be.
+
+    A row with an image that cannot be read is in no shard but in `errors.jsonl`, with the reason; `Shards.errors`
+    counts them. A shard is put in place whole, and after it a record of it; the index comes last, and the records go.
+    After a kill the same call goes on after the last record, with the same result to the byte.
 
     Args:
         table: As `load_table` gave it.
-        out: A new or empty folder: a path or an fsspec URL.
-        size: Bytes of images and texts after which a shard is closed.
-        progress: Called with (rows done, rows).
+        out: A new or empty folder, or one that the same call began: a path or an fsspec URL. A bucket must exist.
+        size: Bytes of a file after which the next one is begun.
+        overwrite: Delete the shards in `out` first, unless this very call was killed there; other files stay.
+        progress: Called with (rows done, rows, errors among them).
+        tell: Called with a sentence where an earlier call's work is used.
 
     Returns:
         The shards, opened.
+
+    Raises:
+        MmfuseError: `out` holds other data, or cannot be written.
     """
-    system, root = fsspec.core.url_to_fs(out.rstrip("/"))
-    system.makedirs(root, exist_ok=True)
-    schema = shard_schema(table)
-    written: list[Shard] = []
-    done = 0
-    for split in SPLITS:
-        rows = [row for row, name in enumerate(table.splits) if name == split]
-        ids = table.rows["id"][:]
-        rows.sort(key=lambda row: _order(ids[row]))
-        for number, block in enumerate(_blocks(table, rows, size)):
-            data = _parquet(block, schema)
-            shard = Shard(
-                file=f"{split}-{number:05d}.parquet",
-                split=split,
-                rows=len(block),
-                bytes=len(data),
-                sha256=hashlib.sha256(data).hexdigest(),
-                without_text=sum(row["text"] is None for row in block),
-                without_image=sum(not row["images"] for row in block),
-            )
-            system.pipe_file(f"{root}/{shard.file}", data)
-            written.append(shard)
-            done += len(block)
-            if progress:
-                progress(done, len(table))
-    tasks = {task: dataclasses.asdict(table.manifest.tasks[task]) for task in table.targets}
-    system.pipe_file(f"{root}/manifest.yaml", _manifest(table.manifest))
-    system.pipe_file(f"{root}/{INDEX}", index_bytes(written, table.labels, tasks))
-    return open_shards(out)
+    url, source, tell = folder_url(str(out)), _source(table, size), tell or (lambda line: None)
+    there = list_sizes(url)
+    if overwrite and (_STARTED not in there or _load(url, _STARTED) != {"source": source}):
+        _remove(url, [name for name in (INDEX, _STARTED, ERRORS, MANIFEST) if name in there])  # the index first
+        _remove(url, [name for name in there if _OURS.fullmatch(name)])
+        there = list_sizes(url)
+    if INDEX in there:
+        found = open_shards(url)
+        if found.source != source:
+            raise MmfuseError(f"{url}: holds shards of other data, or of another size; {_ELSEWHERE}")
+        tell(f"{url}: finished before, and the data has not changed: nothing to do")
+    else:
+        _start(url, there, source, overwrite)
+        shards, errors = _write(table, url, size, there, progress or (lambda done, total, errors: None), tell)
+        if errors:
+            _put(url, ERRORS, b"".join(_line(error) for error in errors))
+        plain = _unresolved(table.manifest)
+        tasks = {task: dataclasses.asdict(plain.tasks[task]) for task in table.targets}
+        _put(url, MANIFEST, _manifest(plain))
+        _put(url, INDEX, index_bytes(shards, table.labels, tasks, source, len(errors)))
+        there = list_sizes(url)
+    _remove(url, [name for name in there if name == _STARTED or name.endswith((_RECORD, ".tmp"))])
+    return open_shards(url)
+
+
+_ELSEWHERE = "give another folder, or --overwrite"
 
 
 def shard_schema(table: Table) -> pa.Schema:
@@ -80,50 +136,243 @@ def shard_schema(table: Table) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _order(id: str) -> bytes:
-    return hashlib.blake2b(id.encode("utf-8", "backslashreplace"), digest_size=8).digest()
+class _File:
+    """A shard that is being written, in memory."""
+
+    def __init__(self, schema: pa.Schema):
+        self.schema, self.buffer = schema, io.BytesIO()
+        self.writer = pq.ParquetWriter(
+            self.buffer, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
+        )
+        self.waiting: list[dict[str, Any]] = []
+        self.held = self.rows = self.without_text = self.without_image = 0
+
+    def add(self, row: dict[str, Any]) -> int:
+        """Take a row, and give the size that the file has about reached."""
+        self.waiting.append(row)
+        self.held += sum(map(len, row["images"])) + len(row["text"] or "")
+        self.rows += 1
+        self.without_text += row["text"] is None
+        self.without_image += not row["images"]
+        if len(self.waiting) == ROW_GROUP:
+            self._flush()
+        return self.buffer.tell() + self.held
+
+    def close(self, split: str, number: int) -> tuple[Shard, bytes]:
+        if self.waiting:
+            self._flush()
+        self.writer.close()
+        data = self.buffer.getvalue()
+        file, digest = f"{split}-{number:05d}.parquet", hashlib.sha256(data).hexdigest()
+        return Shard(file, split, self.rows, len(data), digest, self.without_text, self.without_image), data
+
+    def _flush(self) -> None:
+        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema), row_group_size=ROW_GROUP)
+        self.waiting, self.held = [], 0
 
 
-def _blocks(table: Table, rows: list[int], size: int) -> Iterator[list[dict[str, Any]]]:
-    block: list[dict[str, Any]] = []
-    held = 0
-    for row in rows:
-        found = _row(table, row)
-        block.append(found)
-        held += sum(map(len, found["images"])) + len(found["text"] or "")
-        if held >= size:
-            yield block
-            block, held = [], 0
-    if block:
-        yield block
+def _write(
+    table: Table,
+    url: str,
+    size: int,
+    there: dict[str, int],
+    progress: Callable[[int, int, int], None],
+    tell: Callable[[str], None],
+) -> tuple[list[Shard], list[dict[str, str]]]:
+    """All shards and errors: those that records tell, and then the others."""
+    schema, records = shard_schema(table), _records(url, there)
+    shards: list[Shard] = []
+    errors: list[dict[str, str]] = []
+    done = 0
+    for split, order in _orders(table).items():
+        number = first = 0
+        while (record := records.get(f"{split}-{number:05d}.parquet")) is not None:
+            shards.append(record[0])
+            errors += record[1]
+            first, number = record[2], number + 1
+        done += first
+        file, left_out = _File(schema), []
+        for position, row in enumerate(_rows(table, order[first:]), start=first + 1):
+            reached, done = 0, done + 1
+            if isinstance(row, _Unreadable):
+                left_out.append({"id": row.id, "split": split, "reason": row.reason})
+            else:
+                reached = file.add(row)
+            if reached >= size or (position == len(order) and file.rows):
+                shard, data = file.close(split, number)
+                _put(url, shard.file, data)
+                record = {"shard": dataclasses.asdict(shard), "errors": left_out, "next": position}
+                _put(url, f"{shard.file}{_RECORD}", _line(record))
+                shards.append(shard)
+                errors += left_out
+                file, left_out, number = _File(schema), [], number + 1
+            progress(done, len(table), len(errors) + len(left_out))
+        errors += left_out
+    if records:
+        tell(f"{url}: went on after {len(records)} shards that an earlier run wrote")
+    return shards, errors
 
 
-def _row(table: Table, row: int) -> dict[str, Any]:
-    values: dict[str, Any] = dict(table.rows[row])
-    values["images"] = [read_bytes(path, _MAX_IMAGE_BYTES) for path in values["images"]]
+def _records(url: str, there: dict[str, int]) -> dict[str, tuple[Shard, list[dict[str, str]], int]]:
+    """By file, the shards that are committed: each one, the errors before its end, and the row after it."""
+    names = [name for name in there if name.endswith(_RECORD)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        contents = list(pool.map(lambda name: _load(url, name), names))
+    found = [(Shard(**values["shard"]), values["errors"], values["next"]) for values in contents]
+    return {record[0].file: record for record in found if there.get(record[0].file) == record[0].bytes}
+
+
+def _orders(table: Table) -> dict[str, np.ndarray]:
+    """By split, its rows in the order of a hash of their ids."""
+    keys = np.empty(len(table), dtype=np.uint64)
+    for start, ids in _blocks(table, "id"):
+        keys[start : start + len(ids)] = [_hash(id) for id in ids]
+    splits = np.array([SPLITS.index(split) for split in table.splits], dtype=np.int8)
+    order = np.argsort(keys, kind="stable")
+    return {split: order[splits[order] == number] for number, split in enumerate(SPLITS)}
+
+
+def _hash(id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big")
+
+
+def _blocks(table: Table, column: str) -> Iterator[tuple[int, list[Any]]]:
+    """A column in blocks, each with the number of its first row."""
+    rows = table.rows.select_columns([column])
+    for start in range(0, len(table), _BLOCK):
+        yield start, rows[start : start + _BLOCK][column]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unreadable:
+    id: str
+    reason: str
+
+
+def _rows(table: Table, order: np.ndarray) -> Iterator[dict[str, Any] | _Unreadable]:
+    """The rows with their images as bytes; threads read and decode a few rows ahead."""
+    left = (row for start in range(0, len(order), ROW_GROUP) for row in _described(table, order[start:][:ROW_GROUP]))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting = deque(pool.submit(_read, row) for row in islice(left, _AHEAD))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
+
+
+def _described(table: Table, numbers: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Rows of a table with their targets; their images are paths."""
+    columns: dict[str, Sequence[Any]] = dict(table.rows[numbers.tolist()])
     for task, targets in table.targets.items():
-        target = targets[row]
-        values[f"target.{task}"] = list(target) if isinstance(target, (np.ndarray, tuple)) else int(target)
-    return values
+        columns[f"target.{task}"] = [t if isinstance(t, tuple) else t.tolist() for t in targets[numbers]]
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
 
 
-def _parquet(block: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist(block, schema=schema),
-        buffer,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        use_dictionary=False,
-        write_page_checksum=True,
-    )
-    return buffer.getvalue()
+def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
+    images = []
+    for path in row["images"]:
+        try:
+            images.append(read_bytes(path, _MAX_IMAGE_BYTES))
+            read_image(images[-1])
+        except MmfuseError as error:  # its message is the reason, never the path
+            return _Unreadable(row["id"], f"image {path.rsplit('/', 1)[-1]}: {error}")
+    return {**row, "images": images}
 
 
-def _manifest(manifest: Manifest) -> bytes:
+def _source(table: Table, size: int) -> str:
+    """A hash of all that the shards depend on; of an image its name, size and time, or its URL."""
+    digest = hashlib.sha256(_line([VERSION, ROW_GROUP, size, table.labels]))
+    digest.update(_manifest(_unresolved(table.manifest)))
+    for start in range(0, len(table), _BLOCK):
+        block: dict[str, Any] = dict(table.rows[start : start + _BLOCK])
+        block["images"] = [[_stamp(path) for path in paths] for paths in block["images"]]
+        block["splits"] = table.splits[start : start + _BLOCK]
+        for task, targets in table.targets.items():
+            block[f"target.{task}"] = targets[start : start + _BLOCK].tolist()
+        digest.update(_line(block))
+    return digest.hexdigest()
+
+
+def _stamp(path: str) -> list[Any]:
+    if "://" in path:
+        return [path]
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # its row will be an error; ValueError: a NUL in the name
+        return [os.path.basename(path)]
+    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
+
+
+def _unresolved(manifest: Manifest) -> Manifest:
+    """The manifest as it was written, with `${data_root}` for what it stands for on this machine, without paths."""
+    plain = parse(Manifest, [(manifest.source, read_yaml(manifest.source))])
+    plain.rows = INDEX
+    if plain.image is not None:
+        plain.image.root = "."
+    return plain
+
+
+def _manifest(plain: Manifest) -> bytes:
     """The same manifest with its rows in the shards beside it."""
-    values = dataclasses.asdict(manifest)
-    values["rows"] = INDEX
-    for name in ("source", "sha256"):
-        del values[name]
-    return yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False).encode()
+    return yaml.safe_dump(_said(plain), sort_keys=False, allow_unicode=True, width=120).encode()
+
+
+def _said(spec: Any) -> Any:
+    """A dataclass as a dict, without what is as it would be anyway."""
+    if isinstance(spec, dict):
+        return {name: _said(value) for name, value in spec.items()}
+    if not dataclasses.is_dataclass(spec):
+        return spec
+    values = {field.name: (field, getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+    return {name: _said(value) for name, (field, value) in values.items() if value != _default(field)}
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> None:
+    """Claim a folder, or see that this very run has claimed it."""
+    if _STARTED not in there:
+        foreign = sorted(name for name in there if not name.endswith(".tmp"))
+        if foreign and not overwrite:
+            raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ELSEWHERE}")
+        _put(url, _STARTED, _line({"source": source}))
+    elif _load(url, _STARTED) != {"source": source}:
+        raise MmfuseError(f"{url}: holds unfinished shards of other data, or of another size; {_ELSEWHERE}")
+
+
+def _load(url: str, name: str) -> Any:
+    try:
+        return json.loads(read_bytes(f"{url}/{name}", 2**30))
+    except ValueError as error:  # MmfuseError is one
+        raise MmfuseError(f"{url}/{name}: {str(error).splitlines()[0]}; {_ELSEWHERE}") from error
+
+
+def _put(url: str, name: str, data: bytes) -> None:
+    """Write a file so that it is whole or not there: object stores put so; on a disk it is renamed into place."""
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        if not isinstance(system, LocalFileSystem):
+            system.pipe_file(f"{root}/{name}", data)
+            return
+        os.makedirs(root, exist_ok=True)
+        scratch = f"{root}/.{name}.{os.getpid()}.tmp"
+        with open(scratch, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, f"{root}/{name}")
+    except Exception as error:  # every remote file system has its own exceptions
+        what = (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+        raise MmfuseError(f"{url}/{name}: cannot be written: {what}") from error
+
+
+def _remove(url: str, names: Sequence[str]) -> None:
+    system, root = fsspec.core.url_to_fs(url)
+    for name in names:
+        system.rm_file(f"{root}/{name}")
+
+
+def _line(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

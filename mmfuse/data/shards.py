@@ -4,27 +4,40 @@ A folder of shards holds `shards.json` (the index), `manifest.yaml` and `SPLIT-0
 `id`, `group`, `images` (a list of encoded images), `text` (null where missing), `target.<task>` as a batch has it
 (int64, -100 where missing; a list of float32, NaN where missing; of a captioning task the list of references) and
 `subgroup.<name>`. Rows lie in the order of a hash of their ids, so that neighbours have nothing in common.
+
+Parquet and not WebDataset's tar: a column can be read without the others (texts or targets without images), a row group
+without those before it, types are kept, and every page has a checksum.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import io
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
+from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
 INDEX = "shards.json"
 VERSION = 1
 ROW_GROUP = 64
 """Rows of a row group: what is read at once."""
+SHARD_FILE = re.compile(r"(train|validation|test)-\d{5,}\.parquet")
+_MAX_INDEX_BYTES = 2**30
+_HASHED_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -52,14 +65,16 @@ class Shard:
 
 @dataclass
 class Shards:
-    """A folder of shards, opened.
+    """A folder of shards, opened. It holds no handles: it can be pickled, forked and read by several threads.
 
     Attributes:
-        url: The folder, a path or an fsspec URL, without a slash at its end.
+        url: The folder, an absolute path or an fsspec URL, without a slash at its end.
         shards: Those that are whole, in the index's order: by split, then by number.
         labels: By task, the label names in the order of the logits; none of a captioning task.
         tasks: By task, its part of the manifest that the targets were encoded with.
         identity: sha256 of the index; other shards have another.
+        source: sha256 of what they were made of, and how.
+        errors: How many rows were left out when they were made; `errors.jsonl` beside them says which, and why.
         damaged: By file, those that were left out: the shard as the index has it, and what is wrong.
     """
 
@@ -68,8 +83,9 @@ class Shards:
     labels: dict[str, list[str]]
     tasks: dict[str, dict[str, Any]]
     identity: str
+    source: str = ""
+    errors: int = 0
     damaged: dict[str, tuple[Shard, str]] = field(default_factory=dict)
-    _open: dict[tuple[int, str], pq.ParquetFile] = field(default_factory=dict, repr=False)
 
     def of(self, split: str) -> list[Shard]:
         """The whole shards of a split."""
@@ -87,31 +103,58 @@ class Shards:
         Raises:
             MmfuseError: The shard cannot be read, or its bytes are not those that were written; it is named.
         """
+        stop = min(stop, shard.rows)
+        first, groups = start // ROW_GROUP, range(start // ROW_GROUP, -(-stop // ROW_GROUP))
+        footer = _footer(self.url, shard)
         try:
-            file = self._file(shard)
-            first, group = start // ROW_GROUP, range(start // ROW_GROUP, -(-stop // ROW_GROUP))
-            table = file.read_row_groups(list(group), columns=list(columns) if columns else None)
-        except MmfuseError:
-            raise
+            with pq.ParquetFile(
+                _Ranges(self.url, shard), metadata=footer, pre_buffer=True, page_checksum_verification=True
+            ) as file:
+                table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
         except Exception as error:  # every remote file system has its own exceptions
             raise MmfuseError(f"{self.url}/{shard.file}: cannot be read: {_first_line(error)}") from error
-        return table.slice(start - first * ROW_GROUP, stop - start)
-
-    def _file(self, shard: Shard) -> pq.ParquetFile:
-        """Opened once a process: a forked worker must not share its parent's handle."""
-        where = (os.getpid(), shard.file)
-        if where not in self._open:
-            if len(self._open) >= _MAX_OPEN:
-                self._open.pop(next(iter(self._open))).close()
-            handle = fsspec.open(f"{self.url}/{shard.file}", "rb").open()
-            self._open[where] = pq.ParquetFile(handle, page_checksum_verification=True)
-        return self._open[where]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        table = table.slice(start - first * ROW_GROUP, stop - start)
+        if len(table) != max(0, stop - start):
+            raise MmfuseError(f"{self.url}/{shard.file}: rows {start} to {stop} are {len(table)} rows: it is damaged")
+        return table
 
 
-_MAX_OPEN = 64
+class _Ranges(io.RawIOBase):
+    """A file of known size, read by ranges: no request for its size, and nothing read ahead that nobody wants."""
+
+    def __init__(self, url: str, shard: Shard):
+        self.system, root = fsspec.core.url_to_fs(url)  # in a forked process this gives another, with its own threads
+        self.path, self.size, self.position = f"{root}/{shard.file}", shard.bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        return self.position
+
+    def read(self, size: int | None = -1) -> bytes:
+        stop = self.size if size is None or size < 0 else min(self.size, self.position + size)
+        data = self.system.cat_file(self.path, start=self.position, end=stop) if stop > self.position else b""
+        self.position += len(data)
+        return data
+
+
+@functools.lru_cache(maxsize=64)
+def _footer(url: str, shard: Shard) -> pq.FileMetaData:
+    try:
+        footer = pq.read_metadata(_Ranges(url, shard))
+    except Exception as error:  # every remote file system has its own exceptions
+        raise MmfuseError(f"{url}/{shard.file}: cannot be read: {_first_line(error)}") from error
+    if footer.num_rows != shard.rows:
+        raise MmfuseError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
+    return footer
 
 
 def is_shards(location: str) -> bool:
@@ -119,7 +162,7 @@ def is_shards(location: str) -> bool:
     return location == INDEX or location.endswith(f"/{INDEX}")
 
 
-def open_shards(location: str, damaged: str = "error") -> Shards:
+def open_shards(location: str | Path, damaged: str = "error") -> Shards:
     """Read the index of a folder of shards, and check that each file is there in its full size.
 
     Args:
@@ -132,14 +175,13 @@ def open_shards(location: str, damaged: str = "error") -> Shards:
     """
     if damaged not in ("error", "skip"):
         raise MmfuseError(f"damaged: {damaged!r} is not legal; legal: error, skip")
-    url = location.removesuffix(f"/{INDEX}") if location != INDEX else "."
-    url = url.rstrip("/") or "/"
+    location = str(location)
+    url = folder_url(("." if location == INDEX else location).removesuffix(f"/{INDEX}"))
+    sizes = list_sizes(url)
     try:
-        system, root = fsspec.core.url_to_fs(url)
-        content = system.cat_file(f"{root}/{INDEX}")
-        sizes = {os.path.basename(item["name"]): item["size"] for item in system.ls(root, detail=True, refresh=True)}
-    except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{url}/{INDEX}: cannot be read: {_first_line(error)}") from error
+        content = read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES)
+    except MmfuseError as error:
+        raise MmfuseError(f"{url}/{INDEX}: {error}; `mmfuse data shard` writes one") from error
     found = _parse_index(content, url)
     for shard in list(found.shards):
         size = sizes.get(shard.file)
@@ -156,6 +198,76 @@ def open_shards(location: str, damaged: str = "error") -> Shards:
     return found
 
 
+def verify_shards(location: str | Path, progress: Callable[[int, int], None] | None = None) -> Shards:
+    """Read every byte of every shard, and check its size, its sha256 and its number of rows.
+
+    Args:
+        location: As for `open_shards`.
+        progress: Called with (shards read, shards).
+
+    Returns:
+        The shards; those that are not whole are in `damaged`.
+
+    Raises:
+        MmfuseError: There is no index, or it is not legal.
+    """
+    found = open_shards(location, damaged="skip")
+    with ThreadPoolExecutor(4) as pool:
+        for number, (shard, what) in enumerate(pool.map(lambda s: (s, _changed(found.url, s)), found.shards[:]), 1):
+            if what:
+                found.shards.remove(shard)
+                found.damaged[shard.file] = (shard, what)
+            if progress:
+                progress(number, number + len(found.shards))
+    return found
+
+
+def _changed(url: str, shard: Shard) -> str | None:
+    """What is wrong with a shard of the right size."""
+    digest, file = hashlib.sha256(), _Ranges(url, shard)
+    try:
+        while block := file.read(_HASHED_BYTES):
+            digest.update(block)
+    except Exception as error:  # every remote file system has its own exceptions
+        return f"cannot be read: {_first_line(error)}"
+    if digest.hexdigest() != shard.sha256:
+        return "its bytes are not those that were written (sha256)"
+    try:
+        _footer(url, shard)
+    except MmfuseError as error:
+        return str(error).removeprefix(f"{url}/{shard.file}: ")
+    return None
+
+
+def folder_url(location: str) -> str:
+    """A folder as it is named everywhere: an absolute path if it is local, else its URL; no slash at its end.
+
+    Raises:
+        MmfuseError: No such kind of URL, or the package for it is not installed.
+    """
+    try:
+        system, root = fsspec.core.url_to_fs(location)
+    except (ValueError, ImportError) as error:
+        raise MmfuseError(f"{location}: {_first_line(error)}") from error
+    return (root if isinstance(system, LocalFileSystem) else location).rstrip("/") or "/"
+
+
+def list_sizes(url: str) -> dict[str, int]:
+    """By name, the size of what lies in a folder, as it is now; of a folder that is not there, nothing.
+
+    Raises:
+        MmfuseError: It cannot be listed.
+    """
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+        system.invalidate_cache()  # another process may have written since it was listed
+        return {item["name"].rsplit("/", 1)[-1]: item["size"] for item in system.ls(root, detail=True)}
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # every remote file system has its own exceptions
+        raise MmfuseError(f"{url}: cannot be listed: {_first_line(error)}") from error
+
+
 def _parse_index(content: bytes, url: str) -> Shards:
     where = f"{url}/{INDEX}"
     try:
@@ -164,16 +276,36 @@ def _parse_index(content: bytes, url: str) -> Shards:
         if version != VERSION:
             raise MmfuseError(f"{where}: version {version!r}; this mmfuse reads {VERSION}")
         shards = [Shard(**shard) for shard in values["shards"]]
-        return Shards(url, shards, values["labels"], values["tasks"], hashlib.sha256(content).hexdigest())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if values["rows"] != sum(shard.rows for shard in shards):
+            raise ValueError("its shards do not have its number of rows")
+        for shard in shards:
+            name = SHARD_FILE.fullmatch(shard.file)
+            if not name or name[1] != shard.split or not 0 < shard.rows < 2**31 or not 0 < shard.bytes < 2**63:
+                raise ValueError(f"{shard.file!r} is no shard")
+        return Shards(
+            url,
+            shards,
+            {str(task): list(names) for task, names in values["labels"].items()},
+            {str(task): dict(spec) for task, spec in values["tasks"].items()},
+            hashlib.sha256(content).hexdigest(),
+            str(values["source"]),
+            int(values["errors"]),
+        )
+    except MmfuseError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MmfuseError(f"{where}: not an index of shards: {_first_line(error)}") from error
 
 
-def index_bytes(shards: Sequence[Shard], labels: dict[str, list[str]], tasks: dict[str, dict[str, Any]]) -> bytes:
+def index_bytes(
+    shards: Sequence[Shard], labels: dict[str, list[str]], tasks: dict[str, dict[str, Any]], source: str, errors: int
+) -> bytes:
     """The index as it is written."""
     values = {
         "version": VERSION,
         "rows": sum(shard.rows for shard in shards),
+        "errors": errors,
+        "source": source,
         "labels": labels,
         "tasks": tasks,
         "shards": [asdict(shard) for shard in shards],

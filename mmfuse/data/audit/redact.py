@@ -85,7 +85,7 @@ def _text_columns(manifest: Manifest) -> list[str]:
 
 def _manifest(manifest: Manifest) -> dict:
     """The manifest's own words, with the new rows and the old images."""
-    values = read_yaml(Path(manifest.source))
+    values = read_yaml(manifest.source)
     values["rows"] = "rows.parquet"
     if manifest.image is not None:
         root = manifest.image.root
