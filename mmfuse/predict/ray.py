@@ -211,14 +211,24 @@ def _cluster() -> Iterator[bool]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
+        if address:
+            _reach(address)
         with _hushed():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MmfuseError(f"RAY_ADDRESS {address}: no cluster: {_last_line(error)}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"RAY_ADDRESS {address}" if address else "--engine ray"
+        raise MmfuseError(f"{where}: no cluster: {_last_line(error)}") from error
     try:
         yield not address
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

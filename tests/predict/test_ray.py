@@ -157,3 +157,11 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     found = CliRunner().invoke(app, ["predict", "model", "folder", "--engine", "ray"]).exception
     assert isinstance(found, MmfuseError)
     assert str(found) == '--engine ray: Ray is not installed; pip install "mmfuse[ray]"'
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch, model_dir, pairs, tmp_path):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
+    with pytest.raises(MmfuseError, match=r"RAY_ADDRESS 127.0.0.1:1: no cluster: .*refused"):
+        predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run_on_ray(Work("", studies, "")))
