@@ -201,7 +201,6 @@ def predict(
         from mmfuse.predict.ray import Actors, Work, run_on_ray
 
         source, model = (os.path.abspath(name) if os.path.exists(name) else name for name in (source, model))
-        out = os.path.abspath(out) if "://" not in out else out
     studies: Studies = SampleStudies([])
     if watch:
         if captions_dir or not os.path.isdir(source):
@@ -249,7 +248,8 @@ def predict(
             "progress": lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
         }
         if in_chunks:
-            counts = predict_to_chunks(predictor, studies, out, run=run, **common)
+            where = out if "://" in out else os.path.abspath(out)
+            counts = predict_to_chunks(predictor, studies, where, run=run, **common)
         else:
             counts = predict_to_file(predictor, studies, local_path(out), captions_dir=captions_dir, **common)
     _tell_counts(counts, out)
