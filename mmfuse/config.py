@@ -459,7 +459,7 @@ def read_small(path: str | Path) -> bytes:
                 near = f"; in that folder, {nearest(path.name, there)}" if there else ""
                 raise MmfuseError(f"{path}: no such file{near}")
             with path.open("rb") as file:
-                data = file.read(_MAX_YAML_BYTES + 1)
+                data = file.read(min(_MAX_YAML_BYTES, path.stat().st_size) + 1)
     except MmfuseError:
         raise
     except FileNotFoundError as error:

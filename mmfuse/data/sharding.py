@@ -45,7 +45,7 @@ SHARD_BYTES = 128 * 10**6
 ERRORS, MANIFEST = "errors.jsonl", "manifest.yaml"
 _STARTED, _RECORD = "shards.started.json", ".written.json"
 _OURS = re.compile(rf"{SHARD_FILE.pattern}({re.escape(_RECORD)})?|\..*\.tmp")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(i?)B", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([KMG]?)(i?)B", re.IGNORECASE)
 _LEGAL_SIZE = (10**3, 2**30)
 _MAX_IMAGE_BYTES = 512 * 2**20
 _THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -87,7 +87,7 @@ def write_shards(
         table: As `load_table` gave it.
         out: A new or empty folder, or one that the same call began: a path or an fsspec URL. A bucket must exist.
         size: Bytes of a file after which the next one is begun.
-        overwrite: Delete shards of other data in `out` first; other files stay.
+        overwrite: Delete the shards in `out` first, unless this very call was killed there; other files stay.
         progress: Called with (rows done, rows, errors among them).
         tell: Called with a sentence where an earlier call's work is used.
 
@@ -99,7 +99,7 @@ def write_shards(
     """
     url, source, tell = folder_url(str(out)), _source(table, size), tell or (lambda line: None)
     there = list_sizes(url)
-    if overwrite:
+    if overwrite and (_STARTED not in there or _load(url, _STARTED) != {"source": source}):
         _remove(url, [name for name in (INDEX, _STARTED, ERRORS, MANIFEST) if name in there])  # the index first
         _remove(url, [name for name in there if _OURS.fullmatch(name)])
         there = list_sizes(url)
@@ -109,7 +109,7 @@ def write_shards(
             raise MmfuseError(f"{url}: holds shards of other data, or of another size; {_ELSEWHERE}")
         tell(f"{url}: finished before, and the data has not changed: nothing to do")
     else:
-        _start(url, there, source)
+        _start(url, there, source, overwrite)
         shards, errors = _write(table, url, size, there, progress or (lambda done, total, errors: None), tell)
         if errors:
             _put(url, ERRORS, b"".join(_line(error) for error in errors))
@@ -122,7 +122,7 @@ def write_shards(
     return open_shards(url)
 
 
-_ELSEWHERE = "give another folder, or --overwrite to replace them"
+_ELSEWHERE = "give another folder, or --overwrite"
 
 
 def shard_schema(table: Table) -> pa.Schema:
@@ -331,11 +331,12 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _start(url: str, there: dict[str, int], source: str) -> None:
+def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> None:
     """Claim a folder, or see that this very run has claimed it."""
     if _STARTED not in there:
-        if there:
-            raise MmfuseError(f"{url}: not empty ({sorted(there)[0]!r}), and no shards; give a new or empty folder")
+        foreign = sorted(name for name in there if not name.endswith(".tmp"))
+        if foreign and not overwrite:
+            raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ELSEWHERE}")
         _put(url, _STARTED, _line({"source": source}))
     elif _load(url, _STARTED) != {"source": source}:
         raise MmfuseError(f"{url}: holds unfinished shards of other data, or of another size; {_ELSEWHERE}")

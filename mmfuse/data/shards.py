@@ -141,7 +141,7 @@ class _Ranges(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         stop = self.size if size is None or size < 0 else min(self.size, self.position + size)
-        data = self.system.cat_file(self.path, self.position, stop) if stop > self.position else b""
+        data = self.system.cat_file(self.path, start=self.position, end=stop) if stop > self.position else b""
         self.position += len(data)
         return data
 

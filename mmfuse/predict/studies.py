@@ -172,7 +172,7 @@ class ShardStudies:
         self._shards = open_shards(location, damaged)
         self._skip = damaged == "skip"
         absent = [shard for shard, _ in self._shards.damaged.values()]
-        self._all = sorted([*self._shards.shards, *absent], key=lambda shard: (SPLITS.index(shard.split), shard.file))
+        self._all = sorted([*self._shards.shards, *absent], key=_place)
         self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)
         self.identity = self._shards.identity
 
@@ -216,6 +216,11 @@ class ShardStudies:
                 why = str(error)
         names = [f"{shard.file}#{row}" for row in range(start, stop)]
         return [Sample(name, group=name, problem=f"shard {shard.file}: {why}") for name in names]
+
+
+def _place(shard: Shard) -> tuple[int, int, str]:
+    """Of a file in the index: by split, then by number, which may outgrow its zeros."""
+    return SPLITS.index(shard.split), len(shard.file), shard.file
 
 
 class SampleStudies:

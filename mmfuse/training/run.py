@@ -32,6 +32,7 @@ from mmfuse.config import (
     config_from_dict,
     config_to_dict,
     load_config,
+    read_small,
 )
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
@@ -330,7 +331,7 @@ def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
 def _describe(run_dir: Path, config: Config, table: Table) -> None:
     """Write what a reader needs to know how this run came about."""
     manifest = table.manifest
-    shutil.copyfile(manifest.source, run_dir / "manifest.yaml")
+    (run_dir / "manifest.yaml").write_bytes(read_small(manifest.source))
     table.save_splits(run_dir / "splits.csv")
     synonyms = config.training.augmentation.text.synonyms
     if synonyms:

@@ -1,9 +1,446 @@
+"""Shards on disk and in an object store: what was written is what is read, and damage never goes unseen."""
+
+import json
+import os
+import random
+import signal
+import sys
+import tracemalloc
+from pathlib import Path
+
 import fsspec
-def test_a(object_store):
-    s, root = fsspec.core.url_to_fs(object_store + "/x")
-    s.pipe_file(root + "/a", b"x" * 100)
-    assert s.cat_file(root + "/a") == b"x" * 100
-    print(s.ls(root, detail=True, refresh=True))
-def test_b(object_store):
-    s, root = fsspec.core.url_to_fs(object_store + "/x")
-    assert not s.exists(root + "/a")
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from mmfuse import cli
+from mmfuse.data import sharding
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.sharding import parse_size, write_shards
+from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
+from mmfuse.data.table import load_table
+from mmfuse.types import MmfuseError
+
+ROWS, SIZE = 300, 40_000
+MANIFEST = {
+    "name": "small",
+    "rows": "${data_root}/rows.csv",
+    "id": "id",
+    "group": "patient",
+    "image": {"column": "image", "separator": ";", "root": "${data_root}/images"},
+    "text": {"columns": ["text"]},
+    "tasks": {
+        "kind": {"type": "classification", "column": "kind"},
+        "signs": {"type": "multilabel", "columns": ["wet", "hot"]},
+        "words": {
+            "type": "captioning",
+            "column": "words",
+            "separator": "|",
+            "report_metrics": ["chexbert:${data_root}/chexbert"],
+        },
+    },
+    "splits": {"ratios": {"train": 0.7, "validation": 0.1, "test": 0.2}},
+    "subgroups": ["sex"],
+}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    """Rows with no image, one or two, with no text, with missing targets; images of noise, which do not shrink."""
+    root = tmp_path_factory.mktemp("pairs")
+    (root / "images").mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["id,patient,image,text,kind,wet,hot,words,sex"]
+    for i in range(ROWS):
+        views = [f"{i}_{view}.png" for view in range((1, 1, 2, 0)[i % 4])]
+        for name in views:
+            Image.fromarray(rng.integers(0, 256, (20, 20), dtype=np.uint8)).save(root / "images" / name)
+        text = "" if i % 5 == 0 and views else f"Bericht {i} über Lunge"
+        lines.append(f"r{i},p{i // 2},{';'.join(views)},{text},{'ab'[i % 2] if i % 7 else ''},{i % 2},,one {i}|two,F")
+    (root / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    (root / "manifest.yaml").write_text(yaml.safe_dump(MANIFEST))
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(pairs):
+    return load_table(load_manifest(pairs / "manifest.yaml", str(pairs)))
+
+
+@pytest.fixture
+def mmfuse(monkeypatch, capsys):
+    """Run a command line in this process: (exit code, what it printed, what it complained)."""
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        printed = capsys.readouterr()
+        return leaving.value.code, printed.out, printed.err
+
+    return run
+
+
+def files(url) -> dict[str, bytes]:
+    system, root = fsspec.core.url_to_fs(str(url))
+    system.invalidate_cache()
+    return {name.rsplit("/", 1)[-1]: system.cat_file(name) for name in system.ls(root, detail=False)}
+
+
+def change(url, name: str, data: bytes) -> None:
+    system, root = fsspec.core.url_to_fs(str(url))
+    system.pipe_file(f"{root}/{name}", data)
+
+
+@pytest.mark.parametrize("place", ["s3", "path", "relative", "file", "memory"])
+def test_what_was_written_is_what_is_read(place, table, pairs, tmp_path, request, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = {
+        "s3": lambda: f"{request.getfixturevalue('object_store')}/a/b/",
+        "path": lambda: f"{tmp_path}/out/",
+        "relative": lambda: "out/../out",
+        "file": lambda: f"file://{tmp_path}/out",
+        "memory": lambda: f"memory://{tmp_path.name}/out/",
+    }[place]()
+    shards = write_shards(table, out, size=SIZE)
+    monkeypatch.chdir("/")  # what is open stays so
+    assert len(shards.of("train")) > 1
+    assert max(shard.rows for shard in shards.shards) > ROW_GROUP
+    by_id = {row["id"]: i for i, row in enumerate(table.rows)}
+    seen = []
+    for shard in shards.shards:
+        assert shard.bytes < 1.3 * SIZE
+        found = shards.read(shard, 0, shard.rows).to_pylist()
+        assert shard.without_text == sum(row["text"] is None for row in found)
+        assert shard.without_image == sum(not row["images"] for row in found)
+        for row in found:
+            index = by_id[row["id"]]
+            sample = table.sample(index)
+            assert row["images"] == [Path(path).read_bytes() for path in sample.images]
+            assert (row["text"], row["group"], row["subgroup.sex"]) == (sample.text, sample.group, "F")
+            assert table.splits[index] == shard.split
+            assert row["target.kind"] == table.targets["kind"][index]
+            np.testing.assert_array_equal(np.float32(row["target.signs"]), table.targets["signs"][index])
+            assert tuple(row["target.words"]) == table.targets["words"][index]
+            seen.append(row["id"])
+    assert sorted(seen) == sorted(by_id)
+    assert shards.labels == table.labels
+    assert verify_shards(shards.url).damaged == {}
+
+
+def test_some_rows_and_columns(table, tmp_path):
+    shards = write_shards(table, str(tmp_path), size=10**6)
+    (shard,) = shards.of("train")
+    ids = shards.read(shard, 0, shard.rows, ["id"])["id"].to_pylist()
+    for start, stop in [(0, 1), (63, 65), (64, 128), (100, 10**9), (shard.rows - 1, shard.rows), (7, 7)]:
+        found = shards.read(shard, start, stop, ["text", "id"])
+        assert set(found.column_names) == {"id", "text"}
+        assert found["id"].to_pylist() == ids[start:stop]
+    assert ids != sorted(ids, key=lambda name: int(name[1:]))  # neighbours have nothing in common
+
+
+class Texts(Dataset):
+    def __init__(self, shards):
+        self.shards = shards
+
+    def __len__(self):
+        return len(self.shards.shards)
+
+    def __getitem__(self, index):
+        shard = self.shards.shards[index]
+        return os.getpid(), self.shards.read(shard, 0, shard.rows, ["id"])["id"].to_pylist()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12: this process has threads
+def test_forked_workers_read_from_an_object_store(table, object_store):
+    shards = write_shards(table, object_store, size=SIZE)
+    data = Texts(shards)
+    here = [data[i][1] for i in range(len(data))]  # this process has connections and a loop, which a fork must not use
+    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+    for _ in range(2):
+        there = list(loader)
+        assert [ids for _, ids in there] == here
+        assert len({process for process, _ in there} - {os.getpid()}) == 2
+
+
+@pytest.mark.parametrize("place", ["s3", "disk"])
+def test_a_damaged_shard_is_named_and_refused_or_skipped(place, table, tmp_path, request):
+    out = request.getfixturevalue("object_store") if place == "s3" else str(tmp_path)
+    whole = write_shards(table, out, size=SIZE)
+    cut, gone = whole.of("train")[:2]
+    change(out, cut.file, files(out)[cut.file][:-100])
+    system, root = fsspec.core.url_to_fs(out)
+    system.rm_file(f"{root}/{gone.file}")
+    with pytest.raises(MmfuseError, match=f"{cut.file}: .* bytes, but .* were written; .*{cut.rows} rows"):
+        open_shards(out)
+    found = open_shards(f"{out}/shards.json", damaged="skip")
+    assert set(found.damaged) == {cut.file, gone.file}
+    assert found.damaged[gone.file] == (gone, "missing")
+    assert found.shards == [shard for shard in whole.shards if shard not in (cut, gone)]
+    assert found.identity == whole.identity
+    assert sum(len(found.read(shard, 0, shard.rows)) for shard in found.shards) == ROWS - cut.rows - gone.rows
+    with pytest.raises(MmfuseError, match=f"{cut.file}: cannot be read"):  # cut while it was open
+        whole.read(cut, 0, cut.rows)
+
+
+def test_a_flipped_bit_is_an_error_or_changes_nothing(table, object_store):
+    shards = write_shards(table, object_store, size=SIZE)
+    shard = shards.of("train")[0]
+    good, data = shards.read(shard, 0, shard.rows), files(object_store)[shard.file]
+    draw, errors = random.Random(0), 0
+    for _ in range(30):
+        bad = bytearray(data)
+        bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
+        change(object_store, shard.file, bytes(bad))
+        try:
+            assert shards.read(shard, 0, shard.rows) == good
+        except MmfuseError as error:
+            errors += str(error).startswith(f"{object_store}/{shard.file}: cannot be read: ")
+        assert list(verify_shards(object_store).damaged) == [shard.file]
+    assert errors > 20
+
+
+def test_verify_says_what_is_whole(table, object_store, mmfuse):
+    shards = write_shards(table, object_store, size=SIZE)
+    code, out, _ = mmfuse("data", "verify", object_store)
+    assert (code, out) == (0, f"{len(shards.shards)} shards, {ROWS} rows: all whole\n")
+    first, second = shards.shards[:2]
+    change(object_store, first.file, files(object_store)[second.file])
+    index = json.loads(files(object_store)["shards.json"])  # the right file, but another number of rows
+    index["shards"][1]["rows"] += 1
+    index["rows"] += 1
+    change(object_store, "shards.json", json.dumps(index).encode())
+    code, out, _ = mmfuse("data", "verify", f"{object_store}/")
+    assert code == 4
+    assert f"{object_store}/{first.file} ({first.rows} rows): " in out
+    assert (
+        f"{second.file} ({second.rows + 1} rows): holds {second.rows} rows, but the index says {second.rows + 1}" in out
+    )
+    opened = open_shards(object_store, damaged="skip")
+    wrong = next(shard for shard in opened.shards if shard.file == second.file)
+    with pytest.raises(MmfuseError, match=f"{second.file}: holds"):
+        opened.read(wrong, 0, 5)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"version": 2},
+        {"rows": 7},
+        {"shards": [{"file": "../train-00000.parquet"}]},
+        {"shards": [{"file": "train-00000.parquet", "split": "test", "rows": 1, "bytes": 1, "sha256": ""}], "rows": 1},
+        {"labels": None},
+        [],
+        None,
+    ],
+)
+def test_an_index_that_is_none_is_one_clear_line(edit, table, tmp_path):
+    write_shards(table, str(tmp_path))
+    index = tmp_path / "shards.json"
+    edited = {**json.loads(index.read_bytes()), **edit} if isinstance(edit, dict) else edit
+    index.write_text("{" if edit is None else json.dumps(edited))
+    with pytest.raises(MmfuseError, match=r"^\S*/shards.json: (not an index|version 2)"):
+        open_shards(tmp_path)
+
+
+def test_no_index_there(tmp_path, object_store):
+    for place in (tmp_path / "none", object_store, f"{object_store}-none"):
+        with pytest.raises(MmfuseError, match=r"shards.json: no such file; `mmfuse data shard` writes one"):
+            open_shards(place)
+    with pytest.raises(MmfuseError, match="nosuch"):
+        open_shards("nosuch://x/y")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12: this process has threads
+def test_killed_at_every_file_it_goes_on_to_the_same_bytes(table, pairs, tmp_path, monkeypatch):
+    write_shards(table, str(tmp_path / "undisturbed"), size=SIZE)
+    out, replace, runs = tmp_path / "killed", os.replace, 0
+    while not (out / "shards.json").exists():
+        child = os.fork()
+        if child == 0:
+            left = [None, None]
+
+            def dying(*names, left=left):
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left.pop()
+                replace(*names)
+
+            monkeypatch.setattr(os, "replace", dying)  # a file is written, but not yet in place
+            write_shards(table, str(out), size=SIZE)
+            os._exit(0)
+        os.waitpid(child, 0)
+        runs += 1
+        assert runs < 100
+    told = []
+    write_shards(table, str(out), size=SIZE, tell=told.append)  # the last one may have left its records
+    assert runs > 5
+    assert "nothing to do" in told[0]
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
+def test_a_broken_off_upload_goes_on(table, object_store, tmp_path, monkeypatch):
+    write_shards(table, str(tmp_path), size=SIZE)
+    system, put, names = fsspec.filesystem("s3"), fsspec.filesystem("s3").pipe_file, []
+
+    def breaking(path, data):
+        if len(names) == 6:
+            raise OSError("the line is cut")
+        names.append(path)
+        put(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(system, "pipe_file", breaking)
+        with pytest.raises(MmfuseError, match=r"\.json: cannot be written: the line is cut"):
+            write_shards(table, object_store, size=SIZE)
+        before = files(object_store)
+        assert "shards.json" not in before
+        with pytest.raises(MmfuseError, match="unfinished shards of other data, or of another size"):
+            write_shards(table, object_store, size=SIZE + 1)
+        patched.setattr(system, "pipe_file", lambda path, data: (names.append(path), put(path, data)))
+        told = []
+        write_shards(table, object_store, size=SIZE, tell=told.append)
+    assert told == [f"{object_store}: went on after 2 shards that an earlier run wrote"]
+    assert not any(path.endswith(("train-00000.parquet", "train-00001.parquet")) for path in names[6:])
+    assert files(object_store) == files(tmp_path)
+
+
+def test_a_folder_is_written_once(table, tmp_path):
+    shards, told = write_shards(table, str(tmp_path), size=SIZE), []
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert write_shards(table, str(tmp_path), size=SIZE, tell=told.append) == shards
+    assert told == [f"{tmp_path}: finished before, and the data has not changed: nothing to do"]
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    with pytest.raises(MmfuseError, match=r"shards of other data, or of another size; .*--overwrite"):
+        write_shards(table, str(tmp_path), size=SIZE // 2)
+    (tmp_path / "notes.txt").write_text("mine")
+    smaller = write_shards(table, str(tmp_path), size=SIZE // 2, overwrite=True)
+    assert len(smaller.shards) > len(shards.shards)
+    assert {shard.file for shard in smaller.shards} == {path.name for path in tmp_path.glob("*.parquet")}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "shards.json").unlink()
+    with pytest.raises(MmfuseError, match=r"not empty \('manifest.yaml'\), and no index of shards"):
+        write_shards(table, str(tmp_path), size=SIZE)
+
+
+def test_an_image_that_changed_is_other_data(pairs, tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("id,image\na,a.png\n")
+    (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, image: {column: image}}")
+    rows = load_table(load_manifest(tmp_path / "m.yaml"))
+    write_shards(rows, str(tmp_path / "out"))
+    Image.new("L", (5, 5)).save(tmp_path / "a.png")
+    with pytest.raises(MmfuseError, match="shards of other data"):
+        write_shards(rows, str(tmp_path / "out"))
+
+
+def test_a_row_whose_image_cannot_be_read_is_an_error_not_a_loss(tmp_path, mmfuse, monkeypatch):
+    secret = tmp_path / "Mustermann_Erika"
+    secret.mkdir()
+    lines = ["id,image,text"]
+    for i in range(40):
+        Image.new("L", (8, 8), i).save(secret / f"{i}.png")
+        lines.append(f"r{i},{i}.png;{(i + 1) % 40}.png,secret words {i}")
+    (secret / "3.png").unlink()
+    (secret / "9.png").write_bytes((secret / "9.png").read_bytes()[:40])
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    image = {"column": "image", "separator": ";", "root": str(secret)}
+    text = {"columns": ["text"]}
+    (tmp_path / "m.yaml").write_text(
+        yaml.safe_dump({"name": "n", "rows": "rows.csv", "id": "id", "image": image, "text": text})
+    )
+    decoded, read_image = [], sharding.read_image
+    monkeypatch.setattr(sharding, "read_image", lambda data: (decoded.append(data), read_image(data)))
+    code, out, _ = mmfuse("data", "shard", tmp_path / "m.yaml", "--out", tmp_path / "out", "--size", "2KB")
+    shards = open_shards(tmp_path / "out")
+    assert code == 0
+    assert out.startswith(f"40 rows = 36 in {len(shards.shards)} shards + 4 errors\n")
+    assert len(decoded) == 36 * 2 + 1 + 1 + 2  # 2 rows fail at a missing file, 2 at a damaged one, first or second
+    assert (shards.errors, sum(shard.rows for shard in shards.shards)) == (4, 36)
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert {(error["id"], error["reason"]) for error in errors} == {
+        ("r2", "image 3.png: no such file"),
+        ("r3", "image 3.png: no such file"),
+        ("r8", "image 9.png: truncated PNG"),
+        ("r9", "image 9.png: truncated PNG"),
+    }
+    for error in errors:
+        assert set(error) == {"id", "split", "reason"}
+    for content in files(tmp_path / "out").values():
+        assert b"Mustermann" not in content
+
+
+def test_no_row_is_left(tmp_path, mmfuse):
+    (tmp_path / "rows.csv").write_text("id,image\na,a.png\nb,b.png\n")
+    (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, image: {column: image}}")
+    code, out, _ = mmfuse("data", "shard", tmp_path / "m.yaml", "--out", tmp_path / "out")
+    assert code == 3
+    assert out.startswith("2 rows = 0 in 0 shards + 2 errors")
+
+
+def test_the_shards_manifest_names_no_place_of_this_machine(table, pairs, object_store, mmfuse):
+    code, out, _ = mmfuse("data", "shard", pairs / "manifest.yaml", "--out", object_store, "--data-root", pairs)
+    assert code == 0, out
+    for name, content in files(object_store).items():
+        assert str(pairs).encode() not in content, name
+    manifest = load_manifest(f"{object_store}/manifest.yaml", "/elsewhere")
+    assert manifest.rows == f"{object_store}/shards.json"
+    assert manifest.image is not None
+    assert manifest.image.root == object_store
+    assert manifest.tasks["words"].report_metrics == ["chexbert:/elsewhere/chexbert"]
+    original = load_manifest(pairs / "manifest.yaml", "/elsewhere")
+    assert (manifest.tasks, manifest.text, manifest.splits) == (original.tasks, original.text, original.splits)
+    code, _, err = mmfuse("data", "shard", f"{object_store}/manifest.yaml", "--out", "x", "--data-root", "y")
+    assert (code, err) == (2, f"error: {object_store}/manifest.yaml: its rows are shards already\n")
+
+
+def test_a_manifest_at_a_url_has_its_rows_and_images_beside_it(pairs, object_store, mmfuse, tmp_path):
+    rows = (pairs / "rows.csv").read_bytes().splitlines(keepends=True)[:9]
+    change(object_store, "data/rows.csv", b"".join(rows))
+    (pairs / "few.csv").write_bytes(b"".join(rows))
+    for path in pairs.glob("images/[0-8]_?.png"):
+        change(object_store, f"data/images/{path.name}", path.read_bytes())
+    here, there = {**MANIFEST, "rows": "few.csv"}, {**MANIFEST, "rows": "../data/rows.csv"}
+    there["image"] = {**MANIFEST["image"], "root": "./images"}
+    (pairs / "few.yaml").write_text(yaml.safe_dump(here))
+    change(object_store, "data/m.yaml", yaml.safe_dump(there).encode())
+    local, remote = load_manifest(pairs / "few.yaml", str(pairs)), load_manifest(f"{object_store}/data/m.yaml", "/none")
+    assert remote.sha256 != local.sha256
+    assert load_table(remote).rows["images"][1] == [f"{object_store}/data/images/1_0.png"]
+    assert write_shards(load_table(remote), str(tmp_path / "a")).shards == (
+        write_shards(load_table(local), str(tmp_path / "b")).shards
+    )
+    _, out, _ = mmfuse("data", "check", f"{object_store}/data/m.yaml", "--data-root", "/none")
+    assert "8 rows" in out
+    with pytest.raises(MmfuseError, match=rf"^{object_store}/data/none.yaml: no such file$"):
+        load_manifest(f"{object_store}/data/none.yaml")
+
+
+def test_sizes():
+    legal = {"128MB": 128_000_000, "64 MiB": 2**26, "1kb": 1000, "1.5KiB": 1536, "1GiB": 2**30, "70000B": 70_000}
+    assert {text: parse_size(text) for text in legal} == legal
+    for nonsense in ("", "big", "64", "64M", "-1MB", "1e3MB", "64MB2", "nanMB", "9" * 400 + "MB"):
+        with pytest.raises(MmfuseError, match="a number with KB, MB, GB, KiB, MiB or GiB is expected, such as 128MB"):
+            parse_size(nonsense)
+    for extreme in ("10B", "0MB", "2GB"):
+        with pytest.raises(MmfuseError, match="it must be at least 1KB and at most 1GiB"):
+            parse_size(extreme)
+
+
+def test_no_more_than_a_shard_is_in_memory(tmp_path, monkeypatch):
+    rng, lines = np.random.default_rng(0), ["id,image"]
+    for i in range(200):
+        Image.fromarray(rng.integers(0, 256, (300, 300), dtype=np.uint8)).save(tmp_path / f"{i}.bmp")
+        lines.append(f"{i},{i}.bmp")
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, image: {column: image}}")
+    rows = load_table(load_manifest(tmp_path / "m.yaml"))
+    monkeypatch.setattr(sharding, "_THREADS", 2)
+    monkeypatch.setattr(sharding, "_AHEAD", 4)
+    tracemalloc.start()
+    write_shards(rows, str(tmp_path / "out"), size=10**6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 10**6  # of 18

@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ import yaml
 
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
-from mmfuse.data.shards import ROW_GROUP
+from mmfuse.data.shards import ROW_GROUP, index_bytes
 from mmfuse.data.table import load_table
 from mmfuse.predict import Predictor, ShardStudies, TableStudies, open_studies, predict_to_file
 from mmfuse.types import MmfuseError
@@ -141,6 +143,22 @@ def test_a_remote_table_and_remote_shards(sources, tmp_path):
     assert everything(open_studies(f"file://{sources['folder']}")) == everything(open_studies(sources["folder"]))
 
 
+def test_shards_in_an_object_store(sources, object_store, model_dir, tmp_path):
+    """From s3:// by the command line, as from the disk: the same bytes; a lost shard is so many errors."""
+    import s3fs
+
+    s3fs.S3FileSystem().put(sources["shards"], f"{object_store}/shards", recursive=True)
+    for name, source in (("here", sources["shards"]), ("there", f"{object_store}/shards")):
+        command = [sys.executable, "-m", "mmfuse.cli", "predict", str(model_dir), source]
+        subprocess.run([*command, "--out", str(tmp_path / f"{name}.jsonl")], check=True, capture_output=True)
+    assert (tmp_path / "here.jsonl").read_bytes() == (tmp_path / "there.jsonl").read_bytes()
+    assert len((tmp_path / "there.jsonl").read_text().splitlines()) == 57
+    s3fs.S3FileSystem().rm(f"{object_store}/shards/train-00000.parquet")
+    lost = len(pd.read_parquet(tmp_path / "shards" / "train-00000.parquet"))
+    good, bad = predictions(f"{object_store}/shards", model_dir, tmp_path / "skipped.jsonl", damaged="skip")
+    assert (len(good), len(bad)) == (57 - lost, lost)
+
+
 def test_rows_of_a_table_are_sorted_and_images_stand_beside_it(tmp_path):
     rows = [{"id": "b", "image": "x.png", "text": " hello "}, {"id": "a", "image": "", "text": ""}]
     pd.DataFrame(rows).to_json(tmp_path / "in.jsonl", orient="records", lines=True)
@@ -178,6 +196,6 @@ def test_a_table_of_several_blocks_and_late_columns(tmp_path, monkeypatch):
 
 
 def test_shards_of_no_rows(tmp_path):
-    (tmp_path / "shards.json").write_text('{"version": 1, "rows": 0, "labels": {}, "tasks": {}, "shards": []}')
+    (tmp_path / "shards.json").write_bytes(index_bytes([], {}, {}, "", 0))
     studies = ShardStudies(str(tmp_path))
     assert (len(studies), everything(studies)) == (0, [])
