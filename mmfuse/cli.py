@@ -60,6 +60,9 @@ def train(
     data_root: RootOption = None,
     plugin: PluginOption = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the run's folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell steps, time, memory and disk; write nothing.")
+    ] = False,
 ) -> None:
     """Train a model, or go on where a run was interrupted; writes runs/NAME, the model folder is runs/NAME/model."""
     from mmfuse.config import load_config
@@ -68,6 +71,13 @@ def train(
     loaded.data.root = data_root or loaded.data.root
     loaded.plugins += [str(p) for p in plugin or []]
     _quiet_libraries()
+    if dry_run:
+        from mmfuse.training.estimate import estimate_training
+
+        estimate = estimate_training(loaded)
+        if _is_main_process():
+            typer.echo(estimate.text())
+        return
     from mmfuse.evaluation.evaluate import format_report
     from mmfuse.training import train as run_training
 
@@ -147,6 +157,7 @@ def predict(
     ] = "error",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell time, memory and bytes; write nothing.")] = False,
     captions_dir: Annotated[
         Path | None, typer.Option(help="Folder that gets each caption as a text file, ID.txt.")
     ] = None,
@@ -203,6 +214,8 @@ def predict(
         source, model = (os.path.abspath(name) if os.path.exists(name) else name for name in (source, model))
     studies: Studies = SampleStudies([])
     if watch:
+        if dry_run:
+            raise MmfuseError("--watch: how many studies will come is not known; leave --dry-run out")
         if captions_dir or not os.path.isdir(source):
             wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
             raise MmfuseError(f"--watch: {wrong}")
@@ -219,6 +232,11 @@ def predict(
     predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
     for plan in predictor.abstentions.values():
         typer.echo(plan.about, err=True)
+    if dry_run:
+        from mmfuse.predict.estimate import estimate_predictions
+
+        typer.echo(estimate_predictions(predictor, studies).text())
+        return
     identity = fingerprint(predictor.model, missing, abstain)
     if watch:
         seen = watch_folder(

@@ -46,6 +46,13 @@ class DataConfig:
     tasks: list[str] | None = key(None, "tasks of the manifest to train; default: all")
     fold: int | None = key(None, "which fold is the test set, where the manifest says folds", low=0)
     num_workers: int | None = key(None, "processes that read images; default: by the machine's cores", low=0)
+    shuffle_buffer: int = key(512, "with shards: rows of each lane that are read and shuffled together", low=1)
+    lanes: int = key(
+        8, "with shards: places of an epoch that are read at once; processes and workers share them", low=1
+    )
+    damaged: str = key(
+        "error", "a shard that is missing or cut short; skip: train on the others", choices=("error", "skip")
+    )
 
 
 @dataclass
@@ -205,6 +212,9 @@ class TrainingConfig:
     warmup: float = key(0.1, "share of the steps in which the rate rises", low=0.0, high=1.0)
     schedule: str = key("cosine", "what follows the warm-up", choices=("cosine", "linear", "constant"))
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
+    gradient_checkpointing: bool = key(
+        False, "compute the inside of trained towers' layers again in the backward pass: less memory, more time"
+    )
     mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

@@ -24,6 +24,7 @@ import mmfuse
 from mmfuse.data.sections import SECTIONS
 from mmfuse.data.texts import read_bytes
 from mmfuse.encoders.image import ImageEncoder
+from mmfuse.encoders.saved import check_fit
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, build_head
@@ -137,7 +138,7 @@ class FusionModel(
             target = batch.get(f"target.{task}")
             found[task] = head.predict(fused, target) if predict else head(fused, target)
         if self.training and self.log_variances:
-            found[LOG_VARIANCES] = torch.stack([self.log_variances[task] for task in self.heads])
+            found[LOG_VARIANCES] = torch.cat([self.log_variances[task] for task in self.heads])
         return found
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
@@ -154,7 +155,7 @@ class FusionModel(
 
     def learn_task_weights(self) -> None:
         """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
-        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(())) for task in self.heads})
+        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(1)) for task in self.heads})
 
     def _combine(self, head: Any, branches: list[Features]) -> Tensor:
         """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""
@@ -170,12 +171,12 @@ class FusionModel(
         text = image = None
         if self.text_encoder is not None:
             packed = batch.get("text_features")
-            if packed is None and len(batch["text_row"]):
+            if packed is None and len(batch["input_ids"]):
                 packed = self._only_what_is_read(self.text_encoder(batch["input_ids"], batch["text_mask"]))
             text = self._spread("text", packed, batch["text_row"], rows)
         if self.image_encoder is not None:
             packed = batch.get("image_features")
-            if packed is None and len(batch["image_row"]):
+            if packed is None and len(batch["pixels"]):
                 packed = self._only_what_is_read(self.image_encoder(batch["pixels"]))
             image = self._spread("image", packed, batch["image_row"], rows)
         return text, image
@@ -196,6 +197,8 @@ class FusionModel(
         """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
         if packed is None:
             return self.missing(modality, rows)
+        if len(packed.tokens) > len(row):  # a blank one that no row refers to (mmfuse.training.sharded)
+            packed = Features(*(part[: len(row)] for part in packed))
         missing = self.missing_tokens[modality]
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
         _, length, dim = packed.tokens.shape
@@ -213,6 +216,16 @@ class FusionModel(
         use_missing = ~present[:, None] & first
         tokens = torch.where(use_missing[:, :, None], missing, tokens)
         return Features(tokens, mask | use_missing, pooled, present)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of the towers' and decoders' layers, which Accelerate may shard one by one (its name for them)."""
+        towers = [self.text_encoder, self.image_encoder, *(self.heads[task] for task in self.captioning)]
+        lists = [
+            m for tower in towers if tower for m in tower.modules() if isinstance(m, (nn.ModuleList, nn.Sequential))
+        ]
+        layers = [layer for each in lists for layer in each if not isinstance(layer, (nn.ModuleList, nn.Sequential))]
+        return sorted({type(layer).__name__ for layer in layers if any(True for _ in layer.children())})
 
     def config(self) -> dict[str, Any]:
         """What `config.json` says: all that is needed to rebuild this model without its weights."""
@@ -251,7 +264,9 @@ class FusionModel(
             for name, tensor in self.state_dict().items()
             if not name.startswith(f"{LOG_VARIANCES}.")
         }
-        save_file(state, save_directory / "model.safetensors", metadata={"format": "pt"})
+        scratch = save_directory / "model.safetensors.tmp"  # the old file may be what this model's weights lie in
+        save_file(state, scratch, metadata={"format": "pt"})
+        scratch.replace(save_directory / "model.safetensors")
         if self.text_encoder is not None:
             self.text_encoder.save_tokenizer(save_directory)
         for task in self.captioning:
@@ -294,9 +309,11 @@ class FusionModel(
         config = _read_config(folder)
         _check_files(folder)
         weights = folder / "model.safetensors"
+        with _weights_file(weights):
+            state = load_file(weights)
         try:
             with _no_larger_than(weights):
-                model = cls._from_config(config, folder)
+                model = cls._from_config(config, folder, state)
         except MmfuseError as error:
             where = "" if str(folder) in str(error) else f"{folder}/config.json: "
             raise MmfuseError(f"{where}{error}") from error
@@ -306,11 +323,11 @@ class FusionModel(
                 f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, "
                 "or the installed timm or transformers does not know this architecture"
             ) from error
-        model._load_weights(weights)
+        model._load_weights(weights, state)
         return model.eval()
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any], folder: Path) -> FusionModel:
+    def _from_config(cls, config: dict[str, Any], folder: Path, state: dict[str, Tensor]) -> FusionModel:
         for what, origin in config["plugins"].items():
             kind, name = what.split(" ", 1)
             if name not in (FUSIONS if kind == "fusion" else HEADS).names():
@@ -321,8 +338,8 @@ class FusionModel(
         _check_config(config)
         text, image = config["text_encoder"], config["image_encoder"]
         model = cls(
-            TextEncoder.from_spec(text, folder) if text else None,
-            ImageEncoder.from_spec(image) if image else None,
+            TextEncoder.from_spec(text, folder, _part(state, "text_encoder.")) if text else None,
+            ImageEncoder.from_spec(image, _part(state, "image_encoder.")) if image else None,
             config["fusion"],
             {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
         )
@@ -341,20 +358,21 @@ class FusionModel(
         model.accepts_missing = list(config["accepts_missing"])
         return model
 
-    def _load_weights(self, path: Path) -> None:
-        with _weights_file(path):
-            state = load_file(path)
-        wanted = self.state_dict()
-        wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if _kind(wanted[n]) != _kind(state[n])]
-        if wrong:
-            raise MmfuseError(
-                f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another "
-                f"shape)"
-            )
+    def _load_weights(self, path: Path, state: dict[str, Tensor]) -> None:
+        """Load what the towers, which stand on these very tensors, do not have yet; and look through all of them."""
+        try:
+            check_fit(self.state_dict(), state)
+        except MmfuseError as error:
+            raise MmfuseError(f"{path}: {error}") from error
         spoilt = [n for n, tensor in state.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
         if spoilt:
             raise MmfuseError(f"{path}: damaged: {spoilt[0]} holds what is not a number (NaN)")
-        self.load_state_dict(state)
+        rest = {n: tensor for n, tensor in state.items() if not n.startswith(("text_encoder.", "image_encoder."))}
+        self.load_state_dict(rest, strict=False)
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _head_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,10 +395,6 @@ def _position_in_row(row: Tensor, count: Tensor) -> Tensor:
     """Which item of its row each packed item is; items of a row stand one behind the other."""
     start = count.cumsum(0) - count
     return torch.arange(len(row), device=row.device) - start[row]
-
-
-def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
-    return tensor.shape, tensor.is_floating_point()
 
 
 def _try_text(encoder: TextEncoder) -> None:

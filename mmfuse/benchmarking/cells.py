@@ -21,6 +21,7 @@ from mmfuse.config import Config
 from mmfuse.data.interactions import bayes_accuracy
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
+from mmfuse.data.shards import is_shards
 from mmfuse.data.table import Table, find_leaks, load_table
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
@@ -51,6 +52,11 @@ class Workshop:
         self.config, self.report, self.allow_leaks = config, report, allow_leaks
         self.leaks: list[str] = []
         self.manifest = load_manifest(config.data.manifest, config.data.root)
+        if is_shards(self.manifest.rows):
+            raise MmfuseError(
+                f"{self.manifest.source}: rows: a benchmark goes over all rows many times: name the table that the "
+                "shards were made of"
+            )
         splits = self.manifest.splits
         self.folds: list[int | None] = [None]
         if splits.folds and config.data.fold is not None:

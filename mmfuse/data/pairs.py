@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -73,12 +75,16 @@ class PairDataset(Dataset):
         self.order_by = order_by
         self.epoch = 0
         self.augmentation: Augmentation | None = None
-        self.images: list[list[str]] = table.rows["images"][:] if image_options else [[] for _ in range(len(table))]
-        self.first_image = np.concatenate([[0], np.cumsum([len(paths) for paths in self.images])]).astype(int)
+        self.images: Sequence[Sequence[Any]] = table.images() if image_options else [[]] * len(table)
         self.ids: list[str] = table.rows["id"][:]
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def first_image(self) -> np.ndarray:
+        """`(rows + 1,)` how many images the rows before have."""
+        return np.concatenate([[0], np.cumsum([len(paths) for paths in self.images])]).astype(int)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The packed batch of `rows`.
@@ -122,6 +128,26 @@ class PairDataset(Dataset):
             texts = np.maximum(texts, [max(map(len, captions), default=0) for captions in references])
         return texts
 
+    def batches(
+        self, rows: Sequence[int], batch_size: int, rank: int = 0, world: int = 1, num_workers: int = 0
+    ) -> list[list[int]]:
+        """Process `rank`'s share of rows as batches for inference, as `ordered_batches` makes them.
+
+        Where rows are read in blocks (`Table.block`), shares are of consecutive rows, only the texts of a block are
+        brought together, and the batches of a block are due to the same one of `num_workers` processes.
+        """
+        block, lengths = self.table.block, self.lengths()
+        if block is None:
+            return list(ordered_batches(list(rows)[rank::world], lengths, batch_size))
+        mine = sorted(rows)[len(rows) * rank // world : len(rows) * (rank + 1) // world]
+        blocks = [
+            list(ordered_batches(list(part), lengths, batch_size))
+            for _, part in groupby(mine, lambda row: row // block)
+        ]
+        workers = max(1, num_workers)
+        turns = zip_longest(*(chain.from_iterable(blocks[worker::workers]) for worker in range(workers)))
+        return [batch for turn in turns for batch in turn if batch is not None]
+
     def _changes(self, row: int) -> Changes | None:
         """What augmentation changes of a row in this epoch."""
         if self.augmentation is None:
@@ -164,25 +190,31 @@ class PairDataset(Dataset):
             ids = self.token_ids[row]
             item.input_ids = ids if ids is None or changes is None else changes.tokens(ids)
         if self.image_options is not None and self.image_cache is None and hidden != "image":
-            item.pixels = [self.read_pixels(row, path) for path in self.images[row]]
+            item.pixels = [self.read_pixels(row, source, view) for view, source in enumerate(self.images[row])]
             if changes is not None:
                 item.pixels = [changes.image(pixels, view) for view, pixels in enumerate(item.pixels)]
         return item
 
-    def read_pixels(self, row: int, path: str) -> np.ndarray:
-        """One image of a row as `(3, H, W)` uint8.
+    def read_pixels(self, row: int, source: str | bytes, view: int = 0) -> np.ndarray:
+        """One image of a row, its path or its bytes, as `(3, H, W)` uint8.
 
         Raises:
-            MmfuseError: It cannot be read; the message names the row, the file and the reason.
+            MmfuseError: It cannot be read; the message names the row, the file (of bytes which of the row's images,
+                from 1) and the reason.
         """
         try:
-            return read_image(path, self.image_options).transpose(2, 0, 1)
+            return read_image(source, self.image_options).transpose(2, 0, 1)
         except ImageError as error:
-            raise MmfuseError(f"row {self.ids[row]!r}: image {path}: {error}") from error
+            name = source if isinstance(source, str) else view + 1
+            raise MmfuseError(f"row {self.ids[row]!r}: image {name}: {error}") from error
 
 
-def make_loader(dataset: PairDataset, batches: Sequence[Sequence[int]], num_workers: int) -> DataLoader:
-    """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use."""
+def make_loader(dataset: Dataset, batches: Iterable[Sequence[int]], num_workers: int) -> DataLoader:
+    """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use.
+
+    Worker w of n prepares batches w, w + n, ... Every training process has a loader of its own batches, so Accelerate's
+    `dispatch_batches` (one process reads for all) does not arise.
+    """
     return DataLoader(
         dataset,
         sampler=batches,  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import datasets
 import fsspec
@@ -31,6 +31,7 @@ from pyarrow.lib import ArrowException
 from mmfuse.data.images import content_hash
 from mmfuse.data.manifest import PLACEHOLDER, Manifest, TaskSpec
 from mmfuse.data.sections import select_sections
+from mmfuse.data.shards import is_shards
 from mmfuse.data.splits import split_by_hash, split_stratified
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
@@ -61,6 +62,9 @@ class Table:
     targets: dict[str, np.ndarray]
     splits: list[str]
 
+    block: ClassVar[int | None] = None
+    """Where images are read from shards, how many rows' at once."""
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -75,6 +79,32 @@ class Table:
             counts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(self.splits).items()))
             raise MmfuseError(f"{self.manifest.source}: no row is in split {split!r}; rows a split: {counts}")
         return chosen
+
+    def counts(self) -> dict[str, int]:
+        """Rows a split, of those splits that have any."""
+        return dict(Counter(self.splits))
+
+    def lacks(self, split: str) -> dict[str, int]:
+        """How many rows of a split have no `text`, and no `image`."""
+        rows = self.indices(split)
+        return {"text": int((~self.has_text()[rows]).sum()), "image": int((~self.has_image()[rows]).sum())}
+
+    def texts(self, split: str) -> Iterable[str]:
+        """The texts of a split, empty where there is none; they may be gone through more than once."""
+        texts: list[str | None] = self.rows["text"][:]
+        return [texts[row] or "" for row in self.indices(split)]
+
+    def targets_of(self, task: str, split: str) -> np.ndarray:
+        """A task's targets of a split, as in `targets`."""
+        return self.targets[task][self.indices(split)]
+
+    def captions(self, task: str, split: str) -> Iterable[str]:
+        """All references of a captioning task in a split; they may be gone through more than once."""
+        return [caption for captions in self.targets_of(task, split) for caption in captions]
+
+    def images(self) -> Sequence[Sequence[str | bytes]]:
+        """By row its images: paths and URLs, or encoded bytes."""
+        return self.rows["images"][:]
 
     def sample(self, index: int) -> Sample:
         """One row as a sample, without its targets."""
@@ -110,6 +140,7 @@ def load_table(
     labels: dict[str, list[str]] | None = None,
     fold: int | None = None,
     allow_leaks: bool = False,
+    damaged: str = "error",
 ) -> Table:
     """Read, encode and split a manifest's rows.
 
@@ -119,11 +150,19 @@ def load_table(
         labels: A model's label names by task; the table is then encoded with these, and any other label is an error.
         fold: Where the manifest says folds: which one is the test set, from 0.
         allow_leaks: Do not refuse groups or exact duplicates in two splits; `find_leaks` tells them.
+        damaged: Where the rows are shards, what is done about damaged ones (see `open_shards`).
+
+    Returns:
+        All rows; of shards those of validation and test, as `mmfuse.data.stream.ShardedTable` says.
 
     Raises:
         MmfuseError: A file or column is missing, an id is not unique, a target is not legal, a group or an exact
             duplicate is in two splits; the message says which and what is legal.
     """
+    if is_shards(manifest.rows):
+        from mmfuse.data.stream import load_shards  # which is made of Tables
+
+        return load_shards(manifest, tasks=tasks, labels=labels, fold=fold, damaged=damaged)
     frame = read_rows(manifest.rows, manifest.source)
     where = manifest.source
     _need_columns(frame, [manifest.id], "id", where)
@@ -165,8 +204,8 @@ def load_table(
         splits=_split(frame, manifest, ids, groups, strata, fold),
     )
     del frame, ids, groups  # what follows needs some memory of its own
-    leaks = find_leaks(table)
-    if leaks and not allow_leaks:
+    leaks = [] if allow_leaks else find_leaks(table)
+    if leaks:
         raise MmfuseError(leaks[0])
     for task, copies in find_copies(table).items():
         if not manifest.tasks[task].allow_copies:

@@ -5,6 +5,7 @@ from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import (
     count_cut_texts,
     default_workers,
+    pair_reader,
     prepare_pairs,
     table_features,
     table_logits,
@@ -34,6 +35,7 @@ __all__ = [
     "is_local",
     "local_path",
     "open_studies",
+    "pair_reader",
     "predict_to_chunks",
     "predict_to_file",
     "prepare_pairs",

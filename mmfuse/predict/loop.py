@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,41 +94,88 @@ def prepare_pairs(
         MmfuseError: An image file is missing or cannot be read, or the augmentation cannot be done.
     """
     towers = {"text": model.text_encoder, "image": model.image_encoder}
+    if cache and table.block is not None:
+        raise MmfuseError(f"{table.manifest.source}: of rows in shards no features are kept: leave the cache out")
     if augmentation is not None and cache:
         check_live(augmentation, [name for name, tower in towers.items() if tower is not None and tower.frozen])
-    token_ids: list[list[int] | None] | None = None
-    pad = 0
-    cut_texts = np.zeros(len(table), dtype=bool)
-    if model.text_encoder is not None:
-        pad = int(model.text_encoder.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
-        texts: list[str | None] = table.rows["text"][:]
-        there = [i for i, text in enumerate(texts) if text is not None]
-        ids, cut = model.text_encoder.tokenize([texts[i] or "" for i in there]) if there else ([], [])
-        cut_texts[there] = cut
-        by_row = dict(zip(there, ids, strict=True))
-        token_ids = [by_row.get(i) for i in range(len(texts))]
-    options = image_options(model)
-    captions = {task: _caption_ids(model.heads[task], table.targets[task]) for task in model.captioning}
-    pairs = PairDataset(
-        table,
-        token_ids=token_ids,
-        captions=captions,
-        pad_token_id=pad,
-        image_options=options,
-        modality_dropout=modality_dropout,
-        seed=seed,
-        cut_texts=cut_texts,
-    )
-    if augmentation is not None and augmentation != AugmentationConfig():
-        write = {task: model.heads[task].decoder.encode for task in model.captioning}  # type: ignore[union-attr]
-        pairs.augmentation = Augmentation(augmentation, table, _text_reader(model.text_encoder), write)  # type: ignore[arg-type]
-    if options is not None:
+    pairs = pair_reader(model, modality_dropout, augmentation, seed)(table)
+    if pairs.image_options is not None and table.block is None:
         _check_files(pairs)
     if cache:
         root = cache_root(cache if isinstance(cache, str) else None)
         workers = default_workers() if num_workers is None else num_workers
         _attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """How a table becomes what a model reads, without the model's weights: it goes to worker processes.
+
+    Attributes:
+        text: How texts become tokens; None where they are not used.
+        pad_token_id: Stands behind a text's end.
+        write: By captioning task, how a caption becomes tokens.
+        image_options: How images are read; None where they are not used.
+        modality_dropout: By modality, the probability that a present one is hidden.
+        augmentation: What is changed of training rows; None for nothing.
+        seed: Of both.
+    """
+
+    text: TextReader | None
+    pad_token_id: int
+    write: dict[str, Callable[[str], list[int]]]
+    image_options: ImageOptions | None
+    modality_dropout: dict[str, float] | None = None
+    augmentation: AugmentationConfig | None = None
+    seed: int = 0
+
+    def __call__(self, table: Table) -> PairDataset:
+        """The table's rows, with all texts tokenised.
+
+        Raises:
+            MmfuseError: The augmentation cannot be done.
+        """
+        token_ids: list[list[int] | None] | None = None
+        cut_texts = np.zeros(len(table), dtype=bool)
+        if self.text is not None:
+            texts: list[str | None] = table.rows["text"][:]
+            there = [i for i, text in enumerate(texts) if text is not None]
+            ids, cut = self.text.tokenize([texts[i] or "" for i in there]) if there else ([], [])
+            cut_texts[there] = cut
+            by_row = dict(zip(there, ids, strict=True))
+            token_ids = [by_row.get(i) for i in range(len(texts))]
+        pairs = PairDataset(
+            table,
+            token_ids=token_ids,
+            captions={
+                task: [[write(caption) for caption in captions] for captions in table.targets[task]]
+                for task, write in self.write.items()
+            },
+            pad_token_id=self.pad_token_id,
+            image_options=self.image_options,
+            modality_dropout=self.modality_dropout,
+            seed=self.seed,
+            cut_texts=cut_texts,
+        )
+        if self.augmentation is not None and self.augmentation != AugmentationConfig():
+            pairs.augmentation = Augmentation(self.augmentation, table, self.text, self.write)
+        return pairs
+
+
+def pair_reader(
+    model: FusionModel,
+    modality_dropout: dict[str, float] | None = None,
+    augmentation: AugmentationConfig | None = None,
+    seed: int = 0,
+) -> PairReader:
+    """How this model reads a table's rows."""
+    pad = 0
+    if model.text_encoder is not None:
+        pad = int(model.text_encoder.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
+    write = {task: _without_weights(model.heads[task].decoder).encode for task in model.captioning}
+    options = image_options(model)
+    return PairReader(_text_reader(model.text_encoder), pad, write, options, modality_dropout, augmentation, seed)
 
 
 def count_cut_texts(model: FusionModel, pairs: PairDataset, rows: Sequence[int]) -> dict[str, Any] | None:
@@ -155,15 +203,16 @@ def _text_reader(encoder: TextEncoder | None) -> TextReader | None:
     """How texts become tokens, without the encoder's weights: worker processes may get a copy."""
     if encoder is None:
         return None
-    bare = copy.copy(encoder)
-    bare._modules = {}
     tokenizer: Any = encoder.tokenizer
     mask_id = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
-    return TextReader(bare.tokenize, mask_id, frozenset(tokenizer.all_special_ids))
+    return TextReader(_without_weights(encoder).tokenize, mask_id, frozenset(tokenizer.all_special_ids))
 
 
-def _caption_ids(head: Any, references: np.ndarray) -> list[list[list[int]]]:
-    return [[head.decoder.encode(caption) for caption in captions] for captions in references]
+def _without_weights(module: Any) -> Any:
+    """A module's other attributes: what of it works without weights may go to worker processes."""
+    bare = copy.copy(module)
+    bare._modules, bare._parameters, bare._buffers = {}, {}, {}
+    return bare
 
 
 def image_options(model: FusionModel) -> ImageOptions | None:
@@ -308,8 +357,7 @@ def table_logits(
         By task, logits `(len(rows), L)` or captions' records `(len(rows),)` in the order of `rows`, on every process.
     """
     state = PartialState()
-    mine = list(rows)[state.process_index :: state.num_processes]
-    batches = list(ordered_batches(mine, pairs.lengths(), batch_size))
+    batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
     found = []
     with _nothing_hidden(pairs):
         for row_ids, logits in forward_batches(model, make_loader(pairs, batches, num_workers), state.device):
@@ -347,7 +395,7 @@ def table_features(
         tokens are read, that is `rows x tokens x width` numbers.
     """
     device = next(model.parameters()).device
-    batches = list(ordered_batches(rows, pairs.lengths(), batch_size))
+    batches = pairs.batches(rows, batch_size, num_workers=num_workers)
 
     def encode(batch: Batch) -> tuple[np.ndarray, list[Features | None]]:
         encoded = model.encode(move_batch(batch, device))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from mmfuse.config import Config
 from mmfuse.data.table import Table
 from mmfuse.evaluation.evaluate import format_report
@@ -13,7 +11,7 @@ from mmfuse.model import FusionModel
 def model_card(model: FusionModel, table: Table, config: Config, report: dict) -> str:
     """What the model is, what it was trained on, how well it does and what it does not know; Markdown."""
     manifest = table.manifest
-    counts = Counter(table.splits)
+    counts = table.counts()
     origins = {task: manifest.tasks[task].label_origin for task in table.labels}
     mined = [task for task, origin in origins.items() if origin == "mined_from_text"]
     towers = {"text": (model.text_encoder, config.text_encoder), "image": (model.image_encoder, config.image_encoder)}

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mmfuse.training.sharded import laid_out_as, whole
+
 
 class Checkpoints:
     """The checkpoints of a run: the last one, and the weights of the best one.
@@ -24,7 +26,12 @@ class Checkpoints:
         self.folder = folder
 
     def save(
-        self, step: int, state: dict[str, Any], weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, best: bool
+        self,
+        step: int,
+        state: dict[str, Any],
+        weights: dict[str, Tensor],
+        optimizer: tuple[dict[str, Tensor], dict[str, Any]],
+        best: bool,
     ) -> None:
         """Write `step_N`, atomically; then remove what it replaces.
 
@@ -32,7 +39,7 @@ class Checkpoints:
             step: The optimiser steps done.
             state: JSON.
             weights: All tensors that training may change.
-            optimizer: Its state is kept too.
+            optimizer: What `optimizer_state` gives of it.
             best: Whether these weights are the best so far.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +50,7 @@ class Checkpoints:
         scratch = target.with_suffix(".tmp")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        tensors, plain = _flatten_optimizer(optimizer)
+        tensors, plain = optimizer
         save_file(_contiguous(weights), scratch / "weights.safetensors")
         save_file(tensors, scratch / "optimizer.safetensors")
         (scratch / "state.json").write_text(json.dumps({**state, "optimizer": plain}, indent=1))
@@ -94,7 +101,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor],
         index, field = name.split(".", 1)
         parameter = parameters[int(index)]
         if tensor.shape == parameter.shape:
-            tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+            tensor = laid_out_as(tensor, parameter)
         state.setdefault(int(index), {})[field] = tensor
     for index, fields in plain["state"].items():
         state.setdefault(int(index), {}).update(fields)
@@ -102,14 +109,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor],
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's tensors by "NUMBER.FIELD", and the rest of its state; of a sharded one, every process must ask."""
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     current = optimizer.state_dict()
     for index, fields in current["state"].items():
         for name, value in fields.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous().clone()
+                tensors[f"{index}.{name}"] = whole(value).cpu().contiguous().clone()
             else:
                 plain.setdefault(str(index), {})[name] = value
     groups = [{"lr": group["lr"]} for group in current["param_groups"]]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +20,13 @@ from torch import Tensor
 
 from mmfuse.config import Config
 from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
+from mmfuse.data.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
 from mmfuse.registry import nearest
-from mmfuse.training.checkpoint import Checkpoints, load_optimizer
+from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
@@ -34,6 +35,7 @@ from mmfuse.training.optimization import (
     parameter_groups,
 )
 from mmfuse.training.progress import Progress
+from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, whole, whole_model
 from mmfuse.types import Batch, MmfuseError
 
 LOG_EVERY = 20
@@ -56,6 +58,7 @@ class TrainerState:
         identity: Of what never changes in a run (frozen weights, vocabulary): must be the same on resume.
         best_file: The weights of the best evaluation.
         scaler: Of fp16.
+        stream: `Stream.identity`, where rows are streamed: must be the same on resume.
     """
 
     step: int = 0
@@ -68,6 +71,7 @@ class TrainerState:
     identity: str = ""
     best_file: str | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    stream: str = ""
 
 
 class Trainer:
@@ -81,6 +85,7 @@ class Trainer:
         run_dir: For `metrics.jsonl` and `checkpoints/`.
         num_workers: Processes that read images; 0 where everything comes from a cache.
         quiet: Show no progress.
+        stream: The training rows, where they are not in `pairs` but read from shards.
     """
 
     def __init__(
@@ -92,12 +97,14 @@ class Trainer:
         run_dir: Path,
         num_workers: int,
         quiet: bool = False,
+        stream: Stream | None = None,
     ):
         self.quiet = quiet
         self.model, self.pairs, self.config = model, pairs, config
         self.accelerator, self.run_dir, self.num_workers = accelerator, run_dir, num_workers
         self.training = config.training
-        self.train_rows = pairs.table.indices("train")
+        self.stream = stream
+        self.train_rows = pairs.table.indices("train") if stream is None else []
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
         self.lengths = pairs.lengths()
         self.weights = {task: config.tasks[task].weight if task in config.tasks else 1.0 for task in model.heads}
@@ -108,11 +115,13 @@ class Trainer:
         ]
         for tower, own in self.towers:  # what is trained some day must be known to the optimiser and to DDP
             tower.freeze(is_frozen_for_good(own))
+        self.state = TrainerState(identity=self._identity(), stream=stream.identity if stream else "")
+        self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
         if config.image_encoder.batch_norm == "sync" and accelerator.num_processes > 1:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
-        if len(self.train_rows) < accelerator.num_processes:
+        if stream is None and len(self.train_rows) < accelerator.num_processes:
             raise MmfuseError(
                 f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
             )
@@ -121,7 +130,6 @@ class Trainer:
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
-        self.state = TrainerState(identity=self._identity())
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
 
     def fit(self) -> TrainerState:
@@ -133,30 +141,36 @@ class Trainer:
                 self._freeze_for_epoch()
                 self._train_epoch(progress)
                 self._end_epoch(progress)
+        if self.skeleton is not None:
+            self.wrapped = self.model = whole_model(self.skeleton, self.model)
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
         return self.state
 
-    def _epoch(self, epoch: int) -> list[list[list[int]]]:
+    def _epoch(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
+        """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
+        if self.stream is not None:
+            return self.stream.plan
         t, world = self.training, self.accelerator.num_processes
         return epoch_batches(self.train_rows, self.lengths, t.batch_size, world, self.config.seed, epoch)
 
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
-        plan = self._epoch(self.state.epoch)[self.state.step_in_epoch * accumulation :]
-        self.pairs.epoch = self.state.epoch
+        plan, done = self._epoch(self.state.epoch), self.state.step_in_epoch * accumulation
+        source = self.pairs if self.stream is None else self.stream
+        source.epoch = self.state.epoch
         self.wrapped.train()
-        loader = iter(make_loader(self.pairs, [ranks[rank] for ranks in plan], self.num_workers))
-        sizes = [sum(len(rows) for rows in ranks) for ranks in plan]
-        for first in range(0, len(plan), accumulation):
+        loader = iter(make_loader(source, (plan[i][rank] for i in range(done, len(plan))), self.num_workers))
+        for first in range(done, len(plan), accumulation):
             start = time.perf_counter()
-            batches = [next(loader) for _ in range(min(accumulation, len(plan) - first))]
+            numbers = range(first, min(first + accumulation, len(plan)))
+            batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
             loss, norm, rate, each = self._step([move_batch(batch, self.accelerator.device) for batch in batches])
             self.state.step += 1
             self.state.step_in_epoch += 1
-            samples = sum(sizes[first : first + accumulation])
+            samples = sum(len(rows) for number in numbers for rows in plan[number])
             self.log.step(
                 step=self.state.step,
                 epoch=self.state.epoch,
@@ -184,9 +198,10 @@ class Trainer:
         device, world = self.accelerator.device, self.accelerator.num_processes
         counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
         total = torch.zeros(1 + len(self.model.heads), device=device)
+        blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
         for i, batch in enumerate(batches):
             sync = nullcontext() if i == len(batches) - 1 else self.accelerator.no_sync(self.wrapped)
-            with sync, self.accelerator.autocast():
+            with sync, self.accelerator.autocast(), resting(blank[i]):
                 loss, each = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
                 self.accelerator.backward(loss * world)  # DDP takes the mean over processes; this is a sum
             total += torch.cat([loss.detach()[None], each])
@@ -197,14 +212,14 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        whole, *losses = summed.tolist()
-        if not math.isfinite(whole):
+        step_loss, *losses = summed.tolist()
+        if not math.isfinite(step_loss):
             raise MmfuseError(
-                f"the loss is {whole} at step {self.state.step + 1}: lower training.learning_rate, or leave "
+                f"the loss is {step_loss} at step {self.state.step + 1}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
         named = dict(zip(self.model.heads, losses, strict=True))
-        return whole, float(norm), self.optimizer.param_groups[0]["lr"], named
+        return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
 
     def _end_epoch(self, progress: Progress) -> None:
         ended = self.state.step >= self.total_steps
@@ -230,7 +245,8 @@ class Trainer:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
         batch = 2 * self.training.batch_size
-        logits = table_logits(self.wrapped, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
+        model = self.wrapped if self.skeleton is None else whole_model(self.skeleton, self.model)
+        logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = 0.0
         heads: dict[str, Any] = dict(self.model.heads.items())
         for task, head in heads.items():
@@ -279,7 +295,8 @@ class Trainer:
             for name, own in (("text_encoder", self.config.text_encoder), ("image_encoder", self.config.image_encoder))
             if is_frozen_for_good(own)
         )
-        return {name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(frozen)}
+        state = self.model.state_dict()
+        return {name: whole(tensor) for name, tensor in state.items() if not name.startswith(frozen)}
 
     def _identity(self) -> str:
         """Of the frozen towers and the vocabulary: a resumed run must find the same ones."""
@@ -296,10 +313,13 @@ class Trainer:
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if main or self.skeleton is not None:  # what is sharded, all give their part of
+            weights, optimizer = self._trained_weights(), optimizer_state(self.optimizer)
+        if main:
             scaler = self.accelerator.scaler
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
-            self.checkpoints.save(self.state.step, state, self._trained_weights(), self.optimizer, best)
+            self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         if best:
             self.state.best_file = f"best_{self.state.step:08d}.safetensors"
         self.accelerator.wait_for_everyone()
@@ -316,8 +336,12 @@ class Trainer:
                 f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it "
                 f"began with"
             )
+        if state.get("stream", "") != self.state.stream:
+            raise MmfuseError(
+                f"{self.run_dir}: cannot resume: the shards, or the number of processes, are not those it began with"
+            )
         self.state = TrainerState(**state)
-        self.model.load_state_dict(weights, strict=False)
+        load_weights(self.model, weights)
         load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import parse_flag_from_env
 from rich.console import Console
 
 import mmfuse
@@ -36,6 +37,8 @@ from mmfuse.config import (
 )
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
+from mmfuse.data.shards import index_bytes
+from mmfuse.data.stream import ShardedTable, Stream, StreamPlan, plan_stream, workers_of
 from mmfuse.data.table import Table, load_table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
@@ -47,11 +50,19 @@ from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import confidences
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
-from mmfuse.predict import count_cut_texts, default_workers, prepare_pairs, table_logits, tell_cut_texts
+from mmfuse.predict import (
+    count_cut_texts,
+    default_workers,
+    pair_reader,
+    prepare_pairs,
+    table_logits,
+    tell_cut_texts,
+)
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
-from mmfuse.training.optimization import is_frozen_for_good
+from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
+from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
 
@@ -99,7 +110,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         accelerator.wait_for_everyone()
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
         try:
-            table, model, pairs = _set_up(config, accelerator, workers, console)
+            table, model, pairs, stream = set_up(config, accelerator, workers, console)
         except MmfuseError:
             if claimed:  # nothing was begun: the mended config may have the folder
                 (run_dir / "config.yaml").unlink()
@@ -107,18 +118,21 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         if accelerator.is_main_process:
             _describe(run_dir, config, table)
         live_images = pairs.image_options is not None and pairs.image_cache is None
-        trainer = Trainer(model, pairs, config, accelerator, run_dir, workers if live_images else 0)
+        workers = workers_of(stream.plan, workers) if stream else workers if live_images else 0
+        trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
+        if accelerator.is_fsdp2:
+            console.print(tell_sharding(trainer.model))
         accelerator.init_trackers(config.name)
         state = trainer.fit()
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
             tracker.finish()
-        report = _finish(model, pairs, trainer, run_dir, config, accelerator)
+        report = _finish(trainer.model, pairs, trainer, run_dir, config, accelerator)
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
 
 
-def _set_up(
+def set_up(
     config: Config, accelerator: Accelerator, workers: int, console: Console
-) -> tuple[Table, FusionModel, PairDataset]:
+) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
     """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
     manifest = load_manifest(config.data.manifest, config.data.root)
     unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
@@ -127,11 +141,60 @@ def _set_up(
             f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"
         )
     check_report_metrics(manifest)
-    table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold)
+    table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
+    plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
     model = build_model(config, table)
     console.print(_summary(model, table, accelerator))
+    if isinstance(table, ShardedTable) and plan is not None:
+        console.print(_tell_stream(table, plan, config, workers, model))
+        return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
     with accelerator.main_process_first():
-        return table, model, _prepare(model.to(accelerator.device), table, config, workers, console)
+        return table, model, prepare(model.to(accelerator.device), table, config, workers, console), None
+
+
+def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
+    """The plan of a stream of the table's training rows."""
+    counts, where = table.counts(), table.shards.url
+    if not counts.get("train"):
+        raise MmfuseError(f"{where}: no shard is of split train")
+    if not len(table):
+        raise MmfuseError(f"{where}: no shard is of split validation or test; one of them is needed to score the model")
+    data = config.data
+    return plan_stream(counts["train"], data.lanes, data.shuffle_buffer, config.training.batch_size, world)
+
+
+def _tell_stream(table: ShardedTable, plan: StreamPlan, config: Config, workers: int, model: FusionModel) -> str:
+    """How the training rows are read, in words; damaged shards are named."""
+    shards, own, used = table.shards, plan.lanes // plan.world, workers_of(plan, workers)
+    train, window = shards.of("train"), plan.window * plan.batch_size
+    held = min(window * own, plan.rows) * sum(shard.bytes for shard in train) / plan.rows
+    asked = f" (data.lanes {config.data.lanes}, for {plan.world} processes)" if plan.lanes != config.data.lanes else ""
+    lowered = f" (of {workers}, to share {own} lanes evenly)" if used < workers else ""
+    lines = [
+        f"streamed from {shards.url}: {len(train)} shards, {plan.lanes} lanes{asked}, windows of {window} rows, "
+        f"num_workers {used}{lowered}; about {held / 2**20:.0f} MiB of encoded rows are held a process"
+    ]
+    lines += [
+        f"left out, damaged: {file} ({shard.rows} rows): {what}" for file, (shard, what) in shards.damaged.items()
+    ]
+    if config.cache.enabled and any(is_frozen_for_good(own) for own in (config.text_encoder, config.image_encoder)):
+        lines.append("frozen encoders run live: features of streamed rows are not kept")
+    if model.captioning:
+        lines.append("no caption baselines: they compare with every training row, and these are streamed")
+    return "\n".join(lines)
+
+
+def _prepare_stream(
+    model: FusionModel, table: ShardedTable, config: Config, plan: StreamPlan, console: Console
+) -> tuple[PairDataset, Stream]:
+    """The evaluated rows and the streamed ones, as the model reads them."""
+    _freeze_for_good(model, config)
+    dropout, augmentation = dataclasses.asdict(config.training.modality_dropout), config.training.augmentation
+    pairs = prepare_pairs(model, table, augmentation=augmentation)  # refuses what cannot be done
+    cut = count_cut_texts(model, pairs, range(len(table)))
+    if cut is not None:
+        console.print(f"validation and test: {tell_cut_texts(cut)}")
+    return pairs, Stream(table, pair_reader(model, dropout, augmentation, config.seed), plan, config.seed)
 
 
 @contextmanager
@@ -141,6 +204,8 @@ def open_accelerator(config: Config):
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
         if name not in there:
             raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
+    check_launch()
+    plain = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).distributed_type  # as Accelerator begins
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(
@@ -152,10 +217,12 @@ def open_accelerator(config: Config):
     except (ValueError, ImportError) as error:
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
+        shard_on_cpu(accelerator)
         yield accelerator
     finally:
         accelerator.free_memory()
         AcceleratorState._reset_state()
+        PartialState().distributed_type = plain  # Accelerate leaves FSDP there, and then takes its plug-in for set
 
 
 def build_model(config: Config, table: Table) -> FusionModel:
@@ -181,8 +248,7 @@ def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[T
     text = image = None
     if "text" in uses and table.manifest.text is not None:
         torch.manual_seed(config.seed)
-        texts: list[str | None] = table.rows["text"][:]
-        text = build_text_encoder(config.text_encoder, (texts[i] or "" for i in table.indices("train")))
+        text = build_text_encoder(config.text_encoder, table.texts("train"))
     if "image" in uses and table.manifest.image is not None:
         torch.manual_seed(config.seed + 1)
         image = build_image_encoder(config.image_encoder)
@@ -196,7 +262,6 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
         MmfuseError: The fusion or a head cannot be built.
     """
     torch.manual_seed(config.seed + 3)
-    train_rows = table.indices("train")
     tasks = {
         task: {"type": table.manifest.tasks[task].type, "labels": names, **_head_options(config, table, task, text)}
         for task, names in table.labels.items()
@@ -207,15 +272,17 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
     model = FusionModel(text, image, config.fusion, tasks)
     if config.training.task_weights == "uncertainty":
         model.learn_task_weights()
+    if config.training.gradient_checkpointing:
+        checkpoint_gradients(model, config)
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
-            head.weigh(table.targets[task][train_rows])
+            head.weigh(table.targets_of(task, "train"))
     model.text_sections = table.manifest.text.sections if table.manifest.text else []
     dropout = dataclasses.asdict(config.training.modality_dropout)
-    has = {"text": table.has_text()[train_rows], "image": table.has_image()[train_rows]}
+    lacks = table.lacks("train")
     learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
-    model.accepts_missing = [m for m in model.uses if (learns and dropout[m] > 0) or not has[m].all()]
+    model.accepts_missing = [m for m in model.uses if (learns and dropout[m] > 0) or lacks[m]]
     return model
 
 
@@ -227,8 +294,8 @@ def _head_options(config: Config, table: Table, task: str, text: TextEncoder | N
             if getattr(own, name) != default:
                 raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
         return {}
-    captions = [caption for row in table.indices("train") for caption in table.targets[task][row]]
-    if not captions:
+    captions = table.captions(task, "train")
+    if next(iter(captions), None) is None:
         raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")
     decoder = build_decoder(
         own.decoder,
@@ -244,12 +311,20 @@ def _head_options(config: Config, table: Table, task: str, text: TextEncoder | N
     }
 
 
-def _prepare(model: FusionModel, table: Table, config: Config, workers: int, console: Console) -> PairDataset:
-    for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder)):
-        if tower is not None:  # one that is trained later is not cached
-            tower.freeze(is_frozen_for_good(own))
+def prepare(
+    model: FusionModel,
+    table: Table,
+    config: Config,
+    workers: int,
+    console: Console,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PairDataset:
+    """The rows as the model reads them; what is said of them goes to the console, also without `progress`."""
+    _freeze_for_good(model, config)
 
     def report(modality: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(modality, done, total)
         if done >= total:
             console.print(f"features of the frozen {modality} encoder: {total} computed")
 
@@ -272,6 +347,12 @@ def _prepare(model: FusionModel, table: Table, config: Config, workers: int, con
         others = "; the words of the others have no mirror image" if able < rows else ""
         console.print(f"flip: swap: {able} of {rows} training rows can be flipped{others}")
     return pairs
+
+
+def _freeze_for_good(model: FusionModel, config: Config) -> None:
+    for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder)):
+        if tower is not None:  # one that is trained later is not cached
+            tower.freeze(is_frozen_for_good(own))
 
 
 def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
@@ -300,7 +381,14 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
     return True
 
 
-_WHERE = ("output_dir", "data.num_workers", "cache.dir", "cache.enabled", "processes")
+_WHERE = (
+    "output_dir",
+    "data.num_workers",
+    "cache.dir",
+    "cache.enabled",
+    "processes",
+    "training.gradient_checkpointing",
+)
 
 
 def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -314,14 +402,13 @@ def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
-    counts = Counter(table.splits)
     sizes = {
         "all": sum(p.numel() for p in model.parameters()),
         "fusion": sum(p.numel() for p in model.fusion.parameters()),
     }
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return (
-        f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in counts.items())} rows; tasks: "
+        f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in table.counts().items())} rows; tasks: "
         f"{', '.join(table.labels)}\n"
         f"{model.fusion_config['name']}: {sizes['all'] / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained, "
         f"{sizes['fusion'] / 1e6:.2f} M in the fusion; {accelerator.device}, num_processes: {accelerator.num_processes}"
@@ -332,7 +419,13 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
     """Write what a reader needs to know how this run came about."""
     manifest = table.manifest
     (run_dir / "manifest.yaml").write_bytes(read_small(manifest.source))
-    table.save_splits(run_dir / "splits.csv")
+    if isinstance(table, ShardedTable):  # which rows are in which split, the shards' names and hashes say
+        used = table.shards
+        (run_dir / "shards.json").write_bytes(
+            index_bytes(used.shards, used.labels, used.tasks, used.source, used.errors)
+        )
+    else:
+        table.save_splits(run_dir / "splits.csv")
     synonyms = config.training.augmentation.text.synonyms
     if synonyms:
         shutil.copyfile(synonyms, run_dir / "synonyms.yaml")
@@ -342,7 +435,7 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
             "path": manifest.source,
             "sha256": manifest.sha256,
             "version": manifest.version,
-            "rows": len(table),
+            "rows": sum(table.counts().values()),
         },
         "commit": commit(),
         "python": platform.python_version(),
@@ -353,6 +446,9 @@ def _describe(run_dir: Path, config: Config, table: Table) -> None:
             for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "pillow", "datasets", "numpy")
         },
     }
+    if isinstance(table, ShardedTable):
+        damaged = {file: what for file, (_, what) in table.shards.damaged.items()}
+        facts["shards"] = {"url": table.shards.url, "identity": table.shards.identity, "damaged": damaged}
     (run_dir / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

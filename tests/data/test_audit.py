@@ -321,7 +321,7 @@ def test_near_hashes_are_those_of_comparing_all(seed, distance):
     hashes = np.concatenate([base, base ^ np.packbits(flips, axis=1)])
     differ = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(-1)
     expected = [[a, b] for a, b in itertools.combinations(range(60), 2) if differ[a, b] <= distance]
-    assert near_hashes(hashes, distance).tolist() == expected
+    assert near_hashes(hashes, distance).pairs.tolist() == expected
 
 
 @pytest.mark.parametrize("whole", range(9))
@@ -332,8 +332,8 @@ def test_hashes_that_agree_in_one_band_only_are_found(whole):
     other = one.copy()
     other[places] = 1
     hashes = np.packbits(np.stack([one, other]), axis=1)
-    assert near_hashes(hashes, 8).tolist() == [[0, 1]]
-    assert near_hashes(hashes, 7).tolist() == []
+    assert near_hashes(hashes, 8).pairs.tolist() == [[0, 1]]
+    assert near_hashes(hashes, 7).pairs.tolist() == []
 
 
 def test_near_texts_are_pairs_of_like_texts():
@@ -341,8 +341,8 @@ def test_near_texts_are_pairs_of_like_texts():
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(words, 60)) for _ in range(100)]
     changed = [text.replace(text.split()[7], "other") for text in texts[:20]]
-    assert near_texts(texts + changed, 0.85).tolist() == [[i, 100 + i] for i in range(20)]
-    assert near_texts([], 0.85).shape == (0, 2)
+    assert near_texts(texts + changed, 0.85).pairs.tolist() == [[i, 100 + i] for i in range(20)]
+    assert near_texts([], 0.85).pairs.shape == (0, 2)
 
 
 def test_common_phrases_agree_by_chance_and_own_words_do_not(clean):

@@ -83,14 +83,18 @@ def mmfuse(monkeypatch, capsys):
     return run
 
 
+def elsewhere(url):
+    """The file system as another process has it: what is done there, this one's caches do not know."""
+    return fsspec.core.url_to_fs(str(url), skip_instance_cache=True)
+
+
 def files(url) -> dict[str, bytes]:
-    system, root = fsspec.core.url_to_fs(str(url))
-    system.invalidate_cache()
+    system, root = elsewhere(url)
     return {name.rsplit("/", 1)[-1]: system.cat_file(name) for name in system.ls(root, detail=False)}
 
 
 def change(url, name: str, data: bytes) -> None:
-    system, root = fsspec.core.url_to_fs(str(url))
+    system, root = elsewhere(url)
     system.pipe_file(f"{root}/{name}", data)
 
 
@@ -171,7 +175,7 @@ def test_a_damaged_shard_is_named_and_refused_or_skipped(place, table, tmp_path,
     whole = write_shards(table, out, size=SIZE)
     cut, gone = whole.of("train")[:2]
     change(out, cut.file, files(out)[cut.file][:-100])
-    system, root = fsspec.core.url_to_fs(out)
+    system, root = elsewhere(out)
     system.rm_file(f"{root}/{gone.file}")
     with pytest.raises(MmfuseError, match=f"{cut.file}: .* bytes, but .* were written; .*{cut.rows} rows"):
         open_shards(out)

@@ -1,6 +1,8 @@
+import csv
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mmfuse
 from mmfuse.config import Config, config_from_dict
@@ -38,6 +40,24 @@ def tiny(phantom, tmp_path):
         return config_from_dict(values, overrides)
 
     return make
+
+
+@pytest.fixture
+def uneven(phantom, tmp_path) -> Path:
+    """The phantom with unequal numbers of labelled targets, and half of the rows without an image."""
+    manifest = yaml.safe_load(phantom.read_text())
+    rows = list(csv.DictReader((phantom.parent / "data.csv").read_text().splitlines()))
+    for i, row in enumerate(rows):
+        row["image"] = "" if i % 2 else str(phantom.parent / row["image"])
+        row["findings"] = "not asked" if i % 3 == 0 else (row["findings"] or "opacity")
+    with (tmp_path / "rows.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    manifest["rows"] = str(tmp_path / "rows.csv")
+    manifest["tasks"]["findings"] |= {"empty": "missing", "missing": ["not asked"]}
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    return tmp_path / "manifest.yaml"
 
 
 class Killed(BaseException):

@@ -1,6 +1,5 @@
 """Two processes must do what one does: `torchrun` with CPU forced, asserting that there are two."""
 
-import csv
 import json
 import os
 import socket
@@ -15,35 +14,22 @@ import yaml
 from mmfuse.config import config_to_dict
 
 
-def launch(processes: int, *args: str) -> str:
+def launch(processes: int, *args: str, code: int = 0, **variables: str) -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    } | variables
     command += ["-m", "mmfuse.cli", *args]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code, done.stderr[-3000:]
     return done.stdout + done.stderr
-
-
-@pytest.fixture
-def uneven(phantom, tmp_path) -> Path:
-    """The phantom with unequal numbers of labelled targets, and half of the rows without an image."""
-    manifest = yaml.safe_load(phantom.read_text())
-    rows = list(csv.DictReader((phantom.parent / "data.csv").read_text().splitlines()))
-    for i, row in enumerate(rows):
-        row["image"] = "" if i % 2 else str(phantom.parent / row["image"])
-        row["findings"] = "not asked" if i % 3 == 0 else (row["findings"] or "opacity")
-    with (tmp_path / "rows.csv").open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    manifest["rows"] = str(tmp_path / "rows.csv")
-    manifest["tasks"]["findings"] |= {"empty": "missing", "missing": ["not asked"]}
-    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    return tmp_path / "manifest.yaml"
 
 
 def write_config(tmp_path: Path, config) -> str:

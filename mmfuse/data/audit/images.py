@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mmfuse.data.audit.findings import Finding, Severity, finding
-from mmfuse.data.audit.near import clusters, near_hashes
+from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
 from mmfuse.data.audit.rows import Rows, place_sets
 from mmfuse.data.images import read_image
 from mmfuse.data.texts import read_bytes
@@ -171,13 +171,14 @@ def _copies(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> list[Fi
         members[kind].append(int(i))
     exact = [part for part in members if len(part) > 1]
     different = read[first][~facts.blank[read[first]]]
-    pairs = near_hashes(facts.hash[different], NEAR_BITS)
+    pairs, crowded = near_hashes(facts.hash[different], NEAR_BITS)
     a, b = (facts.colour[different[pairs[:, side]]].astype(np.float32) for side in (0, 1))
     pairs = pairs[np.square(a - b).mean(axis=1) <= NEAR_COLOUR**2]
     near = [[int(different[i]) for i in part] for part in clusters(pairs, len(different))]
     return [
         *_copies_found(rows, facts, exact, contents, "copies", "the same file"),
         *_copies_found(rows, facts, near, contents, "near_copies", "nearly the same picture"),
+        *tell_crowded("images", crowded),
     ]
 
 

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
+
+from mmfuse.data.audit.findings import Finding, finding
 
 BITS = 256
 """Of an image's hash."""
 _BLOCK = 1024
+_PAIRS = 1 << 13
+"""Compared at once: what fits the cache of a core."""
 _PERMUTATIONS, _ROWS_A_BAND = 96, 6
+_SKETCH = 512
 _SHINGLE = 5
 _WORD = re.compile(r"\w+")
 
 
-def near_hashes(hashes: np.ndarray, distance: int) -> np.ndarray:
+class Near(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        pairs: `(pairs, 2)` int64, the smaller first, sorted, each once.
+        crowded: How many share a band with more than 1,023 others, and were compared with so many of them only.
+    """
+
+    pairs: np.ndarray
+    crowded: int
+
+
+def near_hashes(hashes: np.ndarray, distance: int) -> Near:
     """Pairs of hashes that differ in at most `distance` bits.
 
     Hashes are cut into `distance + 1` bands: two that differ in no more bits than `distance` are equal in one band at
@@ -28,45 +47,53 @@ def near_hashes(hashes: np.ndarray, distance: int) -> np.ndarray:
     Args:
         hashes: `(n, 32)` uint8, 256 bits each, all different.
         distance: From 0.
-
-    Returns:
-        `(pairs, 2)` int64, the smaller first, sorted, each once.
     """
-    bits = np.unpackbits(hashes, axis=1)
-    edges = np.linspace(0, BITS, distance + 2).astype(int)
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for low, high in pairwise(edges):
-        for members in _sharing(np.packbits(bits[:, low:high], axis=1)):
-            differ = np.bitwise_count(hashes[members, None] ^ hashes[None, members]).sum(-1, dtype=np.uint16)
-            found.append(_pairs(members, differ <= distance))
-    return np.unique(np.concatenate(found), axis=0)
+    bits, edges = np.unpackbits(hashes, axis=1), np.linspace(0, BITS, distance + 2).astype(int)
+    bands = [_keys(np.packbits(bits[:, low:high], axis=1)) for low, high in pairwise(edges)]
+    return _near(bands, hashes, np.full(len(hashes), distance / 2))
 
 
-def near_texts(texts: Sequence[str], similarity: float) -> np.ndarray:
+def near_texts(texts: Sequence[str], similarity: float) -> Near:
     """Pairs of texts whose sets of five characters in a row have a Jaccard similarity of at least `similarity`.
 
     MinHash (Broder 1997) with 96 permutations in 16 bands of 6: of pairs at similarity 0.85 about 1 in 2,000 is
-    missed. Candidates are compared exactly. Time grows with the total length of the texts, plus the comparisons in
-    bands that many share, which are bounded as in `near_hashes`.
+    missed. Those that share a band are compared by odd sketches (Mitzenmacher et al. 2014), which differ in no more
+    bits than the sets in members, and what these leave is compared exactly. Time grows with the total length of the
+    texts, plus the comparisons in bands that many share, which are bounded as in `near_hashes`.
 
     Args:
         texts: All different.
         similarity: From 0.7 to 1.
-
-    Returns:
-        `(pairs, 2)` int64, the smaller first, sorted, each once.
     """
-    signatures = np.stack([_signature(text) for text in texts]) if texts else np.zeros((0, _PERMUTATIONS), np.uint32)
-    candidates = [np.zeros((0, 2), dtype=np.int64)]
-    for band in np.split(signatures, _PERMUTATIONS // _ROWS_A_BAND, axis=1):
-        for members in _sharing(np.ascontiguousarray(band).view(np.uint8)):
-            agree = np.zeros((len(members), len(members)), dtype=np.uint8)
-            for column in signatures[members].T:
-                agree += column[:, None] == column[None, :]
-            candidates.append(_pairs(members, agree >= (similarity - 0.15) * _PERMUTATIONS))  # 4 standard errors
-    pairs = np.unique(np.concatenate(candidates), axis=0)
-    alike = [_jaccard(*(_shingles(texts[i]) for i in (int(a), int(b)))) >= similarity for a, b in pairs]
-    return pairs[np.array(alike, dtype=bool)]
+    signatures = np.zeros((len(texts), _PERMUTATIONS), np.uint32)
+    sketches = np.zeros((len(texts), _SKETCH // 8), np.uint8)
+    sizes = np.zeros(len(texts), np.int64)
+    for i, text in enumerate(texts):
+        signatures[i], sketches[i], sizes[i] = _signature(text)
+    split = np.split(signatures, _PERMUTATIONS // _ROWS_A_BAND, axis=1)
+    bands = [_keys(np.ascontiguousarray(band).view(np.uint8)) for band in split]
+    apart = (1 - similarity) / (1 + similarity)  # of all members of two sets: what at most is in one of them only
+    pairs, crowded = _near(bands, sketches, apart * sizes + 1e-6)
+    alike: list[bool] = []
+    for first, others in groupby(pairs.tolist(), key=itemgetter(0)):
+        own = _shingles(texts[int(first)])
+        alike += [_jaccard(own, _shingles(texts[int(other)])) >= similarity for _, other in others]
+    return Near(pairs[np.array(alike, dtype=bool)], crowded)
+
+
+def tell_crowded(what: str, crowded: int) -> list[Finding]:
+    """That not all near copies of `what` may have been found, if so."""
+    if not crowded:
+        return []
+    return [
+        finding(
+            f"{what}.crowded",
+            "info",
+            f"near copies: {crowded} {what} are in part like more than {_BLOCK - 1:,} others, and were compared with "
+            "so many of them only",
+            "nothing; exact copies are found all the same",
+        )
+    ]
 
 
 def plain(text: str) -> str:
@@ -91,20 +118,42 @@ def clusters(pairs: np.ndarray, size: int) -> list[list[int]]:
     return sorted(part.tolist() for part in parts if len(part) > 1)
 
 
+def _near(bands: Iterable[np.ndarray], bits: np.ndarray, share: np.ndarray) -> Near:
+    """Pairs that share a band and whose `bits` `(n, bytes)` uint8 differ in no more than the sum of their `share`s."""
+    words = np.ascontiguousarray(bits).view(np.uint64)
+    found, crowded = [np.zeros(0, dtype=np.int64)], np.zeros(len(bits), dtype=bool)
+    for band in bands:
+        for pairs in _sharing(band):
+            one, other = pairs.T
+            differ = np.bitwise_count(words.take(one, axis=0) ^ words.take(other, axis=0))
+            few = np.einsum("ij->i", differ, dtype=np.uint16) <= share.take(one) + share.take(other)  # faster than sum
+            first, second = pairs[few].T
+            found.append(first * len(bits) + second)
+        crowded |= np.bincount(band, minlength=1)[band] > _BLOCK
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), max(1, len(bits))), axis=1)
+    return Near(pairs, int(np.count_nonzero(crowded)))
+
+
+def _keys(parts: np.ndarray) -> np.ndarray:
+    """`(n,)` int64: by row of `(n, bytes)` uint8 a number, equal where the bytes are."""
+    whole = np.ascontiguousarray(parts).view(np.dtype((np.void, parts.shape[1]))).ravel()
+    return np.unique(whole, return_inverse=True)[1]
+
+
 def _sharing(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions of keys `(n, bytes)` that are equal, at most 1,024 at a time."""
-    whole = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1]))).ravel()
-    _, member_of = np.unique(whole, return_inverse=True)
-    order = np.argsort(member_of, kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(member_of[order])) + 1):
-        for start in range(0, len(part), _BLOCK):
-            if len(part[start : start + _BLOCK]) > 1:
-                yield part[start : start + _BLOCK]
+    """Pairs `(pairs, 2)` of positions whose keys `(n,)` are equal, the smaller first, each once.
 
-
-def _pairs(members: np.ndarray, related: np.ndarray) -> np.ndarray:
-    first, second = np.nonzero(np.triu(related, 1))
-    return np.sort(np.stack([members[first], members[second]], axis=1), axis=1)
+    Of a key that more than 1,024 share, pairs are those within blocks of 1,024.
+    """
+    order, here = np.argsort(keys, kind="stable"), np.arange(len(keys))
+    begins = np.diff(keys[order], prepend=-1) != 0
+    before = (here - np.maximum.accumulate(np.where(begins, here, 0))) % _BLOCK  # each is paired with those before it
+    total = np.cumsum(before)
+    for part in np.split(here, np.searchsorted(total, np.arange(_PAIRS, total[-1:].sum(), _PAIRS))):
+        count = before[part]
+        second = np.repeat(part, count)
+        first = second - np.arange(len(second)) + np.repeat(np.cumsum(count) - count, count) - 1
+        yield np.stack([order[first], order[second]], axis=1)
 
 
 def _shingles(text: str) -> set[str]:
@@ -121,6 +170,9 @@ _FACTOR = _RNG.integers(1, 2**31 - 1, _PERMUTATIONS, dtype=np.uint64)[:, None]
 _OFFSET = _RNG.integers(0, 2**31 - 1, _PERMUTATIONS, dtype=np.uint64)[:, None]
 
 
-def _signature(text: str) -> np.ndarray:
-    codes = np.fromiter((zlib.crc32(s.encode()) for s in _shingles(text)), dtype=np.uint64) % _PRIME
-    return ((_FACTOR * codes + _OFFSET) % _PRIME).min(axis=1).astype(np.uint32)
+def _signature(text: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """MinHash `(96,)` uint32, odd sketch of 512 bits `(64,)` uint8, and size of a text's set."""
+    codes = np.fromiter((zlib.crc32(s.encode()) for s in _shingles(text)), dtype=np.uint64)
+    odd = np.bincount((codes % np.uint64(_SKETCH)).astype(np.intp), minlength=_SKETCH) % 2
+    smallest = ((_FACTOR * (codes % _PRIME) + _OFFSET) % _PRIME).min(axis=1)
+    return smallest.astype(np.uint32), np.packbits(odd.astype(bool)), len(codes)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from mmfuse.data.audit.findings import Finding, finding
-from mmfuse.data.audit.near import clusters, near_texts, plain
+from mmfuse.data.audit.near import clusters, near_texts, plain, tell_crowded
 from mmfuse.data.audit.rows import Rows, place_sets
 from mmfuse.data.identifiers import Finder, redact
 
@@ -161,7 +161,7 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
         members[text].append(i)
     members.pop("", None)
     texts = list(members)
-    pairs = near_texts(texts, NEAR_SIMILARITY)
+    pairs, crowded = near_texts(texts, NEAR_SIMILARITY)
     near = [sorted(row for t in part for row in members[texts[t]][:1]) for part in clusters(pairs, len(texts))]
     exact = [part for part in members.values() if len(part) > 1]
     wording = _Wording(texts, [plains[row] for part in (*exact, *near) for row in part])
@@ -170,8 +170,10 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
     for kind, what, sets in (("copies", "the same text", exact), ("near_copies", "nearly the same text", near)):
         placed = place_sets(rows, sets)
         for place in ("splits", "split"):
-            own = [part for part in placed[place] if wording.surprise([plains[i] for i in part]) > CHANCE_BITS[kind]]
-            alike += [part for part in placed[place] if part not in own]
+            own: list[Sequence[int]] = []
+            for part in placed[place]:
+                by_chance = wording.surprise([plains[i] for i in part]) <= CHANCE_BITS[kind]
+                (alike if by_chance else own).append(part)
             if own:
                 across = place == "splits"
                 found.append(
@@ -204,7 +206,7 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                 map(rows.examples, alike),
             )
         )
-    return found
+    return [*found, *tell_crowded("texts", crowded)]
 
 
 def _sizes(sets: Sequence[Sequence[int]]) -> str:

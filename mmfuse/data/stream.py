@@ -1,0 +1,461 @@
+"""Training from shards: an epoch's order as arithmetic over their index, and windows of it as small tables.
+
+The train shards, in an order of (seed, epoch), are one sequence of rows. It is cut into lanes of equal length, which
+are read side by side; within a lane, windows of rows are read, shuffled and grouped by length of text. So any
+micro-batch can be found by its number: nothing is kept of what was read before, by a resumed run as by a new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.table import InMemoryTable
+from torch.utils.data import Dataset
+
+from mmfuse.data.manifest import Manifest
+from mmfuse.data.pairs import PairDataset
+from mmfuse.data.shards import Shard, Shards, open_shards
+from mmfuse.data.table import Table
+from mmfuse.registry import nearest
+from mmfuse.types import Batch, MmfuseError
+
+BLOCK = 512
+"""Rows whose images are read at once for evaluation, and whose texts and targets while they are counted."""
+EVALUATED = ("validation", "test")
+
+
+class ShardRows:
+    """The rows of some shards, one after the other.
+
+    Args:
+        shards: Where they are.
+        order: Which, in which order.
+    """
+
+    def __init__(self, shards: Shards, order: Sequence[Shard]):
+        self.shards, self.order = shards, order
+        self.first = [0, *accumulate(shard.rows for shard in order)]
+
+    def __len__(self) -> int:
+        return self.first[-1]
+
+    def read(self, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows `start` to `stop`, of at least one; those of them that are in one shard are read at once.
+
+        Raises:
+            MmfuseError: A shard cannot be read; it is named.
+        """
+        parts, number = [], bisect_right(self.first, start) - 1
+        while start < stop:
+            shard, first = self.order[number], self.first[number]
+            end = min(stop, first + shard.rows)
+            if start < end:
+                parts.append(self.shards.read(shard, start - first, end - first, columns))
+            start, number = end, number + 1
+        return pa.concat_tables(parts)
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """All rows, in blocks."""
+        for start in range(0, len(self), BLOCK):
+            yield self.read(start, min(start + BLOCK, len(self)), columns)
+
+
+class ArrowImages(Sequence):
+    """By row its encoded images, taken out of an Arrow column when they are asked for."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.column[row].as_py()
+
+
+class ShardImages(Sequence):
+    """By row its encoded images, read from shards in blocks of consecutive rows, of which the last one is kept."""
+
+    def __init__(self, rows: ShardRows):
+        self.rows = rows
+        self._block: tuple[int, ArrowImages] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        number = row // BLOCK
+        if self._block is None or self._block[0] != number:
+            stop = min((number + 1) * BLOCK, len(self))
+            self._block = None  # two need not be held
+            self._block = number, ArrowImages(self.rows.read(number * BLOCK, stop, ["images"])["images"])
+        return self._block[1][row % BLOCK]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_block": None}
+
+
+@dataclass
+class EncodedTable(Table):
+    """A table whose images are encoded bytes.
+
+    Attributes:
+        encoded: By row, its images.
+    """
+
+    encoded: Sequence[list[bytes]] = ()
+
+    def images(self) -> Sequence[Sequence[str | bytes]]:
+        """By row its images, encoded."""
+        return self.encoded
+
+    def has_image(self) -> np.ndarray:
+        """`(rows,)` bool."""
+        return np.array([bool(images) for images in self.encoded], dtype=bool)
+
+
+@dataclass
+class ShardedTable(EncodedTable):
+    """The rows of validation and test of a folder of shards; their images, and all training rows, stay there.
+
+    Attributes:
+        shards: The folder.
+        with_image: `(rows,)` bool.
+    """
+
+    block: ClassVar[int | None] = BLOCK
+
+    shards: Shards = field(kw_only=True)
+    with_image: np.ndarray = field(kw_only=True)
+
+    def indices(self, split: str) -> list[int]:
+        """The rows of a split that is evaluated.
+
+        Raises:
+            MmfuseError: No such split, it is empty, or it is that of training.
+        """
+        if split == "train" and self.shards.of("train"):
+            raise MmfuseError(
+                f"{self.manifest.source}: split train is in shards: its rows are streamed in training, not evaluated; "
+                "name the table that the shards were made of"
+            )
+        return super().indices(split)
+
+    def has_image(self) -> np.ndarray:
+        """`(rows,)` bool."""
+        return self.with_image
+
+    def counts(self) -> dict[str, int]:
+        """Rows a split, training rows too."""
+        found: Counter[str] = Counter()
+        for shard in self.shards.shards:
+            found[shard.split] += shard.rows
+        return dict(found)
+
+    def lacks(self, split: str) -> dict[str, int]:
+        """How many rows of a split have no `text`, and no `image`."""
+        shards = self.shards.of(split)
+        return {"text": sum(s.without_text for s in shards), "image": sum(s.without_image for s in shards)}
+
+    def texts(self, split: str) -> Iterable[str]:
+        """The texts of a split, empty where there is none, read anew each time."""
+        return _Again(lambda: (text or "" for text in self._values("text", split)))
+
+    def captions(self, task: str, split: str) -> Iterable[str]:
+        """All references of a captioning task in a split, read anew each time."""
+        return _Again(lambda: (caption for found in self._values(f"target.{task}", split) for caption in found))
+
+    def targets_of(self, task: str, split: str) -> np.ndarray:
+        """A task's targets of a split: of a task with labels, 4 or 8 bytes a value are held."""
+        column = f"target.{task}"
+        blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
+        return np.concatenate([_targets(block[column]) for block in blocks])
+
+    def _values(self, column: str, split: str) -> Iterator[Any]:
+        for block in ShardRows(self.shards, self.shards.of(split)).blocks([column]):
+            yield from block[column].to_pylist()
+
+
+class _Again:
+    """What can be gone through again, as it is begun anew each time."""
+
+    def __init__(self, begin: Callable[[], Iterator[str]]):
+        self.begin = begin
+
+    def __iter__(self) -> Iterator[str]:
+        return self.begin()
+
+
+def load_shards(
+    manifest: Manifest,
+    *,
+    tasks: Sequence[str] | None = None,
+    labels: dict[str, list[str]] | None = None,
+    fold: int | None = None,
+    damaged: str = "error",
+) -> ShardedTable:
+    """The table of a manifest whose rows are shards. Leaks and copies were refused when these were written.
+
+    Args:
+        manifest: Its `rows` names the index.
+        tasks: Which of its tasks; default: all.
+        labels: A model's label names by task; those of the shards must be the same.
+        fold: Must be None: shards have their splits.
+        damaged: What is done about damaged shards (see `open_shards`).
+
+    Raises:
+        MmfuseError: A shard is damaged, or the manifest says otherwise than the one the shards were written by.
+    """
+    where = manifest.source
+    if fold is not None:
+        raise MmfuseError(f"{where}: data.fold: shards have their splits already; shard each fold by itself")
+    shards = open_shards(manifest.rows, damaged)
+    chosen = list(manifest.tasks) if tasks is None else list(tasks)
+    for task in chosen:
+        if task not in manifest.tasks:
+            raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
+        _check_task(manifest, task, shards, (labels or {}).get(task))
+    order = [shard for split in EVALUATED for shard in shards.of(split)]
+    columns = ["id", "group", "text", *(f"subgroup.{name}" for name in manifest.subgroups)]
+    columns += [f"target.{task}" for task in chosen]
+    found = [shards.read(shard, 0, shard.rows, columns) for shard in order]
+    rows = ShardRows(shards, order)
+    return ShardedTable(
+        **_parts(manifest, {task: shards.labels[task] for task in chosen}, pa.concat_tables(found)),
+        splits=[shard.split for shard in order for _ in range(shard.rows)],
+        encoded=ShardImages(rows),
+        shards=shards,
+        with_image=np.concatenate([_with_image(shards, shard) for shard in order]),
+    )
+
+
+def _parts(manifest: Manifest, labels: dict[str, list[str]], found: pa.Table) -> dict[str, Any]:
+    """A Table's manifest, rows, labels and targets, of columns of shards."""
+    plain = [name for name in found.column_names if name != "images" and not name.startswith("target.")]
+    kept = InMemoryTable(found.select(plain))
+    return {
+        "manifest": manifest,
+        "rows": datasets.Dataset(kept, fingerprint="shards"),  # else datasets would hash all of it
+        "labels": labels,
+        "targets": {task: _targets(found[f"target.{task}"]) for task in labels},
+    }
+
+
+def _targets(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of targets as a Table has them."""
+    if not pa.types.is_list(column.type):
+        return column.to_numpy()
+    if pa.types.is_string(column.type.value_type):
+        found = np.empty(len(column), dtype=object)
+        found[:] = [tuple(captions) for captions in column.to_pylist()]
+        return found
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
+def _with_image(shards: Shards, shard: Shard) -> np.ndarray:
+    if shard.without_image in (0, shard.rows):
+        return np.full(shard.rows, shard.without_image == 0)
+    blocks = ShardRows(shards, [shard]).blocks(["images"])
+    return np.concatenate([pc.list_value_length(block["images"]).to_numpy() > 0 for block in blocks])  # type: ignore[attr-defined]
+
+
+_NOT_ENCODED = ("report_metrics", "label_origin")
+"""What a manifest may say otherwise of a task than the shards: their targets do not depend on it."""
+
+
+def _check_task(manifest: Manifest, task: str, shards: Shards, labels: list[str] | None) -> None:
+    where, now, then = manifest.source, dataclasses.asdict(manifest.tasks[task]), shards.tasks.get(task)
+    if then is None:
+        raise MmfuseError(
+            f"{where}: tasks.{task}: it is not in the shards; {nearest(task, shards.tasks)}, or shard again"
+        )
+    for name, value in now.items():
+        if value != then.get(name) and name not in _NOT_ENCODED:
+            raise MmfuseError(
+                f"{where}: tasks.{task}.{name} is {value!r}, but the shards were written with {then.get(name)!r}: "
+                "change it back, or shard again"
+            )
+    if labels is not None and labels != shards.labels[task]:
+        raise MmfuseError(
+            f"{where}: tasks.{task}: the shards' labels are {shards.labels[task]}, the model's are {labels}"
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------- order
+
+
+@dataclass(frozen=True)
+class StreamPlan(Sequence):
+    """Where an epoch's micro-batches lie in its sequence of rows; by step, that of each process.
+
+    Micro-batch t is the (t // lanes)-th of lane t % lanes, and that of step s and process r is s * world + r. Each row
+    is in one of them; all lanes have as many, so all processes end at the same step. A lane's last one takes what
+    remains: 1 to batch_size + 1 rows. Lanes begin in different places of their windows, so that not all are read at
+    once.
+
+    Attributes:
+        rows: Of the sequence, at least as many as lanes.
+        lanes: A multiple of `world`.
+        batch_size: Rows of a micro-batch.
+        window: Micro-batches that are shuffled together.
+        world: Processes.
+    """
+
+    rows: int
+    lanes: int
+    batch_size: int
+    window: int
+    world: int = 1
+
+    @property
+    def per_lane(self) -> int:
+        """Micro-batches of a lane."""
+        return -(-(self.rows // self.lanes) // self.batch_size)
+
+    def __len__(self) -> int:
+        return self.per_lane * (self.lanes // self.world)
+
+    def __getitem__(self, step: Any) -> Any:
+        """The micro-batch of each process in a step, as positions in the sequence."""
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        numbers = range(step * self.world, (step + 1) * self.world)
+        return [self.positions(t % self.lanes, t // self.lanes) for t in numbers]
+
+    def positions(self, lane: int, number: int) -> range:
+        """A lane's micro-batch."""
+        first, end = lane * self.rows // self.lanes, (lane + 1) * self.rows // self.lanes
+        start = first + number * self.batch_size
+        return range(start, end if number == self.per_lane - 1 else start + self.batch_size)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The lane of a row, and which of its micro-batches."""
+        lane = ((position + 1) * self.lanes - 1) // self.rows
+        number = (position - lane * self.rows // self.lanes) // self.batch_size
+        return lane, min(number, self.per_lane - 1)
+
+    def window_of(self, lane: int, number: int) -> range:
+        """The micro-batches of a lane that are shuffled with this one."""
+        ahead = lane * self.window // self.lanes
+        first = (number + ahead) // self.window * self.window - ahead
+        return range(max(0, first), min(first + self.window, self.per_lane))
+
+
+@dataclass
+class _Window:
+    """Rows of a lane that are in memory, with those of each of its micro-batches, by their first position."""
+
+    key: tuple[int, int]
+    pairs: PairDataset
+    rows: dict[int, list[int]]
+
+
+class Stream(Dataset):
+    """Positions in an epoch's sequence to a packed batch. A process keeps one window of each lane that it reads.
+
+    Args:
+        table: Its training rows are streamed.
+        prepare: A window as the model reads it; it goes to worker processes.
+        plan: Which rows are in which micro-batch.
+        seed: Of the order.
+
+    Attributes:
+        epoch: The one being trained.
+    """
+
+    def __init__(self, table: ShardedTable, prepare: Callable[[Table], PairDataset], plan: StreamPlan, seed: int):
+        self.manifest, self.labels, self.shards = table.manifest, table.labels, table.shards
+        self.prepare, self.plan, self.seed = prepare, plan, seed
+        self.epoch = 0
+        self._windows: dict[int, _Window] = {}
+
+    @property
+    def identity(self) -> str:
+        """Of the rows and their order: a resumed run must find the same."""
+        values = [self.shards.identity, sorted(self.shards.damaged), dataclasses.astuple(self.plan), self.seed]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+    def __getitem__(self, positions: range) -> Batch:
+        """The micro-batch at these positions of the epoch.
+
+        Raises:
+            MmfuseError: A shard or an image cannot be read; the message names it.
+        """
+        lane, number = self.plan.locate(positions.start)
+        numbers = self.plan.window_of(lane, number)
+        held = self._windows.get(lane)
+        if held is None or held.key != (self.epoch, numbers.start):
+            self._windows.pop(lane, None)  # two need not be held
+            held = self._windows[lane] = self._read(lane, numbers)
+        return held.pairs[held.rows[positions.start]]
+
+    def _read(self, lane: int, numbers: range) -> _Window:
+        """A window: its rows in an order of (seed, epoch, lane, window), those with texts of like length together."""
+        parts = [self.plan.positions(lane, number) for number in numbers]
+        found = self._sequence().read(parts[0].start, parts[-1].stop, self._columns())
+        size = found.num_rows
+        images = ArrowImages(found["images"])
+        described = _parts(self.manifest, self.labels, found)
+        pairs = self.prepare(EncodedTable(**described, splits=["train"] * size, encoded=images))  # type: ignore[arg-type]
+        pairs.epoch = self.epoch
+        rng = np.random.default_rng([self.seed, self.epoch, lane, numbers.start])
+        order = rng.permutation(size)
+        order = order[np.argsort(-(-pairs.lengths()[order] // 8), kind="stable")]
+        turns, taken, rows = rng.permutation(len(parts)), 0, {}
+        for turn in turns:
+            positions = parts[turn]
+            rows[positions.start] = order[taken : taken + len(positions)].tolist()
+            taken += len(positions)
+        return _Window((self.epoch, numbers.start), pairs, rows)
+
+    def _sequence(self) -> ShardRows:
+        """The epoch's sequence: the train shards in an order of (seed, epoch)."""
+        shards = self.shards.of("train")
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(shards))
+        return ShardRows(self.shards, [shards[i] for i in order])
+
+    def _columns(self) -> list[str]:
+        subgroups = [f"subgroup.{name}" for name in self.manifest.subgroups]
+        return ["id", "group", "images", "text", *subgroups, *(f"target.{task}" for task in self.labels)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_windows": {}}
+
+
+def plan_stream(rows: int, lanes: int, shuffle_buffer: int, batch_size: int, world: int) -> StreamPlan:
+    """The plan of a stream.
+
+    Args:
+        rows: Training rows.
+        lanes: As wanted; rounded up to a multiple of `world`.
+        shuffle_buffer: Rows of a window; rounded up to whole micro-batches.
+        batch_size: Rows of a micro-batch.
+        world: Processes.
+
+    Raises:
+        MmfuseError: There are fewer rows than lanes.
+    """
+    lanes = -(-lanes // world) * world
+    if rows < lanes:
+        raise MmfuseError(
+            f"the training split has {rows} rows for {lanes} lanes and {world} processes: lower data.lanes"
+        )
+    return StreamPlan(rows, lanes, batch_size, -(-shuffle_buffer // batch_size), world)
+
+
+def workers_of(plan: StreamPlan, wanted: int) -> int:
+    """The most workers of a process, at most `wanted`, that share its lanes evenly: so no row is read twice."""
+    own = plan.lanes // plan.world
+    return max((n for n in range(1, min(wanted, own) + 1) if own % n == 0), default=0)

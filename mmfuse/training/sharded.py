@@ -1,0 +1,166 @@
+"""Training with weights, gradients and optimiser state sharded over processes: PyTorch's FSDP2, through Accelerate."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+from accelerate.utils import DistributedType, broadcast
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from mmfuse.model import FusionModel
+from mmfuse.types import Batch, MmfuseError
+
+_REFUSED = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed: its engine steps by itself and keeps the optimiser's state in partitions "
+    "that mmfuse's checkpoints do not gather; FSDP2 shards the same",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM trains its own models",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "fsdp_cpu_ram_efficient_loading leaves every process but the first without "
+    "weights; set it to false",
+    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing repeats layers with another dropout; set it to "
+    "false, and training.gradient_checkpointing to true",
+}
+"""By environment variable that `accelerate launch` sets, why mmfuse does not train so."""
+
+
+def check_launch() -> None:
+    """Refuse what `accelerate launch` may ask for and this loop does not do, before anything is begun.
+
+    Raises:
+        MmfuseError: The environment asks for it.
+    """
+    for name, reason in _REFUSED.items():
+        if _asked(name):
+            raise MmfuseError(f"{name}: {reason} (configs/accelerate/fsdp2.yaml)")
+    if _asked("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise MmfuseError("FSDP_VERSION: fsdp_version 2 is expected (configs/accelerate/fsdp2.yaml)")
+
+
+def shard_on_cpu(accelerator: Accelerator) -> None:
+    """Let Accelerate shard over CPU processes too.
+
+    Its state reads FSDP's variables only where there are several accelerators (accelerate 1.15, state.py, in
+    `AcceleratorState.__init__`) and would train CPU processes with whole weights, without a word. This sets what it
+    would set there; all that follows in it is the same for both.
+    """
+    if _asked("ACCELERATE_USE_FSDP") and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        plugin = FullyShardedDataParallelPlugin()  # reads the same variables
+        if accelerator.mixed_precision != "no":
+            plugin.set_mixed_precision(accelerator.mixed_precision)
+        state: Any = accelerator.state
+        state.fsdp_plugin = plugin
+        state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+
+
+def prepare_sharding(model: FusionModel) -> FusionModel:
+    """Make a model ready to be sharded in place, and give its copy without parameters for `whole_model`.
+
+    Raises:
+        MmfuseError: It has a parameter that FSDP2 cannot shard.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 0:
+            raise MmfuseError(
+                f"fusion {model.fusion_config['name']!r}: {name} is a single number, which FSDP2 cannot shard; "
+                "choose another fusion, or train without FSDP"
+            )
+        parameter.data = parameter.data.contiguous()  # convolutions lie channels last, and FSDP2 refuses that
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, empty)  # type: ignore[arg-type]
+
+
+def whole_model(skeleton: FusionModel, model: nn.Module) -> FusionModel:
+    """A plain model with the weights of a sharded one; every process must ask, and gets all of it.
+
+    Args:
+        skeleton: What `prepare_sharding` gave.
+        model: The sharded model; buffers are those of the main process, as in DistributedDataParallel.
+    """
+    weights = {name: whole(parameter) for name, parameter in model.named_parameters()}
+    filled = {id(p): nn.Parameter(weights[name], requires_grad=False) for name, p in skeleton.named_parameters()}
+    found = copy.deepcopy(skeleton, filled)  # type: ignore[arg-type]
+    theirs = dict(model.named_buffers())
+    for name, buffer in found.named_buffers():
+        buffer.copy_(broadcast(theirs[name].clone()))  # type: ignore[arg-type]
+    return found
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor, or all of a sharded one; then every process must ask."""
+    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def laid_out_as(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor in the memory layout of `other`, or this process's shard of it; the type stays."""
+    if isinstance(other, DTensor):
+        local = tensor.to(other.device).contiguous()
+        return distribute_tensor(local, other.device_mesh, other.placements, src_data_rank=None)
+    return torch.empty_like(other, dtype=tensor.dtype).copy_(tensor)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load some of a model's tensors, whole, into a plain or a sharded model."""
+    own = model.state_dict()
+    model.load_state_dict({n: laid_out_as(t, own[n]) if n in own else t for n, t in weights.items()}, strict=False)
+
+
+def tell_sharding(model: nn.Module) -> str:
+    """What a process holds of a sharded model, in words."""
+    parameters = list(model.parameters())
+    local = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters)
+    groups = sum(isinstance(m, FSDPModule) for m in model.modules())
+    return f"sharded by FSDP2 in {groups} groups: {local} of {sum(p.numel() for p in parameters)} parameters a process"
+
+
+def fill_in(model: FusionModel, batches: Sequence[Batch], accelerator: Accelerator) -> list[list[nn.Module]]:
+    """Let every process run the same towers: a sharded layer is gathered when it is run, and all must take part.
+
+    A process whose batch has no text, or no image, where another one's has, gets a blank one that no row refers to; its
+    gradient is zero.
+
+    Args:
+        model: Its towers tell what a blank is.
+        batches: This process's, of an optimiser step, as many on each process; blanks are put into them.
+        accelerator: Tells what the others have.
+
+    Returns:
+        By batch, the towers that read a blank.
+    """
+    mine = [[len(batch["input_ids"]), len(batch["pixels"])] for batch in batches]
+    anywhere: Any = accelerator.reduce(torch.tensor(mine, device=accelerator.device), "sum")
+    blank: list[list[nn.Module]] = []
+    for batch, (texts, images), (all_texts, all_images) in zip(batches, mine, anywhere.tolist(), strict=True):
+        towers: list[nn.Module] = []
+        if model.text_encoder is not None and not texts and all_texts:
+            batch["input_ids"] = torch.zeros(1, 1, dtype=torch.long, device=accelerator.device)
+            batch["text_mask"] = torch.ones(1, 1, dtype=torch.bool, device=accelerator.device)
+            towers.append(model.text_encoder)
+        if model.image_encoder is not None and not images and all_images:
+            size = model.image_encoder.preprocessing.size
+            batch["pixels"] = torch.zeros(1, 3, *size, dtype=torch.uint8, device=accelerator.device)
+            towers.append(model.image_encoder)
+        blank.append(towers)
+    return blank
+
+
+@contextmanager
+def resting(towers: Sequence[nn.Module]) -> Iterator[None]:
+    """Towers in eval mode, so that a blank does not enter batch statistics."""
+    for tower in towers:
+        tower.eval()
+    try:
+        yield
+    finally:
+        for tower in towers:
+            tower.train()
+
+
+def _asked(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")

@@ -1,0 +1,165 @@
+"""Training from shards is the one loop on another order: the same losses, the same weights after any kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_processes import launch, losses, write_config
+
+import mmfuse
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.sharding import write_shards
+from mmfuse.data.stream import Stream
+from mmfuse.data.table import load_table
+from mmfuse.training import loop
+from mmfuse.types import MmfuseError
+
+STREAM = ("data.lanes=4", "data.shuffle_buffer=12", "training.batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def sharded(phantom, tmp_path_factory) -> Path:
+    """The manifest of the phantom's shards."""
+    out = tmp_path_factory.mktemp("shards") / "out"
+    write_shards(load_table(load_manifest(phantom)), str(out), size=40_000)
+    return out / "manifest.yaml"
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def equal(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+def kill_at_a_checkpoint(command: list[str], run: Path) -> None:
+    """SIGKILL to the process and all that it has started, as soon as a checkpoint is there."""
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = subprocess.Popen([sys.executable, "-m", *command], env=environment, start_new_session=True, **quiet)
+    until = time.monotonic() + 100
+    while not list(run.glob("checkpoints/step_*/state.json")) and time.monotonic() < until:
+        time.sleep(0.005)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert list(run.glob("checkpoints/step_*"))
+    assert not (run / "model").exists()
+
+
+def test_the_loss_curve_is_that_of_map_style_training_in_the_same_order(tiny, phantom, sharded, tmp_path, monkeypatch):
+    """Bit for bit: the map-style run is given the ids that the stream's batches have."""
+    taken: list[list[str]] = []
+    read = Stream.__getitem__
+
+    def recording(self, positions):
+        batch = read(self, positions)
+        taken.append(batch["ids"])
+        return batch
+
+    monkeypatch.setattr(Stream, "__getitem__", recording)
+    mmfuse.train(tiny(*STREAM, f"data.manifest={sharded}", run="streamed"))
+    row_of = {name: row for row, name in enumerate(load_table(load_manifest(phantom)).rows["id"])}
+    plan = [[[row_of[name] for name in ids]] for ids in taken]
+    per_epoch = len(plan) // 2
+    assert per_epoch * 2 == len(plan)
+    monkeypatch.setattr(loop.Trainer, "_epoch", lambda self, epoch: plan[epoch * per_epoch : (epoch + 1) * per_epoch])
+    mmfuse.train(tiny(*STREAM, run="mapped"))
+    assert len(losses(tmp_path / "streamed")) == len(plan)
+    assert losses(tmp_path / "streamed") == losses(tmp_path / "mapped")
+    assert equal(tmp_path / "streamed", tmp_path / "mapped")
+    reports = [json.loads((tmp_path / run / "test" / "metrics.json").read_text()) for run in ("streamed", "mapped")]
+    found = [{k: v["value"] for k, v in r["tasks"]["findings"]["metrics"].items()} for r in reports]
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert [r["rows"] for r in reports] == [reports[0]["rows"]] * 2
+    assert [r["missing"] for r in reports] == [reports[0]["missing"]] * 2
+
+
+def test_two_processes_train_as_one_that_accumulates(tiny, sharded, tmp_path):
+    """What two processes take in a step, one takes in two passes; and both killed, they go on to the same weights."""
+    options = (*STREAM, f"data.manifest={sharded}", "training.checkpoint_every=2")
+    mmfuse.train(tiny(*options, "training.accumulation=2", run="one"))
+    printed = launch(2, "train", write_config(tmp_path, tiny(*options, "data.num_workers=2", run="two")))
+    assert "num_processes: 2" in printed
+    assert "4 lanes" in printed
+    assert "num_workers 2" in printed
+    first, second = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(first) == len(second)
+    assert np.abs(np.array(first) - np.array(second)).max() < 1e-5
+    killed = write_config(tmp_path, tiny(*options, "data.num_workers=2", run="killed"))
+    together = ["torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    kill_at_a_checkpoint([*together, "-m", "mmfuse.cli", "train", killed], tmp_path / "killed")
+    launch(2, "train", killed)
+    assert second == losses(tmp_path / "killed")
+    assert equal(tmp_path / "two", tmp_path / "killed")
+    launch(2, "evaluate", str(tmp_path / "two" / "model"), str(sharded), "--out", str(tmp_path / "scores"))
+    rows = [json.loads(line)["id"] for line in (tmp_path / "scores" / "predictions.jsonl").read_text().splitlines()]
+    there = load_table(load_manifest(sharded))
+    assert rows == [there.rows["id"][row] for row in there.indices("test")]
+
+
+def test_a_killed_run_ends_with_the_same_weights(tiny, sharded, tmp_path, killed_at):
+    """With dropouts, augmentation and accumulation, killed in the middle of a window of the second epoch."""
+    options = (
+        *STREAM,
+        f"data.manifest={sharded}",
+        "training.accumulation=3",
+        "training.checkpoint_every=2",
+        "training.modality_dropout={text: 0.2, image: 0.2}",
+        "training.augmentation={image: natural, text: {mask_tokens: 0.2}}",
+        "fusion.dropout=0.3",
+    )
+    whole = mmfuse.train(tiny(*options, run="whole"))
+    for steps in (3, whole.steps - 2):
+        killed_at(tiny(*options, run=f"killed{steps}"), steps)
+        assert losses(tmp_path / "whole") == losses(tmp_path / f"killed{steps}")
+        assert equal(tmp_path / "whole", tmp_path / f"killed{steps}")
+
+
+def test_a_run_killed_from_outside_ends_with_the_same_weights(tiny, sharded, tmp_path):
+    options = (*STREAM, f"data.manifest={sharded}", "training.checkpoint_every=2", "data.num_workers=1")
+    mmfuse.train(tiny(*options, run="whole"))
+    config = tiny(*options, run="killed")
+    kill_at_a_checkpoint(["mmfuse.cli", "train", write_config(tmp_path, config)], tmp_path / "killed")
+    mmfuse.train(config)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+    assert equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_resumed_run_must_find_the_same_shards(tiny, sharded, killed_at, monkeypatch):
+    config = tiny(*STREAM, f"data.manifest={sharded}", "training.checkpoint_every=2")
+    identities = iter("ab")
+    monkeypatch.setattr(Stream, "identity", property(lambda self: next(identities)))
+    with pytest.raises(MmfuseError, match="cannot resume: the shards, or the number of processes, are not those"):
+        killed_at(config, 3)
+    with pytest.raises(MmfuseError, match=r"data\.shuffle_buffer was 12, is now 16"):
+        mmfuse.train(
+            tiny(*STREAM, "data.shuffle_buffer=16", *("training.checkpoint_every=2", f"data.manifest={sharded}"))
+        )
+
+
+def test_a_truncated_shard_is_named_and_refused_or_left_out(tiny, sharded, tmp_path, capfd):
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    for path in sharded.parent.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    victim = folder / "train-00001.parquet"
+    victim.write_bytes(victim.read_bytes()[:-100])
+    options = (*STREAM, f"data.manifest={folder / 'manifest.yaml'}", "training.epochs=1")
+    with pytest.raises(MmfuseError, match=r"train-00001\.parquet: .*damaged: skip"):
+        mmfuse.train(tiny(*options))
+    mmfuse.train(tiny(*options, "data.damaged=skip"))
+    lost = next(s for s in json.loads((folder / "shards.json").read_text())["shards"] if s["file"] == victim.name)
+    there = load_table(load_manifest(sharded)).counts()["train"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line["samples"] for line in lines if "loss" in line) == there - lost["rows"]
+    assert list(json.loads((tmp_path / "run" / "environment.json").read_text())["shards"]["damaged"]) == [victim.name]
+    assert f"left out, damaged: {victim.name} ({lost['rows']} rows)" in capfd.readouterr().err
