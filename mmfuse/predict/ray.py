@@ -26,7 +26,7 @@ try:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and a warning on how Ray Data itself makes actors
     import ray
     import ray.data
-    import ray.exceptions
+    import ray.data.exceptions
 except ImportError as error:
     raise MmfuseError('--engine ray: Ray is not installed; pip install "mmfuse[ray]"') from error
 
@@ -211,22 +211,51 @@ def _cluster() -> Iterator[bool]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise MmfuseError(f"RAY_ADDRESS {address}: no cluster: {_last_line(error)}") from error
+        if address:
+            _reach(address)
+        with _hushed():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"RAY_ADDRESS {address}" if address else "--engine ray"
+        raise MmfuseError(f"{where}: no cluster: {_last_line(error.__cause__ or error)}") from error
     try:
         yield not address
     finally:
         ray.shutdown()
 
 
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Ray's core writes to the file descriptor of standard error, past Python, even that it will be quiet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 @contextmanager
 def _in_one_line() -> Iterator[None]:
     try:
         yield
-    except ray.exceptions.RayError as error:
-        raise MmfuseError(f"--engine ray: {_last_line(error)}; the same command goes on") from error
+    except MmfuseError:
+        raise
+    except Exception as error:  # those of Ray, of Ray Data and of an actor have no base in common
+        what = _last_line(error)
+        if isinstance(error, getattr(ray.data.exceptions, "ExecutionTimeoutError", ())):
+            what = "no chunk was done for long: actors find no room, or die of the same chunk again and again"
+        raise MmfuseError(f"--engine ray: {what}; the same command goes on") from error
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:400]

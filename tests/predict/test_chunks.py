@@ -2,7 +2,9 @@ from contextlib import contextmanager
 from itertools import count
 
 import pytest
+from typer.testing import CliRunner
 
+from mmfuse.cli import app
 from mmfuse.predict import FolderStudies, Predictor, chunks, predict_to_chunks, predict_to_file
 from mmfuse.types import MmfuseError
 
@@ -140,6 +142,15 @@ def test_studies_that_vanish_on_the_way_are_told(predictor, studies, tmp_path):
 
     with pytest.raises(MmfuseError, match=r"studies 24 to 32: 6 were read"):
         predict_to_chunks(predictor, Shrinking(), str(tmp_path / "out.jsonl"))
+
+
+def test_the_command_line_writes_to_a_url_with_the_local_engine(model_dir, studies, pairs, object_store, tmp_path):
+    done = CliRunner().invoke(app, ["predict", str(model_dir), str(pairs), "--out", f"{object_store}/out.parquet"])
+    assert done.exit_code == 0, done.output
+    assert f"57 predictions in {object_store}/out.parquet, 3 errors in {object_store}/out.errors.jsonl" in done.output
+    predict_to_file(Predictor.from_pretrained(model_dir), studies, tmp_path / "out.parquet")
+    system, root = chunks.fsspec.core.url_to_fs(object_store)
+    assert system.cat_file(f"{root}/out.parquet") == (tmp_path / "out.parquet").read_bytes()
 
 
 def write_and_die(url, size):
