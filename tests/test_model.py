@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
 from mmfuse.data.collate import Item, collate
 from mmfuse.encoders.image import build_image_encoder
-from mmfuse.encoders.text import build_text_encoder
+from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
 from mmfuse.model import FusionModel
@@ -481,3 +481,47 @@ def test_a_folder_without_the_tower_is_one_line(models, tmp_path, name, message)
     with pytest.raises(MmfuseError, match=message) as error:
         build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{tmp_path}/{name}"))
     assert "\n" not in str(error.value)
+
+
+def test_towers_stand_on_the_files_tensors_and_draw_nothing(models, tmp_path):
+    model = models["concat"]
+    weights = {name: tensor.clone() for name, tensor in model.text_encoder.state_dict().items()}
+    model.text_encoder.save_tokenizer(tmp_path)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    text = TextEncoder.from_spec(model.text_encoder.spec(), tmp_path, weights)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {n: p.data_ptr() for n, p in text.named_parameters()} == {n: t.data_ptr() for n, t in weights.items()}
+    assert all(p.requires_grad for p in text.parameters())
+
+
+def test_a_model_is_saved_over_the_file_that_its_weights_lie_in(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "model")
+    loaded = FusionModel.from_pretrained(tmp_path / "model")
+    wanted = run(loaded)
+    with torch.no_grad():
+        for parameter in loaded.parameters():  # a change of the weights is none of the file
+            parameter.mul_(2)
+    assert_same(run(FusionModel.from_pretrained(tmp_path / "model")), wanted)
+    changed = run(loaded)
+    loaded.save_pretrained(tmp_path / "model")
+    assert_same(run(loaded), changed)
+    assert_same(run(FusionModel.from_pretrained(tmp_path / "model")), changed)
+
+
+def test_weights_in_half_precision_are_read_as_the_numbers_they_are(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file(
+        {n: t.bfloat16() if t.is_floating_point() else t for n, t in weights.items()},
+        tmp_path / "model" / "model.safetensors",
+    )
+    loaded = FusionModel.from_pretrained(tmp_path / "model").state_dict()
+    assert all(
+        torch.equal(loaded[n], t.to(torch.bfloat16).to(t.dtype)) for n, t in weights.items() if t.is_floating_point()
+    )
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[task], wanted[task]) for task in wanted)

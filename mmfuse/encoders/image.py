@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
-from mmfuse.encoders.saved import PREFIX, build_on, damaged_tower, read_tower
+from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower, stand_on
 from mmfuse.types import Features, MmfuseError
 
 _MOST = 100_000
@@ -227,7 +227,7 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any], weights: dict[str, Tensor] | None = None) -> ImageEncoder:
-        """Rebuild from `spec`, on `weights` as they are (see `build_on`); default: random ones.
+        """Rebuild from `spec`, on `weights` as they are (see `stand_on`); default: random ones.
 
         Raises:
             MmfuseError: A value in it is not legal, or the weights do not fit.
@@ -236,8 +236,9 @@ class ImageEncoder(nn.Module):
         values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
         preprocessing = Preprocessing(**values)
         architecture = spec["architecture"]
-        name, options = architecture["name"], {"pretrained": False, "num_classes": 0, **architecture["options"]}
-        model = build_on(lambda: timm.create_model(name, **options), weights)
+        model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
+        if weights is not None:
+            model = stand_on(model, weights)
         return cls(model, architecture, preprocessing, pooling=spec["pooling"], batch_norm=spec["batch_norm"])
 
 

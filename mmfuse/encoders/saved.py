@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,22 +46,19 @@ def read_tower(name: str, tower: str) -> tuple[Path, dict[str, Any], dict[str, T
     return folder, spec, own
 
 
-def build_on(build: Callable[[], nn.Module], weights: dict[str, Tensor] | None) -> nn.Module:
-    """What `build` gives, on these weights themselves: nothing is drawn at random, and nothing copied.
+def stand_on(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """A tower's model on these tensors themselves, in place of its own.
 
-    Tensors that safetensors gives are the file, mapped into memory: processes that load it share one copy.
+    Tensors that safetensors gives are the file, mapped into memory: nothing is copied, and processes that load the same
+    file share it. What changes them changes a copy, never the file.
 
     Args:
-        build: Makes a model with random weights.
-        weights: By "model.NAME", all tensors of its state; None: it keeps the random ones.
+        model: With parameters of any values, or of none (`without_parameters`).
+        weights: By "model.NAME", all tensors of its state.
 
     Raises:
         MmfuseError: They are not the model's.
     """
-    if weights is None:
-        return build()
-    with _without_parameters():
-        model = build()
     own, wanted = {name.removeprefix("model."): tensor for name, tensor in weights.items()}, model.state_dict()
     check_fit(wanted, own)
     model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in own.items()}, assign=True)
@@ -86,8 +83,11 @@ def _kind(tensor: Tensor) -> tuple[Any, bool]:
 
 
 @contextmanager
-def _without_parameters() -> Iterator[None]:
-    """Modules that this thread builds get parameters of a shape only; buffers are real."""
+def without_parameters() -> Iterator[None]:
+    """Modules that this thread builds get parameters of a shape only, so that nothing is drawn; buffers are real.
+
+    All of transformers' models can be built so, which is how it loads them; of timm's, Swin for one cannot.
+    """
     builder = threading.get_ident()
 
     def empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
@@ -95,7 +95,7 @@ def _without_parameters() -> Iterator[None]:
             return parameter
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
-    hook = register_module_parameter_registration_hook(empty)
+    hook = register_module_parameter_registration_hook(empty)  # type: ignore[arg-type] - it may give another one
     try:
         yield
     finally:

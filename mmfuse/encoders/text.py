@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
-from mmfuse.encoders.saved import PREFIX, build_on, damaged_tower, read_tower
+from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower, stand_on, without_parameters
 from mmfuse.types import Features, MmfuseError
 
 _CHARACTERS_PER_TOKEN = 64
@@ -151,7 +151,7 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any], folder: Path, weights: dict[str, Tensor] | None = None) -> TextEncoder:
-        """Rebuild from `spec` and `folder/tokenizer`, on `weights` as they are (see `build_on`); default: random ones.
+        """Rebuild from `spec` and `folder/tokenizer`, on `weights` as they are (see `stand_on`); default: random ones.
 
         Raises:
             MmfuseError: A value in `spec` is not legal, the tokenizer's files are missing or damaged, or the weights do
@@ -170,7 +170,11 @@ class TextEncoder(nn.Module):
             raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
         options = {"max_length": spec["max_length"], "pooling": spec["pooling"]}
         options["truncation"] = spec.get("truncation", "head")  # older models have none
-        return cls(build_on(lambda: _from_config(config), weights), tokenizer, **options)
+        if weights is None:
+            return cls(_from_config(config), tokenizer, **options)
+        with without_parameters():
+            model = _from_config(config)
+        return cls(stand_on(model, weights), tokenizer, **options)
 
 
 def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:

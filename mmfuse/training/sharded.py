@@ -94,7 +94,8 @@ def whole_model(skeleton: FusionModel, model: nn.Module) -> FusionModel:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor, or all of a sharded one; then every process must ask."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+    own: Any = tensor.detach()
+    return own.full_tensor() if isinstance(own, DTensor) else own
 
 
 def laid_out_as(tensor: Tensor, other: Tensor) -> Tensor:
