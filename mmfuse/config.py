@@ -212,6 +212,9 @@ class TrainingConfig:
     warmup: float = key(0.1, "share of the steps in which the rate rises", low=0.0, high=1.0)
     schedule: str = key("cosine", "what follows the warm-up", choices=("cosine", "linear", "constant"))
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
+    gradient_checkpointing: bool = key(
+        False, "compute the inside of trained towers' layers again in the backward pass: less memory, more time"
+    )
     mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

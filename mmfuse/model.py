@@ -24,6 +24,7 @@ import mmfuse
 from mmfuse.data.sections import SECTIONS
 from mmfuse.data.texts import read_bytes
 from mmfuse.encoders.image import ImageEncoder
+from mmfuse.encoders.saved import check_fit
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, build_head
@@ -263,7 +264,9 @@ class FusionModel(
             for name, tensor in self.state_dict().items()
             if not name.startswith(f"{LOG_VARIANCES}.")
         }
-        save_file(state, save_directory / "model.safetensors", metadata={"format": "pt"})
+        scratch = save_directory / "model.safetensors.tmp"  # the old file may be what this model's weights lie in
+        save_file(state, scratch, metadata={"format": "pt"})
+        scratch.replace(save_directory / "model.safetensors")
         if self.text_encoder is not None:
             self.text_encoder.save_tokenizer(save_directory)
         for task in self.captioning:
@@ -306,9 +309,11 @@ class FusionModel(
         config = _read_config(folder)
         _check_files(folder)
         weights = folder / "model.safetensors"
+        with _weights_file(weights):
+            state = load_file(weights)
         try:
             with _no_larger_than(weights):
-                model = cls._from_config(config, folder)
+                model = cls._from_config(config, folder, state)
         except MmfuseError as error:
             where = "" if str(folder) in str(error) else f"{folder}/config.json: "
             raise MmfuseError(f"{where}{error}") from error
@@ -318,11 +323,11 @@ class FusionModel(
                 f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, "
                 "or the installed timm or transformers does not know this architecture"
             ) from error
-        model._load_weights(weights)
+        model._load_weights(weights, state)
         return model.eval()
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any], folder: Path) -> FusionModel:
+    def _from_config(cls, config: dict[str, Any], folder: Path, state: dict[str, Tensor]) -> FusionModel:
         for what, origin in config["plugins"].items():
             kind, name = what.split(" ", 1)
             if name not in (FUSIONS if kind == "fusion" else HEADS).names():
@@ -333,8 +338,8 @@ class FusionModel(
         _check_config(config)
         text, image = config["text_encoder"], config["image_encoder"]
         model = cls(
-            TextEncoder.from_spec(text, folder) if text else None,
-            ImageEncoder.from_spec(image) if image else None,
+            TextEncoder.from_spec(text, folder, _part(state, "text_encoder.")) if text else None,
+            ImageEncoder.from_spec(image, _part(state, "image_encoder.")) if image else None,
             config["fusion"],
             {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
         )
@@ -353,20 +358,21 @@ class FusionModel(
         model.accepts_missing = list(config["accepts_missing"])
         return model
 
-    def _load_weights(self, path: Path) -> None:
-        with _weights_file(path):
-            state = load_file(path)
-        wanted = self.state_dict()
-        wrong = sorted(set(wanted) ^ set(state)) or [n for n in wanted if _kind(wanted[n]) != _kind(state[n])]
-        if wrong:
-            raise MmfuseError(
-                f"{path}: does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another "
-                f"shape)"
-            )
+    def _load_weights(self, path: Path, state: dict[str, Tensor]) -> None:
+        """Load what the towers, which stand on these very tensors, do not have yet; and look through all of them."""
+        try:
+            check_fit(self.state_dict(), state)
+        except MmfuseError as error:
+            raise MmfuseError(f"{path}: {error}") from error
         spoilt = [n for n, tensor in state.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
         if spoilt:
             raise MmfuseError(f"{path}: damaged: {spoilt[0]} holds what is not a number (NaN)")
-        self.load_state_dict(state)
+        rest = {n: tensor for n, tensor in state.items() if not n.startswith(("text_encoder.", "image_encoder."))}
+        self.load_state_dict(rest, strict=False)
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _head_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -389,10 +395,6 @@ def _position_in_row(row: Tensor, count: Tensor) -> Tensor:
     """Which item of its row each packed item is; items of a row stand one behind the other."""
     start = count.cumsum(0) - count
     return torch.arange(len(row), device=row.device) - start[row]
-
-
-def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
-    return tensor.shape, tensor.is_floating_point()
 
 
 def _try_text(encoder: TextEncoder) -> None:

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
-from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
+from mmfuse.encoders.saved import PREFIX, build_on, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
 
 _MOST = 100_000
@@ -138,6 +138,25 @@ class ImageEncoder(nn.Module):
                     module.requires_grad_(False)
         self.train(self.training)
 
+    def checkpoint_gradients(self) -> None:
+        """Keep only each layer's input while training, and compute its inside again in the backward pass.
+
+        Raises:
+            MmfuseError: The architecture cannot, or has batch statistics that would be counted twice.
+        """
+        name = self.architecture["name"]
+        if self.batch_norm != "frozen" and any(isinstance(module, _BatchNorm) for module in self.modules()):
+            raise MmfuseError(
+                f"training.gradient_checkpointing: image_encoder: {name!r} would count its batch statistics twice; set "
+                "image_encoder.batch_norm: frozen, or gradient_checkpointing to false"
+            )
+        try:
+            self.model.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError) as error:  # timm asserts that nobody asks for it
+            raise MmfuseError(
+                f"training.gradient_checkpointing: image_encoder: {name!r} cannot; set it to false"
+            ) from error
+
     def train(self, mode: bool = True) -> ImageEncoder:
         """Training mode, except where it is frozen, and for batch statistics that are."""
         super().train(mode and not self.frozen)
@@ -207,17 +226,18 @@ class ImageEncoder(nn.Module):
         }
 
     @classmethod
-    def from_spec(cls, spec: dict[str, Any]) -> ImageEncoder:
-        """Rebuild, with random weights, from `spec`.
+    def from_spec(cls, spec: dict[str, Any], weights: dict[str, Tensor] | None = None) -> ImageEncoder:
+        """Rebuild from `spec`, on `weights` as they are (see `build_on`); default: random ones.
 
         Raises:
-            MmfuseError: A value in it is not legal.
+            MmfuseError: A value in it is not legal, or the weights do not fit.
         """
         _check_spec(spec)
         values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
         preprocessing = Preprocessing(**values)
         architecture = spec["architecture"]
-        model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
+        name, options = architecture["name"], {"pretrained": False, "num_classes": 0, **architecture["options"]}
+        model = build_on(lambda: timm.create_model(name, **options), weights)
         return cls(model, architecture, preprocessing, pooling=spec["pooling"], batch_norm=spec["batch_norm"])
 
 
@@ -248,8 +268,7 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     if config.name.startswith(PREFIX):
         _, spec, weights = read_tower(config.name, "image_encoder")
         with damaged_tower(config.name, "image_encoder"):
-            encoder = ImageEncoder.from_spec(spec)
-            encoder.load_state_dict(weights)
+            encoder = ImageEncoder.from_spec(spec, weights)
         encoder.freeze(config.frozen)
         return encoder
     name, options = config.name, dict(config.options)

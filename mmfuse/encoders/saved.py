@@ -1,17 +1,19 @@
-"""Towers taken out of a model folder of mmfuse: `text_encoder.name: mmfuse-model:FOLDER`, and the same for images."""
+"""Towers of a model folder of mmfuse, built without a second copy of their weights; `mmfuse-model:FOLDER` as a name."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mmfuse.types import MmfuseError
 
@@ -42,6 +44,62 @@ def read_tower(name: str, tower: str) -> tuple[Path, dict[str, Any], dict[str, T
         raise MmfuseError(f"{tower}.name: the model in {folder} has no {tower.replace('_', ' ')}")
     own = {key.removeprefix(f"{tower}."): value for key, value in weights.items() if key.startswith(f"{tower}.")}
     return folder, spec, own
+
+
+def build_on(build: Callable[[], nn.Module], weights: dict[str, Tensor] | None) -> nn.Module:
+    """What `build` gives, on these weights themselves: nothing is drawn at random, and nothing copied.
+
+    Tensors that safetensors gives are the file, mapped into memory: processes that load it share one copy.
+
+    Args:
+        build: Makes a model with random weights.
+        weights: By "model.NAME", all tensors of its state; None: it keeps the random ones.
+
+    Raises:
+        MmfuseError: They are not the model's.
+    """
+    if weights is None:
+        return build()
+    with _without_parameters():
+        model = build()
+    own, wanted = {name.removeprefix("model."): tensor for name, tensor in weights.items()}, model.state_dict()
+    check_fit(wanted, own)
+    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in own.items()}, assign=True)
+    return model
+
+
+def check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of a state.
+
+    Raises:
+        MmfuseError: One is missing, unknown, or of another shape or kind.
+    """
+    wrong = sorted(set(wanted) ^ set(found)) or [n for n in wanted if _kind(wanted[n]) != _kind(found[n])]
+    if wrong:
+        raise MmfuseError(
+            f"does not fit config.json: {wrong[0]} ({len(wrong)} tensor(s) missing, unknown or of another shape)"
+        )
+
+
+def _kind(tensor: Tensor) -> tuple[Any, bool]:
+    return tensor.shape, tensor.is_floating_point()
+
+
+@contextmanager
+def _without_parameters() -> Iterator[None]:
+    """Modules that this thread builds get parameters of a shape only; buffers are real."""
+    builder = threading.get_ident()
+
+    def empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta or threading.get_ident() != builder:
+            return parameter
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(empty)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextmanager

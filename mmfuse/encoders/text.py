@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
-from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower
+from mmfuse.encoders.saved import PREFIX, build_on, damaged_tower, read_tower
 from mmfuse.types import Features, MmfuseError
 
 _CHARACTERS_PER_TOKEN = 64
@@ -127,6 +127,14 @@ class TextEncoder(nn.Module):
         self.requires_grad_(not frozen)
         self.train(self.training)
 
+    def checkpoint_gradients(self) -> None:
+        """Keep only each layer's input while training, and compute its inside again in the backward pass.
+
+        Raises:
+            MmfuseError: The architecture cannot.
+        """
+        checkpoint_layers(self.model, "text_encoder")
+
     def train(self, mode: bool = True) -> TextEncoder:
         """Training mode, except where it is frozen."""
         return super().train(mode and not self.frozen)
@@ -142,11 +150,12 @@ class TextEncoder(nn.Module):
         self.tokenizer.save_pretrained(str(folder / "tokenizer"))
 
     @classmethod
-    def from_spec(cls, spec: dict[str, Any], folder: Path) -> TextEncoder:
-        """Rebuild, with random weights, from `spec` and `folder/tokenizer`.
+    def from_spec(cls, spec: dict[str, Any], folder: Path, weights: dict[str, Tensor] | None = None) -> TextEncoder:
+        """Rebuild from `spec` and `folder/tokenizer`, on `weights` as they are (see `build_on`); default: random ones.
 
         Raises:
-            MmfuseError: A value in `spec` is not legal, or the tokenizer's files are missing or damaged.
+            MmfuseError: A value in `spec` is not legal, the tokenizer's files are missing or damaged, or the weights do
+                not fit.
         """
         architecture = dict(spec["architecture"])
         config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
@@ -161,7 +170,7 @@ class TextEncoder(nn.Module):
             raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
         options = {"max_length": spec["max_length"], "pooling": spec["pooling"]}
         options["truncation"] = spec.get("truncation", "head")  # older models have none
-        return cls(_from_config(config), tokenizer, **options)
+        return cls(build_on(lambda: _from_config(config), weights), tokenizer, **options)
 
 
 def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str]) -> TextEncoder:
@@ -177,8 +186,7 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     if config.name.startswith(PREFIX):
         folder, spec, weights = read_tower(config.name, "text_encoder")
         with damaged_tower(config.name, "text_encoder"):
-            encoder = TextEncoder.from_spec(spec, folder)
-            encoder.load_state_dict(weights)
+            encoder = TextEncoder.from_spec(spec, folder, weights)
         encoder.freeze(config.frozen)
         return encoder
     try:
@@ -213,6 +221,21 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     encoder = TextEncoder(model, tokenizer, max_length=config.max_length, **options)
     encoder.freeze(config.frozen)
     return encoder
+
+
+def checkpoint_layers(model: Any, where: str) -> None:
+    """Gradient checkpointing of a transformers model.
+
+    Raises:
+        MmfuseError: Its architecture cannot; the message begins with `where`.
+    """
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # till 5.22
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise MmfuseError(
+            f"training.gradient_checkpointing: {where}: a {model.config.model_type} model cannot; set it to false"
+        ) from error
 
 
 def _check_spec(spec: dict[str, Any], config: PreTrainedConfig) -> None:

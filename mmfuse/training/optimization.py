@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfuse.config import Config
+from mmfuse.encoders.text import checkpoint_layers
 from mmfuse.model import LOG_VARIANCES, FusionModel
 from mmfuse.types import Batch
 
@@ -42,6 +43,20 @@ def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]
 def is_frozen_for_good(tower: Any) -> bool:
     """Whether a tower's config never trains it."""
     return tower.frozen and tower.unfreeze_epoch is None
+
+
+def checkpoint_gradients(model: FusionModel, config: Config) -> None:
+    """Gradient checkpointing of all towers and decoders that the config trains.
+
+    Raises:
+        MmfuseError: One of them cannot.
+    """
+    for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder)):
+        if tower is not None and not is_frozen_for_good(own):
+            tower.checkpoint_gradients()
+    for task in model.captioning:
+        head: Any = model.heads[task]
+        checkpoint_layers(head.decoder.model, f"tasks.{task}.decoder")
 
 
 def learning_rate_factor(step: int, total: int, warmup: float, schedule: str) -> float:

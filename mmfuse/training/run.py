@@ -61,7 +61,7 @@ from mmfuse.predict import (
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
-from mmfuse.training.optimization import is_frozen_for_good
+from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
@@ -272,6 +272,8 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
     model = FusionModel(text, image, config.fusion, tasks)
     if config.training.task_weights == "uncertainty":
         model.learn_task_weights()
+    if config.training.gradient_checkpointing:
+        checkpoint_gradients(model, config)
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
@@ -379,7 +381,14 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
     return True
 
 
-_WHERE = ("output_dir", "data.num_workers", "cache.dir", "cache.enabled", "processes")
+_WHERE = (
+    "output_dir",
+    "data.num_workers",
+    "cache.dir",
+    "cache.enabled",
+    "processes",
+    "training.gradient_checkpointing",
+)
 
 
 def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
