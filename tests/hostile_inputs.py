@@ -487,7 +487,7 @@ def tables() -> Iterator[tuple[str, str, object, str | None]]:
     yield "no id column", ".csv", "image,text\na.png,normal\n", "no column 'id'"
     yield "neither image nor text", ".csv", "id,film\n1,a.png\n", "no column 'image'; legal: id, film"
     yield "an id twice", ".csv", head + "1,a.png,normal\n1,b.png,normal\n", "'1' names more than one row"
-    yield "no id", ".csv", head + "1,a.png,normal\n,b.png,normal\n", "a row has no id"
+    yield "no id", ".csv", head + "1,a.png,normal\n,b.png,normal\n", "row 2 has no id"
     yield "empty", ".csv", "", "No columns"
     yield "nothing but a header", ".csv", head, "no rows"
     yield "nothing but line ends", ".csv", "\n\n\n", "No columns"
@@ -546,7 +546,7 @@ CELLS = {
     "absolute": ("/etc/passwd", "not an image"),
     "a device": ("/dev/zero", "not a regular file"),
     "a folder": (".", "is a directory|not a regular file"),
-    "a URL where nobody listens": ("http://127.0.0.1:9/a.png", "cannot be read|aiohttp"),
+    "a URL where nobody listens": ("http://127.0.0.1:9/a.png", "cannot be read|aiohttp|no such file"),
     "a file URL": ("file:///etc/passwd", "not an image"),
     "a file URL to a device": ("file:///dev/zero", "not a regular file"),
     "an unknown protocol": ("foo://a.png", "cannot be read"),

@@ -299,14 +299,14 @@ def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
     header = pd.read_csv(file, header=None, nrows=1, **options)
     _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
     file.seek(0)
-    for frame in pd.read_csv(file, chunksize=_BLOCK, **options):
-        if not isinstance(
-            frame.index, pd.RangeIndex
-        ):  # pandas has made row names of the first column, all others moved
-            raise ValueError(
-                "the rows have more fields than the header: one that holds the separator must be in quotes"
-            )
-        yield frame
+    blocks: Any = pd.read_csv(file, chunksize=_BLOCK, **options)
+    with blocks:
+        for frame in blocks:
+            if not isinstance(frame.index, pd.RangeIndex):  # pandas has made row names of the first column
+                raise ValueError(
+                    "the rows have more fields than the header: one that holds the separator must be in quotes"
+                )
+            yield frame
 
 
 def _json_rows(file: BinaryIO) -> Iterator[dict[str, str]]:

@@ -107,14 +107,17 @@ def open_local(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file to be read in parts, without ever blocking on a FIFO or a device.
 
     Raises:
-        MmfuseError: It is no regular file.
-        OSError: It cannot be opened.
+        MmfuseError: It cannot be opened or read, or is no regular file; the reason only, without the path.
     """
-    # O_NONBLOCK: without it, opening a FIFO waits for a writer; on regular files it changes nothing.
-    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise MmfuseError("not a regular file")
-        yield file
+    try:  # O_NONBLOCK: without it, opening a FIFO waits for a writer; on regular files it changes nothing.
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise MmfuseError("not a regular file")
+            yield file
+    except OSError as error:
+        if error.strerror is None:  # Arrow's, which says what is wrong in the file
+            raise
+        raise MmfuseError(_reason(error)) from error
 
 
 def _read_file(path: str | Path, max_bytes: int) -> bytes:
