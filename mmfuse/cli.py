@@ -134,6 +134,7 @@ def evaluate(
     "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv; "
     "as studies come in: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
     "in a crontab, at one each night: 0 1 * * * mmfuse predict MODEL inbox/ --out night.csv --overwrite --abstain 0.95"
+    "; on many machines: mmfuse predict MODEL s3://bucket/shards --out s3://bucket/out.parquet --engine ray"
 )
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
@@ -144,7 +145,7 @@ def predict(
             "Of the last two also a URL: s3://..."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="predictions.jsonl, .csv or .parquet.")] = Path("predictions.jsonl"),
+    out: Annotated[str, typer.Option(help="predictions.jsonl, .csv or .parquet; also at a URL.")] = "predictions.jsonl",
     layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
     missing: MissingOption = "error",
     batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 16,
@@ -170,6 +171,16 @@ def predict(
     settle: Annotated[
         float, typer.Option(min=0.1, help="Watching: seconds that a study's files must not have changed.")
     ] = 5.0,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: actors on the cluster of RAY_ADDRESS, or else on this machine.")
+    ] = "local",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Ray: how many; default: one a GPU, where there is none one per 4 CPUs.")
+    ] = None,
+    gpus_per_actor: Annotated[float | None, typer.Option(min=0, help="Ray: may be a share, such as 0.25.")] = None,
+    cpus_per_actor: Annotated[
+        float | None, typer.Option(min=0.01, help="Ray: as many threads compute, if OMP_NUM_THREADS is not set.")
+    ] = None,
     generation: GenerationOption = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -183,12 +194,23 @@ def predict(
         SampleStudies,
         Studies,
         fingerprint,
+        is_local,
+        local_path,
         open_studies,
+        predict_to_chunks,
         predict_to_file,
         tell_cut_texts,
         watch_folder,
     )
 
+    of_ray = {"--actors": actors, "--gpus-per-actor": gpus_per_actor, "--cpus-per-actor": cpus_per_actor}
+    in_chunks = _check_engine(engine, of_ray) or not is_local(out)
+    if in_chunks and (watch or captions_dir):
+        other = "--engine ray" if engine == "ray" else f"--out {out}"
+        raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} does not go with {other}")
+    if engine == "ray":  # its actors start in folders of their own
+        source, model = (os.path.abspath(name) if os.path.exists(name) else name for name in (source, model))
+        out = os.path.abspath(out) if "://" not in out else out
     studies: Studies = SampleStudies([])
     if watch:
         if dry_run:
@@ -200,14 +222,13 @@ def predict(
         studies = open_studies(source, layout, id_column, image_column, text_column, damaged)
         if isinstance(studies, FolderStudies) and studies.ignored:
             typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
-    predictor = Predictor.from_pretrained(
-        model,
-        batch_size=batch_size,
-        missing=missing,
-        device=device,
-        abstain=abstain,
-        generation=read_overrides(generation or []),
-    )
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "missing": missing,
+        "abstain": abstain,
+        "generation": read_overrides(generation or []),
+    }
+    predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
     for plan in predictor.abstentions.values():
         typer.echo(plan.about, err=True)
     if dry_run:
@@ -220,7 +241,7 @@ def predict(
         seen = watch_folder(
             predictor,
             Path(source),
-            out,
+            local_path(out),
             layout="stem" if layout == "auto" else layout,  # type: ignore[arg-type]
             settle=settle,
             fingerprint=identity,
@@ -232,16 +253,23 @@ def predict(
             id, reason = next(iter(seen.left.items()))
             typer.echo(f"{len(seen.left)} studies left, such as {id!r}: {reason}")
         raise typer.Exit(INTERRUPTED)
+    run = None
+    if engine == "ray":
+        from mmfuse.predict.ray import Actors, Work, run_on_ray
+
+        plugins = tuple(os.path.abspath(path) for path in plugin or [])
+        work = Work(model, studies, identity, {**options, "device": device}, plugins)
+        run = run_on_ray(work, Actors(actors, gpus_per_actor, cpus_per_actor), lambda line: typer.echo(line, err=True))
     with _Bar("predicting") as bar:
-        counts = predict_to_file(
-            predictor,
-            studies,
-            out,
-            fingerprint=identity,
-            overwrite=overwrite,
-            captions_dir=captions_dir,
-            progress=lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
-        )
+        common: dict[str, Any] = {
+            "fingerprint": identity,
+            "overwrite": overwrite,
+            "progress": lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
+        }
+        if in_chunks:
+            counts = predict_to_chunks(predictor, studies, out, run=run, **common)
+        else:
+            counts = predict_to_file(predictor, studies, local_path(out), captions_dir=captions_dir, **common)
     _tell_counts(counts, out)
     if counts.cut:
         encoder: Any = predictor.model.text_encoder
@@ -251,8 +279,18 @@ def predict(
         raise typer.Exit(NOTHING_READ)
 
 
-def _tell_counts(counts: Any, out: Path) -> None:
-    errors = out.with_suffix(".errors.jsonl")
+def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
+    """Whether it is Ray."""
+    if engine not in ("local", "ray"):
+        raise MmfuseError(f"--engine {engine!r} is not legal; legal: local, ray")
+    given = [name for name, value in of_ray.items() if value is not None]
+    if given and engine == "local":
+        raise MmfuseError(f"{given[0]} goes with --engine ray only")
+    return engine == "ray"
+
+
+def _tell_counts(counts: Any, out: str) -> None:
+    errors = f"{os.path.splitext(out)[0]}.errors.jsonl"
     typer.echo(
         f"{counts.predictions + counts.errors} studies: {counts.predictions} predictions in {out}, {counts.errors} "
         f"errors in {errors}"

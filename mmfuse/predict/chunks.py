@@ -24,6 +24,7 @@ from typing import Any
 from uuid import uuid4
 
 import fsspec
+from fsspec.utils import get_protocol
 
 from mmfuse.predict.files import (
     CLAIM,
@@ -188,7 +189,7 @@ def commit_chunks(
 
 def is_local(location: str) -> bool:
     """Whether it is a path, or a `file://` URL."""
-    return fsspec.utils.get_protocol(location) in ("file", "local")
+    return get_protocol(location) in ("file", "local")
 
 
 def local_path(location: str) -> Path:

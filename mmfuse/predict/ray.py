@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,7 @@ try:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and a warning on how Ray Data itself makes actors
     import ray
     import ray.data
+    import ray.exceptions
 except ImportError as error:
     raise MmfuseError('--engine ray: Ray is not installed; pip install "mmfuse[ray]"') from error
 
@@ -52,6 +53,14 @@ class Actors:
     count: int | None = None
     gpus: float | None = None
     cpus: float | None = None
+
+
+class Plan(NamedTuple):
+    """How many actors there are, and CPUs and GPUs of each."""
+
+    count: int
+    cpus: float
+    gpus: float
 
 
 @dataclass(frozen=True)
@@ -89,16 +98,16 @@ def run_on_ray(
         MmfuseError: There is no such cluster, it has not what an actor needs, or an actor cannot do its work.
     """
 
-
     def run(chunks: Chunks, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
-        with _cluster(), _in_one_line():
-            there = ray.cluster_resources()
-            chosen = plan_actors(actors, there, work.options.get("device"))
-            if "RAY_ADDRESS" not in os.environ:  # a cluster may grow
-                _check(chosen, there)
+        with _cluster() as ours, _in_one_line():
+            found: Any = ray.cluster_resources()
+            cpus, gpus = found.get("CPU", 0.0), found.get("GPU", 0.0)
+            chosen = plan_actors(actors, cpus, gpus, work.options.get("device"))
+            if ours:  # another cluster may grow
+                _check(chosen, cpus, gpus)
             tell(
-                f"{chosen.count} actors of {chosen.cpus:g} CPUs and {chosen.gpus:g} GPUs, on {there.get('CPU', 0):g} "
-                f"CPUs and {there.get('GPU', 0):g} GPUs"
+                f"{chosen.count} actor(s) of {chosen.cpus:g} CPUs and {chosen.gpus:g} GPUs; the cluster has {cpus:g} "
+                f"CPUs and {gpus:g} GPUs"
             )
             size = max(1, min(TASK, len(numbers) // (4 * chosen.count)))
             tasks = ray.data.from_items(
@@ -106,7 +115,8 @@ def run_on_ray(
             )
             tasks.context.enable_progress_bars = False
             tasks.context.target_max_block_size = 1  # counts are told as they come, not at the end of a task
-            given = ray.put((work, chunks, int(os.environ.get("OMP_NUM_THREADS") or max(1, int(chosen.cpus)))))
+            threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, int(chosen.cpus))
+            given = ray.put((work, chunks, threads))
             done = tasks.map_batches(
                 ChunkActor,
                 batch_size=size,
@@ -115,6 +125,7 @@ def run_on_ray(
                 num_cpus=chosen.cpus,
                 num_gpus=chosen.gpus or None,
             )
+            batch: Any
             for batch in done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
                 for problem in filter(None, batch["problem"]):
                     raise MmfuseError(str(problem))
@@ -141,7 +152,7 @@ class ChunkActor:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Counts of each of the chunks of these numbers as it is committed, or what hinders it."""
-        nothing = {**dict.fromkeys(COUNTS, [0]), "problem": [""]}
+        nothing: dict[str, list[Any]] = {"predictions": [0], "errors": [0], "problem": [""]}
         try:
             if self.problem:
                 raise MmfuseError(self.problem)
@@ -161,40 +172,39 @@ def _load(work: Work, chunks: Chunks, threads: int) -> Predictor:
     return predictor
 
 
-def plan_actors(wanted: Actors, resources: dict[str, float], device: str | None = None) -> Actors:
+def plan_actors(wanted: Actors, cpus: float, gpus: float, device: str | None = None) -> Plan:
     """Fill in what was not said.
 
     Args:
         wanted: None is what was not said.
-        resources: Of the cluster, as Ray names them.
-        device: Where the model runs; "cpu" asks for no GPU.
+        cpus: Of the cluster.
+        gpus: Of the cluster.
+        device: Where the model runs; on "cpu" it needs no GPU.
 
     Returns:
-        All of it, whether or not the cluster has so much: one may grow.
+        All of it, whether or not the cluster has so much.
     """
-    cpus, gpus = resources.get("CPU", 0.0), 0.0 if device == "cpu" else resources.get("GPU", 0.0)
-    of_gpu = (1.0 if gpus else 0.0) if wanted.gpus is None else wanted.gpus
+    of_gpu = (1.0 if gpus and device != "cpu" else 0.0) if wanted.gpus is None else wanted.gpus
     count = wanted.count or max(1, int(gpus // of_gpu if of_gpu else cpus // (wanted.cpus or CPUS)))
-    of_cpu = wanted.cpus or min(CPUS, cpus / count if cpus < count else cpus // count) or 1
-    return Actors(count, of_gpu, of_cpu)
+    share = cpus / count
+    return Plan(count, wanted.cpus or min(CPUS, int(share) or share) or 1.0, of_gpu)
 
 
-def _check(chosen: Actors, resources: dict[str, float]) -> None:
+def _check(chosen: Plan, cpus: float, gpus: float) -> None:
     """Refuse what this machine has not: Ray would wait for it without end."""
-    for what, each in (("CPU", chosen.cpus or 0), ("GPU", chosen.gpus or 0)):
-        there, count = resources.get(what, 0.0), chosen.count or 1
-        if each * count > there + 1e-6:
+    for what, each, there in (("CPU", chosen.cpus, cpus), ("GPU", chosen.gpus, gpus)):
+        if each * chosen.count > there + 1e-6:
             raise MmfuseError(
-                f"--actors {count} of {each:g} {what}s each: this machine has {there:g}; fewer actors, or a smaller "
+                f"{chosen.count} actor(s) of {each:g} {what}s: this machine has {there:g}; fewer --actors, or smaller "
                 f"--{what.lower()}s-per-actor"
             )
 
 
 @contextmanager
-def _cluster() -> Iterator[None]:
-    """The one this process is connected to, else that of RAY_ADDRESS, else one of this machine for as long."""
+def _cluster() -> Iterator[bool]:
+    """The one this process is connected to, else that of RAY_ADDRESS, else, and then it gives True, one of our own."""
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -205,7 +215,7 @@ def _cluster() -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise MmfuseError(f"RAY_ADDRESS {address}: no cluster: {_last_line(error)}") from error
     try:
-        yield
+        yield not address
     finally:
         ray.shutdown()
 

@@ -1,0 +1,141 @@
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+ray = pytest.importorskip("ray", reason="extra ray is not installed")
+
+import mmfuse
+from mmfuse.cli import app
+from mmfuse.data.phantom import write_pairs
+from mmfuse.predict import FolderStudies, Predictor, fingerprint, predict_to_chunks, predict_to_file
+from mmfuse.predict.ray import Actors, Plan, Work, plan_actors, run_on_ray
+from mmfuse.types import MmfuseError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray warns of its own defaults
+SIZE = 64
+
+DIES_TWICE = """
+import os, signal
+from pathlib import Path
+from mmfuse.predict.chunks import Chunks
+
+commit = Chunks.commit
+
+def die(name):
+    try:
+        (Path(__file__).parent / name).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def dying(self, number, results):
+    if number > 2:
+        die("before")
+    counts = commit(self, number, results)
+    if number > 2:
+        die("after")
+    return counts
+
+Chunks.commit = dying
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two CPUs for actors, which import this mmfuse and compute on one thread."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=128 * 2**20,
+        _node_ip_address="127.0.0.1",
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(mmfuse.__file__).parents[1])}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """1,500 SYNTHETIC pairs, some of them broken."""
+    folder = write_pairs(tmp_path_factory.mktemp("ray") / "pairs", 1500, seed=5)
+    for path in sorted(folder.glob("*.png"))[::100]:
+        path.write_bytes(b"no picture")
+    return FolderStudies(str(folder))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(cluster, model_dir, studies, tmp_path):
+    plugin = tmp_path / "dies_twice.py"
+    plugin.write_text(DIES_TWICE)
+    predictor = Predictor.from_pretrained(model_dir, chunk=SIZE)
+    identity = fingerprint(predictor.model, "error")
+    predict_to_file(predictor, studies, tmp_path / "local" / "out.jsonl", fingerprint=identity)
+    told = []
+    counts = predict_to_chunks(
+        predictor,
+        studies,
+        str(tmp_path / "ray" / "out.jsonl"),
+        fingerprint=identity,
+        run=run_on_ray(Work(str(model_dir), studies, identity, plugins=(str(plugin),)), Actors(2)),
+        progress=lambda done, errors: told.append((done, errors)),
+    )
+    assert (tmp_path / "before").exists()
+    assert (tmp_path / "after").exists()
+    assert (counts.predictions, counts.errors) == (1485, 15)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert told[-1] == (1500, 15)
+
+
+def test_the_command_line_and_a_machine_without_the_model(cluster, model_dir, pairs, tmp_path, monkeypatch):
+    """Relative names, a cluster that exists, csv; and the one line of an actor that cannot begin."""
+    monkeypatch.chdir(pairs.parent)
+    command = ["predict", str(model_dir), pairs.name, "--out", os.path.relpath(tmp_path / "ray" / "out.csv")]
+    done = CliRunner().invoke(app, [*command, "--engine", "ray", "--actors", "1", "--cpus-per-actor", "1"])
+    assert done.exit_code == 0, done.output
+    assert "1 actor(s) of 1 CPUs and 0 GPUs; the cluster has 2 CPUs" in done.output
+    assert "60 studies: 57 predictions in" in done.output
+    predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
+    predict_to_file(predictor, studies, tmp_path / "local" / "out.csv")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+    run = run_on_ray(Work(str(model_dir), studies, "another"), Actors(1))
+    with pytest.raises(MmfuseError, match="another model than where the run was started"):
+        predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cpus", "gpus", "device", "plan"),
+    [
+        (Actors(), 2, 0, None, Plan(1, 2, 0)),
+        (Actors(), 64, 0, None, Plan(16, 4, 0)),
+        (Actors(), 64, 8, None, Plan(8, 4, 1)),
+        (Actors(), 64, 8, "cpu", Plan(16, 4, 0)),
+        (Actors(gpus=0.25), 64, 8, None, Plan(32, 2, 0.25)),
+        (Actors(4), 2, 0, None, Plan(4, 0.5, 0)),
+        (Actors(4, cpus=2), 2, 0, None, Plan(4, 2, 0)),
+    ],
+)
+def test_what_actors_get(wanted, cpus, gpus, device, plan):
+    assert plan_actors(wanted, cpus, gpus, device) == plan
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "spark"], "--engine 'spark' is not legal; legal: local, ray"),
+        (["--actors", "2"], "--actors goes with --engine ray only"),
+        (["--engine", "ray", "--watch"], "--watch does not go with --engine ray"),
+        (["--out", "s3://bucket/out.csv", "--captions-dir", "x"], "--captions-dir does not go with --out s3://"),
+    ],
+)
+def test_what_does_not_go_together(options, said):
+    found = CliRunner().invoke(app, ["predict", "model", "folder", *options]).exception
+    assert isinstance(found, MmfuseError)
+    assert said in str(found)
