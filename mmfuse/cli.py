@@ -209,6 +209,8 @@ def predict(
         other = "--engine ray" if engine == "ray" else f"--out {out}"
         raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} does not go with {other}")
     if engine == "ray":  # its actors start in folders of their own
+        from mmfuse.predict.ray import Actors, Work, run_on_ray
+
         source, model = (os.path.abspath(name) if os.path.exists(name) else name for name in (source, model))
         out = os.path.abspath(out) if "://" not in out else out
     studies: Studies = SampleStudies([])
@@ -255,8 +257,6 @@ def predict(
         raise typer.Exit(INTERRUPTED)
     run = None
     if engine == "ray":
-        from mmfuse.predict.ray import Actors, Work, run_on_ray
-
         plugins = tuple(os.path.abspath(path) for path in plugin or [])
         work = Work(model, studies, identity, {**options, "device": device}, plugins)
         run = run_on_ray(work, Actors(actors, gpus_per_actor, cpus_per_actor), lambda line: typer.echo(line, err=True))

@@ -197,8 +197,10 @@ class FusionModel(
         """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
         if packed is None:
             return self.missing(modality, rows)
-        if len(packed.tokens) > len(row):  # a blank one that no row refers to (mmfuse.training.sharded)
-            packed = Features(*(part[: len(row)] for part in packed))
+        if not len(row):  # a blank one that no row refers to (mmfuse.training.sharded): in the graph, with nothing
+            nothing = packed.tokens[:0].sum() + packed.pooled[:0].sum()
+            found = self.missing(modality, rows)
+            return found._replace(tokens=found.tokens + nothing, pooled=found.pooled + nothing)
         missing = self.missing_tokens[modality]
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
         _, length, dim = packed.tokens.shape

@@ -211,13 +211,27 @@ def _cluster() -> Iterator[bool]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        with _hushed():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise MmfuseError(f"RAY_ADDRESS {address}: no cluster: {_last_line(error)}") from error
     try:
         yield not address
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Ray's core writes to the file descriptor of standard error, past Python, even that it will be quiet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

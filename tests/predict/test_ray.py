@@ -1,10 +1,10 @@
-import os
+import sys
 from pathlib import Path
 
+import fsspec
 import pytest
+import ray
 from typer.testing import CliRunner
-
-ray = pytest.importorskip("ray", reason="extra ray is not installed")
 
 import mmfuse
 from mmfuse.cli import app
@@ -43,8 +43,14 @@ Chunks.commit = dying
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two CPUs for actors, which import this mmfuse and compute on one thread."""
+def cluster(object_store_server):
+    """Two CPUs for actors, which import this mmfuse and reach the object store."""
+    variables = {
+        "PYTHONPATH": str(Path(mmfuse.__file__).parents[1]),
+        "AWS_ENDPOINT_URL": object_store_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
     ray.init(
         address="local",
         num_cpus=2,
@@ -52,7 +58,7 @@ def cluster():
         log_to_driver=False,
         object_store_memory=128 * 2**20,
         _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(mmfuse.__file__).parents[1])}},
+        runtime_env={"env_vars": variables},
     )
     yield
     ray.shutdown()
@@ -93,18 +99,22 @@ def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(cluster, m
     assert told[-1] == (1500, 15)
 
 
-def test_the_command_line_and_a_machine_without_the_model(cluster, model_dir, pairs, tmp_path, monkeypatch):
-    """Relative names, a cluster that exists, csv; and the one line of an actor that cannot begin."""
+def test_the_command_line_from_a_relative_folder_to_a_url(
+    cluster, model_dir, pairs, tmp_path, monkeypatch, object_store
+):
     monkeypatch.chdir(pairs.parent)
-    command = ["predict", str(model_dir), pairs.name, "--out", os.path.relpath(tmp_path / "ray" / "out.csv")]
-    done = CliRunner().invoke(app, [*command, "--engine", "ray", "--actors", "1", "--cpus-per-actor", "1"])
+    command = ["predict", str(model_dir), pairs.name, "--out", f"{object_store}/out.csv", "--engine", "ray"]
+    done = CliRunner().invoke(app, [*command, "--actors", "1", "--cpus-per-actor", "1"])
     assert done.exit_code == 0, done.output
     assert "1 actor(s) of 1 CPUs and 0 GPUs; the cluster has 2 CPUs" in done.output
-    assert "60 studies: 57 predictions in" in done.output
-    predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
-    predict_to_file(predictor, studies, tmp_path / "local" / "out.csv")
-    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert f"60 studies: 57 predictions in {object_store}/out.csv, 3 errors in {object_store}/out.err" in done.output
+    predict_to_file(Predictor.from_pretrained(model_dir), FolderStudies(str(pairs)), tmp_path / "out.csv")
+    system, root = fsspec.core.url_to_fs(object_store)
+    assert {name.rpartition("/")[2]: system.cat_file(name) for name in system.find(root)} == contents(tmp_path)
 
+
+def test_a_machine_with_another_model_is_told_in_one_line(cluster, model_dir, pairs, tmp_path):
+    predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
     run = run_on_ray(Work(str(model_dir), studies, "another"), Actors(1))
     with pytest.raises(MmfuseError, match="another model than where the run was started"):
         predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run)
@@ -139,3 +149,11 @@ def test_what_does_not_go_together(options, said):
     found = CliRunner().invoke(app, ["predict", "model", "folder", *options]).exception
     assert isinstance(found, MmfuseError)
     assert said in str(found)
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "mmfuse.predict.ray")
+    found = CliRunner().invoke(app, ["predict", "model", "folder", "--engine", "ray"]).exception
+    assert isinstance(found, MmfuseError)
+    assert str(found) == '--engine ray: Ray is not installed; pip install "mmfuse[ray]"'
