@@ -216,7 +216,7 @@ def load_shards(
         damaged: What is done about damaged shards (see `open_shards`).
 
     Raises:
-        MmfuseError: A shard is damaged, or the manifest says otherwise than the one the shards were written by.
+        MmfuseError: A shard is damaged, there are training rows only, or the manifest says otherwise than the one the shards were written by.
     """
     where = manifest.source
     if fold is not None:
@@ -228,6 +228,8 @@ def load_shards(
             raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
         _check_task(manifest, task, shards, (labels or {}).get(task))
     order = [shard for split in EVALUATED for shard in shards.of(split)]
+    if not order:
+        raise MmfuseError(f"{shards.url}: no shard is of split validation or test; a model is scored on one of them")
     columns = ["id", "group", "text", *(f"subgroup.{name}" for name in manifest.subgroups)]
     columns += [f"target.{task}" for task in chosen]
     found = [shards.read(shard, 0, shard.rows, columns) for shard in order]

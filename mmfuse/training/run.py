@@ -157,8 +157,6 @@ def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
     counts, where = table.counts(), table.shards.url
     if not counts.get("train"):
         raise MmfuseError(f"{where}: no shard is of split train")
-    if not len(table):
-        raise MmfuseError(f"{where}: no shard is of split validation or test; one of them is needed to score the model")
     data = config.data
     return plan_stream(counts["train"], data.lanes, data.shuffle_buffer, config.training.batch_size, world)
 

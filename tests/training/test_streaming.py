@@ -7,18 +7,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from test_processes import launch, losses, write_config
 
 import mmfuse
+from mmfuse.benchmarking.cells import Workshop
+from mmfuse.benchmarking.config import load_benchmark_config
 from mmfuse.data.manifest import load_manifest
+from mmfuse.data.phantom_findings import write_language
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.stream import Stream
 from mmfuse.data.table import load_table
+from mmfuse.predict import prepare_pairs
 from mmfuse.training import loop
+from mmfuse.training.run import build_model
 from mmfuse.types import MmfuseError
 
 STREAM = ("data.lanes=4", "data.shuffle_buffer=12", "training.batch_size=4")
@@ -163,3 +170,68 @@ def test_a_truncated_shard_is_named_and_refused_or_left_out(tiny, sharded, tmp_p
     assert sum(line["samples"] for line in lines if "loss" in line) == there - lost["rows"]
     assert list(json.loads((tmp_path / "run" / "environment.json").read_text())["shards"]["damaged"]) == [victim.name]
     assert f"left out, damaged: {victim.name} ({lost['rows']} rows)" in capfd.readouterr().err
+
+
+def test_training_reads_an_object_store(tiny, phantom, sharded, tmp_path, object_store):
+    """Manifest and shards at s3://, by two workers: as from the disk."""
+    write_shards(load_table(load_manifest(phantom)), f"{object_store}/studies", size=40_000)
+    options = (*STREAM, "data.num_workers=2", "training.max_steps=5")
+    mmfuse.train(tiny(*options, f"data.manifest={object_store}/studies/manifest.yaml", run="store"))
+    mmfuse.train(tiny(*options, f"data.manifest={sharded}", run="disk"))
+    assert len(losses(tmp_path / "store")) == 5
+    assert losses(tmp_path / "store") == losses(tmp_path / "disk")
+    assert equal(tmp_path / "store", tmp_path / "disk")
+
+
+def test_captions_are_learned_from_the_stream(tiny, phantom, tmp_path, capfd):
+    """The vocabularies are of all training rows, as those of the table itself are."""
+    captions = write_language(phantom.parent, 0)[0]
+    write_shards(load_table(load_manifest(captions)), str(tmp_path / "shards"), size=40_000)
+    decoder = "{hidden_dim: 16, num_layers: 1, num_heads: 2, max_length: 12, vocab_size: 200}"
+    options = (*STREAM, "training.max_steps=3", f"tasks.report.decoder={decoder}")
+    runs = {
+        "streamed": mmfuse.train(
+            tiny(*options, f"data.manifest={tmp_path / 'shards' / 'manifest.yaml'}", run="streamed")
+        ),
+        "mapped": mmfuse.train(tiny(*options, f"data.manifest={captions}", run="mapped")),
+    }
+    vocabularies = [
+        [json.loads(path.read_text())["model"]["vocab"] for path in sorted(run.model_dir.rglob("tokenizer.json"))]
+        for run in runs.values()
+    ]
+    assert len(vocabularies[0]) > 0
+    assert vocabularies[0] == vocabularies[1]
+    assert "baselines" in runs["mapped"].report["tasks"]["report"]
+    assert "baselines" not in runs["streamed"].report["tasks"]["report"]
+    assert "no caption baselines" in capfd.readouterr().err
+
+
+def test_balanced_weights_are_those_of_all_training_rows(tiny, sharded, phantom):
+    config = tiny("tasks.findings.class_weights=balanced")
+    heads: list[Any] = [
+        build_model(config, load_table(load_manifest(manifest))).heads["findings"] for manifest in (sharded, phantom)
+    ]
+    assert torch.equal(heads[0].pos_weight, heads[1].pos_weight)
+    assert len(set(heads[0].pos_weight.tolist())) > 1
+
+
+def test_what_streams_cannot_do_is_refused(tiny, sharded, tmp_path):
+    folder = tmp_path / "train_only"
+    folder.mkdir()
+    for path in sharded.parent.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    index = json.loads((folder / "shards.json").read_text())
+    index["shards"] = [shard for shard in index["shards"] if shard["split"] == "train"]
+    index["rows"] = sum(shard["rows"] for shard in index["shards"])
+    (folder / "shards.json").write_text(json.dumps(index))
+    with pytest.raises(MmfuseError, match="no shard is of split validation or test"):
+        mmfuse.train(tiny(f"data.manifest={folder / 'manifest.yaml'}"))
+    with pytest.raises(MmfuseError, match=r"rows for 100 lanes and 1 processes: lower data\.lanes"):
+        mmfuse.train(tiny("data.lanes=100", f"data.manifest={sharded}"))
+    (tmp_path / "benchmark.yaml").write_text(f"name: b\ndata: {{manifest: {sharded}}}\n")
+    with pytest.raises(MmfuseError, match="name the table that the shards were made of"):
+        Workshop(load_benchmark_config(tmp_path / "benchmark.yaml"), print)
+    with pytest.raises(MmfuseError, match="leave the cache out"):
+        prepare_pairs(
+            build_model(tiny(), load_table(load_manifest(sharded))), load_table(load_manifest(sharded)), cache=True
+        )
