@@ -290,7 +290,7 @@ def plot(args: argparse.Namespace) -> None:
     sizes = sorted({p.pairs for command in COMMANDS for p in points(results, command)})
     memory.set_xticks(sizes, [f"{size:,}" for size in sizes])
     memory.minorticks_off()
-    times.legend(fontsize=12, loc="best", framealpha=0.9)
+    figure.legend(fontsize=12, loc="outside upper center", ncols=len(COMMANDS))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out)
     print("\n".join(table(results)))
