@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.table import InMemoryTable
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
@@ -165,7 +167,7 @@ def load_table(
     where = manifest.source
     _need_columns(frame, [manifest.id], "id", where)
     ids = [str(i).strip() for i in frame[manifest.id]]
-    repeated = [i for i, n in Counter(ids).items() if n > 1]
+    repeated = [i for i, n in Counter(ids).items() if n > 1] if len(set(ids)) < len(ids) else []
     if repeated or "" in ids:
         what = f"{repeated[0]!r} stands in {ids.count(repeated[0])} rows" if repeated else "a row has none"
         raise MmfuseError(f"{where}: id: column {manifest.id!r} must name each row once, but {what}")
@@ -173,16 +175,16 @@ def load_table(
     if manifest.group:
         _need_columns(frame, [manifest.group], "group", where)
         groups = [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
-    columns: dict[str, Any] = {
-        "id": ids,
-        "group": groups,
-        "images": _images(frame, manifest),
-        "text": _texts(frame, manifest),
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "group": pa.array(groups, pa.string()),
+        "images": pa.array(_images(frame, manifest), pa.list_(pa.string())),
+        "text": pa.array(_texts(frame, manifest), pa.string()),
     }
     _need_columns(frame, manifest.subgroups, "subgroups", where)
-    columns |= {f"subgroup.{name}": list(frame[name]) for name in manifest.subgroups}
-    features = datasets.Features({name: datasets.Value("string") for name in columns})
-    features["images"] = datasets.List(datasets.Value("string"))
+    columns |= {f"subgroup.{name}": pa.array(frame[name], pa.string()) for name in manifest.subgroups}
+    # Without a fingerprint, all of the rows would be pickled for one.
+    rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
 
     chosen = list(manifest.tasks) if tasks is None else list(tasks)
     for task in chosen:
@@ -196,18 +198,20 @@ def load_table(
         strata = encoded.get(stratify) if stratify else None
     table = Table(
         manifest=manifest,
-        rows=datasets.Dataset.from_dict(columns, features=features),
+        rows=rows,
         labels={t: names for t, (names, _) in encoded.items()},
         targets={t: values for t, (_, values) in encoded.items()},
         splits=_split(frame, manifest, ids, groups, strata, fold),
     )
+    del frame, ids, groups  # what follows needs some memory of its own
     leaks = [] if allow_leaks else find_leaks(table)
     if leaks:
         raise MmfuseError(leaks[0])
-    for task, rows in find_copies(table).items():
+    for task, copies in find_copies(table).items():
         if not manifest.tasks[task].allow_copies:
+            name = table.rows[copies[0]]["id"]
             raise MmfuseError(
-                f"{where}: tasks.{task}: the input text of {len(rows)} row(s), such as {ids[rows[0]]!r}, contains the "
+                f"{where}: tasks.{task}: the input text of {len(copies)} row(s), such as {name!r}, contains the "
                 f"caption: the model would copy it; take that text out of text.columns, or tasks.{task}.allow_copies: "
                 "true"
             )
@@ -622,37 +626,49 @@ def find_leaks(table: Table) -> list[str]:
 
 
 def _leaked_groups(table: Table) -> str | None:
-    seen: dict[str, tuple[str, str]] = {}
-    for name, group, split in zip(table.rows["id"], table.rows["group"], table.splits, strict=True):
-        first_id, first_split = seen.setdefault(group, (name, split))
-        if first_split != split:
+    for first, row in _across_splits(table, "group"):
+        a, b = table.rows[first], table.rows[row]
+        if a["group"] == b["group"]:
             return (
-                f"group {group!r} is in two splits: row {first_id!r} is {first_split}, row {name!r} is {split}; "
-                "a group must be in one"
+                f"group {b['group']!r} is in two splits: row {a['id']!r} is {table.splits[first]}, row {b['id']!r} is "
+                f"{table.splits[row]}; a group must be in one"
             )
     return None
 
 
 def _leaked_duplicates(table: Table) -> str | None:
-    by_text: dict[str | None, list[int]] = defaultdict(list)
-    for i, text in enumerate(table.rows["text"]):
-        by_text[text].append(i)
-    images, first_of, leaks = table.rows["images"], {}, []
-    for text, members in by_text.items():
-        if len({table.splits[i] for i in members}) < 2:
-            continue
-        for i in members:
-            content = (text, tuple(_content(path) for path in images[i]))
-            first = first_of.setdefault(content, i)
-            if table.splits[first] != table.splits[i]:
-                leaks.append((first, i))
+    keys = _hashes(table, "text")
+    shared = np.isin(keys, [keys[row] for _, row in _across_splits(table, "text")])
+    first_of: dict[tuple[str | None, tuple[str, ...]], int] = {}
+    leaks = []
+    for i in np.flatnonzero(shared).tolist():
+        row = table.rows[i]
+        first = first_of.setdefault((row["text"], tuple(_content(path) for path in row["images"])), i)
+        if table.splits[first] != table.splits[i]:
+            leaks.append((first, i))
     if not leaks:
         return None
-    a, b = (table.rows["id"][i] for i in leaks[0])
+    a, b = (table.rows[i]["id"] for i in leaks[0])
     return (
         f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; remove "
         "them, or give duplicates the same group"
     )
+
+
+def _across_splits(table: Table, column: str) -> Iterator[tuple[int, int]]:
+    """Rows in another split than the first row with the same hash, that row before each."""
+    keys, splits = _hashes(table, column), np.array([SPLITS.index(name) for name in table.splits], dtype=np.int8)
+    _, first, value = np.unique(keys, return_index=True, return_inverse=True)
+    first = first[value]
+    for row in np.flatnonzero(splits != splits[first]).tolist():
+        yield int(first[row]), row
+
+
+def _hashes(table: Table, column: str) -> np.ndarray:
+    """`(rows,)` int64: 8 bytes for each text of a column; equal ones are alike, and others almost never."""
+    rows = table.rows.select_columns([column])
+    blocks = (rows[start : start + _BLOCK][column] for start in range(0, len(rows), _BLOCK))
+    return np.fromiter((hash(value) for block in blocks for value in block), dtype=np.int64, count=len(rows))
 
 
 def _leaked_images(table: Table) -> str | None:
