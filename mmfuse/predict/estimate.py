@@ -147,7 +147,9 @@ def tell_bytes(size: float) -> str:
 
 
 def tell_seconds(seconds: float) -> str:
-    """Such as `45 s`, `12 min` or `3.4 h`."""
+    """Such as `35 ms`, `45 s`, `12 min` or `3.4 h`."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -134,16 +134,16 @@ def estimate_training(config: Config) -> TrainingEstimate:
         trainer = Trainer(model, sample.pairs, config, accelerator, Path(scratch), 0, quiet=True, stream=stream)
         loading, longest, step = _time_steps(trainer, sample.batches)
         scoring = _time_scoring(trainer, sample.pairs, sample.scored)
-        memory = peak_memory(accelerator.device)
+        memory, world = peak_memory(accelerator.device), accelerator.num_processes
     training = config.training
     steps_per_epoch = math.ceil(sample.micro_batches / training.accumulation)
     steps = min(steps_per_epoch * training.epochs, training.max_steps or sys.maxsize)
-    reading, a_row = loading * training.accumulation, loading / training.batch_size / accelerator.num_processes
+    reading, a_row = loading * training.accumulation, loading / training.batch_size / world
     scoring = _overlapped(max(0.0, scoring - a_row), a_row, workers)
     evaluations = math.ceil(steps / steps_per_epoch) + 1  # after each epoch, and to calibrate
     return TrainingEstimate(
         rows=rows,
-        batch=training.batch_size * training.accumulation * accelerator.num_processes,
+        batch=training.batch_size * training.accumulation * world,
         steps_per_epoch=steps_per_epoch,
         steps=steps,
         memory=memory,
