@@ -79,20 +79,24 @@ def measure(predictor: Predictor, name: str, folder: Path, args: argparse.Namesp
     """Alternate the two sides, and print their medians."""
     batches = in_memory(predictor, folder)
     rows = sum(len(batch["row_ids"]) for batch in batches)
-    alone, whole = [], []
+    alone, whole, shares = [], [], []
     for _ in range(args.rounds):
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         for _ in forward_batches(predictor.model, batches, predictor.device):
             pass
-        middle = time.perf_counter()
+        middle, model = time.perf_counter(), time.process_time() - spent
         counts = predict_to_file(predictor, open_studies(str(folder)), args.work / "out.jsonl", overwrite=True)
         alone.append(rows / (middle - start))
         whole.append(rows / (time.perf_counter() - middle))
+        shares.append(model / (time.process_time() - spent - model))
         assert counts.predictions == rows
         print(f"{name}: model alone {alone[-1]:.1f}, predict {whole[-1]:.1f} pairs/s: {whole[-1] / alone[-1]:.3f}")
     a, b = statistics.median(alone), statistics.median(whole)
     ratio = statistics.median(y / x for x, y in zip(alone, whole, strict=True))
-    print(f"{name}: medians: model alone {a:.1f}, predict {b:.1f} pairs/s: {b / a:.3f} (of the rounds: {ratio:.3f})")
+    print(
+        f"{name}: medians: model alone {a:.1f}, predict {b:.1f} pairs/s: {b / a:.3f} (of the rounds: {ratio:.3f}); of "
+        f"processor time, which other programs change less: {statistics.median(shares):.3f}"
+    )
 
 
 def in_memory(predictor: Predictor, folder: Path) -> list[Batch]:

@@ -24,6 +24,8 @@ from mmfuse.predict.loop import default_workers, forward_batches, image_options
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
 
 CHUNK = 512
+_WINDOW = 64
+"""Samples of a chunk whose encoded images, where they are bytes, are in memory at once."""
 TRUNCATED = "report truncated at"
 """How the notice of a cut report begins."""
 
@@ -107,7 +109,7 @@ class Predictor:
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.threads) as pool:
 
             def read_next() -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
-                return self._read(list(islice(source, self.chunk)), pool)
+                return self._read(source, pool)
 
             waiting: Future = ahead.submit(read_next)
             while prepared := waiting.result():
@@ -132,7 +134,7 @@ class Predictor:
             MmfuseError: It cannot be predicted; the message is its id and the reason.
         """
         with ThreadPoolExecutor(1) as pool:
-            ((_, item, _),) = self._read([sample], pool)
+            ((_, item, _),) = self._read(iter([sample]), pool)
         if isinstance(item, Failure):
             raise MmfuseError(f"{item.id}: {item.reason}")
         return move_batch(collate([item], self._pad()), self.device)
@@ -141,11 +143,15 @@ class Predictor:
         return int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
 
     def _read(
-        self, samples: list[Sample], pool: ThreadPoolExecutor
+        self, source: Iterator[Sample], pool: ThreadPoolExecutor
     ) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
-        """Decide for each sample whether it can be predicted, and prepare it; no batch is formed before that."""
-        samples = [self._cut_out_sections(sample) for sample in samples]
-        items = list(pool.map(self._read_one, range(len(samples)), samples))
+        """Decide for each sample of a chunk whether it can be predicted, and prepare it; no batch is formed before."""
+        samples: list[Sample] = []
+        items: list[Item | Failure] = []
+        while window := list(islice(source, min(_WINDOW, self.chunk - len(samples)))):
+            window = [self._cut_out_sections(sample) for sample in window]
+            items += pool.map(self._read_one, range(len(samples), len(samples) + len(window)), window)
+            samples += map(_without_bytes, window)
         notices: list[tuple[str, ...]] = [()] * len(samples)
         text = self.model.text_encoder
         if text is not None:
@@ -234,6 +240,13 @@ def _in_one_line(name: str) -> str:
 def _tokenizable(text: str) -> str:
     """The text without halves of UTF-16 pairs, which JSON can hold and no tokenizer takes."""
     return text.strip().encode(errors="replace").decode()
+
+
+def _without_bytes(sample: Sample) -> Sample:
+    """What is asked of a sample once its images are decoded."""
+    if not any(isinstance(image, bytes) for image in sample.images):
+        return sample
+    return replace(sample, images=("",) * len(sample.images))
 
 
 def _is_finite(said: np.ndarray | np.void) -> bool:

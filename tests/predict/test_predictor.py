@@ -122,3 +122,25 @@ def test_a_row_without_a_finite_number_is_an_error_and_the_others_are_not(model_
         else:
             assert broken == ("no finite number" in result.reason)
     assert 5 < has[:, token].sum() < len(good) - 5
+
+
+def test_encoded_images_do_not_wait_for_their_chunk(model_dir, pairs):
+    """Of 200 studies of one chunk, at most two windows of images are in memory as bytes."""
+    image = sorted(pairs.glob("*.png"))[0].read_bytes()
+    alive, most = 0, 0
+
+    class Counted(bytes):
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    def source():
+        nonlocal alive, most
+        for i in range(200):
+            alive, most = alive + 1, max(most, alive + 1)
+            yield Sample(str(i), (Counted(image),), "No finding.")
+
+    results = list(Predictor.from_pretrained(model_dir, threads=1)(source()))
+    assert [isinstance(result, Prediction) for result in results] == [True] * 200
+    assert [result.present for result in results] == [("text", "image")] * 200
+    assert most <= 130
