@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 from torch.utils.data import Dataset
 
-from mmfuse.data.manifest import Manifest
+from mmfuse.data.manifest import Manifest, load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.shards import Shard, Shards, open_shards
 from mmfuse.data.table import Table
@@ -216,12 +216,14 @@ def load_shards(
         damaged: What is done about damaged shards (see `open_shards`).
 
     Raises:
-        MmfuseError: A shard is damaged, there are training rows only, or the manifest says otherwise than the one the shards were written by.
+        MmfuseError: A shard is damaged, there are training rows only, or the manifest says otherwise than the one the
+            shards were written by.
     """
     where = manifest.source
     if fold is not None:
         raise MmfuseError(f"{where}: data.fold: shards have their splits already; shard each fold by itself")
     shards = open_shards(manifest.rows, damaged)
+    _check_manifest(manifest, f"{shards.url}/manifest.yaml")
     chosen = list(manifest.tasks) if tasks is None else list(tasks)
     for task in chosen:
         if task not in manifest.tasks:
@@ -271,6 +273,17 @@ def _with_image(shards: Shards, shard: Shard) -> np.ndarray:
         return np.full(shard.rows, shard.without_image == 0)
     blocks = ShardRows(shards, [shard]).blocks(["images"])
     return np.concatenate([pc.list_value_length(block["images"]).to_numpy() > 0 for block in blocks])  # type: ignore[attr-defined]
+
+
+def _check_manifest(manifest: Manifest, written: str) -> None:
+    """What the shards hold was made by the manifest beside them: another one must not say otherwise of it."""
+    then = load_manifest(written)
+    for name in ("id", "group", "text", "subgroups", "splits"):
+        if getattr(manifest, name) != getattr(then, name) and not (name == "text" and manifest.text is None):
+            raise MmfuseError(
+                f"{manifest.source}: {name}: not as in {written}, by which the shards were written: change it back, or "
+                "shard again"
+            )
 
 
 _NOT_ENCODED = ("report_metrics", "label_origin")

@@ -108,6 +108,10 @@ def prepare_pairs(
     return pairs
 
 
+_TEXTS = 1024
+"""Texts that are tokenised at once: a tokenizer's answer is many times larger than the tokens."""
+
+
 @dataclass(frozen=True)
 class PairReader:
     """How a table becomes what a model reads, without the model's weights: it goes to worker processes.
@@ -141,10 +145,13 @@ class PairReader:
         if self.text is not None:
             texts: list[str | None] = table.rows["text"][:]
             there = [i for i, text in enumerate(texts) if text is not None]
-            ids, cut = self.text.tokenize([texts[i] or "" for i in there]) if there else ([], [])
-            cut_texts[there] = cut
-            by_row = dict(zip(there, ids, strict=True))
-            token_ids = [by_row.get(i) for i in range(len(texts))]
+            by_row: list[list[int] | None] = [None] * len(texts)
+            for start in range(0, len(there), _TEXTS):
+                rows = there[start : start + _TEXTS]
+                ids, cut_texts[rows] = self.text.tokenize([texts[i] or "" for i in rows])
+                for row, found in zip(rows, ids, strict=True):
+                    by_row[row] = found
+            token_ids = by_row
         pairs = PairDataset(
             table,
             token_ids=token_ids,

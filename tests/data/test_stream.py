@@ -262,6 +262,15 @@ def test_a_manifest_that_says_otherwise_than_the_shards_is_refused(folder):
     with pytest.raises(MmfuseError, match=r"tasks\.other: it is not in the shards"):
         load_table(manifest)
     assert list(load_table(manifest, tasks=["findings"]).labels) == ["findings"]
+    for name, value in (
+        ("group", None),
+        ("subgroups", ["age"]),
+        ("splits", dataclasses.replace(manifest.splits, seed=9)),
+    ):
+        manifest = changed()
+        setattr(manifest, name, value)
+        with pytest.raises(MmfuseError, match=rf"{name}: not as in .*manifest\.yaml, by which .* shard again"):
+            load_table(manifest)
     with pytest.raises(MmfuseError, match=r"the model's are \['a'\]"):
         load_table(changed(), labels={"findings": ["a"]})
     with pytest.raises(MmfuseError, match=r"data\.fold: shards have their splits"):
