@@ -24,7 +24,10 @@ ENDS = {"mmfuse data verify damaged": 4}
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 LAUNCHERS = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray warns of its own defaults
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # Ray warns of its own defaults
+    pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors:UserWarning"),  # 40 studies are a chunk
+]
 
 
 @pytest.fixture
@@ -92,6 +95,7 @@ def run(command: str) -> str:
     return done.output
 
 
+@pytest.mark.timeout(900)
 def test_the_page_from_a_laptop_to_a_cluster(folder, object_store, cluster):
     said: dict[str, str] = {}
     bucket = object_store.removeprefix("s3://")
