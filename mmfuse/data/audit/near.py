@@ -86,8 +86,8 @@ def tell_crowded(what: str, crowded: int) -> list[Finding]:
     if not crowded:
         return []
     message = (
-        f"near copies: {crowded} {what} are in part like more than {_BLOCK - 1:,} others, and were compared with so many "
-        "of them only"
+        f"near copies: {crowded} {what} are in part like more than {_BLOCK - 1:,} others, and were compared with so "
+        "many of them only"
     )
     return [Finding(f"{what}.crowded", "info", message, "nothing; exact copies are found all the same", count=crowded)]
 
