@@ -98,7 +98,7 @@ class TrainingEstimate:
                 f"time:       about {tell_seconds(self.seconds)}: set-up {tell_seconds(self.set_up)}, {computing}"
                 f"steps {tell_seconds(self.steps * self.step)}, validation {tell_seconds(self.validating)}, test "
                 f"{tell_seconds(self.testing)}",
-                "not counted: writing checkpoints, intervals of the scores; a run that ends early takes less",
+                "not counted: loading Python, checkpoints, intervals and pictures; a run that ends early takes less",
                 "nothing was written",
             ]
         )

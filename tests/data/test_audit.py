@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmfuse.data.audit import audit
-from mmfuse.data.audit.near import near_hashes, near_texts
+from mmfuse.data.audit.near import near_hashes, near_texts, tell_crowded
 from mmfuse.data.audit.page import page
 from mmfuse.data.audit.redact import redact_rows
 from mmfuse.data.audit.texts import check_text_copies, estimate_tokens
@@ -334,6 +334,16 @@ def test_hashes_that_agree_in_one_band_only_are_found(whole):
     hashes = np.packbits(np.stack([one, other]), axis=1)
     assert near_hashes(hashes, 8).pairs.tolist() == [[0, 1]]
     assert near_hashes(hashes, 7).pairs.tolist() == []
+
+
+@pytest.mark.parametrize(("number", "crowded"), [(1024, 0), (1025, 1025)])
+def test_a_band_that_too_many_share_is_told(number, crowded):
+    hashes = np.random.default_rng(0).integers(0, 256, (number, 32), np.uint8)
+    hashes[:, :4] = 0
+    pairs, found = near_hashes(hashes, 8)
+    assert found == crowded
+    assert not len(pairs)
+    assert [one.count for one in tell_crowded("images", found)] == [crowded] * bool(crowded)
 
 
 def test_near_texts_are_pairs_of_like_texts():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmfuse.data.audit.findings import Finding, finding
+from mmfuse.data.audit.findings import Finding
 
 BITS = 256
 """Of an image's hash."""
@@ -85,15 +85,11 @@ def tell_crowded(what: str, crowded: int) -> list[Finding]:
     """That not all near copies of `what` may have been found, if so."""
     if not crowded:
         return []
-    return [
-        finding(
-            f"{what}.crowded",
-            "info",
-            f"near copies: {crowded} {what} are in part like more than {_BLOCK - 1:,} others, and were compared with "
-            "so many of them only",
-            "nothing; exact copies are found all the same",
-        )
-    ]
+    message = (
+        f"near copies: {crowded} {what} are in part like more than {_BLOCK - 1:,} others, and were compared with so "
+        "many of them only"
+    )
+    return [Finding(f"{what}.crowded", "info", message, "nothing; exact copies are found all the same", count=crowded)]
 
 
 def plain(text: str) -> str:
