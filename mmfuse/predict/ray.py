@@ -110,9 +110,8 @@ def run_on_ray(
                 f"CPUs and {gpus:g} GPUs"
             )
             size = max(1, min(TASK, len(numbers) // (4 * chosen.count)))
-            tasks = ray.data.from_items(
-                [{"chunk": number} for number in numbers], override_num_blocks=-(-len(numbers) // size)
-            )
+            blocks = -(-len(numbers) // size)
+            tasks = ray.data.from_items([{"chunk": number} for number in numbers], override_num_blocks=blocks)
             tasks.context.enable_progress_bars = False
             tasks.context.target_max_block_size = 1  # counts are told as they come, not at the end of a task
             threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else max(1, int(chosen.cpus))
@@ -121,7 +120,7 @@ def run_on_ray(
                 ChunkActor,
                 batch_size=size,
                 fn_constructor_args=([given],),  # in a list: Ray itself would not give it to an actor it starts again
-                compute=ray.data.ActorPoolStrategy(size=chosen.count),
+                compute=ray.data.ActorPoolStrategy(size=min(chosen.count, blocks)),
                 num_cpus=chosen.cpus,
                 num_gpus=chosen.gpus or None,
             )
