@@ -398,6 +398,9 @@ def test_the_shards_manifest_names_no_place_of_this_machine(table, pairs, object
     assert (manifest.tasks, manifest.text, manifest.splits) == (original.tasks, original.text, original.splits)
     code, _, err = mmfuse("data", "shard", f"{object_store}/manifest.yaml", "--out", "x", "--data-root", "y")
     assert (code, err) == (2, f"error: {object_store}/manifest.yaml: its rows are shards already\n")
+    code, _, err = mmfuse("data", "check", f"{object_store}/manifest.yaml", "--data-root", "y")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "its rows are shards: check the manifest they were made of" in err
 
 
 def test_a_manifest_at_a_url_has_its_rows_and_images_beside_it(pairs, object_store, mmfuse, tmp_path):

@@ -14,6 +14,7 @@ from mmfuse.data.audit.rows import Rows, check_groups, check_rows, check_splits,
 from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_texts
 from mmfuse.data.identifiers import Finder, find_by_rules
 from mmfuse.data.manifest import Manifest
+from mmfuse.data.shards import is_shards
 from mmfuse.data.table import SPLITS, Table, load_table
 from mmfuse.types import MmfuseError
 
@@ -42,7 +43,15 @@ def audit(
 
     Returns:
         Facts and findings, the worst first.
+
+    Raises:
+        MmfuseError: The rows are shards.
     """
+    if isinstance(source, Manifest) and is_shards(source.rows):
+        raise MmfuseError(
+            f"{source.source}: its rows are shards: check the manifest they were made of; `mmfuse data verify` looks at "
+            "the shards themselves"
+        )
     if isinstance(source, Table):
         table, found = source, []
     else:
