@@ -215,7 +215,7 @@ class Trainer:
         counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
         total = torch.zeros(1 + len(self.model.heads), device=device)
         blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
-        backward = self.wrapped.backward if self.zero else self.accelerator.backward
+        backward: Any = self.wrapped.backward if self.zero else self.accelerator.backward
         with reduced_once(self.wrapped) if self.zero else nullcontext():
             for i, batch in enumerate(batches):
                 last = self.zero or i == len(batches) - 1

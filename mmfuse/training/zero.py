@@ -1,21 +1,32 @@
-"""Training with the optimiser's state in partitions, one a process: DeepSpeed's ZeRO 1 and 2, through Accelerate."""
+"""Training with the optimiser's state in partitions, one a process: DeepSpeed's ZeRO 1 and 2, through Accelerate.
+
+A partition is stepped as one: what has no gradient anywhere in a step counts as having a zero one, where torch's AdamW
+would pass it over.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast
+from accelerate.utils import DistributedType, broadcast, is_deepspeed_available, parse_flag_from_env
 from torch import Tensor, nn
 
 from mmfuse.config import Config
 from mmfuse.types import MmfuseError
 
-INSTEAD = "configs/accelerate/fsdp2.yaml or multi_gpu.yaml can do without"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+_LEGAL = {
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": ("1", "2"),
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("none",),
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("none",),
+    "ACCELERATE_DEEPSPEED_CONFIG_FILE": ("none",),
+}
+"""By environment variable that `accelerate launch` sets, the values with which mmfuse trains."""
 
 
 def is_zero(accelerator: Accelerator) -> bool:
@@ -23,30 +34,44 @@ def is_zero(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.DEEPSPEED
 
 
-def prepare_zero(model: nn.Module, config: Config, accelerator: Accelerator) -> None:
-    """Make a model ready for DeepSpeed, and tell DeepSpeed what the run's config says.
+def check_zero(config: Config) -> None:
+    """Refuse what DeepSpeed may be asked for and this loop does not do with it, before anything is begun.
 
     Raises:
-        MmfuseError: Either asks for what is not done.
+        MmfuseError: The environment or the run's config asks for it.
     """
-    plugin: Any = accelerator.deepspeed_plugin
-    own, training = plugin.deepspeed_config, config.training
-    asked = {key for key in ("offload_optimizer", "offload_param") if plugin.get_value(f"zero_optimization.{key}.device")
-             not in (None, "none")}
-    towers = {"text_encoder": config.text_encoder, "image_encoder": config.image_encoder}
-    late = [name for name, tower in towers.items() if tower.frozen and tower.unfreeze_epoch is not None]
-    if plugin.zero_stage not in (1, 2):
-        raise MmfuseError(f"zero_stage {plugin.zero_stage}: 1 or 2 is expected; {INSTEAD}")
-    if asked:
-        raise MmfuseError(f"{asked.pop()}: only none is expected; {INSTEAD}")
-    if late:
-        raise MmfuseError(f"{late[0]}.unfreeze_epoch: with DeepSpeed, what is frozen would still decay; {INSTEAD}")
-    own["gradient_accumulation_steps"] = 1
-    own["gradient_clipping"] = training.clip_norm or 0.0
-    own["train_micro_batch_size_per_gpu"] = training.batch_size
-    own["train_batch_size"] = training.batch_size * accelerator.num_processes
+    if not parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        return
+    for name, legal in _LEGAL.items():
+        if os.environ.get(name, legal[0]) not in legal:
+            expected = " or ".join(legal)
+            raise MmfuseError(f"{name}: {expected} is expected (configs/accelerate/deepspeed_zero2.yaml)")
+    if config.training.mixed_precision is not None:
+        raise MmfuseError("training.mixed_precision: with DeepSpeed, null is expected; FSDP2 can do both")
+    for name, tower in (("text_encoder", config.text_encoder), ("image_encoder", config.image_encoder)):
+        if tower.frozen and tower.unfreeze_epoch is not None:  # a zero gradient would still decay what is frozen
+            raise MmfuseError(f"{name}.unfreeze_epoch: with DeepSpeed, null is expected; FSDP2 can do both")
+    if not is_deepspeed_available():
+        raise MmfuseError("ACCELERATE_USE_DEEPSPEED: DeepSpeed is not installed: pip install 'mmfuse[deepspeed]'")
+
+
+def prepare_zero(model: nn.Module, config: Config, accelerator: Accelerator) -> None:
+    """Make a model ready for DeepSpeed, and tell DeepSpeed what the run's config says."""
+    training, plugin = config.training, accelerator.deepspeed_plugin
+    plugin.deepspeed_config |= {  # type: ignore[union-attr]
+        "gradient_accumulation_steps": 1,  # of its own; `reduced_once` accumulates
+        "gradient_clipping": training.clip_norm or 0.0,
+        "train_micro_batch_size_per_gpu": training.batch_size,
+        "train_batch_size": training.batch_size * accelerator.num_processes,
+    }
     for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()  # convolutions lie channels last; they are to be views of one row
+        parameter.data = parameter.data.contiguous()  # convolutions lie channels last; they become views of one row
+
+
+def tell_zero(accelerator: Accelerator) -> str:
+    """How the optimiser's state lies, in words."""
+    stage = accelerator.deepspeed_plugin.zero_stage  # type: ignore[union-attr]
+    return f"DeepSpeed's ZeRO {stage}: the optimiser's state in {accelerator.num_processes} partitions"
 
 
 def begin_moments(engine: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -77,8 +102,14 @@ def reduced_once(engine: Any) -> Iterator[None]:
 
 
 def zero_step(engine: Any) -> Tensor:
-    """Clip and step; the norm of the gradient before it was clipped."""
+    """Clip and step; the norm of the gradient before it was clipped.
+
+    Raises:
+        MmfuseError: The gradient is not finite, and DeepSpeed did not step.
+    """
     engine.step()
+    if not engine.was_step_applied():
+        raise MmfuseError("the gradient is not finite: lower training.learning_rate")
     return torch.as_tensor(engine.get_global_grad_norm())
 
 
@@ -92,14 +123,14 @@ def zero_state(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `optimizer_state` gives where nothing is partitioned; every process must ask."""
-    from deepspeed.utils import safe_get_full_optimizer_state  # noqa: PLC0415  (an extra)
+    from deepspeed.utils import safe_get_full_optimizer_state  # type: ignore[import-not-found]  (an extra)
 
     steps = {float(fields["step"]) for fields in optimizer.state.values()}
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for i, parameter in enumerate(parameters):
         tensors[f"{i}.step"] = torch.tensor(max(steps))
         for name in MOMENTS:
-            tensors[f"{i}.{name}"] = safe_get_full_optimizer_state(parameter, name).cpu()
+            tensors[f"{i}.{name}"] = safe_get_full_optimizer_state(parameter, name).cpu()  # type: ignore[union-attr]
     return tensors, {"state": {}, "groups": [{"lr": group["lr"]} for group in optimizer.param_groups]}
 
 
@@ -111,11 +142,11 @@ def load_zero(
     Raises:
         MmfuseError: The checkpoint is of another kind of run, in which parameters had steps of their own.
     """
-    from deepspeed.utils import safe_set_full_optimizer_state  # noqa: PLC0415
-
     steps = {float(tensors.get(f"{i}.step", torch.zeros(()))) for i in range(len(parameters))}
     if len(steps) > 1:
         raise MmfuseError("cannot resume with DeepSpeed: some parameters had fewer steps than others; go on without it")
+    from deepspeed.utils import safe_set_full_optimizer_state  # type: ignore[import-not-found]
+
     engine.optimizer.refresh_fp32_params()
     for fields in optimizer.state.values():
         fields["step"].fill_(max(steps))
