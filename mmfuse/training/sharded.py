@@ -45,8 +45,8 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
     """Let Accelerate shard over CPU processes too.
 
     Its state reads FSDP's and DeepSpeed's variables only where there are several accelerators (accelerate 1.15,
-    state.py, in `AcceleratorState.__init__`) and would train CPU processes with whole weights, without a word. This sets what
-    it would set there; all that follows in it is the same for both.
+    state.py, in `AcceleratorState.__init__`) and would train CPU processes with whole weights, without a word. This
+    sets what it would set there; all that follows in it is the same for both.
     """
     if _asked("ACCELERATE_USE_FSDP") and accelerator.distributed_type == DistributedType.MULTI_CPU:
         plugin = FullyShardedDataParallelPlugin()  # reads the same variables
