@@ -65,7 +65,7 @@ def prepare_zero(model: nn.Module, config: Config, accelerator: Accelerator) -> 
         "train_batch_size": training.batch_size * accelerator.num_processes,
     }
     for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()  # convolutions lie channels last; they become views of one row
+        parameter.data = parameter.data.reshape(-1).view(parameter.shape)  # convolutions of images lie channels last
 
 
 def tell_zero(accelerator: Accelerator) -> str:
