@@ -125,7 +125,7 @@ def write_config(run: Path, manifest: Path, case: dict[str, Any]) -> None:
         "fusion": {"name": "concat", "out_dim": 16, "dropout": 0.0},
         "training": {
             **{key: case[key] for key in ("batch_size", "accumulation")},
-            "epochs": 1,
+            "epochs": 2,
             "learning_rate": 0.003,
             "clip_norm": 0.5,
             "trackers": [],
