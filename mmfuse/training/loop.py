@@ -36,6 +36,16 @@ from mmfuse.training.optimization import (
 )
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, whole, whole_model
+from mmfuse.training.zero import (
+    begin_moments,
+    is_zero,
+    load_zero,
+    prepare_zero,
+    reduced_once,
+    share_buffers,
+    zero_state,
+    zero_step,
+)
 from mmfuse.types import Batch, MmfuseError
 
 LOG_EVERY = 20
@@ -117,10 +127,16 @@ class Trainer:
             tower.freeze(is_frozen_for_good(own))
         self.state = TrainerState(identity=self._identity(), stream=stream.identity if stream else "")
         self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
+        self.zero = is_zero(accelerator)
+        if self.zero:
+            prepare_zero(model, config, accelerator)
         if config.image_encoder.batch_norm == "sync" and accelerator.num_processes > 1:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
+        if self.zero:
+            begin_moments(self.wrapped, self.optimizer)
         if stream is None and len(self.train_rows) < accelerator.num_processes:
             raise MmfuseError(
                 f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
@@ -199,13 +215,18 @@ class Trainer:
         counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
         total = torch.zeros(1 + len(self.model.heads), device=device)
         blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
-        for i, batch in enumerate(batches):
-            sync = nullcontext() if i == len(batches) - 1 else self.accelerator.no_sync(self.wrapped)
-            with sync, self.accelerator.autocast(), resting(blank[i]):
-                loss, each = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
-                self.accelerator.backward(loss * world)  # DDP takes the mean over processes; this is a sum
-            total += torch.cat([loss.detach()[None], each])
-        if self.training.clip_norm is not None:
+        backward: Any = self.wrapped.backward if self.zero else self.accelerator.backward
+        with reduced_once(self.wrapped) if self.zero else nullcontext():
+            for i, batch in enumerate(batches):
+                last = self.zero or i == len(batches) - 1
+                sync = nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+                with sync, self.accelerator.autocast(), resting(blank[i]):
+                    loss, each = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
+                    backward(loss * world)  # DDP takes the mean over processes; this is a sum
+                total += torch.cat([loss.detach()[None], each])
+        if self.zero:
+            norm = zero_step(self.wrapped)
+        elif self.training.clip_norm is not None:
             norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
         else:
             norm = torch.zeros((), device=device)
@@ -245,6 +266,8 @@ class Trainer:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
         batch = 2 * self.training.batch_size
+        if self.zero:
+            share_buffers(self.model)
         model = self.wrapped if self.skeleton is None else whole_model(self.skeleton, self.model)
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = 0.0
@@ -314,8 +337,13 @@ class Trainer:
         self.log.flush()
         self.accelerator.wait_for_everyone()
         main = self.accelerator.is_main_process
-        if main or self.skeleton is not None:  # what is sharded, all give their part of
-            weights, optimizer = self._trained_weights(), optimizer_state(self.optimizer)
+        if self.zero:
+            share_buffers(self.model)
+            optimizer = zero_state(self.optimizer, self.parameters)
+        elif main or self.skeleton is not None:  # what is sharded, all give their part of
+            optimizer = optimizer_state(self.optimizer)
+        if main or self.skeleton is not None:
+            weights = self._trained_weights()
         if main:
             scaler = self.accelerator.scaler
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
@@ -342,7 +370,10 @@ class Trainer:
             )
         self.state = TrainerState(**state)
         load_weights(self.model, weights)
-        load_optimizer(self.optimizer, tensors, plain)
+        if self.zero:
+            load_zero(self.wrapped, self.optimizer, self.parameters, tensors)
+        else:
+            load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
 

@@ -63,6 +63,7 @@ from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
+from mmfuse.training.zero import check_zero, tell_zero
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
 
@@ -122,6 +123,8 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
         if accelerator.is_fsdp2:
             console.print(tell_sharding(trainer.model))
+        if trainer.zero:
+            console.print(tell_zero(accelerator))
         accelerator.init_trackers(config.name)
         state = trainer.fit()
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
@@ -203,6 +206,7 @@ def open_accelerator(config: Config):
         if name not in there:
             raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
     check_launch()
+    check_zero(config)
     plain = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).distributed_type  # as Accelerator begins
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:

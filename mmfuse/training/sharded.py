@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+from accelerate import Accelerator, DeepSpeedPlugin, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -19,8 +19,6 @@ from mmfuse.model import FusionModel
 from mmfuse.types import Batch, MmfuseError
 
 _REFUSED = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed: its engine steps by itself and keeps the optimiser's state in partitions "
-    "that mmfuse's checkpoints do not gather; FSDP2 shards the same",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM trains its own models",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "fsdp_cpu_ram_efficient_loading leaves every process but the first without "
     "weights; set it to false",
@@ -46,9 +44,9 @@ def check_launch() -> None:
 def shard_on_cpu(accelerator: Accelerator) -> None:
     """Let Accelerate shard over CPU processes too.
 
-    Its state reads FSDP's variables only where there are several accelerators (accelerate 1.15, state.py, in
-    `AcceleratorState.__init__`) and would train CPU processes with whole weights, without a word. This sets what it
-    would set there; all that follows in it is the same for both.
+    Its state reads FSDP's and DeepSpeed's variables only where there are several accelerators (accelerate 1.15,
+    state.py, in `AcceleratorState.__init__`) and would train CPU processes with whole weights, without a word. This
+    sets what it would set there; all that follows in it is the same for both.
     """
     if _asked("ACCELERATE_USE_FSDP") and accelerator.distributed_type == DistributedType.MULTI_CPU:
         plugin = FullyShardedDataParallelPlugin()  # reads the same variables
@@ -57,6 +55,12 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
         state: Any = accelerator.state
         state.fsdp_plugin = plugin
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    elif _asked("ACCELERATE_USE_DEEPSPEED") and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        zero: Any = DeepSpeedPlugin()
+        zero.set_mixed_precision("no")
+        zero.select(_from_accelerator_state=True)
+        accelerator.state.deepspeed_plugins = zero
+        accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
 
 
 def prepare_sharding(model: FusionModel) -> FusionModel:

@@ -99,7 +99,7 @@ def test_sharded_training_is_training_and_survives_a_kill(sharded, tmp_path):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "fsdp_version 2 is expected"),
         ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "set it to false"),
         ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "training.gradient_checkpointing"),
@@ -114,11 +114,11 @@ def test_launches_that_this_loop_cannot_follow_are_refused(tiny, monkeypatch, va
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_accelerate_knows_every_key_of_its_configs(path):
-    """Its loader refuses an unknown key, and its launcher would pass over one of `fsdp_config`."""
+    """Its loader refuses an unknown key, and its launcher would pass over one of a section's."""
     config = load_config_from_file(str(path))
     assert config.distributed_type.value == yaml.safe_load(path.read_text())["distributed_type"]
     known = set(vars(launch_command_parser().parse_args(["script.py"])))
-    assert set(config.fsdp_config) <= known
+    assert {*config.fsdp_config, *config.deepspeed_config} <= known
     assert f"--config_file {path.relative_to(path.parents[2])}" in path.read_text()
 
 
