@@ -36,7 +36,8 @@ from mmfuse.data.shards import (
     list_sizes,
     open_shards,
 )
-from mmfuse.data.table import SPLITS, Table
+from mmfuse.data.splits import SPLITS
+from mmfuse.data.table import Table
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
