@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
@@ -41,23 +41,79 @@ def read_rows(pattern: str, where: str) -> pd.DataFrame:
     Raises:
         MmfuseError: Nothing is there, or it cannot be read.
     """
+    frames = []
+    for file in _files(pattern, where):
+        with _one_line(f"{where}: rows: {file}"):
+            frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
+    frame = pd.concat(frames, ignore_index=True).fillna("")
+    if not len(frame):
+        raise MmfuseError(f"{where}: rows: {pattern}: no rows")
+    return frame
+
+
+class RowFiles:
+    """The same rows as of `read_rows`, in blocks; nothing of them is held.
+
+    Args:
+        pattern: Path, glob or fsspec URL; remote files are copied to a temporary one each time that they are read.
+        where: Named in errors.
+
+    Attributes:
+        columns: Of all of the files.
+
+    Raises:
+        MmfuseError: As of `read_rows`.
+    """
+
+    def __init__(self, pattern: str, where: str):
+        self.pattern, self.where, self.files = pattern, where, _files(pattern, where)
+        columns: dict[str, None] = {}
+        for file in self.files:
+            every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
+            for frame in self._frames(file) if every else islice(self._frames(file), 1):
+                columns |= dict.fromkeys(frame.columns)
+        self.columns = list(columns)
+
+    def blocks(self, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
+        """Some of the columns, `size` rows at once and what remains at the end; "" where there is no value."""
+        held: list[pd.DataFrame] = []
+        rows = total = 0
+        for file in self.files:
+            for frame in self._frames(file):
+                held.append(frame.reindex(columns=list(columns)).fillna(""))
+                rows, total = rows + len(frame), total + len(frame)
+                while rows >= size:
+                    joined = pd.concat(held, ignore_index=True)
+                    yield joined.iloc[:size]
+                    held, rows = [joined.iloc[size:]], rows - size
+        if not total:
+            raise MmfuseError(f"{self.where}: rows: {self.pattern}: no rows")
+        if rows:
+            yield pd.concat(held, ignore_index=True)
+
+    def _frames(self, file: str) -> Iterator[pd.DataFrame]:
+        with _one_line(f"{self.where}: rows: {file}"), open_table(file) as handle:
+            yield from read_blocks(handle, file)
+
+
+def _files(pattern: str, where: str) -> list[str]:
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
         raise MmfuseError(f"{where}: rows: {pattern}: {_first_line(error)}") from error
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
-    frames = []
-    for file in files:
-        try:
-            frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
-        except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:
-            # pandas' parse errors, most of Arrow's, and MmfuseError are ValueErrors
-            raise MmfuseError(f"{where}: rows: {file}: {_first_line(error)}") from error
-    frame = pd.concat(frames, ignore_index=True).fillna("")
-    if not len(frame):
-        raise MmfuseError(f"{where}: rows: {pattern}: no rows")
-    return frame
+    return files
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What goes wrong while a file is read, as one line that names it."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:
+        # pandas' parse errors, most of Arrow's, and MmfuseError are ValueErrors
+        raise MmfuseError(f"{name}: {_first_line(error)}") from error
 
 
 def _expand(pattern: str) -> list[str]:
@@ -190,19 +246,16 @@ def iter_samples(path: str, id_column: str, image_column: str, text_column: str)
     folder, names = os.path.dirname(path), (id_column, image_column, text_column)
     seen: dict[str, None] = {}
     rows, nameless = 0, None
-    try:
-        with open_table(path) as file:
-            for frame in read_blocks(file, path):
-                seen |= dict.fromkeys(frame.columns)
-                frame, empty = frame.fillna(""), [""] * len(frame)
-                for id, image, text in zip(*(frame.get(name, empty) for name in names), strict=True):
-                    rows, id, image = rows + 1, id.strip(), image.strip()
-                    nameless = nameless or (None if id else rows)
-                    if image and "://" not in image:
-                        image = os.path.join(folder, image)
-                    yield Sample(id, (image,) if image else (), text.strip() or None, group=id)
-    except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:  # as in read_rows
-        raise MmfuseError(f"{path}: {_first_line(error)}") from error
+    with _one_line(path), open_table(path) as file:
+        for frame in read_blocks(file, path):
+            seen |= dict.fromkeys(frame.columns)
+            frame, empty = frame.fillna(""), [""] * len(frame)
+            for id, image, text in zip(*(frame.get(name, empty) for name in names), strict=True):
+                rows, id, image = rows + 1, id.strip(), image.strip()
+                nameless = nameless or (None if id else rows)
+                if image and "://" not in image:
+                    image = os.path.join(folder, image)
+                yield Sample(id, (image,) if image else (), text.strip() or None, group=id)
     if not rows:
         raise MmfuseError(f"{path}: no rows")
     found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column

@@ -6,7 +6,7 @@ import csv
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets.table import InMemoryTable
 
-from mmfuse.data.leaks import find_copies, find_leaks
+from mmfuse.data.leaks import copies_error, find_copies, find_leaks
 from mmfuse.data.manifest import PLACEHOLDER, Manifest
 from mmfuse.data.rows import need_columns, read_rows
 from mmfuse.data.sections import select_sections
@@ -152,24 +152,12 @@ def load_table(
         return load_shards(manifest, tasks=tasks, labels=labels, fold=fold, damaged=damaged)
     frame = read_rows(manifest.rows, manifest.source)
     where = manifest.source
-    need_columns(frame, [manifest.id], "id", where)
-    ids = [str(i).strip() for i in frame[manifest.id]]
-    repeated = [i for i, n in Counter(ids).items() if n > 1] if len(set(ids)) < len(ids) else []
-    if repeated or "" in ids:
-        what = f"{repeated[0]!r} stands in {ids.count(repeated[0])} rows" if repeated else "a row has none"
-        raise MmfuseError(f"{where}: id: column {manifest.id!r} must name each row once, but {what}")
-    groups = ids
-    if manifest.group:
-        need_columns(frame, [manifest.group], "group", where)
-        groups = [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
-    columns = {
-        "id": pa.array(ids, pa.string()),
-        "group": pa.array(groups, pa.string()),
-        "images": pa.array(_images(frame, manifest), pa.list_(pa.string())),
-        "text": pa.array(_texts(frame, manifest), pa.string()),
-    }
-    need_columns(frame, manifest.subgroups, "subgroups", where)
-    columns |= {f"subgroup.{name}": pa.array(frame[name], pa.string()) for name in manifest.subgroups}
+    ids, groups = identify_rows(frame, manifest)
+    if len(set(ids)) < len(ids) or "" in ids:
+        raise id_error(manifest, Counter(ids))
+    columns = {"id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string())}
+    for name, values in describe_rows(frame, manifest):
+        columns[name] = pa.array(values, pa.list_(pa.string()) if name == "images" else pa.string())
     # Without a fingerprint, all of the rows would be pickled for one.
     rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
 
@@ -188,7 +176,7 @@ def load_table(
         rows=rows,
         labels={t: names for t, (names, _) in encoded.items()},
         targets={t: values for t, (_, values) in encoded.items()},
-        splits=_split(frame, manifest, ids, groups, strata, fold),
+        splits=assign_splits(frame, manifest, ids, groups, strata, fold),
     )
     del frame, ids, groups  # what follows needs some memory of its own
     leaks = [] if allow_leaks else find_leaks(table)
@@ -196,13 +184,42 @@ def load_table(
         raise MmfuseError(leaks[0])
     for task, copies in find_copies(table).items():
         if not manifest.tasks[task].allow_copies:
-            name = table.rows[copies[0]]["id"]
-            raise MmfuseError(
-                f"{where}: tasks.{task}: the input text of {len(copies)} row(s), such as {name!r}, contains the "
-                f"caption: the model would copy it; take that text out of text.columns, or tasks.{task}.allow_copies: "
-                "true"
-            )
+            raise copies_error(where, task, len(copies), table.rows[copies[0]]["id"])
     return table
+
+
+def identify_rows(frame: pd.DataFrame, manifest: Manifest) -> tuple[list[str], list[str]]:
+    """The ids and groups of rows.
+
+    Raises:
+        MmfuseError: A column is missing.
+    """
+    need_columns(frame, [manifest.id], "id", manifest.source)
+    ids = [str(i).strip() for i in frame[manifest.id]]
+    if not manifest.group:
+        return ids, ids
+    need_columns(frame, [manifest.group], "group", manifest.source)
+    return ids, [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
+
+
+def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
+    """What is said where ids, of which there are so many each, do not name each row once."""
+    repeated = next((i for i, n in counts.items() if n > 1), None)
+    what = "a row has none" if repeated is None else f"{repeated!r} stands in {counts[repeated]} rows"
+    return MmfuseError(f"{manifest.source}: id: column {manifest.id!r} must name each row once, but {what}")
+
+
+def describe_rows(frame: pd.DataFrame, manifest: Manifest) -> Iterator[tuple[str, list[Any]]]:
+    """The other columns of `Table.rows`, one after the other.
+
+    Raises:
+        MmfuseError: A column is missing.
+    """
+    yield "images", _images(frame, manifest)
+    yield "text", _texts(frame, manifest)
+    need_columns(frame, manifest.subgroups, "subgroups", manifest.source)
+    for name in manifest.subgroups:
+        yield f"subgroup.{name}", list(frame[name])
 
 
 def _images(frame: pd.DataFrame, manifest: Manifest) -> list[list[str]]:
@@ -243,7 +260,7 @@ def _fill(template: str, parts: dict[str, str]) -> str:
     return PLACEHOLDER.sub(lambda found: parts[found[1]], template)
 
 
-def _split(
+def assign_splits(
     frame: pd.DataFrame,
     manifest: Manifest,
     ids: list[str],
@@ -251,6 +268,19 @@ def _split(
     strata: tuple[list[str], np.ndarray] | None,
     fold: int | None,
 ) -> list[str]:
+    """A split for each row, as the manifest says; each row by itself unless it is `stratify` or `exact`.
+
+    Args:
+        frame: The rows.
+        manifest: Theirs.
+        ids: Of the rows; named in errors.
+        groups: Of the rows; those of one group get one split.
+        strata: Label names and encoded targets of the task to stratify by.
+        fold: Which fold is the test set.
+
+    Raises:
+        MmfuseError: The column is missing or says anything else, or there is no such fold.
+    """
     spec, where = manifest.splits, manifest.source
     if spec.folds is None and fold is not None:
         raise MmfuseError(f"{where}: data.fold is given, but splits.folds is not; remove one or add the other")

@@ -1,9 +1,15 @@
-"""A task's column or columns as label names and encoded targets."""
+"""A task's column or columns as label names and encoded targets.
+
+In three steps, so that rows may come in blocks: what the rows say (`read_targets`), which labels that makes
+(`count_labels`, added up over the blocks, and `choose_labels`), and the targets with these labels (`encode_read`).
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,21 +20,117 @@ from mmfuse.data.sections import select_sections
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
+_POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
+
 
 def encode_targets(
     frame: pd.DataFrame, task: str, spec: TaskSpec, where: str, labels: list[str] | None
 ) -> tuple[list[str], np.ndarray]:
-    """The label names and encoded targets of one task; `labels` are a model's, if it is to be one's with them."""
+    """The label names and encoded targets of one task; `labels` are a model's, if it is to be one's with them.
+
+    Raises:
+        MmfuseError: As `read_targets` and `choose_labels`.
+    """
+    found = read_targets(frame, task, spec, where)
+    names = choose_labels(count_labels(found, spec), task, spec, where, labels)
+    return names, encode_read(found, spec, names)
+
+
+def read_targets(frame: pd.DataFrame, task: str, spec: TaskSpec, where: str, first: int = 0) -> Any:
+    """What some rows say of a task, in labels that are not yet numbered.
+
+    Args:
+        frame: The rows.
+        task: Named in errors.
+        spec: Of the task.
+        where: Named in errors.
+        first: The number of the first row, from 0; named in errors.
+
+    Returns:
+        By row, its class or None; its labels or None; or the tuple of its references. Of label columns `(rows,
+        columns)` float32 with NaN where missing.
+
+    Raises:
+        MmfuseError: A column is missing, or a value is not legal.
+    """
     path = f"{where}: tasks.{task}"
     columns = [spec.column] if spec.column else list(spec.columns or [])
     need_columns(frame, columns, f"tasks.{task}", where)
     if spec.type == "captioning":
-        return [], _encode_captions(frame, columns, spec, path)
+        return _read_captions(frame, columns, spec, path, first)
     if spec.type == "classification":
-        return _encode_classes(list(frame[columns[0]]), spec, path, labels)
+        return _read_classes(list(frame[columns[0]]), spec, path, first)
     if spec.columns:
-        return _encode_label_columns(frame, spec, path, labels)
-    return _encode_label_lists(list(frame[columns[0]]), spec, path, labels)
+        return _read_label_columns(frame, columns, spec, path, first)
+    return _read_label_lists(list(frame[columns[0]]), spec, path, first)
+
+
+def count_labels(found: Any, spec: TaskSpec) -> Counter[str]:
+    """By label its positive rows, of what `read_targets` gave; of captions, how many rows have any."""
+    if spec.type == "captioning":
+        return Counter(captions=sum(map(bool, found)))
+    if spec.type == "classification":
+        return Counter(v for v in found if v is not None)
+    if spec.columns:
+        return Counter(dict(zip(spec.columns, (found == 1).sum(0).tolist(), strict=True)))
+    return Counter(label for labels in found if labels for label in set(labels))
+
+
+def choose_labels(
+    counts: Counter[str], task: str, spec: TaskSpec, where: str, labels: list[str] | None = None
+) -> list[str]:
+    """The label names: the model's if given (then nothing else may occur), else in the manifest's or sorted order.
+
+    Args:
+        counts: Of all rows, as `count_labels` gives them.
+        task: Named in errors.
+        spec: Of the task; labels of fewer rows than its `min_count` are left out, but never one of a model's.
+        where: Named in errors.
+        labels: A model's.
+
+    Raises:
+        MmfuseError: Too few labels are left, one is not the model's, or no row has a caption.
+    """
+    path = f"{where}: tasks.{task}"
+    if spec.type == "captioning":
+        if not counts["captions"]:
+            raise MmfuseError(f"{path}: no row has a caption")
+        return []
+    table = _value_map(spec)
+    if table is not None and (spec.type == "multilabel" or spec.min_count > 1):
+        counts = counts.copy()  # by default, a declared class may have no row
+        counts.update(dict.fromkeys(table.values(), 0))
+    rare = {name for name, n in counts.items() if n < spec.min_count} - set(labels or ())
+    found = set(counts) - rare
+    if labels is not None:
+        strange = sorted(found - set(labels))
+        if strange:
+            raise MmfuseError(f"{path}: label {strange[0]!r} is not one of the model's; {nearest(strange[0], labels)}")
+        return labels
+    names = [name for name in (dict.fromkeys(table.values()) if table else sorted(found)) if name not in rare]
+    if len(names) < (2 if spec.type == "classification" else 1):
+        raise MmfuseError(f"{path}: only {names} is left as label; a task needs more (see values, min_count)")
+    return names
+
+
+def encode_read(found: Any, spec: TaskSpec, names: Sequence[str]) -> np.ndarray:
+    """What `read_targets` gave, as `Table.targets` has it; a label that is none of `names` was left out as too rare."""
+    if spec.type == "captioning":
+        return found
+    code = {name: i for i, name in enumerate(names)}
+    if spec.type == "classification":
+        return np.array([MISSING_CLASS if v is None else code.get(v, MISSING_CLASS) for v in found], dtype=np.int64)
+    if spec.columns:
+        column = {name: found[:, i] for i, name in enumerate(spec.columns)}
+        empty = np.full(len(found), np.nan, dtype=np.float32)
+        return np.stack([column.get(name, empty) for name in names], axis=1)
+    targets = np.zeros((len(found), len(names)), dtype=np.float32)
+    for i, labels in enumerate(found):
+        if labels is None:
+            targets[i] = np.nan
+        else:
+            targets[i, [code[label] for label in labels if label in code]] = 1
+    return targets
 
 
 def _value_map(spec: TaskSpec) -> dict[str, str] | None:
@@ -36,31 +138,10 @@ def _value_map(spec: TaskSpec) -> dict[str, str] | None:
     return {v: v for v in spec.values} if isinstance(spec.values, list) else spec.values
 
 
-def _rare(counts: Counter[str], spec: TaskSpec, labels: list[str] | None) -> set[str]:
-    """The labels that `min_count` leaves out; never one of a model's `labels`."""
-    return {name for name, n in counts.items() if n < spec.min_count} - set(labels or ())
-
-
-def _fit_labels(found: set[str], rare: set[str], spec: TaskSpec, path: str, labels: list[str] | None) -> list[str]:
-    """The label names: the model's if given (then nothing else may occur), else in the manifest's or sorted order."""
-    if labels is not None:
-        strange = sorted(found - set(labels))
-        if strange:
-            raise MmfuseError(f"{path}: label {strange[0]!r} is not one of the model's; {nearest(strange[0], labels)}")
-        return labels
-    table = _value_map(spec)
-    names = [name for name in (dict.fromkeys(table.values()) if table else sorted(found)) if name not in rare]
-    if len(names) < (2 if spec.type == "classification" else 1):
-        raise MmfuseError(f"{path}: only {names} is left as label; a task needs more (see values, min_count)")
-    return names
-
-
-def _encode_classes(
-    column: list[str], spec: TaskSpec, path: str, labels: list[str] | None
-) -> tuple[list[str], np.ndarray]:
+def _read_classes(column: list[str], spec: TaskSpec, path: str, first: int) -> list[str | None]:
     table, absent = _value_map(spec), {"", *spec.missing}
     values: list[str | None] = []
-    for row, raw in enumerate(column):
+    for row, raw in enumerate(column, start=first + 1):
         raw = raw.strip()
         if raw in absent:
             values.append(None)
@@ -71,25 +152,14 @@ def _encode_classes(
         elif spec.other == "missing":
             values.append(None)
         else:
-            raise MmfuseError(
-                f"{path}: row {row + 1}: {raw!r} is not in values; {nearest(raw, table)} (or other: missing)"
-            )
-    counts = Counter(v for v in values if v is not None)
-    if table is not None and spec.min_count > 1:  # by default, a declared class may have no row
-        counts.update(dict.fromkeys(table.values(), 0))
-    rare = _rare(counts, spec, labels)
-    values = [None if v in rare else v for v in values]
-    names = _fit_labels({v for v in values if v is not None}, rare, spec, path, labels)
-    code = {name: i for i, name in enumerate(names)}
-    return names, np.array([MISSING_CLASS if v is None else code[v] for v in values], dtype=np.int64)
+            raise MmfuseError(f"{path}: row {row}: {raw!r} is not in values; {nearest(raw, table)} (or other: missing)")
+    return values
 
 
-def _encode_label_lists(
-    column: list[str], spec: TaskSpec, path: str, labels: list[str] | None
-) -> tuple[list[str], np.ndarray]:
+def _read_label_lists(column: list[str], spec: TaskSpec, path: str, first: int) -> list[list[str] | None]:
     table, absent, separator = _value_map(spec), set(spec.missing), (spec.separator or "").strip() or spec.separator
     rows: list[list[str] | None] = []
-    for row, raw in enumerate(column):
+    for row, raw in enumerate(column, start=first + 1):
         raw = raw.strip()
         if raw in absent or (not raw and spec.empty == "missing"):
             rows.append(None)
@@ -97,26 +167,12 @@ def _encode_label_lists(
         found = [part.strip() for part in raw.split(separator) if part.strip()]
         strange = [part for part in found if table is not None and part not in table]
         if strange and spec.other == "error":
-            raise MmfuseError(
-                f"{path}: row {row + 1}: {strange[0]!r} is not in values; {nearest(strange[0], table or [])}"
-            )
+            raise MmfuseError(f"{path}: row {row}: {strange[0]!r} is not in values; {nearest(strange[0], table or [])}")
         rows.append([table[part] if table else part for part in found if part not in strange])
-    counts = Counter(label for found in rows if found for label in set(found))
-    counts.update(dict.fromkeys((table or {}).values(), 0))
-    rare = _rare(counts, spec, labels)
-    rows = [None if found is None else [f for f in found if f not in rare] for found in rows]
-    names = _fit_labels({label for found in rows if found for label in found}, rare, spec, path, labels)
-    code = {name: i for i, name in enumerate(names)}
-    targets = np.zeros((len(rows), len(names)), dtype=np.float32)
-    for i, found in enumerate(rows):
-        if found is None:
-            targets[i] = np.nan
-        else:
-            targets[i, [code[f] for f in found]] = 1
-    return names, targets
+    return rows
 
 
-def _encode_captions(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, path: str) -> np.ndarray:
+def _read_captions(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, path: str, first: int) -> np.ndarray:
     """By row its references: of a list, of a column with a separator, or of several columns."""
     absent = {"", *spec.missing}
     found = np.empty(len(frame), dtype=object)
@@ -124,14 +180,12 @@ def _encode_captions(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, pa
         parts: list[str] = []
         for value in values:
             if value.startswith("["):  # a list in jsonl or parquet
-                parts += _caption_list(value, path, row)
+                parts += _caption_list(value, path, first + row)
             else:
                 parts += value.split(spec.separator) if spec.separator else [value]
         if spec.section:
             parts = [select_sections(report, [spec.section]) for report in parts]
         found[row] = tuple(dict.fromkeys(" ".join(p.split()) for p in parts if p.strip() not in absent))
-    if not any(found):
-        raise MmfuseError(f"{path}: no row has a caption")
     return found
 
 
@@ -145,38 +199,26 @@ def _caption_list(value: str, path: str, row: int) -> list[str]:
     return parts
 
 
-_POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
-
-
-def _encode_label_columns(
-    frame: pd.DataFrame, spec: TaskSpec, path: str, labels: list[str] | None
-) -> tuple[list[str], np.ndarray]:
+def _read_label_columns(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, path: str, first: int) -> np.ndarray:
     uncertain = {"mask": np.nan, "positive": 1.0, "negative": 0.0}[spec.uncertain]
     absent = {"", *spec.missing}
-    names, columns = [], []
-    for name in spec.columns or []:
-        values = np.full(len(frame), np.nan, dtype=np.float32)
+    values = np.full((len(frame), len(columns)), np.nan, dtype=np.float32)
+    for column, name in enumerate(columns):
         for row, raw in enumerate(frame[name]):
             raw = raw.strip()
             if not raw and spec.empty == "negative":
-                values[row] = 0.0
+                values[row, column] = 0.0
             elif raw in absent:
                 continue
             elif raw.lower() in _POSITIVE or raw.lower() in _NEGATIVE:
-                values[row] = raw.lower() in _POSITIVE
+                values[row, column] = raw.lower() in _POSITIVE
             elif raw in _UNCERTAIN:
-                values[row] = uncertain
+                values[row, column] = uncertain
             else:
                 raise MmfuseError(
-                    f"{path}: column {name!r}, row {row + 1}: {raw!r}; legal: 1, 0, -1 (uncertain), empty"
+                    f"{path}: column {name!r}, row {first + row + 1}: {raw!r}; legal: 1, 0, -1 (uncertain), empty"
                 )
-        if name in (labels or ()) or np.nansum(values) >= spec.min_count:
-            names.append(name)
-            columns.append(values)
-    found = _fit_labels(set(names), set(), spec, path, labels)
-    order = [names.index(name) if name in names else None for name in found]
-    empty = np.full(len(frame), np.nan, dtype=np.float32)
-    return found, np.stack([empty if i is None else columns[i] for i in order], axis=1)
+    return values
 
 
 def one_hot(target: np.ndarray, num_labels: int) -> np.ndarray:
