@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,13 +18,15 @@ from mmfuse.data.targets import choose_labels, count_labels, encode_read, read_t
 from mmfuse.types import MmfuseError
 
 BLOCK = 20 * 1024
-"""Rows of a block."""
+"""Rows that are put into another order together."""
+PART = 1024
+"""Rows that are encoded at once."""
 Block = dict[str, list[Any]]
 """The columns of `Table.rows`, `splits`, and `target.<task>` as lists."""
 
 
 class Blocks(Protocol):
-    """Encoded rows that may be gone through more than once.
+    """Encoded rows that may be gone through more than once, at most `PART` at a time.
 
     Attributes:
         manifest: Where they come from.
@@ -33,8 +36,12 @@ class Blocks(Protocol):
     manifest: Manifest
     labels: dict[str, list[str]]
 
-    def blocks(self, split: str | None = None) -> Iterator[Block]:
-        """All rows in their order, or of each block those of one split, if it has any."""
+    def blocks(self) -> Iterator[Block]:
+        """All rows, as they come."""
+        ...
+
+    def ordered(self, split: str, first: int) -> Iterator[Block]:
+        """A split's rows but the first few, those of each `BLOCK` rows in the order of a hash of their ids."""
         ...
 
 
@@ -44,15 +51,24 @@ class TableBlocks:
     def __init__(self, table: Table):
         self.table, self.manifest, self.labels = table, table.manifest, table.labels
 
-    def blocks(self, split: str | None = None) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
         """As of `Blocks`."""
-        splits = np.array(self.table.splits)
-        for start in range(0, len(splits), BLOCK):
-            numbers = np.arange(start, min(start + BLOCK, len(splits)))
-            numbers = numbers if split is None else numbers[splits[numbers] == split]
-            if len(numbers):
-                targets = {f"target.{t}": values[numbers].tolist() for t, values in self.table.targets.items()}
-                yield {**self.table.rows[numbers.tolist()], "splits": splits[numbers].tolist(), **targets}
+        for start in range(0, len(self.table), PART):
+            yield self._rows(np.arange(start, min(start + PART, len(self.table))))
+
+    def ordered(self, split: str, first: int) -> Iterator[Block]:
+        """As of `Blocks`."""
+        for start in range(0, len(self.table), BLOCK):
+            inside = np.flatnonzero(np.array(self.table.splits[start : start + BLOCK]) == split) + start
+            order = inside[_hash_order(self.table.rows[inside.tolist()]["id"])]
+            for part in _parts(order, first):
+                yield self._rows(part)
+            first = max(0, first - len(order))
+
+    def _rows(self, numbers: np.ndarray) -> Block:
+        splits = [self.table.splits[i] for i in numbers.tolist()]
+        targets = {f"target.{task}": values[numbers].tolist() for task, values in self.table.targets.items()}
+        return {**self.table.rows[numbers.tolist()], "splits": splits, **targets}
 
 
 class FileBlocks:
@@ -83,30 +99,40 @@ class FileBlocks:
         }
         self._check_leaks(keys, copies)
 
-    def blocks(self, split: str | None = None) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Block]:
         """As of `Blocks`."""
-        for start, frame in self._frames():
-            if split is not None:
-                frame = frame[np.array(self._splits(frame)) == split]
-            if len(frame):
-                block, found = self._rows_of(frame, start)
-                for task, spec in self.manifest.tasks.items():
-                    block[f"target.{task}"] = encode_read(found[task], spec, self.labels[task]).tolist()
-                yield block
+        for start, frame in self._frames(PART):
+            yield self._encoded(frame, start)
 
-    def _frames(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        """The blocks, each with the number of its first row."""
+    def ordered(self, split: str, first: int) -> Iterator[Block]:
+        """As of `Blocks`."""
+        for start, frame in self._frames(BLOCK):
+            ids, groups = identify_rows(frame, self.manifest)
+            splits = assign_splits(frame, self.manifest, ids, groups, None, self.fold)
+            inside = np.flatnonzero(np.array(splits) == split)
+            order = inside[_hash_order([ids[i] for i in inside.tolist()])]
+            for part in _parts(order, first):
+                yield self._encoded(frame.iloc[part], start)
+            first = max(0, first - len(order))
+            del frame  # before the next one is read
+
+    def _encoded(self, frame: pd.DataFrame, start: int) -> Block:
+        block, found = self._rows_of(frame, start)
+        for task, spec in self.manifest.tasks.items():
+            block[f"target.{task}"] = encode_read(found[task], spec, self.labels[task]).tolist()
+        return block
+
+    def _frames(self, size: int) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Blocks of so many rows, each with the number of its first row."""
         spec, start = self.manifest, 0
         tasks = [name for task in spec.tasks.values() for name in (task.column, *(task.columns or []))]
         images = [spec.image.column, *(spec.image.columns or [])] if spec.image else []
         texts = spec.text.columns if spec.text else []
         wanted = {spec.id, spec.group, *images, *texts, *tasks, *spec.subgroups, spec.splits.column}
-        for frame in self.files.blocks([name for name in self.files.columns if name in wanted], BLOCK):
-            yield start, frame
+        for frame in self.files.blocks([name for name in self.files.columns if name in wanted], size):
             start += len(frame)
-
-    def _splits(self, frame: pd.DataFrame) -> list[str]:
-        return assign_splits(frame, self.manifest, *identify_rows(frame, self.manifest), None, self.fold)
+            yield start - len(frame), frame
+            del frame  # before the next one is read
 
     def _rows_of(self, frame: pd.DataFrame, start: int) -> tuple[Block, dict[str, Any]]:
         """The columns of some rows, and by task what they say of it."""
@@ -119,7 +145,7 @@ class FileBlocks:
 
     def _scan(self, counts: dict[str, Counter[str]], copies: dict[str, list[Any]]) -> Iterator[Block]:
         """All rows without targets; by task their labels are counted, and copied captions: how many, and the first."""
-        for start, frame in self._frames():
+        for start, frame in self._frames(PART):
             block, found = self._rows_of(frame, start)
             for task, spec in self.manifest.tasks.items():
                 counts[task].update(count_labels(found[task], spec))
@@ -131,7 +157,7 @@ class FileBlocks:
 
     def _read(self, rows: np.ndarray) -> Iterator[dict[str, Any]]:
         """These rows, which are in rising order, without what is not needed to compare them."""
-        for start, frame in self._frames() if len(rows) else ():
+        for start, frame in self._frames(PART) if len(rows) else ():
             chosen = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(frame))] - start
             if len(chosen):
                 part = frame.iloc[chosen]
@@ -150,6 +176,16 @@ class FileBlocks:
             raise MmfuseError(sentence)
         for task, (count, name) in copies.items():
             raise copies_error(self.manifest.source, task, count, name)
+
+
+def _hash_order(ids: Sequence[str]) -> np.ndarray:
+    keys = (hashlib.blake2b(id.encode("utf-8", "backslashreplace"), digest_size=8).digest() for id in ids)
+    return np.argsort(np.array([int.from_bytes(key, "big") for key in keys], dtype=np.uint64), kind="stable")
+
+
+def _parts(order: np.ndarray, first: int) -> Iterator[np.ndarray]:
+    """All but the first few, some at a time."""
+    return (order[start : start + PART] for start in range(first, len(order), PART))
 
 
 def open_blocks(

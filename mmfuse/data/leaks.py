@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class Keys:
     image_row: np.ndarray
 
 
-def collect_keys(blocks: Iterable[dict[str, Sequence[Any]]], captioned: bool) -> Keys:
+def collect_keys(blocks: Iterable[Mapping[str, Sequence[Any]]], captioned: bool) -> Keys:
     """The keys of rows that come in blocks.
 
     Args:
@@ -78,7 +78,7 @@ def find_leaks(table: Table) -> list[str]:
     """
     captioned = any(table.manifest.tasks[task].type == "captioning" for task in table.targets)
 
-    def blocks() -> Iterator[dict[str, Sequence[Any]]]:
+    def blocks() -> Iterator[Mapping[str, Sequence[Any]]]:
         for start in range(0, len(table), BLOCK):
             yield {**table.rows[start : start + BLOCK], "splits": table.splits[start : start + BLOCK]}
 
@@ -95,7 +95,7 @@ def describe_leaks(keys: Keys, read: ReadRows, where: str) -> list[str]:
     return [f"{where}: {sentence}" for sentence in found if sentence]
 
 
-def records(columns: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def records(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Columns as rows."""
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))

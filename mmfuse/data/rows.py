@@ -82,10 +82,13 @@ class RowFiles:
             for frame in self._frames(file):
                 held.append(frame.reindex(columns=list(columns)).fillna(""))
                 rows, total = rows + len(frame), total + len(frame)
-                while rows >= size:
+                if rows >= size:
                     joined = pd.concat(held, ignore_index=True)
-                    yield joined.iloc[:size]
-                    held, rows = [joined.iloc[size:]], rows - size
+                    held.clear()
+                    for start in range(0, rows - size + 1, size):
+                        yield joined.iloc[start : start + size]
+                    held, rows = [joined.iloc[rows - rows % size :].copy()], rows % size
+                    del joined  # before more is read
         if not total:
             raise MmfuseError(f"{self.where}: rows: {self.pattern}: no rows")
         if rows:

@@ -15,15 +15,15 @@ from itertools import islice
 from typing import Any
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.config import parse, read_yaml
-from mmfuse.data.blocks import Block, Blocks, TableBlocks
+from mmfuse.data.blocks import Blocks, TableBlocks
 from mmfuse.data.images import read_image
+from mmfuse.data.leaks import records
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import (
     INDEX,
@@ -52,7 +52,6 @@ _LEGAL_SIZE = (10**3, 2**30)
 _MAX_IMAGE_BYTES = 512 * 2**20
 _THREADS = min(32, (os.cpu_count() or 1) + 4)
 _AHEAD = 2 * _THREADS
-_BLOCK = 1024
 
 
 def parse_size(text: str) -> int:
@@ -229,10 +228,6 @@ def _records(url: str, there: dict[str, int]) -> dict[str, tuple[Shard, list[dic
     return {record[0].file: record for record in found if there.get(record[0].file) == record[0].bytes}
 
 
-def _hash(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big")
-
-
 @dataclasses.dataclass(frozen=True)
 class _Unreadable:
     id: str
@@ -241,21 +236,12 @@ class _Unreadable:
 
 def _rows(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any] | _Unreadable]:
     """A split's rows from `first` on with their images as bytes; threads read and decode a few rows ahead."""
-    left = _ordered(data, split, first)
+    left = (row for block in data.ordered(split, first) for row in records(block))
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting = deque(pool.submit(_read, row) for row in islice(left, _AHEAD))
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
-
-
-def _ordered(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any]]:
-    """A split's rows from `first` on, those of a block in the order of a hash of their ids; their images are paths."""
-    for block in data.blocks(split):
-        order = np.argsort(np.array([_hash(id) for id in block["id"]], dtype=np.uint64), kind="stable")
-        for number in order[first:].tolist():
-            yield {name: values[number] for name, values in block.items()}
-        first = max(0, first - len(order))
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
@@ -275,10 +261,8 @@ def _source(data: Blocks, size: int) -> tuple[str, Counter[str]]:
     digest.update(_manifest(_unresolved(data.manifest)))
     for block in data.blocks():
         counts.update(block["splits"])
-        for start in range(0, len(block["id"]), _BLOCK):
-            part: Block = {name: values[start : start + _BLOCK] for name, values in block.items()}
-            part["images"] = [[_stamp(path) for path in paths] for paths in part["images"]]
-            digest.update(_line(part))
+        block["images"] = [[_stamp(path) for path in paths] for paths in block["images"]]
+        digest.update(_line(block))
     return digest.hexdigest(), counts
 
 
