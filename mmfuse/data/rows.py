@@ -80,7 +80,7 @@ class RowFiles:
         rows = total = 0
         for file in self.files:
             for frame in self._frames(file):
-                held.append(frame.reindex(columns=list(columns)).fillna(""))
+                held.append(frame.reindex(columns=list(columns), fill_value="").fillna(""))
                 rows, total = rows + len(frame), total + len(frame)
                 if rows >= size:
                     joined = pd.concat(held, ignore_index=True)

@@ -205,6 +205,7 @@ def _write(
             if reached >= size or (position == counts[split] and file.rows):
                 shard, content = file.close(split, number)
                 _put(url, shard.file, content)
+                del content  # before the next one grows
                 record = {"shard": dataclasses.asdict(shard), "errors": left_out, "next": position}
                 _put(url, f"{shard.file}{_RECORD}", _line(record))
                 shards.append(shard)
