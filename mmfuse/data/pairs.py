@@ -27,14 +27,14 @@ _NO_CAPTION = [MISSING_CLASS] * 2
 
 
 class TokenLists(Sequence):
-    """Rows' tokens, None where a row has no text, in 4 bytes a token and 9 a row; a Python list takes 36 a token.
+    """Rows' tokens, None where a row has no text, in 8 bytes a token and 9 a row; a Python list takes 36 a token.
 
     Args:
         lists: By row its tokens or None.
     """
 
     def __init__(self, lists: Iterable[list[int] | None] = ()):
-        self._tokens, self._ends, self._there = array("i"), array("q", [0]), bytearray()
+        self._tokens, self._ends, self._there = array("q"), array("q", [0]), bytearray()
         self.extend(lists)
 
     def extend(self, lists: Iterable[list[int] | None]) -> None:
