@@ -499,17 +499,17 @@ def data_shard(
 
     Every image is decoded once; a row with one that cannot be read goes to errors.jsonl, with the reason.
     """
+    from mmfuse.data.blocks import open_blocks
     from mmfuse.data.manifest import load_manifest
     from mmfuse.data.sharding import parse_size, write_shards
     from mmfuse.data.shards import is_shards
-    from mmfuse.data.table import load_table
 
     wanted, loaded = parse_size(size), load_manifest(manifest, data_root)
     if is_shards(loaded.rows):
         raise MmfuseError(f"{manifest}: its rows are shards already")
     with _Bar("sharding") as bar:
         shards = write_shards(
-            load_table(loaded, fold=fold),
+            open_blocks(loaded, fold, tell=lambda line: typer.echo(line, err=True)),
             out,
             size=wanted,
             overwrite=overwrite,

@@ -8,21 +8,22 @@ import io
 import json
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.config import parse, read_yaml
+from mmfuse.data.blocks import Blocks, TableBlocks
 from mmfuse.data.images import read_image
+from mmfuse.data.leaks import records
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import (
     INDEX,
@@ -36,7 +37,8 @@ from mmfuse.data.shards import (
     list_sizes,
     open_shards,
 )
-from mmfuse.data.table import SPLITS, Table
+from mmfuse.data.splits import SPLITS
+from mmfuse.data.table import Table
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
@@ -50,7 +52,6 @@ _LEGAL_SIZE = (10**3, 2**30)
 _MAX_IMAGE_BYTES = 512 * 2**20
 _THREADS = min(32, (os.cpu_count() or 1) + 4)
 _AHEAD = 2 * _THREADS
-_BLOCK = 1024
 
 
 def parse_size(text: str) -> int:
@@ -69,7 +70,7 @@ def parse_size(text: str) -> int:
 
 
 def write_shards(
-    table: Table,
+    rows: Table | Blocks,
     out: str,
     *,
     size: int = SHARD_BYTES,
@@ -77,14 +78,14 @@ def write_shards(
     progress: Callable[[int, int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Shards:
-    """Write a table's rows, with their images, as shards, each image decoded once to see that it can be.
+    """Write rows, with their images, as shards, each image decoded once to see that it can be.
 
     A row with an image that cannot be read is in no shard but in `errors.jsonl`, with the reason; `Shards.errors`
     counts them. A shard is put in place whole, and after it a record of it; the index comes last, and the records go.
     After a kill the same call goes on after the last record, with the same result to the byte.
 
     Args:
-        table: As `load_table` gave it.
+        rows: As `open_blocks` or `load_table` gave them; of both, the shards are the same to the byte.
         out: A new or empty folder, or one that the same call began: a path or an fsspec URL. A bucket must exist.
         size: Bytes of a file after which the next one is begun.
         overwrite: Delete the shards in `out` first, unless this very call was killed there; other files stay.
@@ -97,7 +98,9 @@ def write_shards(
     Raises:
         MmfuseError: `out` holds other data, or cannot be written.
     """
-    url, source, tell = folder_url(str(out)), _source(table, size), tell or (lambda line: None)
+    data: Blocks = TableBlocks(rows) if isinstance(rows, Table) else rows
+    url, tell = folder_url(str(out)), tell or (lambda line: None)
+    source, counts = _source(data, size)
     there = list_sizes(url)
     if overwrite and (_STARTED not in there or _load(url, _STARTED) != {"source": source}):
         _remove(url, [name for name in (INDEX, _STARTED, ERRORS, MANIFEST) if name in there])  # the index first
@@ -110,13 +113,13 @@ def write_shards(
         tell(f"{url}: finished before, and the data has not changed: nothing to do")
     else:
         _start(url, there, source, overwrite)
-        shards, errors = _write(table, url, size, there, progress or (lambda done, total, errors: None), tell)
+        shards, errors = _write(data, counts, url, size, there, progress or (lambda done, total, errors: None), tell)
         if errors:
             _put(url, ERRORS, b"".join(_line(error) for error in errors))
-        plain = _unresolved(table.manifest)
-        tasks = {task: dataclasses.asdict(plain.tasks[task]) for task in table.targets}
+        plain = _unresolved(data.manifest)
+        tasks = {task: dataclasses.asdict(plain.tasks[task]) for task in data.labels}
         _put(url, MANIFEST, _manifest(plain))
-        _put(url, INDEX, index_bytes(shards, table.labels, tasks, source, len(errors)))
+        _put(url, INDEX, index_bytes(shards, data.labels, tasks, source, len(errors)))
         there = list_sizes(url)
     _remove(url, [name for name in there if name == _STARTED or name.endswith((_RECORD, ".tmp"))])
     return open_shards(url)
@@ -125,14 +128,14 @@ def write_shards(
 _ELSEWHERE = "give another folder, or --overwrite"
 
 
-def shard_schema(table: Table) -> pa.Schema:
-    """The columns of a shard of this table."""
+def shard_schema(data: Table | Blocks) -> pa.Schema:
+    """The columns of a shard of these rows."""
     fields = [("id", pa.string()), ("group", pa.string()), ("images", pa.list_(pa.binary())), ("text", pa.string())]
-    for task in table.targets:
-        kind = table.manifest.tasks[task].type
+    for task in data.labels:
+        kind = data.manifest.tasks[task].type
         types = {"classification": pa.int64(), "captioning": pa.list_(pa.string())}
         fields.append((f"target.{task}", types.get(kind, pa.list_(pa.float32()))))
-    fields += [(f"subgroup.{name}", pa.string()) for name in table.manifest.subgroups]
+    fields += [(f"subgroup.{name}", pa.string()) for name in data.manifest.subgroups]
     return pa.schema(fields)
 
 
@@ -141,9 +144,9 @@ class _File:
 
     def __init__(self, schema: pa.Schema):
         self.schema, self.buffer = schema, io.BytesIO()
-        self.writer = pq.ParquetWriter(
-            self.buffer, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
-        )
+        # A page's statistics would hold its smallest and largest image, whole.
+        options: dict[str, Any] = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+        self.writer = pq.ParquetWriter(self.buffer, schema, compression="zstd", **options)
         self.waiting: list[dict[str, Any]] = []
         self.held = self.rows = self.without_text = self.without_image = 0
 
@@ -172,7 +175,8 @@ class _File:
 
 
 def _write(
-    table: Table,
+    data: Blocks,
+    counts: Mapping[str, int],
     url: str,
     size: int,
     there: dict[str, int],
@@ -180,33 +184,36 @@ def _write(
     tell: Callable[[str], None],
 ) -> tuple[list[Shard], list[dict[str, str]]]:
     """All shards and errors: those that records tell, and then the others."""
-    schema, records = shard_schema(table), _records(url, there)
+    schema, records = shard_schema(data), _records(url, there)
     shards: list[Shard] = []
     errors: list[dict[str, str]] = []
     done = 0
-    for split, order in _orders(table).items():
+    for split in SPLITS:
         number = first = 0
         while (record := records.get(f"{split}-{number:05d}.parquet")) is not None:
             shards.append(record[0])
             errors += record[1]
             first, number = record[2], number + 1
         done += first
-        file, left_out = _File(schema), []
-        for position, row in enumerate(_rows(table, order[first:]), start=first + 1):
+        file, left_out, position = _File(schema), [], first
+        for position, row in enumerate(_rows(data, split, first), start=first + 1):
             reached, done = 0, done + 1
             if isinstance(row, _Unreadable):
                 left_out.append({"id": row.id, "split": split, "reason": row.reason})
             else:
                 reached = file.add(row)
-            if reached >= size or (position == len(order) and file.rows):
-                shard, data = file.close(split, number)
-                _put(url, shard.file, data)
+            if reached >= size or (position == counts[split] and file.rows):
+                shard, content = file.close(split, number)
+                _put(url, shard.file, content)
+                del content  # before the next one grows
                 record = {"shard": dataclasses.asdict(shard), "errors": left_out, "next": position}
                 _put(url, f"{shard.file}{_RECORD}", _line(record))
                 shards.append(shard)
                 errors += left_out
                 file, left_out, number = _File(schema), [], number + 1
-            progress(done, len(table), len(errors) + len(left_out))
+            progress(done, sum(counts.values()), len(errors) + len(left_out))
+        if position != counts[split]:
+            raise MmfuseError(f"{data.manifest.source}: the rows changed while they were read; {_ELSEWHERE}")
         errors += left_out
     if records:
         tell(f"{url}: went on after {len(records)} shards that an earlier run wrote")
@@ -222,50 +229,20 @@ def _records(url: str, there: dict[str, int]) -> dict[str, tuple[Shard, list[dic
     return {record[0].file: record for record in found if there.get(record[0].file) == record[0].bytes}
 
 
-def _orders(table: Table) -> dict[str, np.ndarray]:
-    """By split, its rows in the order of a hash of their ids."""
-    keys = np.empty(len(table), dtype=np.uint64)
-    for start, ids in _blocks(table, "id"):
-        keys[start : start + len(ids)] = [_hash(id) for id in ids]
-    splits = np.array([SPLITS.index(split) for split in table.splits], dtype=np.int8)
-    order = np.argsort(keys, kind="stable")
-    return {split: order[splits[order] == number] for number, split in enumerate(SPLITS)}
-
-
-def _hash(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big")
-
-
-def _blocks(table: Table, column: str) -> Iterator[tuple[int, list[Any]]]:
-    """A column in blocks, each with the number of its first row."""
-    rows = table.rows.select_columns([column])
-    for start in range(0, len(table), _BLOCK):
-        yield start, rows[start : start + _BLOCK][column]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Unreadable:
     id: str
     reason: str
 
 
-def _rows(table: Table, order: np.ndarray) -> Iterator[dict[str, Any] | _Unreadable]:
-    """The rows with their images as bytes; threads read and decode a few rows ahead."""
-    left = (row for start in range(0, len(order), ROW_GROUP) for row in _described(table, order[start:][:ROW_GROUP]))
+def _rows(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any] | _Unreadable]:
+    """A split's rows from `first` on with their images as bytes; threads read and decode a few rows ahead."""
+    left = (row for block in data.ordered(split, first) for row in records(block))
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting = deque(pool.submit(_read, row) for row in islice(left, _AHEAD))
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
-
-
-def _described(table: Table, numbers: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Rows of a table with their targets; their images are paths."""
-    columns: dict[str, Sequence[Any]] = dict(table.rows[numbers.tolist()])
-    for task, targets in table.targets.items():
-        columns[f"target.{task}"] = [t if isinstance(t, tuple) else t.tolist() for t in targets[numbers]]
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, values, strict=True))
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
@@ -279,18 +256,15 @@ def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
     return {**row, "images": images}
 
 
-def _source(table: Table, size: int) -> str:
-    """A hash of all that the shards depend on; of an image its name, size and time, or its URL."""
-    digest = hashlib.sha256(_line([VERSION, ROW_GROUP, size, table.labels]))
-    digest.update(_manifest(_unresolved(table.manifest)))
-    for start in range(0, len(table), _BLOCK):
-        block: dict[str, Any] = dict(table.rows[start : start + _BLOCK])
+def _source(data: Blocks, size: int) -> tuple[str, Counter[str]]:
+    """A hash of all that the shards depend on (of an image its name, size and time, or its URL); the rows a split."""
+    digest, counts = hashlib.sha256(_line([VERSION, ROW_GROUP, size, data.labels])), Counter()
+    digest.update(_manifest(_unresolved(data.manifest)))
+    for block in data.blocks():
+        counts.update(block["splits"])
         block["images"] = [[_stamp(path) for path in paths] for paths in block["images"]]
-        block["splits"] = table.splits[start : start + _BLOCK]
-        for task, targets in table.targets.items():
-            block[f"target.{task}"] = targets[start : start + _BLOCK].tolist()
         digest.update(_line(block))
-    return digest.hexdigest()
+    return digest.hexdigest(), counts
 
 
 def _stamp(path: str) -> list[Any]:

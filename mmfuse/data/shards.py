@@ -3,7 +3,8 @@
 A folder of shards holds `shards.json` (the index), `manifest.yaml` and `SPLIT-00000.parquet`, ... A file's columns are
 `id`, `group`, `images` (a list of encoded images), `text` (null where missing), `target.<task>` as a batch has it
 (int64, -100 where missing; a list of float32, NaN where missing; of a captioning task the list of references) and
-`subgroup.<name>`. Rows lie in the order of a hash of their ids, so that neighbours have nothing in common.
+`subgroup.<name>`. The rows of each 20,480 of the dataset lie in the order of a hash of their ids, so that neighbours
+have nothing in common; rows in an order of their own, such as all of one label first, are better shuffled before.
 
 Parquet and not WebDataset's tar: a column can be read without the others (texts or targets without images), a row group
 without those before it, types are kept, and every page has a checksum.

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SPLITS = ("train", "validation", "test")
+
 
 def unit_hash(seed: int, name: str) -> float:
     """A number in [0, 1) that depends on nothing but the seed and the name."""

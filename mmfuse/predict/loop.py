@@ -20,12 +20,15 @@ from mmfuse.config import AugmentationConfig, check_live
 from mmfuse.data.augment import Augmentation, TextReader
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, ImageOptions, content_hash
-from mmfuse.data.pairs import PairDataset, make_loader, move_batch, ordered_batches
+from mmfuse.data.pairs import PairDataset, TokenLists, make_loader, move_batch, ordered_batches
 from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
 from mmfuse.types import Batch, Features, MmfuseError
+
+_TEXTS = 1024
+"""Texts that are tokenised at once."""
 
 
 def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
@@ -108,10 +111,6 @@ def prepare_pairs(
     return pairs
 
 
-_TEXTS = 1024
-"""Texts that are tokenised at once: a tokenizer's answer is many times larger than the tokens."""
-
-
 @dataclass(frozen=True)
 class PairReader:
     """How a table becomes what a model reads, without the model's weights: it goes to worker processes.
@@ -140,18 +139,7 @@ class PairReader:
         Raises:
             MmfuseError: The augmentation cannot be done.
         """
-        token_ids: list[list[int] | None] | None = None
-        cut_texts = np.zeros(len(table), dtype=bool)
-        if self.text is not None:
-            texts: list[str | None] = table.rows["text"][:]
-            there = [i for i, text in enumerate(texts) if text is not None]
-            by_row: list[list[int] | None] = [None] * len(texts)
-            for start in range(0, len(there), _TEXTS):
-                rows = there[start : start + _TEXTS]
-                ids, cut_texts[rows] = self.text.tokenize([texts[i] or "" for i in rows])
-                for row, found in zip(rows, ids, strict=True):
-                    by_row[row] = found
-            token_ids = by_row
+        token_ids, cut_texts = (None, None) if self.text is None else _tokenize(self.text, table)
         pairs = PairDataset(
             table,
             token_ids=token_ids,
@@ -168,6 +156,20 @@ class PairReader:
         if self.augmentation is not None and self.augmentation != AugmentationConfig():
             pairs.augmentation = Augmentation(self.augmentation, table, self.text, self.write)
         return pairs
+
+
+def _tokenize(reader: TextReader, table: Table) -> tuple[TokenLists, np.ndarray]:
+    """By row its text's tokens, and whether they are not all of it; texts are read some thousand at once."""
+    tokens, cut = TokenLists(), np.zeros(len(table), dtype=bool)
+    for start in range(0, len(table), _TEXTS):
+        texts: list[str | None] = table.rows["text"][start : start + _TEXTS]
+        there = [i for i, text in enumerate(texts) if text is not None]
+        by_row: dict[int, list[int]] = {}
+        if there:
+            found, cut[np.array(there) + start] = reader.tokenize([texts[i] or "" for i in there])
+            by_row = dict(zip(there, found, strict=True))
+        tokens.extend(by_row.get(i) for i in range(len(texts)))
+    return tokens, cut
 
 
 def pair_reader(
@@ -272,7 +274,7 @@ def _attach_caches(
     if text is not None and text.frozen and pairs.token_ids is not None:
         rows = [row for row, ids in enumerate(pairs.token_ids) if ids is not None]
         contents = [json.dumps(pairs.token_ids[row]) for row in rows]
-        lengths = np.array([len(pairs.token_ids[row] or ()) for row in rows], dtype=np.int64)
+        lengths = pairs.token_ids.lengths()[rows]
 
         def text_batches(wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], tuple]]:
             for items in ordered_batches(wanted, lengths, batch_size):

@@ -17,8 +17,9 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.data.folder import Entry, iter_folder
+from mmfuse.data.rows import iter_samples
 from mmfuse.data.shards import INDEX, ROW_GROUP, Shard, is_shards, open_shards
-from mmfuse.data.table import SPLITS, iter_samples
+from mmfuse.data.splits import SPLITS
 from mmfuse.types import MmfuseError, Sample
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
@@ -133,7 +134,7 @@ class TableStudies:
         text_column: Of the reports.
 
     Raises:
-        MmfuseError: As `mmfuse.data.table.iter_samples`, or an id is not unique.
+        MmfuseError: As `mmfuse.data.rows.iter_samples`, or an id is not unique.
     """
 
     def __init__(self, path: str, id_column: str = "id", image_column: str = "image", text_column: str = "text"):

@@ -1,6 +1,7 @@
 """Rows to packed batches, and the order in which rows are read: any set of rows, each exactly once."""
 
 import csv
+import pickle
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from mmfuse.data.collate import Item, collate, pad_tokens
 from mmfuse.data.images import ImageOptions, read_image
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch, ordered_batches
+from mmfuse.data.pairs import PairDataset, TokenLists, epoch_batches, make_loader, move_batch, ordered_batches
 from mmfuse.data.table import load_table
 from mmfuse.types import Features, MmfuseError
 
@@ -287,3 +288,14 @@ def test_a_batch_moves_with_the_features_in_it():
     assert {t.device.type for t in (moved["row_ids"], *moved["text_features"])} == {"meta"}
     assert moved["ids"] == ["a"]
     assert move_batch(batch, "cpu") is batch
+
+
+def test_packed_tokens_are_the_lists_they_were():
+    lists = [[5, 2**31 - 1], None, [], [7]]
+    packed = TokenLists(lists[:1])
+    packed.extend(lists[1:])
+    assert list(pickle.loads(pickle.dumps(packed))) == lists
+    assert (packed[-1], packed[np.int64(1)], len(packed)) == ([7], None, 4)
+    assert packed.lengths().tolist() == [2, 0, 0, 1]
+    with pytest.raises(IndexError):
+        packed[4]

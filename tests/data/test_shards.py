@@ -16,10 +16,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmfuse import cli
-from mmfuse.data import sharding
+from mmfuse.data import blocks, leaks, rows, sharding
+from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import parse_size, write_shards
 from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
+from mmfuse.data.splits import SPLITS
 from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
@@ -451,3 +453,165 @@ def test_no_more_than_a_shard_is_in_memory(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6 * 10**6  # of 18
+
+
+RATIOS = {"ratios": {"train": 0.6, "validation": 0.2, "test": 0.2}}
+
+
+@pytest.fixture
+def described(tmp_path, monkeypatch):
+    """Of rows, what `load_table` makes of them, and what comes of them in blocks of 8 and parts of 3."""
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    monkeypatch.setattr(blocks, "PART", 3)
+    monkeypatch.setattr(rows, "BLOCK", 5)
+
+    def describe(lines, **manifest):
+        with (tmp_path / "rows.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        given = {"name": "n", "rows": "rows.jsonl", "id": "id", "text": {"columns": ["text"]}, **manifest}
+        (tmp_path / "m.yaml").write_text(yaml.safe_dump(given))
+        return load_manifest(tmp_path / "m.yaml")
+
+    return describe
+
+
+def test_blocks_of_the_files_are_those_of_the_table(pairs, tmp_path, monkeypatch):
+    """Byte for byte, in blocks of 64 rows of which a part is encoded at once."""
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    monkeypatch.setattr(blocks, "PART", 10)
+    monkeypatch.setattr(rows, "BLOCK", 50)
+    manifest = load_manifest(pairs / "manifest.yaml", str(pairs))
+    whole, told = load_table(manifest), []
+    streamed = open_blocks(manifest, tell=told.append)
+    assert isinstance(streamed, FileBlocks)
+    assert told == []
+    shards = write_shards(whole, str(tmp_path / "table"), size=SIZE)
+    assert write_shards(streamed, str(tmp_path / "files"), size=SIZE).shards == shards.shards
+    assert files(tmp_path / "files") == files(tmp_path / "table")
+    ids = [i for split in SPLITS for part in streamed.ordered(split, 0) for i in part["id"]]
+    assert sorted(ids) == sorted(whole.rows["id"])
+    rest = [i for part in streamed.ordered("train", 100) for i in part["id"]]
+    assert rest == ids[100 : whole.counts()["train"]]  # of a run that goes on
+
+
+def test_labels_and_columns_that_come_late(described):
+    lines = [{"id": f"{i}", "text": f"t{i}", "kind": "ab"[i % 2], "all": "x"} for i in range(30)]
+    lines += [{"id": "30", "text": "", "kind": "z", "all": "x;y", "late": "1"}, {"id": "31", "text": "u", "kind": "z"}]
+    lines += [{"id": "32", "text": "v", "kind": "rare", "all": "y"}]
+    tasks = {
+        "kind": {"type": "classification", "column": "kind", "min_count": 2},
+        "all": {"type": "multilabel", "column": "all", "separator": ";"},
+        "late": {"type": "multilabel", "columns": ["late"]},
+    }
+    manifest = described(lines, tasks=tasks, splits=RATIOS)
+    whole, streamed = load_table(manifest), FileBlocks(manifest)
+    assert streamed.labels == whole.labels == {"kind": ["a", "b", "z"], "all": ["x", "y"], "late": ["late"]}
+    parts = list(streamed.blocks())
+    assert max(len(part["id"]) for part in parts) == 3
+    assert [split for part in parts for split in part["splits"]] == whole.splits
+    assert [text for part in parts for text in part["text"]] == whole.rows["text"][:]
+    for task, targets in whole.targets.items():
+        np.testing.assert_array_equal([t for part in parts for t in part[f"target.{task}"]], targets)
+
+
+def distinct(count=30, **columns):
+    return [{"id": f"{i}", "text": f"t{i}", "g": f"g{i}", "s": "train", **columns} for i in range(count)]
+
+
+FAULTS = {
+    "an id again": ({3: {"id": "29"}}, {}),
+    "no id": ({20: {"id": " "}}, {}),
+    "a group in two splits": ({2: {"g": "p"}, 27: {"g": "p", "s": "test"}}, {"group": "g"}),
+    "a duplicate across splits": ({2: {"text": "same"}, 26: {"text": "same"}, 27: {"text": "same", "s": "test"}}, {}),
+    "a captioned image in two splits": (
+        {2: {"image": "a.png", "caption": "one two"}, 27: {"image": "b.png;a.png", "caption": "three", "s": "test"}},
+        {
+            "image": {"column": "image", "separator": ";"},
+            "tasks": {"c": {"type": "captioning", "column": "caption"}},
+        },
+    ),
+    "a copied caption": (
+        {7: {"text": "a b c d e", "caption": "b c d e"}, 25: {"text": "So: A b, c d", "caption": "a b c d"}},
+        {"tasks": {"c": {"type": "captioning", "column": "caption"}}},
+    ),
+    "no caption": ({5: {"caption": ""}}, {"tasks": {"c": {"type": "captioning", "column": "caption"}}}),
+    "a class that is not legal": (
+        {28: {"kind": "c"}},
+        {"tasks": {"k": {"type": "classification", "column": "kind", "values": ["a", "b"]}}},
+    ),
+    "one label": ({28: {"kind": "c"}}, {"tasks": {"k": {"type": "classification", "column": "kind"}}}),
+    "a value that is not legal": ({28: {"k": "2"}}, {"tasks": {"k": {"type": "multilabel", "columns": ["k"]}}}),
+    "another split": ({28: {"s": "dev"}}, {}),
+    "a missing column": ({}, {"group": "patient"}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_table_refuses_blocks_refuse_in_the_same_words(described, fault):
+    changes, given = FAULTS[fault]
+    lines = distinct()
+    for row, change_of in changes.items():
+        lines[row] |= change_of
+    manifest = described(lines, splits={"column": "s"}, **given)
+    with pytest.raises(MmfuseError) as whole:
+        load_table(manifest)
+    with pytest.raises(MmfuseError) as streamed:
+        open_blocks(manifest)
+    assert str(streamed.value) == str(whole.value)
+
+
+def test_where_hashes_are_equal_the_rows_themselves_tell(described, monkeypatch):
+    monkeypatch.setattr(leaks, "_hashes", lambda values: np.full(len(list(values)), hash("")))
+    lines = distinct()
+    lines[9]["s"] = "test"
+    assert len(list(open_blocks(described(lines, group="g", splits={"column": "s"})).blocks())) == 10
+    lines[9]["id"] = lines[20]["id"] = "5"
+    with pytest.raises(MmfuseError, match="name each row once, but '5' stands in 3 rows"):
+        open_blocks(described(lines))
+
+
+@pytest.mark.parametrize("splits", [{"stratify": "k", **RATIOS}, {"exact": True, **RATIOS}])
+def test_splits_that_need_all_rows_are_told(described, splits):
+    tasks, told = {"k": {"type": "classification", "column": "s"}}, []
+    lines = distinct()
+    lines[9]["s"] = "b"
+    assert isinstance(open_blocks(described(lines, splits=splits, tasks=tasks), tell=told.append), TableBlocks)
+    assert f"splits.{next(iter(splits))} needs all rows in memory" in told[0]
+
+
+def test_folds_by_hash_need_no_table(described):
+    manifest = described(distinct(), splits={"folds": 3})
+    streamed = open_blocks(manifest, fold=1)
+    assert isinstance(streamed, FileBlocks)
+    assert [s for part in streamed.blocks() for s in part["splits"]] == load_table(manifest, fold=1).splits
+    with pytest.raises(MmfuseError, match="choose one with data"):
+        open_blocks(manifest)
+
+
+def test_rows_that_change_meanwhile_are_refused(described, tmp_path):
+    streamed = open_blocks(described(distinct(), splits={"column": "s"}))
+    before, source = (tmp_path / "rows.jsonl").read_text(), sharding._source
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            sharding, "_source", lambda *given: (source(*given), (tmp_path / "rows.jsonl").write_text(before[:300]))[0]
+        )
+        with pytest.raises(MmfuseError, match=r"m\.yaml: the rows changed|rows\.jsonl: line"):
+            write_shards(streamed, str(tmp_path / "out"))
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 512)
+    monkeypatch.setattr(blocks, "PART", 256)
+    monkeypatch.setattr(rows, "BLOCK", 256)
+    peaks = []
+    for count in (2000, 8000):
+        lines = [f"{i},{i} {'word ' * 200}" for i in range(count)]
+        (tmp_path / "rows.csv").write_text("\n".join(["id,text", *lines]))
+        (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, text: {columns: [text]}}")
+        manifest = load_manifest(tmp_path / "m.yaml")
+        tracemalloc.start()
+        streamed = open_blocks(manifest)
+        assert sum(len(part["id"]) for split in SPLITS for part in streamed.ordered(split, 0)) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 80 * 6000  # the rows are 1,000 bytes each

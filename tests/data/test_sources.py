@@ -21,9 +21,10 @@ from mmfuse import cli
 from mmfuse.data import prepare as engine
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.prepare import card_text, manifest_text, prepare, source_lines
+from mmfuse.data.rows import read_rows
 from mmfuse.data.sources import READY, SOURCES, Card, Row
 from mmfuse.data.sources.chexpert import FINDINGS
-from mmfuse.data.table import load_table, read_rows
+from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import mmfuse.data.table
+import mmfuse.data.leaks
 from mmfuse.data.audit import audit
+from mmfuse.data.leaks import find_leaks
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import find_leaks, load_table, one_hot, read_rows
+from mmfuse.data.rows import read_rows
+from mmfuse.data.table import load_table
+from mmfuse.data.targets import one_hot
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 ALL_TRAIN = {"ratios": {"train": 1.0}}
@@ -503,7 +506,7 @@ def test_leaks_may_be_allowed_and_are_then_told(table, pictures):
 def test_equal_hashes_alone_are_no_leak(table, pictures, monkeypatch):
     rows = [{"image": "a.png", "s": s} for s in ("train", "test")]  # other texts, other groups
     made = table(rows, image={"column": "image"}, splits={"column": "s"})
-    monkeypatch.setattr(mmfuse.data.table, "_hashes", lambda table, column: np.zeros(len(table), dtype=np.int64))
+    monkeypatch.setattr(mmfuse.data.leaks, "_hashes", lambda values: np.zeros(len(list(values)), dtype=np.int64))
     assert find_leaks(made) == []
 
 

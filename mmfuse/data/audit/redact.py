@@ -14,7 +14,7 @@ import yaml
 from mmfuse.config import read_yaml
 from mmfuse.data.identifiers import Finder, redact
 from mmfuse.data.manifest import Manifest
-from mmfuse.data.table import read_rows
+from mmfuse.data.rows import read_rows
 from mmfuse.types import MmfuseError
 
 

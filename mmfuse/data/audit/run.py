@@ -15,7 +15,8 @@ from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_
 from mmfuse.data.identifiers import Finder, find_by_rules
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import is_shards
-from mmfuse.data.table import SPLITS, Table, load_table
+from mmfuse.data.splits import SPLITS
+from mmfuse.data.table import Table, load_table
 from mmfuse.types import MmfuseError
 
 Progress = Callable[[str, int, int], None]

@@ -1,0 +1,286 @@
+"""Files of rows: csv, tsv, jsonl and parquet, every column as text, whole or some thousand rows at a time."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, BinaryIO
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow.lib import ArrowException
+
+from mmfuse.data.texts import open_local, read_bytes
+from mmfuse.registry import nearest
+from mmfuse.types import MmfuseError, Sample
+
+_MAX_BYTES = 2**36
+BLOCK = 8192
+
+
+def read_rows(pattern: str, where: str) -> pd.DataFrame:
+    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every column as text, nothing guessed.
+
+    `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string.
+
+    Args:
+        pattern: Path, glob or fsspec URL.
+        where: Named in errors.
+
+    Raises:
+        MmfuseError: Nothing is there, or it cannot be read.
+    """
+    frames = []
+    for file in _files(pattern, where):
+        with _one_line(f"{where}: rows: {file}"):
+            frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
+    frame = pd.concat(frames, ignore_index=True).fillna("")
+    if not len(frame):
+        raise MmfuseError(f"{where}: rows: {pattern}: no rows")
+    return frame
+
+
+class RowFiles:
+    """The same rows as of `read_rows`, in blocks; nothing of them is held.
+
+    Args:
+        pattern: Path, glob or fsspec URL; remote files are copied to a temporary one each time that they are read.
+        where: Named in errors.
+
+    Attributes:
+        columns: Of all of the files.
+
+    Raises:
+        MmfuseError: As of `read_rows`.
+    """
+
+    def __init__(self, pattern: str, where: str):
+        self.pattern, self.where, self.files = pattern, where, _files(pattern, where)
+        columns: dict[str, None] = {}
+        for file in self.files:
+            every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
+            for frame in self._frames(file) if every else islice(self._frames(file), 1):
+                columns |= dict.fromkeys(frame.columns)
+        self.columns = list(columns)
+
+    def blocks(self, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
+        """Some of the columns, `size` rows at once and what remains at the end; "" where there is no value."""
+        held: list[pd.DataFrame] = []
+        rows = total = 0
+        for file in self.files:
+            for frame in self._frames(file):
+                held.append(frame.reindex(columns=list(columns), fill_value="").fillna(""))
+                rows, total = rows + len(frame), total + len(frame)
+                if rows >= size:
+                    joined = pd.concat(held, ignore_index=True)
+                    held.clear()
+                    for start in range(0, rows - size + 1, size):
+                        yield joined.iloc[start : start + size]
+                    held, rows = [joined.iloc[rows - rows % size :].copy()], rows % size
+                    del joined  # before more is read
+        if not total:
+            raise MmfuseError(f"{self.where}: rows: {self.pattern}: no rows")
+        if rows:
+            yield pd.concat(held, ignore_index=True)
+
+    def _frames(self, file: str) -> Iterator[pd.DataFrame]:
+        with _one_line(f"{self.where}: rows: {file}"), open_table(file) as handle:
+            yield from read_blocks(handle, file)
+
+
+def _files(pattern: str, where: str) -> list[str]:
+    try:
+        files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
+    except Exception as error:  # every remote file system has its own exceptions
+        raise MmfuseError(f"{where}: rows: {pattern}: {_first_line(error)}") from error
+    if not files:
+        raise MmfuseError(f"{where}: rows: {pattern}: no such file")
+    return files
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What goes wrong while a file is read, as one line that names it."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:
+        # pandas' parse errors, most of Arrow's, and MmfuseError are ValueErrors
+        raise MmfuseError(f"{name}: {_first_line(error)}") from error
+
+
+def _expand(pattern: str) -> list[str]:
+    system, _, paths = fsspec.get_fs_token_paths(pattern)
+    return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+
+
+def _read_one(data: bytes, name: str) -> pd.DataFrame:
+    return pd.concat(read_blocks(io.BytesIO(data), name), ignore_index=True)
+
+
+def read_blocks(file: BinaryIO, name: str) -> Iterator[pd.DataFrame]:
+    """Some thousand rows after the other; at least one block, of no rows if there are none."""
+    suffix = name.lower().rsplit(".", 1)[-1]
+    if suffix == "parquet":
+        yield from _parquet_blocks(file)
+    elif suffix in ("jsonl", "ndjson"):
+        rows = _json_rows(file)
+        yield pd.DataFrame(list(islice(rows, BLOCK)), dtype="object")
+        while block := list(islice(rows, BLOCK)):
+            yield pd.DataFrame(block, dtype="object")
+    elif suffix in ("csv", "tsv", "txt"):
+        yield from _csv_blocks(file, "," if suffix == "csv" else "\t")
+    else:
+        raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+
+
+def _parquet_blocks(file: BinaryIO) -> Iterator[pd.DataFrame]:
+    found = pq.ParquetFile(file)
+    none = pa.RecordBatch.from_pylist([], schema=found.schema_arrow)
+    for batch in found.iter_batches(BLOCK) if found.metadata.num_rows else [none]:
+        frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
+        frame.columns = frame.columns.map(str)
+        _check_once(frame.columns)
+        yield frame.map(_as_text)
+
+
+def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
+    zeros = sum(part.count(b"\0") for part in iter(lambda: file.read(2**20), b""))
+    if 10 * zeros > file.tell():  # a stray one is a fault of its row, which `data check` tells
+        raise ValueError("NUL bytes: no text, or in another encoding than UTF-8")
+    options: dict[str, Any] = {
+        "sep": separator,
+        "dtype": "object",
+        "keep_default_na": False,
+        "na_filter": False,
+        "encoding": "utf-8-sig",
+    }
+    file.seek(0)
+    header = pd.read_csv(file, header=None, nrows=1, **options)
+    _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
+    file.seek(0)
+    blocks: Any = pd.read_csv(file, chunksize=BLOCK, **options)
+    with blocks:
+        for frame in blocks:
+            if not isinstance(frame.index, pd.RangeIndex):  # pandas has made row names of the first column
+                raise ValueError(
+                    "the rows have more fields than the header: one that holds the separator must be in quotes"
+                )
+            yield frame
+
+
+def _json_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
+    for number, data in enumerate(file, start=1):  # at each \n alone: other line breaks are legal inside a string
+        try:
+            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            if not line.strip():
+                continue
+            row = json.loads(line, object_pairs_hook=_json_object)
+        except MmfuseError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"line {number}: not JSON: {error}") from error
+        except RecursionError as error:
+            raise ValueError(f"line {number}: nested too deep") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number}: an object, {{...}}, is expected")
+        yield {k: _as_text(v).encode(errors="backslashreplace").decode() for k, v in row.items()}  # of UTF-16's halves
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        _check_once([name for name, _ in pairs])
+    return found
+
+
+def _check_once(names: Iterable[str]) -> None:
+    for name, n in Counter(names).items():
+        if n > 1:
+            raise MmfuseError(f"the column {name!r} stands there twice")
+
+
+def _as_text(value: Any) -> str:
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:
+    """Refuse rows that lack one of the columns that a key of the manifest, or an option, names.
+
+    Raises:
+        MmfuseError: The message names the nearest column that there is.
+    """
+    for name in names:
+        if name not in frame.columns:
+            raise MmfuseError(
+                f"{where}: {key}: the rows have no column {name!r}; {nearest(name, map(str, frame.columns))}"
+            )
+
+
+def iter_samples(path: str, id_column: str, image_column: str, text_column: str) -> Iterator[Sample]:
+    """The rows of a table as samples to predict, in its order; some thousand rows are in memory at once.
+
+    Args:
+        path: A csv, tsv, jsonl or parquet file, or its fsspec URL; a remote one is first copied to a temporary file.
+        id_column: Of the ids.
+        image_column: Of paths, which are relative to the table's folder, or URLs.
+        text_column: Of the reports.
+
+    Raises:
+        MmfuseError: It cannot be read, the id column or both of the others are missing, or a row has no id; what
+            depends on all rows is told after the last one.
+    """
+    folder, names = os.path.dirname(path), (id_column, image_column, text_column)
+    seen: dict[str, None] = {}
+    rows, nameless = 0, None
+    with _one_line(path), open_table(path) as file:
+        for frame in read_blocks(file, path):
+            seen |= dict.fromkeys(frame.columns)
+            frame, empty = frame.fillna(""), [""] * len(frame)
+            for id, image, text in zip(*(frame.get(name, empty) for name in names), strict=True):
+                rows, id, image = rows + 1, id.strip(), image.strip()
+                nameless = nameless or (None if id else rows)
+                if image and "://" not in image:
+                    image = os.path.join(folder, image)
+                yield Sample(id, (image,) if image else (), text.strip() or None, group=id)
+    if not rows:
+        raise MmfuseError(f"{path}: no rows")
+    found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
+    need_columns(found, [id_column], "--id-column", path)
+    if image_column not in seen and text_column not in seen:
+        need_columns(found, [image_column], "--image-column", path)
+    if nameless:
+        raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
+
+
+@contextmanager
+def open_table(path: str) -> Iterator[BinaryIO]:
+    """A local file as it is; of a remote one a copy on this machine's disk, as it is read more than once."""
+    if "://" not in path:
+        with open_local(path) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        try:
+            with fsspec.open(path, "rb") as remote:
+                shutil.copyfileobj(remote, copy)  # type: ignore[arg-type]
+        except Exception as error:  # every remote file system has its own exceptions
+            raise MmfuseError(_first_line(error)) from error
+        copy.seek(0)
+        yield copy
