@@ -50,8 +50,8 @@ def audit(
     """
     if isinstance(source, Manifest) and is_shards(source.rows):
         raise MmfuseError(
-            f"{source.source}: its rows are shards: check the manifest they were made of; `mmfuse data verify` looks at "
-            "the shards themselves"
+            f"{source.source}: its rows are shards: check the manifest they were made of; `mmfuse data verify` looks "
+            "at the shards themselves"
         )
     if isinstance(source, Table):
         table, found = source, []
