@@ -6,7 +6,7 @@ import pytest
 
 from mmfuse.benchmarking.config import is_built_in, load_benchmark_config
 from mmfuse.config import load_config
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.manifest import TASK_TYPES, load_manifest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 
@@ -69,3 +69,7 @@ def test_a_manifest_loads_and_says_what_a_user_must_know(path):
         assert getattr(manifest, field), f"{field} is empty"
     for task in manifest.tasks.values():
         assert task.type in HEADS.names()
+
+
+def test_the_task_types_that_a_manifest_may_name_are_the_heads():
+    assert list(TASK_TYPES) == HEADS.names()

@@ -15,6 +15,8 @@ from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
+TASK_TYPES = ("captioning", "classification", "multilabel")
+"""The heads of mmfuse itself, told without importing them; plug-ins add others."""
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
 
