@@ -188,14 +188,13 @@ def predict(
     _load_plugins(plugin)
     _quiet_libraries()
     from mmfuse.config import read_overrides
+    from mmfuse.data.stores import is_local, local_path
     from mmfuse.predict import (
         FolderStudies,
         Predictor,
         SampleStudies,
         Studies,
         fingerprint,
-        is_local,
-        local_path,
         open_studies,
         predict_to_chunks,
         predict_to_file,

@@ -21,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, first_line
 
 LARGEST_SIZE = 4096
 """Of an image encoder's input, in pixels a side."""
@@ -359,7 +359,7 @@ def read_overrides(overrides: Iterable[str]) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist(overrides))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise MmfuseError(f"command line: {_first_line(error)}") from error
+        raise MmfuseError(f"command line: {first_line(error)}") from error
 
 
 T = TypeVar("T")
@@ -393,14 +393,14 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
         ) as error:
             # OmegaConf has no errors of its own for some values that do not fit, such as a mapping where a list stands.
             path = getattr(error, "full_key", "") or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
-            raise MmfuseError(f"{where}: {path}: {_first_line(error)}") from error
+            raise MmfuseError(f"{where}: {path}: {first_line(error)}") from error
     where = layers[0][0]
     try:
         for name in sorted(OmegaConf.missing_keys(merged)):
             raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
         parsed: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise MmfuseError(f"{where}: {getattr(error, 'full_key', '')}: {_first_line(error)}") from error
+        raise MmfuseError(f"{where}: {getattr(error, 'full_key', '')}: {first_line(error)}") from error
     for name, value, rules in _walk(parsed):
         _check_value(name, value, rules, where)
     return parsed
@@ -445,7 +445,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise MmfuseError(
-            f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or _first_line(error)}"
+            f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or first_line(error)}"
         ) from error
     return loaded  # type: ignore[return-value]
 
@@ -475,7 +475,7 @@ def read_small(path: str | Path) -> bytes:
     except FileNotFoundError as error:
         raise MmfuseError(f"{path}: no such file") from error
     except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{path}: {(getattr(error, 'strerror', None) or _first_line(error)).lower()}") from error
+        raise MmfuseError(f"{path}: {(getattr(error, 'strerror', None) or first_line(error)).lower()}") from error
     if len(data) > _MAX_YAML_BYTES:
         raise MmfuseError(f"{path}: larger than {_MAX_YAML_BYTES} bytes")
     return data
@@ -517,10 +517,6 @@ def _schema_lines(cls: type, indent: int) -> Iterator[str]:
         yield f"{pad}{item.name}: {text}".ljust(40) + f"  # {item.metadata['help']}{legal}"
         if nested is not None:  # an example of one, by name
             yield from (f"#{line}" for line in (f"{pad}  NAME:", *_schema_lines(nested, indent + 2)))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _nested(hint: Any) -> tuple[type | None, bool]:

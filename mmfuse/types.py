@@ -33,6 +33,11 @@ class MmfuseError(ValueError):
         super().__init__("\\n".join(message.splitlines()))
 
 
+def first_line(error: Exception) -> str:
+    """What another library's exception says first, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+
+
 class Features(NamedTuple):
     """What an encoder gives, a fusion takes and gives, and a head takes.
 

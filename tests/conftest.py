@@ -3,8 +3,10 @@
 import itertools
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -46,25 +48,65 @@ def object_store_server() -> Iterator[str]:
     server.stop()
 
 
+def _store_variables(endpoint: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 _BUCKETS = itertools.count()
 
 
 @pytest.fixture
 def object_store(object_store_server, monkeypatch) -> str:
     """The URL of a new, empty bucket; s3:// works in this process and in those that it starts."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": object_store_server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in _store_variables(object_store_server).items():
         monkeypatch.setenv(name, value)
     import s3fs
 
     url = f"s3://test-{os.getpid()}-{next(_BUCKETS)}"
     s3fs.S3FileSystem().mkdir(url)
     return url
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(object_store_server) -> Iterator[None]:
+    """A Ray cluster with two CPUs for actors, which import this mmfuse and reach the object store."""
+    import ray
+
+    import mmfuse
+
+    variables = {"PYTHONPATH": str(Path(mmfuse.__file__).parents[1]), **_store_variables(object_store_server)}
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=128 * 2**20,
+        _node_ip_address="127.0.0.1",
+        runtime_env={"env_vars": variables},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def mmfuse(monkeypatch, capsys) -> Callable[..., tuple[Any, str, str]]:
+    """Run a command line in this process: (exit code, what it printed, what it complained)."""
+    from mmfuse import cli
+
+    def run(*args: Any) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        printed = capsys.readouterr()
+        return leaving.value.code, printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

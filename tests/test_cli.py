@@ -22,18 +22,10 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture
-def mmfuse(monkeypatch, capsys):
-    """Run a command line in this process: (exit code, what it printed, what it complained); plug-ins are forgotten."""
+def mmfuse(mmfuse, monkeypatch):
+    """As everywhere; and plug-ins are forgotten."""
     monkeypatch.setattr(FUSIONS, "_classes", dict(FUSIONS._classes))
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        printed = capsys.readouterr()
-        return leaving.value.code, printed.out, printed.err
-
-    yield run
+    yield mmfuse
     sys.modules.pop("mmfuse_plugin_my_fusion", None)
 
 

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import ray
 import yaml
 from typer.testing import CliRunner
 
@@ -48,24 +47,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def cluster(object_store, monkeypatch):
-    """Two CPUs for actors, which import this mmfuse and reach the object store."""
-    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    variables = {"PYTHONPATH": str(ROOT), **{name: os.environ[name] for name in names}}
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=128 * 2**20,
-        _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": variables},
-    )
-    yield
-    ray.shutdown()
-
-
 def run(command: str) -> str:
     """What a command prints; launchers start processes, the others run here, as starting Python takes seconds."""
     program, *words = shlex.split(command)
@@ -94,7 +75,7 @@ def run(command: str) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_the_page_from_a_laptop_to_a_cluster(folder, object_store, cluster):
+def test_the_page_from_a_laptop_to_a_cluster(folder, object_store, ray_cluster):
     said: dict[str, str] = {}
     bucket = object_store.removeprefix("s3://")
     for command in (line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()):

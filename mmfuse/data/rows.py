@@ -23,7 +23,7 @@ from pyarrow.lib import ArrowException
 
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError, Sample
+from mmfuse.types import MmfuseError, Sample, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
@@ -103,7 +103,7 @@ def _files(pattern: str, where: str) -> list[str]:
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{where}: rows: {pattern}: {_first_line(error)}") from error
+        raise MmfuseError(f"{where}: rows: {pattern}: {first_line(error)}") from error
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
     return files
@@ -116,16 +116,12 @@ def _one_line(name: str) -> Iterator[None]:
         yield
     except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:
         # pandas' parse errors, most of Arrow's, and MmfuseError are ValueErrors
-        raise MmfuseError(f"{name}: {_first_line(error)}") from error
+        raise MmfuseError(f"{name}: {first_line(error)}") from error
 
 
 def _expand(pattern: str) -> list[str]:
     system, _, paths = fsspec.get_fs_token_paths(pattern)
     return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
 
 
 def _read_one(data: bytes, name: str) -> pd.DataFrame:
@@ -281,6 +277,6 @@ def open_table(path: str) -> Iterator[BinaryIO]:
             with fsspec.open(path, "rb") as remote:
                 shutil.copyfileobj(remote, copy)  # type: ignore[arg-type]
         except Exception as error:  # every remote file system has its own exceptions
-            raise MmfuseError(_first_line(error)) from error
+            raise MmfuseError(first_line(error)) from error
         copy.seek(0)
         yield copy

@@ -14,11 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.config import parse, read_yaml
 from mmfuse.data.blocks import Blocks, TableBlocks
@@ -32,12 +30,11 @@ from mmfuse.data.shards import (
     VERSION,
     Shard,
     Shards,
-    folder_url,
     index_bytes,
-    list_sizes,
     open_shards,
 )
 from mmfuse.data.splits import SPLITS
+from mmfuse.data.stores import folder_url, list_sizes, put, stored
 from mmfuse.data.table import Table
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
@@ -115,11 +112,11 @@ def write_shards(
         _start(url, there, source, overwrite)
         shards, errors = _write(data, counts, url, size, there, progress or (lambda done, total, errors: None), tell)
         if errors:
-            _put(url, ERRORS, b"".join(_line(error) for error in errors))
+            put(f"{url}/{ERRORS}", b"".join(_line(error) for error in errors))
         plain = _unresolved(data.manifest)
         tasks = {task: dataclasses.asdict(plain.tasks[task]) for task in data.labels}
-        _put(url, MANIFEST, _manifest(plain))
-        _put(url, INDEX, index_bytes(shards, data.labels, tasks, source, len(errors)))
+        put(f"{url}/{MANIFEST}", _manifest(plain))
+        put(f"{url}/{INDEX}", index_bytes(shards, data.labels, tasks, source, len(errors)))
         there = list_sizes(url)
     _remove(url, [name for name in there if name == _STARTED or name.endswith((_RECORD, ".tmp"))])
     return open_shards(url)
@@ -204,10 +201,10 @@ def _write(
                 reached = file.add(row)
             if reached >= size or (position == counts[split] and file.rows):
                 shard, content = file.close(split, number)
-                _put(url, shard.file, content)
+                put(f"{url}/{shard.file}", content)
                 del content  # before the next one grows
                 record = {"shard": dataclasses.asdict(shard), "errors": left_out, "next": position}
-                _put(url, f"{shard.file}{_RECORD}", _line(record))
+                put(f"{url}/{shard.file}{_RECORD}", _line(record))
                 shards.append(shard)
                 errors += left_out
                 file, left_out, number = _File(schema), [], number + 1
@@ -311,7 +308,7 @@ def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> Non
         foreign = sorted(name for name in there if not name.endswith(".tmp"))
         if foreign and not overwrite:
             raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ELSEWHERE}")
-        _put(url, _STARTED, _line({"source": source}))
+        put(f"{url}/{_STARTED}", _line({"source": source}))
     elif _load(url, _STARTED) != {"source": source}:
         raise MmfuseError(f"{url}: holds unfinished shards of other data, or of another size; {_ELSEWHERE}")
 
@@ -323,29 +320,10 @@ def _load(url: str, name: str) -> Any:
         raise MmfuseError(f"{url}/{name}: {str(error).splitlines()[0]}; {_ELSEWHERE}") from error
 
 
-def _put(url: str, name: str, data: bytes) -> None:
-    """Write a file so that it is whole or not there: object stores put so; on a disk it is renamed into place."""
-    try:
-        system, root = fsspec.core.url_to_fs(url)
-        if not isinstance(system, LocalFileSystem):
-            system.pipe_file(f"{root}/{name}", data)
-            return
-        os.makedirs(root, exist_ok=True)
-        scratch = f"{root}/.{name}.{os.getpid()}.tmp"
-        with open(scratch, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, f"{root}/{name}")
-    except Exception as error:  # every remote file system has its own exceptions
-        what = (str(error).strip() or type(error).__name__).splitlines()[0][:400]
-        raise MmfuseError(f"{url}/{name}: cannot be written: {what}") from error
-
-
 def _remove(url: str, names: Sequence[str]) -> None:
-    system, root = fsspec.core.url_to_fs(url)
-    for name in names:
-        system.rm_file(f"{root}/{name}")
+    with stored(url, "deleted") as (system, root):
+        for name in names:
+            system.rm_file(f"{root}/{name}")
 
 
 def _line(value: Any) -> bytes:

@@ -27,10 +27,10 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from mmfuse.data.stores import folder_url, list_sizes
 from mmfuse.data.texts import read_bytes
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, first_line
 
 INDEX = "shards.json"
 VERSION = 1
@@ -113,7 +113,7 @@ class Shards:
             ) as file:
                 table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
         except Exception as error:  # every remote file system has its own exceptions
-            raise MmfuseError(f"{self.url}/{shard.file}: cannot be read: {_first_line(error)}") from error
+            raise MmfuseError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
         table = table.slice(start - first * ROW_GROUP, stop - start)
         if len(table) != max(0, stop - start):
             raise MmfuseError(f"{self.url}/{shard.file}: rows {start} to {stop} are {len(table)} rows: it is damaged")
@@ -152,7 +152,7 @@ def _footer(url: str, shard: Shard) -> pq.FileMetaData:
     try:
         footer = pq.read_metadata(_Ranges(url, shard))
     except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{url}/{shard.file}: cannot be read: {_first_line(error)}") from error
+        raise MmfuseError(f"{url}/{shard.file}: cannot be read: {first_line(error)}") from error
     if footer.num_rows != shard.rows:
         raise MmfuseError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
     return footer
@@ -230,7 +230,7 @@ def _changed(url: str, shard: Shard) -> str | None:
         while block := file.read(_HASHED_BYTES):
             digest.update(block)
     except Exception as error:  # every remote file system has its own exceptions
-        return f"cannot be read: {_first_line(error)}"
+        return f"cannot be read: {first_line(error)}"
     if digest.hexdigest() != shard.sha256:
         return "its bytes are not those that were written (sha256)"
     try:
@@ -238,35 +238,6 @@ def _changed(url: str, shard: Shard) -> str | None:
     except MmfuseError as error:
         return str(error).removeprefix(f"{url}/{shard.file}: ")
     return None
-
-
-def folder_url(location: str) -> str:
-    """A folder as it is named everywhere: an absolute path if it is local, else its URL; no slash at its end.
-
-    Raises:
-        MmfuseError: No such kind of URL, or the package for it is not installed.
-    """
-    try:
-        system, root = fsspec.core.url_to_fs(location)
-    except (ValueError, ImportError) as error:
-        raise MmfuseError(f"{location}: {_first_line(error)}") from error
-    return (root if isinstance(system, LocalFileSystem) else location).rstrip("/") or "/"
-
-
-def list_sizes(url: str) -> dict[str, int]:
-    """By name, the size of what lies in a folder, as it is now; of a folder that is not there, nothing.
-
-    Raises:
-        MmfuseError: It cannot be listed.
-    """
-    try:
-        system, root = fsspec.core.url_to_fs(url)
-        system.invalidate_cache()  # another process may have written since it was listed
-        return {item["name"].rsplit("/", 1)[-1]: item["size"] for item in system.ls(root, detail=True)}
-    except FileNotFoundError:
-        return {}
-    except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{url}: cannot be listed: {_first_line(error)}") from error
 
 
 def _parse_index(content: bytes, url: str) -> Shards:
@@ -295,7 +266,7 @@ def _parse_index(content: bytes, url: str) -> Shards:
     except MmfuseError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MmfuseError(f"{where}: not an index of shards: {_first_line(error)}") from error
+        raise MmfuseError(f"{where}: not an index of shards: {first_line(error)}") from error
 
 
 def index_bytes(
@@ -312,7 +283,3 @@ def index_bytes(
         "shards": [asdict(shard) for shard in shards],
     }
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]

@@ -1,6 +1,6 @@
 """Inference: the one loop, the Predictor, and files that lose nothing."""
 
-from mmfuse.predict.chunks import is_local, local_path, predict_to_chunks
+from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import (
     count_cut_texts,
@@ -32,8 +32,6 @@ __all__ = [
     "count_cut_texts",
     "default_workers",
     "fingerprint",
-    "is_local",
-    "local_path",
     "open_studies",
     "pair_reader",
     "predict_to_chunks",

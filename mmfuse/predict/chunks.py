@@ -15,17 +15,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import fsspec
-from fsspec.utils import get_protocol
-
+from mmfuse.data import stores
 from mmfuse.predict.files import (
     CLAIM,
     FRESH,
@@ -36,7 +32,6 @@ from mmfuse.predict.files import (
     check_suffix,
     exists_already,
     run_identity,
-    sync,
     write_rows,
 )
 from mmfuse.predict.predictor import Predictor
@@ -91,7 +86,7 @@ class Chunks:
         for result in results:
             append(result, good, bad, counts)
         head = json.dumps(counts).encode() + b"\n"
-        put(self._url(number), head + good.getvalue() + bad.getvalue())
+        stores.put(self._url(number), head + good.getvalue() + bad.getvalue())
         return counts
 
     def read(self, number: int) -> tuple[dict[str, Any], bytes, bytes]:
@@ -101,7 +96,7 @@ class Chunks:
             MmfuseError: It is gone, cannot be read, or is damaged.
         """
         url = self._url(number)
-        with _stored(url, "read") as (system, path):
+        with stores.stored(url, "read") as (system, path):
             data: bytes = system.cat_file(path)
         head, _, rest = data.partition(b"\n")
         try:
@@ -116,7 +111,7 @@ class Chunks:
     def missing(self) -> list[int]:
         """The numbers of those that are not committed."""
         own = re.compile(re.escape(self._name(0)).replace("00000000", r"(\d{8,})"))
-        there = {int(found[1]) for found in map(own.fullmatch, _names(self.folder)) if found}
+        there = {int(found[1]) for found in map(own.fullmatch, stores.list_sizes(self.folder)) if found}
         return [number for number in range(len(self)) if number not in there]
 
     def _url(self, number: int) -> str:
@@ -159,8 +154,8 @@ def predict_to_chunks(
     identity = run_identity(fingerprint, predictor, studies)
     chunks = Chunks(out, identity, predictor.chunk, len(studies))
     with ExitStack() as held:
-        if is_local(out):
-            held.enter_context(alone(Names.of(local_path(out))))
+        if stores.is_local(out):
+            held.enter_context(alone(Names.of(stores.local_path(out))))
         finished = _begin(chunks, overwrite)
         if finished is None:
             todo = chunks.missing()
@@ -187,99 +182,20 @@ def commit_chunks(
         yield chunks.commit(number, next(found, []))
 
 
-def is_local(location: str) -> bool:
-    """Whether it is a path, or a `file://` URL."""
-    return get_protocol(location) in ("file", "local")
-
-
-def local_path(location: str) -> Path:
-    """The path of a local location."""
-    return Path(location.partition("://")[2] or location)
-
-
 def errors_of(out: str) -> str:
     """The file of those that could not be predicted: `STEM.errors.jsonl`."""
     return os.path.splitext(out)[0] + ".errors.jsonl"
-
-
-def put(url: str, data: bytes) -> None:
-    """Write a file whole or not at all: renamed into place on a disk; object stores do so by themselves.
-
-    Raises:
-        MmfuseError: It cannot be written.
-    """
-    with _stored(url, "written") as (system, path):
-        if not is_local(url):
-            system.pipe_file(path, data)
-            return
-        with _renamed(path, f"{path}.{uuid4().hex}.tmp") as handle:  # another machine may be writing the same chunk
-            handle.write(data)
-
-
-@contextmanager
-def writing(url: str) -> Iterator[Any]:
-    """A binary file that appears whole when the block ends without an exception, and else not at all.
-
-    Raises:
-        MmfuseError: It cannot be written.
-    """
-    with _stored(url, "written") as (system, path):
-        if is_local(url):
-            with _renamed(path, f"{path}.tmp") as handle:
-                yield handle
-            return
-        handle: Any = system.open(path, "wb", autocommit=False)
-        try:
-            yield handle
-            handle.close()
-        except BaseException:
-            handle.discard()
-            handle.closed = True  # or the garbage collector would complete the upload
-            raise
-        handle.commit()
-
-
-@contextmanager
-def _renamed(path: str, scratch: str) -> Iterator[Any]:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(scratch, "wb") as handle:
-        yield handle
-        sync(handle)
-    os.replace(scratch, path)
-
-
-@contextmanager
-def _stored(url: str, done: str) -> Iterator[tuple[Any, str]]:
-    """The file system and the path of a URL; what goes wrong with them is told in one line."""
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-        system.invalidate_cache()  # other machines write there
-        yield system, path
-    except MmfuseError:
-        raise
-    except Exception as error:  # every remote file system has its own exceptions
-        reason = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MmfuseError(f"{url}: cannot be {done}: {reason}") from error
-
-
-def _names(folder: str) -> list[str]:
-    """What is in a folder; nothing where there is none."""
-    with _stored(folder, "read") as (system, path):
-        try:
-            return [os.path.basename(name) for name in system.ls(path, detail=False)]
-        except FileNotFoundError:
-            return []
 
 
 def _begin(chunks: Chunks, overwrite: bool) -> dict[str, Any] | None:
     """Claim the folder, or find that the same run has; gives its counts where only the clearing away is left."""
     if overwrite:
         _forget(chunks)
-    if CLAIM not in _names(chunks.folder):
+    if CLAIM not in stores.list_sizes(chunks.folder):
         _refuse_finished(chunks.out)
         _claim(chunks, None)
         return None
-    with _stored(chunks.folder, "read") as (system, path):
+    with stores.stored(chunks.folder, "read") as (system, path):
         claim = json.loads(system.cat_file(f"{path}/{CLAIM}"))
     if claim["identity"] != chunks.identity:
         raise MmfuseError(
@@ -290,12 +206,12 @@ def _begin(chunks: Chunks, overwrite: bool) -> dict[str, Any] | None:
 
 
 def _claim(chunks: Chunks, finished: dict[str, Any] | None) -> None:
-    put(f"{chunks.folder}/{CLAIM}", json.dumps({"identity": chunks.identity, "finished": finished}).encode())
+    stores.put(f"{chunks.folder}/{CLAIM}", json.dumps({"identity": chunks.identity, "finished": finished}).encode())
 
 
 def _refuse_finished(out: str) -> None:
-    if is_local(out):
-        names = Names.of(local_path(out))
+    if stores.is_local(out):
+        names = Names.of(stores.local_path(out))
         names.refuse_finished()
         if names.progress.exists():
             raise MmfuseError(
@@ -304,7 +220,7 @@ def _refuse_finished(out: str) -> None:
             )
         return
     for url in (out, errors_of(out)):
-        with _stored(url, "read") as (system, path):
+        with stores.stored(url, "read") as (system, path):
             there = system.exists(path)
         if there:
             raise exists_already(out, os.path.basename(url))
@@ -312,11 +228,11 @@ def _refuse_finished(out: str) -> None:
 
 def _forget(chunks: Chunks) -> None:
     """Delete what earlier runs left."""
-    if is_local(chunks.out):
-        Names.of(local_path(chunks.out)).forget()
+    if stores.is_local(chunks.out):
+        Names.of(stores.local_path(chunks.out)).forget()
         return
     for url in (chunks.out, errors_of(chunks.out)):
-        with _stored(url, "deleted") as (system, path):
+        with stores.stored(url, "deleted") as (system, path):
             if system.exists(path):
                 system.rm_file(path)
     _remove(chunks.folder)
@@ -324,8 +240,8 @@ def _forget(chunks: Chunks) -> None:
 
 def _remove(folder: str) -> None:
     """Delete a folder of chunks; the claim last, so that a second start can end what a killed one had begun."""
-    names = [name for name in _names(folder) if name != CLAIM]
-    with _stored(folder, "deleted") as (system, path):
+    names = [name for name in stores.list_sizes(folder) if name != CLAIM]
+    with stores.stored(folder, "deleted") as (system, path):
         if names:
             system.rm([f"{path}/{name}" for name in names])
         if system.exists(path):
@@ -335,7 +251,7 @@ def _remove(folder: str) -> None:
 def _join(chunks: Chunks, predictor: Predictor) -> dict[str, Any]:
     """All chunks, in order, as the finished files; the errors first, as in `predict_to_file`. Gives the counts."""
     total = deepcopy(FRESH)
-    with writing(chunks.out) as good, writing(errors_of(chunks.out)) as bad:
+    with stores.writing(chunks.out) as good, stores.writing(errors_of(chunks.out)) as bad:
 
         def lines() -> Iterator[bytes]:
             for counts, predictions, errors in _fetched(chunks.read, iter(range(len(chunks)))):

@@ -20,7 +20,7 @@ from mmfuse.data.folder import Entry, iter_folder
 from mmfuse.data.rows import iter_samples
 from mmfuse.data.shards import INDEX, ROW_GROUP, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
-from mmfuse.types import MmfuseError, Sample
+from mmfuse.types import MmfuseError, Sample, first_line
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 
@@ -83,8 +83,7 @@ def open_studies(
         except MmfuseError:
             raise
         except Exception as error:  # every remote file system has its own exceptions
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise MmfuseError(f"{source}: cannot be read: {reason[:400]}") from error
+            raise MmfuseError(f"{source}: cannot be read: {first_line(error)}") from error
     if is_shards(source) or (not remote and os.path.isfile(os.path.join(source, INDEX))):
         return ShardStudies(source, damaged)
     if remote or os.path.isfile(source):

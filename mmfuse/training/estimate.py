@@ -53,7 +53,7 @@ class TrainingEstimate:
         features: Of frozen towers, in the cache; 0 where none are kept.
         memory: Of this process at its peak.
         step: One optimiser step on ordinary batches.
-        longest: One on the batches with the longest texts.
+        longest: One on the batches with the longest texts; None of streamed rows, of which these are not known.
         set_up: Rows read, model built, texts tokenised.
         computing: Of those features.
         validating: All evaluations of the validation split.
@@ -71,7 +71,7 @@ class TrainingEstimate:
     features: int
     memory: int
     step: float
-    longest: float
+    longest: float | None
     set_up: float
     computing: float
     validating: float
@@ -84,6 +84,7 @@ class TrainingEstimate:
 
     def text(self) -> str:
         """All of it in lines."""
+        longest = "" if self.longest is None else f"; {tell_seconds(self.longest)} with the longest texts"
         features = f", features of frozen encoders {tell_bytes(self.features)}" if self.features else ""
         computing = f"features {tell_seconds(self.computing)} (less if the cache has some), " if self.features else ""
         return "\n".join(
@@ -94,7 +95,7 @@ class TrainingEstimate:
                 f"disk:       checkpoints {tell_bytes(self.checkpoints)}, and as much again while they are replaced; "
                 f"model {tell_bytes(self.model)}{features}",
                 f"memory:     {tell_bytes(self.memory)} at the peak of this process",
-                f"a step:     {tell_seconds(self.step)}; {tell_seconds(self.longest)} with the longest texts",
+                f"a step:     {tell_seconds(self.step)}{longest}",
                 f"time:       about {tell_seconds(self.seconds)}: set-up {tell_seconds(self.set_up)}, {computing}"
                 f"steps {tell_seconds(self.steps * self.step)}, validation {tell_seconds(self.validating)}, test "
                 f"{tell_seconds(self.testing)}",
@@ -149,7 +150,7 @@ def estimate_training(config: Config) -> TrainingEstimate:
         memory=memory,
         features=sample.features,
         step=_overlapped(step, reading, workers),
-        longest=_overlapped(longest, reading, workers),
+        longest=None if stream is not None else _overlapped(longest, reading, workers),
         set_up=set_up_seconds,
         computing=sample.computing,
         validating=evaluations * rows.get("validation", 0) * scoring,

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import yaml
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mmfuse import cli
 from mmfuse.data import blocks, leaks, rows, sharding
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.manifest import load_manifest
@@ -69,20 +67,6 @@ def pairs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def table(pairs):
     return load_table(load_manifest(pairs / "manifest.yaml", str(pairs)))
-
-
-@pytest.fixture
-def mmfuse(monkeypatch, capsys):
-    """Run a command line in this process: (exit code, what it printed, what it complained)."""
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        printed = capsys.readouterr()
-        return leaving.value.code, printed.out, printed.err
-
-    return run
 
 
 def elsewhere(url):

@@ -17,7 +17,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmfuse import cli
 from mmfuse.data import prepare as engine
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.prepare import card_text, manifest_text, prepare, source_lines
@@ -993,18 +992,6 @@ def test_a_source_of_a_plugin(tmp_path, monkeypatch):
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mmfuse(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["mmfuse", *map(str, args)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        printed = capsys.readouterr()
-        return leaving.value.code, printed.out, printed.err
-
-    return run
 
 
 def test_commands(mmfuse, tmp_path):

@@ -1,10 +1,12 @@
 from contextlib import contextmanager
 from itertools import count
 
+import fsspec
 import pytest
 from typer.testing import CliRunner
 
 from mmfuse.cli import app
+from mmfuse.data import stores
 from mmfuse.predict import FolderStudies, Predictor, chunks, predict_to_chunks, predict_to_file
 from mmfuse.types import MmfuseError
 
@@ -40,7 +42,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_local_engines_bytes(
     predict_to_file(predictor, studies, tmp_path / "local" / name)
     folder = str(tmp_path / "chunks") if where == "disk" else request.getfixturevalue("object_store")
     out = f"{folder}/{name}"
-    stored = chunks._stored
+    stored = stores.stored
 
     def killed_at(last):
         """Die at the storage event of this number: a write or deletion that begins, or one that has ended."""
@@ -49,13 +51,13 @@ def test_killed_between_any_two_writes_it_ends_with_the_local_engines_bytes(
         @contextmanager
         def dying(url, done):
             with stored(url, done) as found:
-                if done != "read" and next(events) == last:
+                if done in ("written", "deleted") and next(events) == last:
                     raise Killed
                 yield found
-            if done != "read" and next(events) == last:
+            if done in ("written", "deleted") and next(events) == last:
                 raise Killed
 
-        monkeypatch.setattr(chunks, "_stored", dying)
+        monkeypatch.setattr(stores, "stored", dying)
         with pytest.raises(Killed):
             predict_to_chunks(predictor, studies, out)
 
@@ -65,7 +67,7 @@ def test_killed_between_any_two_writes_it_ends_with_the_local_engines_bytes(
         killed_at(last)
     for last in (1, 2):  # the chunks are cleared away
         killed_at(last)
-    system, root = chunks.fsspec.core.url_to_fs(folder)
+    system, root = fsspec.core.url_to_fs(folder)
     found = {path.rpartition("/")[2]: system.cat_file(path) for path in system.find(root, refresh=True)}
     assert found == contents(tmp_path / "local")
 
@@ -149,24 +151,24 @@ def test_the_command_line_writes_to_a_url_with_the_local_engine(model_dir, studi
     assert done.exit_code == 0, done.output
     assert f"57 predictions in {object_store}/out.parquet, 3 errors in {object_store}/out.errors.jsonl" in done.output
     predict_to_file(Predictor.from_pretrained(model_dir), studies, tmp_path / "out.parquet")
-    system, root = chunks.fsspec.core.url_to_fs(object_store)
+    system, root = fsspec.core.url_to_fs(object_store)
     assert system.cat_file(f"{root}/out.parquet") == (tmp_path / "out.parquet").read_bytes()
 
 
 def write_and_die(url, size):
-    with chunks.writing(url) as handle:
+    with stores.writing(url) as handle:
         handle.write(bytes(size))
         raise Killed
 
 
 def test_a_file_at_a_url_appears_whole_or_not_at_all(object_store):
-    system, root = chunks.fsspec.core.url_to_fs(object_store)
+    system, root = fsspec.core.url_to_fs(object_store)
     for size in (0, 60 * 2**20):  # s3fs sends parts of 50 MiB
         url = f"{object_store}/file"
         with pytest.raises(Killed):
             write_and_die(url, size)
         assert system.ls(root, refresh=True) == []
-        with chunks.writing(url) as handle:
+        with stores.writing(url) as handle:
             handle.write(bytes(size))
         assert system.info(f"{root}/file", refresh=True)["size"] == size
         system.rm(f"{root}/file")

@@ -1,12 +1,10 @@
 import sys
-from pathlib import Path
 
 import fsspec
 import pytest
 import ray
 from typer.testing import CliRunner
 
-import mmfuse
 from mmfuse.cli import app
 from mmfuse.data.phantom import write_pairs
 from mmfuse.predict import FolderStudies, Predictor, fingerprint, predict_to_chunks, predict_to_file
@@ -43,28 +41,6 @@ Chunks.commit = dying
 
 
 @pytest.fixture(scope="module")
-def cluster(object_store_server):
-    """Two CPUs for actors, which import this mmfuse and reach the object store."""
-    variables = {
-        "PYTHONPATH": str(Path(mmfuse.__file__).parents[1]),
-        "AWS_ENDPOINT_URL": object_store_server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=128 * 2**20,
-        _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": variables},
-    )
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
 def studies(tmp_path_factory):
     """1,500 SYNTHETIC pairs, some of them broken."""
     folder = write_pairs(tmp_path_factory.mktemp("ray") / "pairs", 1500, seed=5)
@@ -77,7 +53,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(cluster, model_dir, studies, tmp_path):
+def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(ray_cluster, model_dir, studies, tmp_path):
     plugin = tmp_path / "dies_twice.py"
     plugin.write_text(DIES_TWICE)
     predictor = Predictor.from_pretrained(model_dir, chunk=SIZE)
@@ -100,7 +76,7 @@ def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(cluster, m
 
 
 def test_the_command_line_from_a_relative_folder_to_a_url(
-    cluster, model_dir, pairs, tmp_path, monkeypatch, object_store
+    ray_cluster, model_dir, pairs, tmp_path, monkeypatch, object_store
 ):
     monkeypatch.chdir(pairs.parent)
     command = ["predict", str(model_dir), pairs.name, "--out", f"{object_store}/out.csv", "--engine", "ray"]
@@ -113,7 +89,7 @@ def test_the_command_line_from_a_relative_folder_to_a_url(
     assert {name.rpartition("/")[2]: system.cat_file(name) for name in system.find(root)} == contents(tmp_path)
 
 
-def test_a_machine_with_another_model_is_told_in_one_line(cluster, model_dir, pairs, tmp_path):
+def test_a_machine_with_another_model_is_told_in_one_line(ray_cluster, model_dir, pairs, tmp_path):
     predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
     run = run_on_ray(Work(str(model_dir), studies, "another"), Actors(1))
     with pytest.raises(MmfuseError, match="another model than where the run was started"):
