@@ -62,25 +62,40 @@ def kill_at_a_checkpoint(command: list[str], run: Path) -> None:
     assert not (run / "model").exists()
 
 
-def test_the_loss_curve_is_that_of_map_style_training_in_the_same_order(tiny, phantom, sharded, tmp_path, monkeypatch):
-    """Bit for bit: the map-style run is given the ids that the stream's batches have."""
-    taken: list[list[str]] = []
-    read = Stream.__getitem__
+@pytest.fixture
+def both_ways(tiny, phantom, sharded, monkeypatch):
+    """Train from shards (run `streamed`), and on the table in the very order that was streamed (run `mapped`)."""
 
-    def recording(self, positions):
-        batch = read(self, positions)
-        taken.append(batch["ids"])
-        return batch
+    def train(*options: str) -> int:
+        taken: list[list[str]] = []
+        read = Stream.__getitem__
 
-    monkeypatch.setattr(Stream, "__getitem__", recording)
-    mmfuse.train(tiny(*STREAM, f"data.manifest={sharded}", run="streamed"))
-    row_of = {name: row for row, name in enumerate(load_table(load_manifest(phantom)).rows["id"])}
-    plan = [[[row_of[name] for name in ids]] for ids in taken]
-    per_epoch = len(plan) // 2
-    assert per_epoch * 2 == len(plan)
-    monkeypatch.setattr(loop.Trainer, "_epoch", lambda self, epoch: plan[epoch * per_epoch : (epoch + 1) * per_epoch])
-    mmfuse.train(tiny(*STREAM, run="mapped"))
-    assert len(losses(tmp_path / "streamed")) == len(plan)
+        def recording(self, positions):
+            batch = read(self, positions)
+            taken.append(batch["ids"])
+            return batch
+
+        monkeypatch.setattr(Stream, "__getitem__", recording)
+        mmfuse.train(tiny(*STREAM, *options, f"data.manifest={sharded}", run="streamed"))
+        monkeypatch.setattr(Stream, "__getitem__", read)
+        row_of = {name: row for row, name in enumerate(load_table(load_manifest(phantom)).rows["id"])}
+        plan = [[[row_of[name] for name in ids]] for ids in taken]
+        per_epoch = len(plan) // 2
+        assert per_epoch * 2 == len(plan)
+        own = loop.Trainer._epoch
+        order = lambda self, epoch: plan[epoch * per_epoch : (epoch + 1) * per_epoch]  # noqa: E731
+        monkeypatch.setattr(loop.Trainer, "_epoch", order)
+        mmfuse.train(tiny(*STREAM, *options, run="mapped"))
+        monkeypatch.setattr(loop.Trainer, "_epoch", own)
+        return len(plan)
+
+    return train
+
+
+def test_the_loss_curve_is_that_of_map_style_training_in_the_same_order(both_ways, tmp_path):
+    """Bit for bit."""
+    micro_batches = both_ways()
+    assert len(losses(tmp_path / "streamed")) == micro_batches
     assert losses(tmp_path / "streamed") == losses(tmp_path / "mapped")
     assert equal(tmp_path / "streamed", tmp_path / "mapped")
     reports = [json.loads((tmp_path / run / "test" / "metrics.json").read_text()) for run in ("streamed", "mapped")]
@@ -90,15 +105,16 @@ def test_the_loss_curve_is_that_of_map_style_training_in_the_same_order(tiny, ph
     assert [r["missing"] for r in reports] == [reports[0]["missing"]] * 2
 
 
-def test_two_processes_train_as_one_that_accumulates(tiny, sharded, tmp_path):
+def test_two_processes_stream_as_one_trains_map_style_on_what_both_take(tiny, sharded, both_ways, tmp_path):
     """What two processes take in a step, one takes in two passes; both evaluate each row once."""
+    both_ways("training.accumulation=2")
+    assert losses(tmp_path / "streamed") == losses(tmp_path / "mapped")
     options = (*STREAM, f"data.manifest={sharded}")
-    mmfuse.train(tiny(*options, "training.accumulation=2", run="one"))
     printed = launch(2, "train", write_config(tmp_path, tiny(*options, "data.num_workers=2", run="two")))
     assert "num_processes: 2" in printed
     assert "4 lanes" in printed
     assert "num_workers 2" in printed
-    first, second = losses(tmp_path / "one"), losses(tmp_path / "two")
+    first, second = losses(tmp_path / "mapped"), losses(tmp_path / "two")
     assert len(first) == len(second)
     assert np.abs(np.array(first) - np.array(second)).max() < 1e-5
     launch(2, "evaluate", str(tmp_path / "two" / "model"), str(sharded), "--out", str(tmp_path / "scores"))
