@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 import yaml
 
 from mmfuse import cli
@@ -259,7 +260,7 @@ def test_the_readmes_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands} | {"data"}
+    commands = set(typer.main.get_command(cli.app).commands)
     for command in re.findall(r"^mmfuse ([a-z]+)", README, re.MULTILINE):
         assert command in commands
 

@@ -1,0 +1,60 @@
+"""The command line: thin, and heavy imports only inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import mmfuse
+from mmfuse.cli import benchmark, cache, data, names, predict, train
+from mmfuse.cli.shared import INTERRUPTED
+from mmfuse.types import MmfuseError
+
+app = typer.Typer(
+    name="mmfuse",
+    help="Text-image fusion: train joint models, predict with them, compare them honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for part in (train, predict, benchmark, names):
+    app.add_typer(part.app)
+app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"mmfuse {mmfuse.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error of the user is one line, and exit code 2."""
+    try:
+        app()
+    except (MmfuseError, OSError) as error:  # OSError: a folder that is a file, a full disk
+        if "--debug" in sys.argv[1:]:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED and "--worker" not in sys.argv[1:]:  # who started it says so
+            typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)
+        raise
+    finally:
+        _leave_processes()
+
+
+def _leave_processes() -> None:
+    """Tell the other processes of this launch, if there are any, that this one is done."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,60 @@
+"""`mmfuse benchmark` and `mmfuse compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmfuse.cli.shared import PluginOption, RootOption, quiet_libraries
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mmfuse benchmark configs/benchmark_interactions.yaml preset=quick --dry-run")
+def benchmark(
+    config: Annotated[Path, typer.Argument(help="Config of the benchmark (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in seeds=5.")] = None,
+    data_root: RootOption = None,
+    plugin: PluginOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell rows, cells, time and disk; run nothing.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on though rows leak between splits.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+) -> None:
+    """Compare fusion strategies on equal terms; a second start goes on where the first one ended."""
+    quiet_libraries()
+    from mmfuse.benchmarking.run import benchmark as run
+    from mmfuse.benchmarking.run import dry_run as plan
+    from mmfuse.benchmarking.run import work
+
+    if worker:
+        work(config.parent, force)
+        return
+    chosen = list(overrides or [])
+    chosen += [f"data.root={data_root}"] if data_root else []
+    if plugin:
+        from mmfuse.benchmarking.config import load_benchmark_config
+
+        paths = [*load_benchmark_config(config, chosen).plugins, *(str(path) for path in plugin)]
+        chosen.append(f"plugins=[{', '.join(dict.fromkeys(paths))}]")
+    if dry_run:
+        typer.echo(plan(config, chosen, force=force))
+        return
+    done = run(config, chosen, restart=restart, force=force)
+    for task, found in done.summary["tasks"].items():
+        typer.echo(f"{task}: {found['verdict']}")
+    typer.echo(f"report: {done.dir / 'report.html'}")
+    typer.echo(f"table:  {done.dir / 'table.md'}")
+
+
+@app.command(epilog="Example: mmfuse compare runs/frozen runs/finetuned")
+def compare(
+    one: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
+    other: Annotated[Path, typer.Argument(help="Another one.")],
+) -> None:
+    """Set two finished benchmarks side by side."""
+    from mmfuse.benchmarking.compare import compare_benchmarks
+
+    typer.echo(compare_benchmarks(one, other))

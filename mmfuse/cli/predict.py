@@ -1,0 +1,226 @@
+"""`mmfuse predict` and `mmfuse explain`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmfuse.cli.shared import (
+    INTERRUPTED,
+    NOTHING_READ,
+    Bar,
+    GenerationOption,
+    MissingOption,
+    PluginOption,
+    load_plugins,
+    quiet_libraries,
+)
+from mmfuse.types import MmfuseError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: mmfuse predict runs/phantom/model folder/ --out predictions.jsonl; "
+    "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv; "
+    "as studies come in: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
+    "in a crontab, at one each night: 0 1 * * * mmfuse predict MODEL inbox/ --out night.csv --overwrite --abstain 0.95"
+    "; on many machines: mmfuse predict MODEL s3://bucket/shards --out s3://bucket/out.parquet --engine ray"
+)
+def predict(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of images and reports; csv, tsv, jsonl or parquet table; folder of shards. "
+            "Of the last two also a URL: s3://..."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="predictions.jsonl, .csv or .parquet; also at a URL.")] = "predictions.jsonl",
+    layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
+    missing: MissingOption = "error",
+    batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 16,
+    id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
+    image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
+    text_column: Annotated[str, typer.Option(help="Of a table.")] = "text",
+    damaged: Annotated[
+        str, typer.Option(help="A shard that is damaged or missing: error, or skip: its rows become errors.")
+    ] = "error",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell time, memory and bytes; write nothing.")] = False,
+    captions_dir: Annotated[
+        Path | None, typer.Option(help="Folder that gets each caption as a text file, ID.txt.")
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(help="Mark as abstained what the model is not sure of, for this accuracy on validation: 0.95."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Predict what appears in the folder, until Ctrl-C; auto means stem.")
+    ] = False,
+    settle: Annotated[
+        float, typer.Option(min=0.1, help="Watching: seconds that a study's files must not have changed.")
+    ] = 5.0,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: actors on the cluster of RAY_ADDRESS, or else on this machine.")
+    ] = "local",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Ray: how many; default: one a GPU, where there is none one per 4 CPUs.")
+    ] = None,
+    gpus_per_actor: Annotated[float | None, typer.Option(min=0, help="Ray: may be a share, such as 0.25.")] = None,
+    cpus_per_actor: Annotated[
+        float | None, typer.Option(min=0.01, help="Ray: as many threads compute, if OMP_NUM_THREADS is not set.")
+    ] = None,
+    generation: GenerationOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Goes on where a run was killed."""
+    load_plugins(plugin)
+    quiet_libraries()
+    from mmfuse.config import read_overrides
+    from mmfuse.data.stores import is_local, local_path
+    from mmfuse.predict import (
+        FolderStudies,
+        Predictor,
+        fingerprint,
+        open_studies,
+        predict_to_chunks,
+        predict_to_file,
+        tell_cut_texts,
+    )
+
+    of_ray = {"--actors": actors, "--gpus-per-actor": gpus_per_actor, "--cpus-per-actor": cpus_per_actor}
+    in_chunks = _check_engine(engine, of_ray) or not is_local(out)
+    if in_chunks and (watch or captions_dir):
+        other = "--engine ray" if engine == "ray" else f"--out {out}"
+        raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} does not go with {other}")
+    if engine == "ray":  # its actors start in folders of their own
+        from mmfuse.predict.ray import Actors, Work, run_on_ray
+
+        source, model = (os.path.abspath(name) if os.path.exists(name) else name for name in (source, model))
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "missing": missing,
+        "abstain": abstain,
+        "generation": read_overrides(generation or []),
+    }
+
+    def load() -> Predictor:
+        predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
+        for plan in predictor.abstentions.values():
+            typer.echo(plan.about, err=True)
+        return predictor
+
+    if watch:
+        if dry_run:
+            raise MmfuseError("--watch: how many studies will come is not known; leave --dry-run out")
+        if captions_dir or not os.path.isdir(source):
+            wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
+            raise MmfuseError(f"--watch: {wrong}")
+        predictor = load()
+        _watch(predictor, source, out, layout, settle, fingerprint(predictor.model, missing, abstain), overwrite)
+        raise typer.Exit(INTERRUPTED)
+    studies = open_studies(source, layout, id_column, image_column, text_column, damaged)
+    if isinstance(studies, FolderStudies) and studies.ignored:
+        typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
+    predictor = load()
+    if dry_run:
+        from mmfuse.predict.estimate import estimate_predictions
+
+        typer.echo(estimate_predictions(predictor, studies).text())
+        return
+    identity, run = fingerprint(predictor.model, missing, abstain), None
+    if engine == "ray":
+        plugins = tuple(os.path.abspath(path) for path in plugin or [])
+        work = Work(model, studies, identity, {**options, "device": device}, plugins)
+        run = run_on_ray(work, Actors(actors, gpus_per_actor, cpus_per_actor), lambda line: typer.echo(line, err=True))
+    with Bar("predicting") as bar:
+        common: dict[str, Any] = {
+            "fingerprint": identity,
+            "overwrite": overwrite,
+            "progress": lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
+        }
+        if in_chunks:
+            where = out if "://" in out else os.path.abspath(out)
+            counts = predict_to_chunks(predictor, studies, where, run=run, **common)
+        else:
+            counts = predict_to_file(predictor, studies, local_path(out), captions_dir=captions_dir, **common)
+    _tell_counts(counts, out)
+    if counts.cut:
+        encoder: Any = predictor.model.text_encoder
+        limit = {"max_length": encoder.max_length, "truncation": encoder.truncation}
+        typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
+    if counts.predictions == 0:
+        raise typer.Exit(NOTHING_READ)
+
+
+def _watch(
+    predictor: Any, source: str, out: str, layout: str, settle: float, fingerprint: str, overwrite: bool
+) -> None:
+    """Predict what appears in the folder, until it is interrupted."""
+    from mmfuse.data.stores import local_path
+    from mmfuse.predict import watch_folder
+
+    seen = watch_folder(
+        predictor,
+        Path(source),
+        local_path(out),
+        layout="stem" if layout == "auto" else layout,  # type: ignore[arg-type]
+        settle=settle,
+        fingerprint=fingerprint,
+        overwrite=overwrite,
+        tell=lambda line: typer.echo(line, err=True),
+    )
+    _tell_counts(seen.counts, out)
+    if seen.left:
+        id, reason = next(iter(seen.left.items()))
+        typer.echo(f"{len(seen.left)} studies left, such as {id!r}: {reason}")
+
+
+def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
+    """Whether it is Ray."""
+    if engine not in ("local", "ray"):
+        raise MmfuseError(f"--engine {engine!r} is not legal; legal: local, ray")
+    given = [name for name, value in of_ray.items() if value is not None]
+    if given and engine == "local":
+        raise MmfuseError(f"{given[0]} goes with --engine ray only")
+    return engine == "ray"
+
+
+def _tell_counts(counts: Any, out: str) -> None:
+    errors = f"{os.path.splitext(out)[0]}.errors.jsonl"
+    typer.echo(
+        f"{counts.predictions + counts.errors} studies: {counts.predictions} predictions in {out}, {counts.errors} "
+        f"errors in {errors}"
+    )
+    for task, held in counts.abstained.items():
+        typer.echo(f"abstained, {task}: {held} decision(s)")
+
+
+@app.command(epilog="Example: mmfuse explain runs/phantom_captions/model studies/phantom-0-000007 --out explained")
+def explain(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id, with a captioning task.")],
+    study: Annotated[
+        Path, typer.Argument(help="An image, whose text has the same name; their path without suffix; or a folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("explained"),
+    missing: MissingOption = "error",
+    generation: GenerationOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Draw where a caption's words come from: the decoder's attention over the image, word by word."""
+    load_plugins(plugin)
+    quiet_libraries()
+    from mmfuse.config import read_overrides
+    from mmfuse.data.folder import find_study
+    from mmfuse.evaluation.explain import explain as run
+    from mmfuse.predict import Predictor
+
+    sample = find_study(study).sample()
+    predictor = Predictor.from_pretrained(model, missing=missing, generation=read_overrides(generation or []))
+    for path in run(predictor, sample, out):
+        typer.echo(f"written: {path}")

@@ -1,0 +1,86 @@
+"""What several commands have in common: options, exit codes, the progress bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+NOTHING_READ, DATA_FAILS, INTERRUPTED = 3, 4, 130
+"""Exit codes; that of an error which is told in one line is 2."""
+
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file that registers fusions, heads, report metrics or sources."),
+]
+MissingOption = Annotated[
+    str, typer.Option("--missing", help="A modality that never was missing in training: error or allow.")
+]
+GenerationOption = Annotated[
+    list[str] | None,
+    typer.Option("--generation", help="How captions are written, such as num_beams=4 (see mmfuse config)."),
+]
+RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data_root} stands for in the manifest.")]
+
+
+class Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __init__(self, title: str):
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self.bar = Progress(
+            *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        )
+        self.task = self.bar.add_task("", total=None, note="")
+
+    def __enter__(self) -> Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Show how many are done, of how many, and a word on them."""
+        self.bar.update(self.task, completed=done, total=total, note=note)
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Run the files of --plugin, which register what they bring."""
+    from mmfuse.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process of a launch that prints."""
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
+
+
+def quiet_libraries() -> None:
+    """Their reports on loading weights are not the user's business."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

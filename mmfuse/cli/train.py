@@ -1,0 +1,88 @@
+"""`mmfuse train` and `mmfuse evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmfuse.cli.shared import Bar, PluginOption, RootOption, is_main_process, load_plugins, quiet_libraries
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mmfuse train configs/phantom.yaml training.epochs=3 seed=1")
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file; `mmfuse config` prints the schema.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file.")] = None,
+    data_root: RootOption = None,
+    plugin: PluginOption = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the run's folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell steps, time, memory and disk; write nothing.")
+    ] = False,
+) -> None:
+    """Train a model, or go on where a run was interrupted; writes runs/NAME, the model folder is runs/NAME/model."""
+    from mmfuse.config import load_config
+
+    loaded = load_config(config, overrides or [])
+    loaded.data.root = data_root or loaded.data.root
+    loaded.plugins += [str(p) for p in plugin or []]
+    quiet_libraries()
+    if dry_run:
+        from mmfuse.training.estimate import estimate_training
+
+        estimate = estimate_training(loaded)
+        if is_main_process():
+            typer.echo(estimate.text())
+        return
+    from mmfuse.evaluation.evaluate import format_report
+    from mmfuse.training import train as run_training
+
+    run = run_training(loaded, restart=restart)
+    if is_main_process():
+        typer.echo(format_report(run.report))
+        typer.echo(
+            f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  "
+            f"{run.dir / 'learning_curve.png'}"
+        )
+
+
+@app.command(epilog="Example: mmfuse evaluate runs/phantom/model data/phantom/manifest.yaml --split test")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    manifest: Annotated[str, typer.Argument(help="Data manifest: a path or a URL.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for metrics.json, predictions.jsonl and confusion matrices.")
+    ] = Path("evaluation"),
+    data_root: RootOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Share features of encoders that were frozen in training.")
+    ] = False,
+    plugin: PluginOption = None,
+) -> None:
+    """Score a model on a split, each score with a 95 % interval."""
+    load_plugins(plugin)
+    quiet_libraries()
+    from mmfuse.evaluation.evaluate import evaluate as run_evaluation
+    from mmfuse.evaluation.evaluate import format_report
+
+    with Bar("evaluating") as bar:
+        report = run_evaluation(
+            model,
+            manifest,
+            split=split,
+            fold=fold,
+            data_root=data_root,
+            out=out,
+            batch_size=batch_size,
+            cache=cache,
+            progress=lambda done, total: bar.update(done, total),
+        )
+    if is_main_process():
+        typer.echo(format_report(report))
+        typer.echo(f"written to {out}")
