@@ -48,8 +48,8 @@ def near_hashes(hashes: np.ndarray, distance: int) -> Near:
         hashes: `(n, 32)` uint8, 256 bits each, all different.
         distance: From 0.
     """
-    bits, edges = np.unpackbits(hashes, axis=1), np.linspace(0, BITS, distance + 2).astype(int)
-    bands = [_keys(np.packbits(bits[:, low:high], axis=1)) for low, high in pairwise(edges)]
+    edges = np.linspace(0, BITS, distance + 2).astype(int)
+    bands = (_keys(np.packbits(_bits(hashes, low, high), axis=1)) for low, high in pairwise(edges))
     return _near(bands, hashes, np.full(len(hashes), distance / 2))
 
 
@@ -65,15 +65,14 @@ def near_texts(texts: Sequence[str], similarity: float) -> Near:
         texts: All different.
         similarity: From 0.7 to 1.
     """
-    signatures = np.zeros((len(texts), _PERMUTATIONS), np.uint32)
+    bands = np.zeros((_PERMUTATIONS // _ROWS_A_BAND, len(texts)), np.int64)
     sketches = np.zeros((len(texts), _SKETCH // 8), np.uint8)
     sizes = np.zeros(len(texts), np.int64)
     for i, text in enumerate(texts):
-        signatures[i], sketches[i], sizes[i] = _signature(text)
-    split = np.split(signatures, _PERMUTATIONS // _ROWS_A_BAND, axis=1)
-    bands = [_keys(np.ascontiguousarray(band).view(np.uint8)) for band in split]
+        bands[:, i], sketches[i], sizes[i] = _signature(text)
     apart = (1 - similarity) / (1 + similarity)  # of all members of two sets: what at most is in one of them only
-    pairs, crowded = _near(bands, sketches, apart * sizes + 1e-6)
+    keys = (np.unique(band, return_inverse=True)[1] for band in bands)
+    pairs, crowded = _near(keys, sketches, apart * sizes + 1e-6)
     alike: list[bool] = []
     for first, others in groupby(pairs.tolist(), key=itemgetter(0)):
         own = _shingles(texts[int(first)])
@@ -130,6 +129,12 @@ def _near(bands: Iterable[np.ndarray], bits: np.ndarray, share: np.ndarray) -> N
     return Near(pairs, int(np.count_nonzero(crowded)))
 
 
+def _bits(hashes: np.ndarray, low: int, high: int) -> np.ndarray:
+    """`(n, high - low)` uint8: these bits of every hash, without unpacking the others."""
+    bits = np.unpackbits(hashes[:, low // 8 : -(-high // 8)], axis=1)
+    return bits[:, low % 8 : low % 8 + high - low]
+
+
 def _keys(parts: np.ndarray) -> np.ndarray:
     """`(n,)` int64: by row of `(n, bytes)` uint8 a number, equal where the bytes are."""
     whole = np.ascontiguousarray(parts).view(np.dtype((np.void, parts.shape[1]))).ravel()
@@ -166,9 +171,9 @@ _FACTOR = _RNG.integers(1, 2**31 - 1, _PERMUTATIONS, dtype=np.uint64)[:, None]
 _OFFSET = _RNG.integers(0, 2**31 - 1, _PERMUTATIONS, dtype=np.uint64)[:, None]
 
 
-def _signature(text: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """MinHash `(96,)` uint32, odd sketch of 512 bits `(64,)` uint8, and size of a text's set."""
+def _signature(text: str) -> tuple[list[int], np.ndarray, int]:
+    """MinHash, its 16 bands as hashes of 8 bytes; odd sketch of 512 bits `(64,)` uint8; and size of a text's set."""
     codes = np.fromiter((zlib.crc32(s.encode()) for s in _shingles(text)), dtype=np.uint64)
     odd = np.bincount((codes % np.uint64(_SKETCH)).astype(np.intp), minlength=_SKETCH) % 2
-    smallest = ((_FACTOR * (codes % _PRIME) + _OFFSET) % _PRIME).min(axis=1)
-    return smallest.astype(np.uint32), np.packbits(odd.astype(bool)), len(codes)
+    smallest = ((_FACTOR * (codes % _PRIME) + _OFFSET) % _PRIME).min(axis=1).reshape(-1, _ROWS_A_BAND)
+    return [hash(band.tobytes()) for band in smallest], np.packbits(odd.astype(bool)), len(codes)
