@@ -100,7 +100,7 @@ def kill_prediction(args: argparse.Namespace) -> bool:
     args.work.mkdir(parents=True)
     whole, killed = args.work / "whole.jsonl", args.work / "killed.jsonl"
     seconds = run(mmfuse("predict", args.model, args.folder, "--out", str(whole)))
-    progress = args.work / "killed.jsonl.progress.json"
+    progress = args.work / "killed.jsonl.progress"
 
     def reached() -> int:
         return json.loads(progress.read_text())["done"] if progress.exists() else 0

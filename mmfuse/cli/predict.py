@@ -98,6 +98,8 @@ def predict(
     if in_chunks and (watch or captions_dir):
         other = "--engine ray" if engine == "ray" else f"--out {out}"
         raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} does not go with {other}")
+    if captions_dir and captions_dir.resolve().is_relative_to(Path(source).resolve()):
+        raise MmfuseError(f"--captions-dir {captions_dir}: is in {source}, where captions would be taken for reports")
     if engine == "ray":  # its actors start in folders of their own
         from mmfuse.predict.ray import Actors, Work, run_on_ray
 
@@ -132,6 +134,8 @@ def predict(
         from mmfuse.predict.estimate import estimate_predictions
 
         typer.echo(estimate_predictions(predictor, studies).text())
+        if engine == "ray":
+            typer.echo("ray:      N actors like this process take an Nth of the time; the cluster was not asked")
         return
     identity, run = fingerprint(predictor.model, missing, abstain), None
     if engine == "ray":

@@ -239,8 +239,8 @@ def iter_samples(path: str, id_column: str, image_column: str, text_column: str)
         text_column: Of the reports.
 
     Raises:
-        MmfuseError: It cannot be read, the id column or both of the others are missing, or a row has no id; what
-            depends on all rows is told after the last one.
+        MmfuseError: It cannot be read, the id column is missing, or both of the others, or one of them that has not
+            its usual name (image, text), or a row has no id; what depends on all rows is told after the last one.
     """
     folder, names = os.path.dirname(path), (id_column, image_column, text_column)
     seen: dict[str, None] = {}
@@ -259,8 +259,9 @@ def iter_samples(path: str, id_column: str, image_column: str, text_column: str)
         raise MmfuseError(f"{path}: no rows")
     found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
     need_columns(found, [id_column], "--id-column", path)
-    if image_column not in seen and text_column not in seen:
-        need_columns(found, [image_column], "--image-column", path)
+    for option, name in (("image", image_column), ("text", text_column)):
+        if name != option or not seen.keys() & {image_column, text_column}:  # what was named must be there
+            need_columns(found, [name], f"--{option}-column", path)
     if nameless:
         raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
 

@@ -52,6 +52,16 @@ def list_sizes(url: str) -> dict[str, int]:
             return {}
 
 
+def exists(url: str) -> bool:
+    """Whether there is such a file, now.
+
+    Raises:
+        MmfuseError: It cannot be told.
+    """
+    with stored(url, "read") as (system, path):
+        return system.exists(path)
+
+
 def put(url: str, data: bytes) -> None:
     """Write a file whole or not at all: renamed into place on a disk; object stores do so by themselves.
 

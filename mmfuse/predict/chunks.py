@@ -1,9 +1,9 @@
 """Predictions of any number of studies, chunk by chunk at an fsspec URL, which many machines can write at once.
 
-While a run goes on there is a folder `OUT.chunks`, with an object a chunk and `run.json`, which says what run they are
-of. A chunk is a line of counts, the predictions and the errors, both as the finished files have them. It is there whole
-or not at all, and whoever writes it again writes the same bytes: what a killed machine had begun is simply redone. At
-the end all chunks are joined, in order, into the files that `predict_to_file` gives for the same studies.
+While a run goes on there is a folder `OUT.chunks`, with an object a chunk and `run.progress`, which says what run they
+are of. A chunk is a line of counts, the predictions and the errors, both as the finished files have them. It is there
+whole or not at all, and whoever writes it again writes the same bytes: what a killed machine had begun is simply
+redone. At the end all chunks are joined, in order, into the files that `predict_to_file` gives for the same studies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from mmfuse.predict.files import (
     append,
     check_suffix,
     exists_already,
+    interrupted,
     run_identity,
+    same_errors,
     write_rows,
 )
 from mmfuse.predict.predictor import Predictor
@@ -40,6 +42,9 @@ from mmfuse.types import Failure, MmfuseError, Prediction
 
 AHEAD = 8
 """Chunks that are fetched at once while they are joined."""
+DEADLY = 3
+"""So many of those that began a chunk have died: it is left out."""
+MARK = "begun-"
 
 Run = Callable[["Chunks", Sequence[int]], Iterator[dict[str, Any]]]
 """Commits the chunks of these numbers, and gives the counts of each or of several together, as they come."""
@@ -108,11 +113,36 @@ class Chunks:
             raise MmfuseError(f"{url}: damaged; delete it, and the same command writes it again")
         return counts, rest[: counts["bytes"]], rest[counts["bytes"] :]
 
+    def committed(self, number: int) -> bool:
+        """Whether a chunk is there."""
+        return stores.exists(self._url(number))
+
     def missing(self) -> list[int]:
         """The numbers of those that are not committed."""
         own = re.compile(re.escape(self._name(0)).replace("00000000", r"(\d{8,})"))
         there = {int(found[1]) for found in map(own.fullmatch, stores.list_sizes(self.folder)) if found}
         return [number for number in range(len(self)) if number not in there]
+
+    def begin(self, number: int) -> int:
+        """Note that a chunk is begun; how often it was before, in this run, without being committed."""
+        before = next(n for n in range(DEADLY + 1) if n == DEADLY or not stores.exists(self._mark(number, n)))
+        if before < DEADLY:
+            stores.put(self._mark(number, before), b"")
+        return before
+
+    def begun(self, number: int) -> bool:
+        """Whether a chunk was begun in this run, by whoever died of it or was killed."""
+        return stores.exists(self._mark(number, 0))
+
+    def forget_begun(self) -> None:
+        """Let what was begun before count no more: a new start may have mended why it was not committed."""
+        names = [name for name in stores.list_sizes(self.folder) if name.startswith(MARK)]
+        if names:
+            with stores.stored(self.folder, "deleted") as (system, path):
+                system.rm([f"{path}/{name}" for name in names])
+
+    def _mark(self, number: int, n: int) -> str:
+        return f"{self.folder}/{MARK}{self._name(number)}-{n}"
 
     def _url(self, number: int) -> str:
         return f"{self.folder}/{self._name(number)}"
@@ -158,6 +188,7 @@ def predict_to_chunks(
             held.enter_context(alone(Names.of(stores.local_path(out))))
         finished = _begin(chunks, overwrite)
         if finished is None:
+            chunks.forget_begun()
             todo = chunks.missing()
             done, errors = len(studies) - sum(stop - start for start, stop in map(chunks.span, todo)), 0
             commit = run or (lambda _, numbers: commit_chunks(predictor, studies, chunks, numbers))
@@ -220,10 +251,11 @@ def _refuse_finished(out: str) -> None:
             )
         return
     for url in (out, errors_of(out)):
-        with stores.stored(url, "read") as (system, path):
-            there = system.exists(path)
-        if there:
+        if stores.exists(url):
             raise exists_already(out, os.path.basename(url))
+    for other in same_errors(out):
+        if stores.exists(f"{other}.chunks/{CLAIM}"):
+            raise interrupted(out, other)
 
 
 def _forget(chunks: Chunks) -> None:

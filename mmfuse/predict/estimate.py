@@ -36,6 +36,7 @@ class PredictionEstimate:
         unsized: Images of the sample whose size was not asked, as they are behind a URL.
         memory: Bytes of this process at its peak: libraries, model, listing of all studies, chunks.
         seconds: Of predicting, without the start.
+        device: Where it was measured.
     """
 
     studies: int
@@ -46,6 +47,7 @@ class PredictionEstimate:
     unsized: int
     memory: int
     seconds: float
+    device: str
 
     def text(self) -> str:
         """All of it in lines."""
@@ -55,7 +57,8 @@ class PredictionEstimate:
             + (f", without {self.unsized} images of the sample that are behind URLs" if self.unsized else ""),
             f"out:      about {tell_bytes(self.bytes_out)}, as JSON lines",
             f"memory:   {tell_bytes(self.memory)} at the peak of this process",
-            f"time:     about {tell_seconds(self.seconds)}, {self.studies / max(self.seconds, 1e-9):.1f} studies/s",
+            f"time:     about {tell_seconds(self.seconds)}, {self.studies / max(self.seconds, 1e-9):.1f} studies/s; "
+            f"one process on {self.device}, without its start",
             f"measured: {self.sampled} studies, spread over all; {self.failed} of them cannot be predicted",
             "nothing was written",
         ]
@@ -107,6 +110,7 @@ def estimate_predictions(predictor: Predictor, studies: Studies) -> PredictionEs
         unsized=unsized,
         memory=peak_memory(predictor.device),
         seconds=each * len(studies),
+        device=str(predictor.device),
     )
 
 

@@ -1,8 +1,8 @@
 """Predictions of thousands of studies to a file, in chunks that are on the disk before they count.
 
-While it runs there are `OUT.partial.jsonl` and `OUT.errors.partial.jsonl` and `OUT.progress.json`, which says how many
-bytes of the two are committed. A killed run cuts both back to that and redoes the open chunk whole, so the result is
-byte-equal to that of a run that was never killed.
+While it runs there are `OUT.partial.jsonl`, `OUT.errors.partial.jsonl` and `OUT.progress`, which says how many bytes of
+the two are committed: names that are no study's, as OUT may be in the folder that is predicted. A killed run cuts both
+back to that and redoes the open chunk whole, so the result is byte-equal to that of a run that was never killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmfuse.predict.studies import Studies
 from mmfuse.types import Failure, MmfuseError, Prediction
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
-CLAIM = "run.json"
+CLAIM = "run.progress"
 """In a folder of chunks: which run they are of, and once all is written, its counts."""
 CAPTIONS_MARK = ".mmfuse-captions"
 """Tells that a folder of captions is ours."""
@@ -106,7 +106,7 @@ def _predict_to(
     captions_dir: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> Counts:
-    identity = run_identity(fingerprint, predictor, studies)
+    identity = run_identity(fingerprint, predictor, studies, captions_dir)
     if captions_dir is not None:
         _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
     state = _open(names, identity, overwrite)
@@ -147,9 +147,10 @@ def exists_already(out: Path | str, name: str) -> MmfuseError:
     return MmfuseError(f"--out {out}: {name} exists already; choose another name, or --overwrite")
 
 
-def run_identity(fingerprint: str, predictor: Predictor, studies: Studies) -> str:
+def run_identity(fingerprint: str, predictor: Predictor, studies: Studies, captions_dir: Path | None = None) -> str:
     """sha256 of all that a resumed run must have in common with the killed one."""
     content = [fingerprint, predictor.chunk, predictor.batch_size, studies.identity]
+    content += [os.path.abspath(captions_dir)] if captions_dir else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -238,11 +239,11 @@ class Names:
             out,
             out.with_suffix(".errors.jsonl"),
             out.with_name(out.name + ".partial.jsonl"),
-            out.with_suffix(".errors.partial.jsonl"),
-            out.with_name(out.name + ".progress.json"),
+            out.with_name(out.name + ".errors.partial.jsonl"),
+            out.with_name(out.name + ".progress"),
             out.with_name(out.name + ".watch.jsonl"),
             out.with_name(out.name + ".chunks"),
-            out.with_suffix(".lock"),  # out.csv and out.jsonl have the same errors
+            out.with_name(f".{out.stem}.mmfuse-lock"),  # out.csv and out.jsonl have the same errors
         )
 
     def refuse_finished(self) -> None:
@@ -255,13 +256,31 @@ class Names:
                 f"{self.chunks}: a run with --engine ray was interrupted here; go on with that, choose another --out, "
                 "or --overwrite"
             )
+        for out in same_errors(str(self.out)):
+            other = Names.of(Path(out))
+            if other.progress.exists() or (other.chunks / CLAIM).exists():
+                raise interrupted(str(self.out), out)
 
     def forget(self) -> None:
         """Delete what earlier runs left."""
-        for path in (self.out, self.errors, self.progress, self.journal):
+        for path in (self.out, self.errors, self.progress, self.partial, self.errors_partial, self.journal):
             path.unlink(missing_ok=True)
         if self.chunks.is_dir():
             shutil.rmtree(self.chunks)
+
+
+def same_errors(out: str) -> list[str]:
+    """The other names whose `STEM.errors.jsonl` is the same file."""
+    stem, own = os.path.splitext(out)
+    return [stem + suffix for suffix in SUFFIXES if suffix != own]
+
+
+def interrupted(out: str, other: str) -> MmfuseError:
+    """What is said where a run to another name would write the same errors."""
+    return MmfuseError(
+        f"--out {out}: a run to {os.path.basename(other)} was interrupted here, whose errors get the same name; go on "
+        "with that first, or choose another --out"
+    )
 
 
 def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
@@ -277,9 +296,16 @@ def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
                     f"{names.progress}: a run over other inputs, another model or other options was interrupted here; "
                     "choose another --out, or --overwrite to forget it"
                 )
-            for final, partial in ((names.errors, names.errors_partial), (names.out, names.partial)):
+            for final, partial, size in (
+                (names.errors, names.errors_partial, state["error_bytes"]),
+                (names.out, names.partial, state["bytes"]),
+            ):
                 if final.exists() and not partial.exists():  # killed while the files got their names
                     final.replace(partial)
+                if (partial.stat().st_size if partial.exists() else 0) < size:
+                    raise MmfuseError(f"{partial}: shorter than the run left it; put it back, or --overwrite")
+            if names.errors.exists():
+                raise exists_already(names.out, names.errors.name)
             return state
         names.refuse_finished()
         names.partial.write_bytes(b"")
@@ -340,6 +366,7 @@ def _publish(names: Names, out: Path, predictor: Predictor) -> None:
     if out.suffix != ".jsonl":
         with names.partial.open("rb") as lines, out.with_name(out.name + ".tmp").open("wb") as scratch:
             write_rows(scratch, lines, out.suffix, predictor)
+            sync(scratch)
     names.errors_partial.replace(names.errors)
     if out.suffix == ".jsonl":
         names.partial.replace(out)

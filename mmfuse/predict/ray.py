@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from mmfuse.predict.chunks import Chunks, commit_chunks
+from mmfuse.predict.chunks import DEADLY, Chunks, commit_chunks
 from mmfuse.predict.files import fingerprint
 from mmfuse.predict.predictor import Predictor
 from mmfuse.predict.studies import Studies
@@ -35,7 +38,7 @@ CPUS = 4
 TASK = 8
 """Chunks that an actor is given at once at most; it reads the next of them while it predicts one."""
 COUNTS = ("predictions", "errors")
-"""What is told of a chunk."""
+"""What is told of a chunk; and a `problem`, which ends the run, and whether it is `deadly`."""
 STORE_BYTES = 128 * 2**20
 """Of a local cluster's object store, through which nothing but counts goes."""
 
@@ -87,7 +90,8 @@ def run_on_ray(
 ) -> Callable[[Chunks, Sequence[int]], Iterator[dict[str, Any]]]:
     """A `run` of `predict_to_chunks`: on the cluster that RAY_ADDRESS names, else on one of this machine.
 
-    An actor that dies is started again and begins its task anew.
+    An actor that dies is started again and begins its task anew. A chunk of which actors die again and again is left
+    out until all others are committed.
 
     Args:
         work: What is done; its paths must be legal on every machine.
@@ -95,11 +99,12 @@ def run_on_ray(
         tell: Called with a line that says that.
 
     Raises:
-        MmfuseError: There is no such cluster, it has not what an actor needs, or an actor cannot do its work.
+        MmfuseError: There is no such cluster, it has not what an actor needs, an actor cannot do its work, or actors
+            die of a chunk.
     """
 
     def run(chunks: Chunks, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
-        with _cluster() as ours, _in_one_line():
+        with _second_interrupt_leaves(), _cluster() as ours, _in_one_line():
             found: Any = ray.cluster_resources()
             cpus, gpus = found.get("CPU", 0.0), found.get("GPU", 0.0)
             chosen = plan_actors(actors, cpus, gpus, work.options.get("device"))
@@ -125,10 +130,14 @@ def run_on_ray(
                 num_gpus=chosen.gpus or None,
             )
             batch: Any
+            deadly: list[int] = []
             for batch in done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
                 for problem in filter(None, batch["problem"]):
                     raise MmfuseError(str(problem))
+                deadly += [int(number) for number in batch["deadly"] if number >= 0]
                 yield {name: int(batch[name].sum()) for name in COUNTS}
+        if deadly:
+            raise MmfuseError(_tell_deadly(work.studies, chunks, sorted(deadly)))
 
     return run
 
@@ -151,14 +160,47 @@ class ChunkActor:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Counts of each of the chunks of these numbers as it is committed, or what hinders it."""
-        nothing: dict[str, list[Any]] = {"predictions": [0], "errors": [0], "problem": [""]}
+        nothing: dict[str, list[Any]] = {"predictions": [0], "errors": [0], "problem": [""], "deadly": [-1]}
+        numbers = sorted(batch["chunk"].tolist())
         try:
             if self.problem:
                 raise MmfuseError(self.problem)
-            for counts in commit_chunks(self.predictor, self.work.studies, self.chunks, batch["chunk"].tolist()):
-                yield {**nothing, **{name: [counts[name]] for name in COUNTS}}
+            if any(self.chunks.begun(number) for number in numbers):  # one at a time, to see of which they die
+                for number in numbers:
+                    counts = self._carefully(number)
+                    yield {**nothing, **({"deadly": [number]} if counts is None else _told(counts))}
+                return
+            self.chunks.begin(numbers[0])
+            for i, counts in enumerate(commit_chunks(self.predictor, self.work.studies, self.chunks, numbers), 1):
+                if i < len(numbers):
+                    self.chunks.begin(numbers[i])
+                yield {**nothing, **_told(counts)}
         except MmfuseError as error:  # raised, it would reach the user as Ray's traceback
             yield {**nothing, "problem": [f"{socket.gethostname()}: {error}"]}
+
+    def _carefully(self, number: int) -> dict[str, Any] | None:
+        """Its counts; None where those who began it died."""
+        if self.chunks.committed(number):
+            return self.chunks.read(number)[0]
+        if self.chunks.begin(number) >= DEADLY:
+            return None
+        return next(commit_chunks(self.predictor, self.work.studies, self.chunks, [number]))
+
+
+def _told(counts: dict[str, Any]) -> dict[str, list[int]]:
+    return {name: [counts[name]] for name in COUNTS}
+
+
+def _tell_deadly(studies: Studies, chunks: Chunks, numbers: list[int]) -> str:
+    """Which studies are in the first of these chunks, and how many others there are."""
+    start, stop = chunks.span(numbers[0])
+    ids = list(islice(studies.ids(), start, stop))
+    more = f", and {len(numbers) - 1} more such chunks" if len(numbers) > 1 else ""
+    return (
+        f"--engine ray: {DEADLY} actors died of the studies {ids[0]!r} to {ids[-1]!r} ({len(ids)} in the order of the "
+        f"results){more}; all others are committed; take out what kills them, or give actors more memory: the same "
+        "command goes on with these"
+    )
 
 
 def _load(work: Work, chunks: Chunks, threads: int) -> Predictor:
@@ -197,6 +239,24 @@ def _check(chosen: Plan, cpus: float, gpus: float) -> None:
                 f"{chosen.count} actor(s) of {each:g} {what}s: this machine has {there:g}; fewer --actors, or smaller "
                 f"--{what.lower()}s-per-actor"
             )
+
+
+@contextmanager
+def _second_interrupt_leaves() -> Iterator[None]:
+    """Ctrl-C may be lost in Ray's threads, or in waiting for them: the second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
+        yield
+        return
+
+    def first(*_: Any) -> None:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -252,7 +312,7 @@ def _in_one_line() -> Iterator[None]:
     except Exception as error:  # those of Ray, of Ray Data and of an actor have no base in common
         what = _last_line(error)
         if isinstance(error, getattr(ray.data.exceptions, "ExecutionTimeoutError", ())):
-            what = "no chunk was done for long: actors find no room, or die of the same chunk again and again"
+            what = "no chunk was done for long: actors find no room, or die as they start"
         raise MmfuseError(f"--engine ray: {what}; the same command goes on") from error
 
 

@@ -29,7 +29,7 @@ class Studies(Protocol):
     """Inputs in a fixed order, read when they are asked for; may be pickled, for workers on the same files.
 
     Attributes:
-        identity: sha256 of which studies, in which order; a resumed run must have the same.
+        identity: sha256 of which studies, with which files and texts, in which order; a resumed run must have the same.
     """
 
     identity: str
@@ -106,7 +106,7 @@ class FolderStudies:
     """
 
     def __init__(self, folder: str, layout: str = "auto"):
-        entries, self.ignored = iter_folder(folder, layout)  # type: ignore[arg-type]
+        entries, self.ignored = iter_folder(os.path.abspath(folder) if folder else folder, layout)  # type: ignore[arg-type]
         self._listing = _Listing((entry.id, entry.images, entry.texts, entry.problem) for entry in entries)
         self.identity = self._listing.identity
 
@@ -137,7 +137,8 @@ class TableStudies:
     """
 
     def __init__(self, path: str, id_column: str = "id", image_column: str = "image", text_column: str = "text"):
-        samples = iter_samples(path, id_column, image_column, text_column)
+        where = path if "://" in path else os.path.abspath(path)
+        samples = iter_samples(where, id_column, image_column, text_column)
         self._listing = _Listing((sample.id, sample.images, sample.text) for sample in samples)
         self.identity = self._listing.identity
         if self._listing.repeated is not None:
@@ -232,7 +233,7 @@ class SampleStudies:
 
     def __init__(self, samples: Sequence[Sample]):
         self._samples = samples
-        self.identity = _hash_ids(self.ids())
+        self.identity = _hash_lines(json.dumps(_record(sample)).encode() for sample in samples)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -253,7 +254,7 @@ class _Listing:
         records: Of what JSON can hold.
 
     Attributes:
-        identity: sha256 of the ids in order.
+        identity: sha256 of the records in order.
         repeated: An id that more than one record has, if there is one.
     """
 
@@ -269,7 +270,7 @@ class _Listing:
         self._sizes = np.array(sizes, dtype=np.uint32)
         self._starts = (np.cumsum(self._sizes, dtype=np.int64) - self._sizes)[order]
         self._sizes = self._sizes[order]
-        self.identity = _hash_ids(ids[i] for i in order)
+        self.identity = _hash_lines(self._lines(0, len(self)))
         self.repeated = next((ids[a] for a, b in pairwise(order) if ids[a] == ids[b]), None)
 
     def _open(self) -> None:
@@ -280,8 +281,11 @@ class _Listing:
         return len(self._starts)
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
+        return map(json.loads, self._lines(start, stop))
+
+    def _lines(self, start: int, stop: int) -> Iterator[bytes]:
         for begin, size in zip(self._starts[start:stop].tolist(), self._sizes[start:stop].tolist(), strict=True):
-            yield json.loads(os.pread(self._file.fileno(), size, begin))
+            yield os.pread(self._file.fileno(), size, begin)
 
     def ids(self) -> Iterator[str]:
         return (record[0] for record in self.read(0, len(self)))
@@ -297,8 +301,14 @@ class _Listing:
         self._file.flush()
 
 
-def _hash_ids(ids: Iterable[str]) -> str:
+def _record(sample: Sample) -> list[Any]:
+    """All of it, with a hash in place of an image's bytes."""
+    images = [hashlib.sha256(i).hexdigest() if isinstance(i, bytes) else i for i in sample.images]
+    return [sample.id, images, sample.text, sample.problem]
+
+
+def _hash_lines(lines: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
-    for id in ids:
-        digest.update(json.dumps(id).encode() + b"\n")
+    for line in lines:
+        digest.update(line + b"\n")
     return digest.hexdigest()

@@ -117,6 +117,17 @@ def test_an_interrupted_run_is_not_taken_for_another(predictor, studies, tmp_pat
         predict_to_chunks(predictor, studies, str(out))
 
 
+def test_an_interrupted_run_to_a_url_keeps_its_errors_from_one_to_another_suffix(predictor, studies, object_store):
+    def die(found, numbers):
+        raise Killed
+        yield
+
+    with pytest.raises(Killed):
+        predict_to_chunks(predictor, studies, f"{object_store}/out.csv", run=die)
+    with pytest.raises(MmfuseError, match=r"a run to out.csv was interrupted here"):
+        predict_to_chunks(predictor, studies, f"{object_store}/out.jsonl")
+
+
 def test_a_damaged_chunk_is_named_and_never_joined(predictor, studies, tmp_path):
     out = tmp_path / "out.jsonl"
 

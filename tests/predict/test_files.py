@@ -1,13 +1,14 @@
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
-from mmfuse.predict import Predictor, files, open_studies, predict_to_file
+from mmfuse.predict import Predictor, files, open_studies, predict_to_chunks, predict_to_file
 from mmfuse.types import MmfuseError
 
 
@@ -66,7 +67,7 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, tmp_path, monkeypatch,
 
         def failing(self, target):
             nonlocal left
-            if not str(target).endswith(".json"):
+            if not str(target).endswith(".progress"):
                 if left == 0:
                     raise Killed
                 left -= 1
@@ -80,7 +81,7 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, tmp_path, monkeypatch,
         else:
             break
     monkeypatch.setattr(files.Path, "replace", replace)
-    if not (tmp_path / "killed" / name).exists() or list((tmp_path / "killed").glob("*.progress.json")):
+    if not (tmp_path / "killed" / name).exists() or list((tmp_path / "killed").glob("*.progress")):
         run(f"killed/{name}")
     killed = {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()}
     assert killed == whole
@@ -130,6 +131,74 @@ def test_another_runs_progress_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(MmfuseError, match="another model"):
         run("out.jsonl", fingerprint="another model")
+
+
+def interrupt(predictor, studies, out, monkeypatch, **options):
+    """Run until three chunks are committed."""
+    write_json, commits = files._write_json, []
+
+    def dying(path, values):
+        write_json(path, values)
+        commits.append(values)
+        if len(commits) == 4:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_write_json", dying)
+        with pytest.raises(Killed):
+            predict_to_file(predictor, studies, out, **options)
+
+
+def test_an_interrupted_run_keeps_its_errors_from_one_to_another_suffix(run, model_dir, pairs, tmp_path, monkeypatch):
+    predictor, studies = Predictor.from_pretrained(model_dir, chunk=8), open_studies(str(pairs))
+    interrupt(predictor, studies, tmp_path / "out.csv", monkeypatch)
+    with pytest.raises(MmfuseError, match=r"a run to out.csv was interrupted here, whose errors get the same name"):
+        run("out.jsonl")
+    (tmp_path / "out.errors.jsonl").write_text("of somebody else\n")
+    with pytest.raises(MmfuseError, match=r"out.errors.jsonl exists already"):
+        run("out.csv")
+    (tmp_path / "out.errors.jsonl").unlink()
+    assert run("out.csv").errors == len(lines(tmp_path / "out.errors.jsonl")) == 3
+    interrupt(predictor, studies, tmp_path / "other.csv", monkeypatch)
+    committed = tmp_path / "other.csv.partial.jsonl"
+    committed.write_bytes(committed.read_bytes()[:100])
+    with pytest.raises(MmfuseError, match=r"other.csv.partial.jsonl: shorter than the run left it"):
+        run("other.csv")
+    run("other.csv", overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{stem}.{rest}" for stem in ("out", "other") for rest in ("csv", "errors.jsonl")
+    }
+
+
+def test_a_run_over_the_same_ids_with_other_texts_is_another_run(model_dir, pairs, tmp_path, monkeypatch):
+    (image,) = next(open_studies(str(pairs)).read(0, 1)).images
+    rows = [{"id": f"{i:02}", "image": image, "text": "Clear.", "note": f"Note {i}."} for i in range(60)]
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    predictor, table = Predictor.from_pretrained(model_dir, chunk=8), str(tmp_path / "rows.csv")
+    interrupt(predictor, open_studies(table), tmp_path / "out.jsonl", monkeypatch)
+    with pytest.raises(MmfuseError, match="a run over other inputs"):
+        predict_to_file(predictor, open_studies(table, text_column="note"), tmp_path / "out.jsonl")
+    with pytest.raises(MmfuseError, match=r"--image-column: the rows have no column 'flim'"):
+        open_studies(table, image_column="flim")
+    monkeypatch.chdir(tmp_path)
+    assert predict_to_file(predictor, open_studies("rows.csv"), tmp_path / "out.jsonl").predictions == 60
+
+
+@pytest.mark.parametrize("engine", [predict_to_file, predict_to_chunks])
+def test_what_is_written_into_the_folder_that_is_read_is_no_study(model_dir, pairs, tmp_path, engine):
+    shutil.copytree(pairs, tmp_path / "in")
+    predictor, folder = Predictor.from_pretrained(model_dir, chunk=8), str(tmp_path / "in")
+    out = tmp_path / "in" / "out.csv"
+
+    def die(done, errors):
+        if done > 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        engine(predictor, open_studies(folder), out if engine is predict_to_file else str(out), progress=die)
+    studies = open_studies(folder)
+    assert len(studies) == 60
+    assert engine(predictor, studies, out if engine is predict_to_file else str(out)).predictions == 57
 
 
 def test_the_suffix_must_be_known(run):

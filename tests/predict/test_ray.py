@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from mmfuse.cli import app
 from mmfuse.data.phantom import write_pairs
 from mmfuse.predict import FolderStudies, Predictor, fingerprint, predict_to_chunks, predict_to_file
+from mmfuse.predict.chunks import commit_chunks
 from mmfuse.predict.ray import Actors, Plan, Work, plan_actors, run_on_ray
 from mmfuse.types import MmfuseError
 
@@ -37,6 +38,25 @@ def dying(self, number, results):
     return counts
 
 Chunks.commit = dying
+"""
+
+
+DEADLY = """
+import os, signal
+from pathlib import Path
+from mmfuse.predict.studies import FolderStudies
+
+read = FolderStudies.read
+
+def deadly(self, start, stop):
+    for sample in read(self, start, stop):
+        if sample.id == "phantom-5-000710":
+            with (Path(__file__).parent / "deaths").open("a") as deaths:
+                deaths.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield sample
+
+FolderStudies.read = deadly
 """
 
 
@@ -73,6 +93,30 @@ def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(ray_cluste
     assert (counts.predictions, counts.errors) == (1485, 15)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     assert told[-1] == (1500, 15)
+
+
+def test_a_study_that_kills_its_actors_is_named_once_all_others_are_committed(
+    ray_cluster, model_dir, studies, tmp_path, monkeypatch
+):
+    plugin = tmp_path / "deadly.py"
+    plugin.write_text(DEADLY)
+    predictor = Predictor.from_pretrained(model_dir, chunk=SIZE)
+    identity, out = fingerprint(predictor.model, "error"), tmp_path / "out.jsonl"
+    run = run_on_ray(Work(str(model_dir), studies, identity, plugins=(str(plugin),)), Actors(1))
+    with pytest.raises(
+        MmfuseError, match=r"3 actors died of the studies 'phantom-5-000704' to 'phantom-5-000767' \(64 "
+    ):
+        predict_to_chunks(predictor, studies, str(out), fingerprint=identity, run=run)
+    assert 3 <= len((tmp_path / "deaths").read_text()) <= 5
+    left = []
+
+    def rest(found, numbers):
+        left.extend(numbers)
+        return commit_chunks(predictor, studies, found, numbers)
+
+    counts = predict_to_chunks(predictor, studies, str(out), fingerprint=identity, run=rest)
+    assert left == [11]
+    assert (counts.predictions, counts.errors) == (1485, 15)
 
 
 def test_the_command_line_from_a_relative_folder_to_a_url(
