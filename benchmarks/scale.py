@@ -320,7 +320,7 @@ def costs(results: list[Measured]) -> Iterator[str]:
             p = largest[command]
             size = (p.read if what == "images and reports" else p.written) / p.pairs
             yield _cost_row(f"{what}, terabytes", f"{size:,.0f} bytes a pair", size / 1e12, "TB")
-    for command in ("predict", "audit"):  # sharding holds a shard, which a small set does not fill
+    for command in ("audit",):  # sharding holds a shard, which a small set does not fill; listings are told beside
         if command not in largest:
             continue
         p, first = largest[command], points(results, command)[0]

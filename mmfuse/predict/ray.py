@@ -40,7 +40,7 @@ TASK = 8
 COUNTS = ("predictions", "errors")
 """What is told of a chunk; and a `problem`, which ends the run, and whether it is `deadly`."""
 STORE_BYTES = 128 * 2**20
-"""Of a local cluster's object store, through which nothing but counts goes."""
+"""Of a local cluster's object store, through which go the list of studies, once an actor, and counts."""
 
 
 @dataclass(frozen=True)
