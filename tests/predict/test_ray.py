@@ -163,12 +163,20 @@ def test_what_actors_get(wanted, cpus, gpus, device, plan):
         (["--actors", "2"], "--actors goes with --engine ray only"),
         (["--engine", "ray", "--watch"], "--watch does not go with --engine ray"),
         (["--out", "s3://bucket/out.csv", "--captions-dir", "x"], "--captions-dir does not go with --out s3://"),
+        (["--captions-dir", "folder/x"], "--captions-dir folder/x: is in folder, where captions would be taken for"),
     ],
 )
 def test_what_does_not_go_together(options, said):
     found = CliRunner().invoke(app, ["predict", "model", "folder", *options]).exception
     assert isinstance(found, MmfuseError)
     assert said in str(found)
+
+
+def test_a_dry_run_says_of_what_it_is(model_dir, pairs):
+    command = ["predict", str(model_dir), str(pairs), "--dry-run", "--engine", "ray", "--actors", "64"]
+    told = CliRunner().invoke(app, command).output
+    assert "one process on cpu, without its start" in told
+    assert "N actors like this process take an Nth of the time; the cluster was not asked" in told
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
