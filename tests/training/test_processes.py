@@ -12,19 +12,42 @@ import pytest
 import yaml
 
 from mmfuse.config import config_to_dict
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.sharding import write_shards
+from mmfuse.data.table import load_table
+
+EACH = """
+import os, sys
+import mmfuse
+for config in sys.argv[1:]:
+    try:
+        mmfuse.train(config)
+    except mmfuse.MmfuseError as error:
+        print(f"process {os.environ['RANK']}: {error}\\n", end="", flush=True)
+"""
+"""Trains one config after the other, and goes on after what is refused."""
 
 
-def launch(processes: int, *args: str) -> str:
+def launch(
+    processes: int, *args: str, script: tuple[str, ...] = ("-m", "mmfuse.cli"), code: int = 0, timeout: int = 120
+) -> str:
+    """What `torchrun` prints, which must end with this exit code and in so many seconds."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command += ["-m", "mmfuse.cli", *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+    command += [*script, *args]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=environment, **pipes) as running:
+        try:
+            printed, errors = running.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            running.terminate()  # torchrun then ends its processes; killed, it would leave them waiting
+            raise
+    assert running.returncode == code, errors[-3000:]
+    return printed + errors
 
 
 def write_config(tmp_path: Path, config) -> str:
@@ -63,3 +86,21 @@ def test_two_processes_train_and_evaluate_as_one(tiny, uneven, tmp_path):
     scores = [json.loads((tmp_path / f"scores{n}" / "metrics.json").read_text())["tasks"]["findings"] for n in (1, 2)]
     for name, score in scores[0]["metrics"].items():
         assert scores[1]["metrics"][name]["value"] == pytest.approx(score["value"], abs=1e-6)
+
+
+def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, tmp_path, kill_at):
+    """A step's rows are those of all its processes: with another number, some would be trained twice and some never."""
+    write_shards(load_table(load_manifest(phantom)), str(tmp_path / "out"), size=40_000)
+    for run, manifest in (("table", phantom), ("shards", tmp_path / "out" / "manifest.yaml")):
+        kill_at(tiny(f"data.manifest={manifest}", "training.checkpoint_every=2", "data.lanes=2", run=run), 3)
+
+    (tmp_path / "each.py").write_text(EACH)
+    configs = [str(tmp_path / run / "config.yaml") for run in ("table", "shards")]
+    printed = launch(2, *configs, script=(str(tmp_path / "each.py"),), timeout=90)
+    refusals = (
+        f"{tmp_path / 'table'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
+        f"{tmp_path / 'shards'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
+    )
+    for refusal in refusals:
+        assert [f"process {rank}: {refusal}" in printed for rank in (0, 1)] == [True, True], printed
+    assert len(losses(tmp_path / "table")) == len(losses(tmp_path / "shards")) == 2
