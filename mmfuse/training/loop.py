@@ -35,14 +35,13 @@ from mmfuse.training.optimization import (
     parameter_groups,
 )
 from mmfuse.training.progress import Progress
-from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, whole, whole_model
+from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
     load_zero,
     prepare_zero,
     reduced_once,
-    share_buffers,
     zero_state,
     zero_step,
 )
@@ -274,9 +273,9 @@ class Trainer:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
         batch = 2 * self.training.batch_size
-        if self.zero:
+        if self.skeleton is None:  # the bare model: a wrapper would wait for processes that have no row
             share_buffers(self.model)
-        model = self.wrapped if self.skeleton is None else whole_model(self.skeleton, self.model)
+        model = self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = 0.0
         heads: dict[str, Any] = dict(self.model.heads.items())

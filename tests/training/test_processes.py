@@ -1,5 +1,7 @@
 """Two processes must do what one does: `torchrun` with CPU forced, asserting that there are two."""
 
+import csv
+import dataclasses
 import json
 import os
 import socket
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mmfuse.config import config_to_dict
+from mmfuse.config import ImageEncoderConfig, config_to_dict
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.table import load_table
@@ -26,6 +28,17 @@ for config in sys.argv[1:]:
         print(f"process {os.environ['RANK']}: {error}\\n", end="", flush=True)
 """
 """Trains one config after the other, and goes on after what is refused."""
+WATCH = """
+import os
+from mmfuse.training import loop
+table_logits = loop.table_logits
+def watched(model, *args, **options):
+    total = sum(buffer.double().sum().item() for buffer in model.buffers())
+    print(f"{os.environ['RANK']}: {total}\\n", end="", flush=True)
+    return table_logits(model, *args, **options)
+loop.table_logits = watched
+"""
+"""A plug-in that prints the sum of a process's buffers before it evaluates."""
 
 
 def launch(
@@ -104,3 +117,27 @@ def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, 
     for refusal in refusals:
         assert [f"process {rank}: {refusal}" in printed for rank in (0, 1)] == [True, True], printed
     assert len(losses(tmp_path / "table")) == len(losses(tmp_path / "shards")) == 2
+
+
+def test_fewer_validation_rows_than_processes(tiny, phantom, tmp_path):
+    """With batch norm, whose running statistics are each process's own: all evaluate with those of the first."""
+    with (phantom.parent / "data.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    there = [row["split"] for row in rows].index("validation")
+    (tmp_path / "images").symlink_to(phantom.parent / "images")
+    with (tmp_path / "data.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row for i, row in enumerate(rows) if i == there or row["split"] != "validation")
+    (tmp_path / "manifest.yaml").write_text(phantom.read_text())
+    (tmp_path / "watch.py").write_text(WATCH)
+    batch_norm = ImageEncoderConfig(name="test_resnet", pretrained=False, size=[32, 32])
+    settings = (f"data.manifest={tmp_path / 'manifest.yaml'}", f"plugins=[{tmp_path / 'watch.py'}]")
+    config = dataclasses.replace(tiny(*settings, "training.max_steps=5"), image_encoder=batch_norm)
+    printed = launch(2, "train", write_config(tmp_path, config), timeout=90)
+    assert "1 validation" in printed
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation" in line] == [4, 5]
+    statistics = [[line for line in printed.splitlines() if line.startswith(f"{rank}: ")] for rank in (0, 1)]
+    assert len(statistics[0]) == 2
+    assert [line[3:] for line in statistics[0]] == [line[3:] for line in statistics[1]]
