@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from mmfuse.config import Config
@@ -133,6 +134,10 @@ class Trainer:
             rows=stream.identity if stream else rows_identity(pairs),
             processes=accelerator.num_processes,
         )
+        if len(set(gather_object([self.state.rows]))) > 1:
+            raise MmfuseError(
+                f"{pairs.table.manifest.source}: the processes do not read the same rows; all machines need the same"
+            )
         self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
         self.zero = is_zero(accelerator)
         if self.zero:
@@ -361,6 +366,7 @@ class Trainer:
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
+        self._find_alike(loaded[0]["step"] if loaded else None)
         if loaded is None:
             self.log.cut(0)
             return
@@ -393,6 +399,18 @@ class Trainer:
             load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
+
+    def _find_alike(self, step: int | None) -> None:
+        """Refuse, on all processes, a folder in which they do not find the same run and checkpoint."""
+        there = (self.run_dir / "config.yaml").is_file()
+        found = f"step {step}" if step is not None else "no checkpoint" if there else "no run"
+        first, *others = gather_object([found])
+        for process, other in enumerate(others, 1):
+            if other != first:
+                raise MmfuseError(
+                    f"output_dir: in {self.run_dir} process 0 finds {first}, process {process} {other}: it must be on "
+                    "a disk that all machines share"
+                )
 
 
 def rows_identity(pairs: PairDataset) -> str:

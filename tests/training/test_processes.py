@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mmfuse.config import ImageEncoderConfig, config_to_dict
+from mmfuse.config import ImageEncoderConfig, config_to_dict, load_config
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.table import load_table
@@ -21,13 +22,14 @@ from mmfuse.data.table import load_table
 EACH = """
 import os, sys
 import mmfuse
+os.chdir(f"node{os.environ['RANK']}")
 for config in sys.argv[1:]:
     try:
         mmfuse.train(config)
     except mmfuse.MmfuseError as error:
         print(f"process {os.environ['RANK']}: {error}\\n", end="", flush=True)
 """
-"""Trains one config after the other, and goes on after what is refused."""
+"""Trains one config after the other in a folder of each process, and goes on after what is refused."""
 WATCH = """
 import os
 from mmfuse.training import loop
@@ -101,22 +103,43 @@ def test_two_processes_train_and_evaluate_as_one(tiny, uneven, tmp_path):
         assert scores[1]["metrics"][name]["value"] == pytest.approx(score["value"], abs=1e-6)
 
 
-def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, tmp_path, kill_at):
-    """A step's rows are those of all its processes: with another number, some would be trained twice and some never."""
+def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, tmp_path, kill_at, monkeypatch):
+    """A step's rows are those of all its processes: with another number, some would be trained twice and some never.
+
+    Nor do they go on, or begin, where the second has other rows, or does not see what the first has written.
+    """
     write_shards(load_table(load_manifest(phantom)), str(tmp_path / "out"), size=40_000)
+    options = ("training.checkpoint_every=2", "data.lanes=2")
     for run, manifest in (("table", phantom), ("shards", tmp_path / "out" / "manifest.yaml")):
-        kill_at(tiny(f"data.manifest={manifest}", "training.checkpoint_every=2", "data.lanes=2", run=run), 3)
+        kill_at(tiny(f"data.manifest={manifest}", *options, run=run), 3)
+    nodes = [tmp_path / f"node{rank}" for rank in (0, 1)]
+    for node in nodes:
+        shutil.copytree(phantom.parent, node / "data")
+    first, *rest = (nodes[1] / "data" / "data.csv").read_text().splitlines(keepends=True)
+    (nodes[1] / "data" / "data.csv").write_text("".join([first, *reversed(rest)]))
+    own = {"begun": "output_dir=begun", "new": "output_dir=new", "rows": "data.manifest=data/manifest.yaml"}
+    for run, option in own.items():
+        (tmp_path / run).write_text(yaml.safe_dump(config_to_dict(tiny(*options, option, run="other"))))
+    monkeypatch.chdir(nodes[0])
+    kill_at(load_config(tmp_path / "begun"), 3)
+    (nodes[1] / "begun").mkdir()
+    shutil.copy(nodes[0] / "begun" / "config.yaml", nodes[1] / "begun")
 
     (tmp_path / "each.py").write_text(EACH)
-    configs = [str(tmp_path / run / "config.yaml") for run in ("table", "shards")]
+    configs = [str(tmp_path / "table" / "config.yaml"), str(tmp_path / "shards" / "config.yaml")]
+    configs += [str(tmp_path / run) for run in own]
+    monkeypatch.chdir(tmp_path)
     printed = launch(2, *configs, script=(str(tmp_path / "each.py"),), timeout=90)
     refusals = (
         f"{tmp_path / 'table'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
         f"{tmp_path / 'shards'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
+        "output_dir: in begun process 0 finds step 2, process 1 no checkpoint: it must be on a disk",
+        "output_dir: in new process 0 finds no checkpoint, process 1 no run: it must be on a disk",
+        "data/manifest.yaml: the processes do not read the same rows; all machines need the same",
     )
     for refusal in refusals:
         assert [f"process {rank}: {refusal}" in printed for rank in (0, 1)] == [True, True], printed
-    assert len(losses(tmp_path / "table")) == len(losses(tmp_path / "shards")) == 2
+    assert len(losses(tmp_path / "table")) == len(losses(tmp_path / "shards")) == len(losses(nodes[0] / "begun")) == 2
 
 
 def test_fewer_validation_rows_than_processes(tiny, phantom, tmp_path):
