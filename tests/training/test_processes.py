@@ -54,8 +54,8 @@ def launch(
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command += [*script, *args]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, env=environment, **pipes) as running:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, env=environment, stdout=pipe, stderr=pipe) as running:
         try:
             printed, errors = running.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
