@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from mmfuse.config import Config
@@ -35,20 +36,21 @@ from mmfuse.training.optimization import (
     parameter_groups,
 )
 from mmfuse.training.progress import Progress
-from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, whole, whole_model
+from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
     load_zero,
     prepare_zero,
     reduced_once,
-    share_buffers,
     zero_state,
     zero_step,
 )
 from mmfuse.types import Batch, MmfuseError
 
 LOG_EVERY = 20
+_ROWS = 4096
+"""Rows that are hashed at once."""
 MONITORED = "monitored"
 """In `metrics.jsonl`, among the validation scores, what is stopped on where that is none of them."""
 
@@ -66,9 +68,10 @@ class TrainerState:
         since_best: Evaluations without a better one.
         finished: Whether training has ended.
         identity: Of what never changes in a run (frozen weights, vocabulary): must be the same on resume.
+        rows: `rows_identity`, or `Stream.identity` where rows are streamed: must be the same on resume.
+        processes: How many train: must be as many on resume, as a step's rows are theirs together.
         best_file: The weights of the best evaluation.
         scaler: Of fp16.
-        stream: `Stream.identity`, where rows are streamed: must be the same on resume.
     """
 
     step: int = 0
@@ -79,9 +82,10 @@ class TrainerState:
     since_best: int = 0
     finished: bool = False
     identity: str = ""
+    rows: str = ""
+    processes: int = 1
     best_file: str | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
-    stream: str = ""
 
 
 class Trainer:
@@ -125,7 +129,15 @@ class Trainer:
         ]
         for tower, own in self.towers:  # what is trained some day must be known to the optimiser and to DDP
             tower.freeze(is_frozen_for_good(own))
-        self.state = TrainerState(identity=self._identity(), stream=stream.identity if stream else "")
+        self.state = TrainerState(
+            identity=self._identity(),
+            rows=stream.identity if stream else rows_identity(pairs),
+            processes=accelerator.num_processes,
+        )
+        if len(set(gather_object([self.state.rows]))) > 1:
+            raise MmfuseError(
+                f"{pairs.table.manifest.source}: the processes do not read the same rows; all machines need the same"
+            )
         self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
         self.zero = is_zero(accelerator)
         if self.zero:
@@ -266,9 +278,9 @@ class Trainer:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
         batch = 2 * self.training.batch_size
-        if self.zero:
+        if self.skeleton is None:  # the bare model: a wrapper would wait for processes that have no row
             share_buffers(self.model)
-        model = self.wrapped if self.skeleton is None else whole_model(self.skeleton, self.model)
+        model = self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = 0.0
         heads: dict[str, Any] = dict(self.model.heads.items())
@@ -354,20 +366,31 @@ class Trainer:
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
-        self.log.cut(loaded[0]["step"] if loaded else 0)
+        self._find_alike(loaded[0]["step"] if loaded else None)
         if loaded is None:
+            self.log.cut(0)
             return
         state, weights, tensors = loaded
         plain = state.pop("optimizer")
+        now = self.state.processes
+        began = state.get("processes", now)
+        if began != now:
+            raise MmfuseError(
+                f"{self.run_dir}: cannot resume: num_processes was {began}, is now {now}; start {began}, or --restart "
+                "to throw the run away"
+            )
+        if state.get("rows") != self.state.rows:
+            what = "shards" if self.stream else "rows (ids, order, splits, texts or targets)"
+            raise MmfuseError(
+                f"{self.run_dir}: cannot resume: the {what} are not those of its checkpoint; put them back, or "
+                "--restart to throw the run away"
+            )
         if state["identity"] != self.state.identity:
             raise MmfuseError(
                 f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it "
                 f"began with"
             )
-        if state.get("stream", "") != self.state.stream:
-            raise MmfuseError(
-                f"{self.run_dir}: cannot resume: the shards, or the number of processes, are not those it began with"
-            )
+        self.log.cut(state["step"])
         self.state = TrainerState(**state)
         load_weights(self.model, weights)
         if self.zero:
@@ -376,6 +399,32 @@ class Trainer:
             load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
+
+    def _find_alike(self, step: int | None) -> None:
+        """Refuse, on all processes, a folder in which they do not find the same run and checkpoint."""
+        there = (self.run_dir / "config.yaml").is_file()
+        found = f"step {step}" if step is not None else "no checkpoint" if there else "no run"
+        first, *others = gather_object([found])
+        for process, other in enumerate(others, 1):
+            if other != first:
+                raise MmfuseError(
+                    f"output_dir: in {self.run_dir} process 0 finds {first}, process {process} {other}: it must be on "
+                    "a disk that all machines share"
+                )
+
+
+def rows_identity(pairs: PairDataset) -> str:
+    """sha256 of all rows as an epoch's plan and its targets depend on them; where images lie is not in it."""
+    table = pairs.table
+    digest = hashlib.sha256(json.dumps(table.labels).encode())
+    for start in range(0, len(table), _ROWS):
+        part = slice(start, start + _ROWS)
+        digest.update(json.dumps([pairs.ids[part], table.splits[part], table.rows["text"][part]]).encode())
+    digest.update(np.asarray(pairs.lengths(), dtype=np.int64).tobytes())
+    for task, targets in table.targets.items():
+        captions = targets.dtype == object
+        digest.update(task.encode() + (json.dumps(targets.tolist()).encode() if captions else targets.tobytes()))
+    return digest.hexdigest()
 
 
 def monitored_value(monitor: str, values: dict[str, float]) -> float:

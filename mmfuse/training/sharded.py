@@ -96,6 +96,12 @@ def whole_model(skeleton: FusionModel, model: nn.Module) -> FusionModel:
     return found
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the main process's buffers (running statistics), as DistributedDataParallel does."""
+    for buffer in model.buffers():
+        buffer.copy_(broadcast(buffer.clone()))  # type: ignore[arg-type]
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor, or all of a sharded one; then every process must ask."""
     own: Any = tensor.detach()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, is_deepspeed_available, parse_flag_from_env
+from accelerate.utils import DistributedType, is_deepspeed_available, parse_flag_from_env
 from torch import Tensor, nn
 
 from mmfuse.config import Config
@@ -111,12 +111,6 @@ def zero_step(engine: Any) -> Tensor:
     if not engine.was_step_applied():
         raise MmfuseError("the gradient is not finite: lower training.learning_rate")
     return torch.as_tensor(engine.get_global_grad_norm())
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the main process's buffers (running statistics), as DistributedDataParallel does."""
-    for buffer in model.buffers():
-        buffer.copy_(broadcast(buffer.clone()))  # type: ignore[arg-type]
 
 
 def zero_state(

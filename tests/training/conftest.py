@@ -65,10 +65,10 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def killed_at(monkeypatch):
-    """Train a config, kill it after a number of steps, and go on: `killed_at(config, steps)` is the finished run."""
+def kill_at(monkeypatch):
+    """Train a config, and kill it after a number of steps: `kill_at(config, steps)`."""
 
-    def train(config: Config, at: int):
+    def kill(config: Config, at: int) -> None:
         step, taken = loop.Trainer._step, 0
 
         def stopping(self, batches):
@@ -82,6 +82,16 @@ def killed_at(monkeypatch):
             patched.setattr(loop.Trainer, "_step", stopping)
             with pytest.raises(Killed):
                 mmfuse.train(config)
+
+    return kill
+
+
+@pytest.fixture
+def killed_at(kill_at):
+    """Train a config, kill it after a number of steps, and go on: `killed_at(config, steps)` is the finished run."""
+
+    def train(config: Config, at: int):
+        kill_at(config, at)
         return mmfuse.train(config)
 
     return train

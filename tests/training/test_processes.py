@@ -1,7 +1,10 @@
 """Two processes must do what one does: `torchrun` with CPU forced, asserting that there are two."""
 
+import csv
+import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,20 +14,55 @@ import numpy as np
 import pytest
 import yaml
 
-from mmfuse.config import config_to_dict
+from mmfuse.config import ImageEncoderConfig, config_to_dict, load_config
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.sharding import write_shards
+from mmfuse.data.table import load_table
+
+EACH = """
+import os, sys
+import mmfuse
+os.chdir(f"node{os.environ['RANK']}")
+for config in sys.argv[1:]:
+    try:
+        mmfuse.train(config)
+    except mmfuse.MmfuseError as error:
+        print(f"process {os.environ['RANK']}: {error}\\n", end="", flush=True)
+"""
+"""Trains one config after the other in a folder of each process, and goes on after what is refused."""
+WATCH = """
+import os
+from mmfuse.training import loop
+table_logits = loop.table_logits
+def watched(model, *args, **options):
+    total = sum(buffer.double().sum().item() for buffer in model.buffers())
+    print(f"{os.environ['RANK']}: {total}\\n", end="", flush=True)
+    return table_logits(model, *args, **options)
+loop.table_logits = watched
+"""
+"""A plug-in that prints the sum of a process's buffers before it evaluates."""
 
 
-def launch(processes: int, *args: str) -> str:
+def launch(
+    processes: int, *args: str, script: tuple[str, ...] = ("-m", "mmfuse.cli"), code: int = 0, timeout: int = 120
+) -> str:
+    """What `torchrun` prints, which must end with this exit code and in so many seconds."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command += ["-m", "mmfuse.cli", *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+    command += [*script, *args]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, env=environment, stdout=pipe, stderr=pipe) as running:
+        try:
+            printed, errors = running.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            running.terminate()  # torchrun then ends its processes; killed, it would leave them waiting
+            raise
+    assert running.returncode == code, errors[-3000:]
+    return printed + errors
 
 
 def write_config(tmp_path: Path, config) -> str:
@@ -63,3 +101,66 @@ def test_two_processes_train_and_evaluate_as_one(tiny, uneven, tmp_path):
     scores = [json.loads((tmp_path / f"scores{n}" / "metrics.json").read_text())["tasks"]["findings"] for n in (1, 2)]
     for name, score in scores[0]["metrics"].items():
         assert scores[1]["metrics"][name]["value"] == pytest.approx(score["value"], abs=1e-6)
+
+
+def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, tmp_path, kill_at, monkeypatch):
+    """A step's rows are those of all its processes: with another number, some would be trained twice and some never.
+
+    Nor do they go on, or begin, where the second has other rows, or does not see what the first has written.
+    """
+    write_shards(load_table(load_manifest(phantom)), str(tmp_path / "out"), size=40_000)
+    options = ("training.checkpoint_every=2", "data.lanes=2")
+    for run, manifest in (("table", phantom), ("shards", tmp_path / "out" / "manifest.yaml")):
+        kill_at(tiny(f"data.manifest={manifest}", *options, run=run), 3)
+    nodes = [tmp_path / f"node{rank}" for rank in (0, 1)]
+    for node in nodes:
+        shutil.copytree(phantom.parent, node / "data")
+    first, *rest = (nodes[1] / "data" / "data.csv").read_text().splitlines(keepends=True)
+    (nodes[1] / "data" / "data.csv").write_text("".join([first, *reversed(rest)]))
+    own = {"begun": "output_dir=begun", "new": "output_dir=new", "rows": "data.manifest=data/manifest.yaml"}
+    for run, option in own.items():
+        (tmp_path / run).write_text(yaml.safe_dump(config_to_dict(tiny(*options, option, run="other"))))
+    monkeypatch.chdir(nodes[0])
+    kill_at(load_config(tmp_path / "begun"), 3)
+    (nodes[1] / "begun").mkdir()
+    shutil.copy(nodes[0] / "begun" / "config.yaml", nodes[1] / "begun")
+
+    (tmp_path / "each.py").write_text(EACH)
+    configs = [str(tmp_path / "table" / "config.yaml"), str(tmp_path / "shards" / "config.yaml")]
+    configs += [str(tmp_path / run) for run in own]
+    monkeypatch.chdir(tmp_path)
+    printed = launch(2, *configs, script=(str(tmp_path / "each.py"),), timeout=90)
+    refusals = (
+        f"{tmp_path / 'table'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
+        f"{tmp_path / 'shards'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
+        "output_dir: in begun process 0 finds step 2, process 1 no checkpoint: it must be on a disk",
+        "output_dir: in new process 0 finds no checkpoint, process 1 no run: it must be on a disk",
+        "data/manifest.yaml: the processes do not read the same rows; all machines need the same",
+    )
+    for refusal in refusals:
+        assert [f"process {rank}: {refusal}" in printed for rank in (0, 1)] == [True, True], printed
+    assert len(losses(tmp_path / "table")) == len(losses(tmp_path / "shards")) == len(losses(nodes[0] / "begun")) == 2
+
+
+def test_fewer_validation_rows_than_processes(tiny, phantom, tmp_path):
+    """With batch norm, whose running statistics are each process's own: all evaluate with those of the first."""
+    with (phantom.parent / "data.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    there = [row["split"] for row in rows].index("validation")
+    (tmp_path / "images").symlink_to(phantom.parent / "images")
+    with (tmp_path / "data.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row for i, row in enumerate(rows) if i == there or row["split"] != "validation")
+    (tmp_path / "manifest.yaml").write_text(phantom.read_text())
+    (tmp_path / "watch.py").write_text(WATCH)
+    batch_norm = ImageEncoderConfig(name="test_resnet", pretrained=False, size=[32, 32])
+    settings = (f"data.manifest={tmp_path / 'manifest.yaml'}", f"plugins=[{tmp_path / 'watch.py'}]")
+    config = dataclasses.replace(tiny(*settings, "training.max_steps=5"), image_encoder=batch_norm)
+    printed = launch(2, "train", write_config(tmp_path, config), timeout=90)
+    assert "1 validation" in printed
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation" in line] == [4, 5]
+    statistics = [[line for line in printed.splitlines() if line.startswith(f"{rank}: ")] for rank in (0, 1)]
+    assert len(statistics[0]) == 2
+    assert [line[3:] for line in statistics[0]] == [line[3:] for line in statistics[1]]

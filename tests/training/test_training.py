@@ -1,4 +1,6 @@
+import csv
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -72,6 +74,35 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny, killed_at, at):
     assert [line["loss"] for line in steps(again.dir)] == [line["loss"] for line in steps(whole.dir)]
 
 
+def test_a_resumed_run_must_find_the_same_rows(tiny, phantom, tmp_path, kill_at):
+    """Not in another order, nor with another target or text; back in their place, the run goes on."""
+    copy = tmp_path / "copy"
+    shutil.copytree(phantom.parent, copy)
+    with (copy / "data.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+
+    def write(changed: list[dict[str, str]]) -> None:
+        with (copy / "data.csv").open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(changed)
+
+    def replaced(name: str, value: str) -> list[dict[str, str]]:
+        at = next(i for i, row in enumerate(rows) if row["split"] == "train" and row[name] != value)
+        return [*rows[:at], {**rows[at], name: value}, *rows[at + 1 :]]
+
+    config = tiny(f"data.manifest={copy / phantom.name}", "training.checkpoint_every=2")
+    kill_at(config, 3)
+    others = [rows[1:] + rows[:1], replaced("findings", "opacity"), replaced("text", "A word.")]
+    for changed in others:
+        write(changed)
+        with pytest.raises(MmfuseError, match=r"cannot resume: the rows .* are not those of its checkpoint"):
+            mmfuse.train(config)
+        assert steps(tmp_path / "run")[-1]["step"] == 2
+    write(rows)
+    mmfuse.train(config)
+
+
 def test_accumulation_gives_the_losses_of_the_larger_batch(tiny, monkeypatch):
     """The parts of a batch are unequal, so a mean of their means would differ."""
     rng = np.random.default_rng(0)
@@ -97,8 +128,6 @@ def test_a_missing_target_adds_nothing_to_the_loss(tiny, phantom, tmp_path):
     manifest["tasks"]["findings"] |= {"empty": "missing", "missing": ["not asked"]}
     manifest["rows"] = str(tmp_path / "rows.csv")
     manifest["image"]["root"] = str(phantom.parent)
-    import csv
-
     rows = list(csv.DictReader(table))
     for i, row in enumerate(rows):
         row["findings"] = "not asked" if i % 2 else (row["findings"] or "opacity")
