@@ -9,11 +9,12 @@ import json
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -34,7 +35,7 @@ from mmfuse.data.shards import (
     open_shards,
 )
 from mmfuse.data.splits import SPLITS
-from mmfuse.data.stores import folder_url, list_sizes, put, stored
+from mmfuse.data.stores import folder_url, is_local, list_sizes, put, stored
 from mmfuse.data.table import Table
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
@@ -43,7 +44,9 @@ SHARD_BYTES = 128 * 10**6
 """Default size of a shard."""
 ERRORS, MANIFEST = "errors.jsonl", "manifest.yaml"
 _STARTED, _RECORD = "shards.started.json", ".written.json"
-_OURS = re.compile(rf"{SHARD_FILE.pattern}({re.escape(_RECORD)})?|\..*\.tmp")
+_NAMES = "|".join(map(re.escape, (INDEX, _STARTED, ERRORS, MANIFEST)))
+_FILES = rf"(?:{SHARD_FILE.pattern}(?:{re.escape(_RECORD)})?|{_NAMES})"
+_OURS = re.compile(rf"{_FILES}|\.{_FILES}\.[0-9a-f]{{32}}\.tmp")  # the latter as `put` names what is not yet whole
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([KMG]?)(i?)B", re.IGNORECASE)
 _LEGAL_SIZE = (10**3, 2**30)
 _MAX_IMAGE_BYTES = 512 * 2**20
@@ -85,7 +88,8 @@ def write_shards(
         rows: As `open_blocks` or `load_table` gave them; of both, the shards are the same to the byte.
         out: A new or empty folder, or one that the same call began: a path or an fsspec URL. A bucket must exist.
         size: Bytes of a file after which the next one is begun.
-        overwrite: Delete the shards in `out` first, unless this very call was killed there; other files stay.
+        overwrite: Delete the shards in `out` first, unless this very call was killed there. Other files stay; where
+            there are no shards, files that have the names of theirs are refused.
         progress: Called with (rows done, rows, errors among them).
         tell: Called with a sentence where an earlier call's work is used.
 
@@ -98,11 +102,14 @@ def write_shards(
     data: Blocks = TableBlocks(rows) if isinstance(rows, Table) else rows
     url, tell = folder_url(str(out)), tell or (lambda line: None)
     source, counts = _source(data, size)
+    if _place(f"{url}/{MANIFEST}") == _place(data.manifest.source):
+        raise MmfuseError(f"{url}: its {MANIFEST} is what is to be sharded, and the shards have one too; {_ANOTHER}")
     there = list_sizes(url)
-    if overwrite and (_STARTED not in there or _load(url, _STARTED) != {"source": source}):
-        _remove(url, [name for name in (INDEX, _STARTED, ERRORS, MANIFEST) if name in there])  # the index first
-        _remove(url, [name for name in there if _OURS.fullmatch(name)])
-        there = list_sizes(url)
+    begun, finished = _STARTED in there, INDEX in there
+    if overwrite and (_load(url, _STARTED) != {"source": source} if begun else finished):
+        put(f"{url}/{_STARTED}", _line({"source": None}))  # killed from here on, the rest is still known as ours
+        _remove(url, sorted(_ours(there) - {_STARTED}, key=INDEX.__ne__))  # the index first
+        there = {name: size for name, size in there.items() if not _OURS.fullmatch(name)}
     if INDEX in there:
         found = open_shards(url)
         if found.source != source:
@@ -118,11 +125,22 @@ def write_shards(
         put(f"{url}/{MANIFEST}", _manifest(plain))
         put(f"{url}/{INDEX}", index_bytes(shards, data.labels, tasks, source, len(errors)))
         there = list_sizes(url)
-    _remove(url, [name for name in there if name == _STARTED or name.endswith((_RECORD, ".tmp"))])
+    _remove(url, _ours(there, _STARTED, _RECORD, ".tmp"))
     return open_shards(url)
 
 
-_ELSEWHERE = "give another folder, or --overwrite"
+_ANOTHER = "give another folder"
+_ELSEWHERE = f"{_ANOTHER}, or --overwrite"
+
+
+def _ours(there: Iterable[str], *ends: str) -> set[str]:
+    """Of the names in a folder, those that this module gives, and what it had not finished writing."""
+    return {name for name in there if _OURS.fullmatch(name) and name.endswith(ends or "")}
+
+
+def _place(location: str) -> tuple[Any, str]:
+    system, path = fsspec.core.url_to_fs(location)
+    return system, os.path.realpath(path) if is_local(location) else path
 
 
 def shard_schema(data: Table | Blocks) -> pa.Schema:
@@ -219,7 +237,7 @@ def _write(
 
 def _records(url: str, there: dict[str, int]) -> dict[str, tuple[Shard, list[dict[str, str]], int]]:
     """By file, the shards that are committed: each one, the errors before its end, and the row after it."""
-    names = [name for name in there if name.endswith(_RECORD)]
+    names = sorted(_ours(there, _RECORD))
     with ThreadPoolExecutor(_THREADS) as pool:
         contents = list(pool.map(lambda name: _load(url, name), names))
     found = [(Shard(**values["shard"]), values["errors"], values["next"]) for values in contents]
@@ -305,9 +323,10 @@ def _default(field: dataclasses.Field) -> Any:
 def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> None:
     """Claim a folder, or see that this very run has claimed it."""
     if _STARTED not in there:
-        foreign = sorted(name for name in there if not name.endswith(".tmp"))
-        if foreign and not overwrite:
-            raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ELSEWHERE}")
+        ours = _ours(there) - _ours(there, ".tmp")
+        foreign = sorted(ours if overwrite else set(there) - _ours(there, ".tmp"))
+        if foreign:
+            raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ANOTHER}")
         put(f"{url}/{_STARTED}", _line({"source": source}))
     elif _load(url, _STARTED) != {"source": source}:
         raise MmfuseError(f"{url}: holds unfinished shards of other data, or of another size; {_ELSEWHERE}")
@@ -320,7 +339,7 @@ def _load(url: str, name: str) -> Any:
         raise MmfuseError(f"{url}/{name}: {str(error).splitlines()[0]}; {_ELSEWHERE}") from error
 
 
-def _remove(url: str, names: Sequence[str]) -> None:
+def _remove(url: str, names: Iterable[str]) -> None:
     with stored(url, "deleted") as (system, root):
         for name in names:
             system.rm_file(f"{root}/{name}")

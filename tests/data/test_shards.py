@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 import yaml
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -313,6 +314,61 @@ def test_a_folder_is_written_once(table, tmp_path):
     (tmp_path / "shards.json").unlink()
     with pytest.raises(MmfuseError, match=r"not empty \('manifest.yaml'\), and no index of shards"):
         write_shards(table, str(tmp_path), size=SIZE)
+
+
+def test_overwrite_deletes_what_is_ours_and_nothing_else(table, pairs, tmp_path, mmfuse, monkeypatch):
+    for name in ("manifest.yaml", "errors.jsonl", "train-00000.parquet", "train-00000.parquet.written.json"):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text("precious")
+        for overwrite in (False, True):
+            with pytest.raises(MmfuseError, match=r"not empty \(.*\), and no index of shards; give another folder$"):
+                write_shards(table, str(mine.parent), overwrite=overwrite)
+        assert files(mine.parent) == {name: b"precious"}
+    before = files(tmp_path / "manifest.yaml")
+    monkeypatch.chdir(pairs)
+    for out in (".", f"file://{pairs}"):
+        code, _, err = mmfuse(
+            *("data", "shard", pairs / "manifest.yaml", "--data-root", pairs, "--out", out, "--overwrite")
+        )
+        assert (code, err.count("\n")) == (2, 1)
+        assert "its manifest.yaml is what is to be sharded" in err
+    assert (pairs / "manifest.yaml").read_text() == yaml.safe_dump(MANIFEST)
+    assert files(tmp_path / "manifest.yaml") == before
+
+    out, left = tmp_path / "out", f".train-00000.parquet.{'a' * 32}.tmp"
+    mine = {"thesis.tmp", "thesis.written.json", f".thesis.{'a' * 32}.tmp", ".train-00000.parquet.tmp"}
+    write_shards(table, str(out), size=SIZE)
+    (out / "work.tmp").mkdir()
+    for name in (*mine, left):
+        (out / name).write_text("precious")
+    for overwrite in (False, True):
+        write_shards(table, str(out), size=SIZE // (1 + overwrite), overwrite=overwrite)
+        assert {path.name for path in out.iterdir() if "tmp" in path.name or "thesis" in path.name} == {
+            *mine,
+            "work.tmp",
+        }
+
+
+def test_killed_while_it_overwrites_it_still_knows_its_own(table, tmp_path, monkeypatch):
+    write_shards(table, str(tmp_path / "undisturbed"), size=SIZE // 2)
+    out, remove, removed = str(tmp_path / "out"), LocalFileSystem.rm_file, []
+
+    def dying(self, path):
+        removed.append(path)
+        if len(removed) in (2, 5):
+            raise KeyboardInterrupt
+        remove(self, path)
+
+    write_shards(table, out, size=SIZE)
+    monkeypatch.setattr(LocalFileSystem, "rm_file", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(table, out, size=SIZE // 2, overwrite=True)
+        with pytest.raises(MmfuseError, match=r"holds unfinished shards of other data, .*or --overwrite"):
+            write_shards(table, out, size=SIZE // 2)
+    write_shards(table, out, size=SIZE // 2, overwrite=True)
+    assert files(out) == files(tmp_path / "undisturbed")
 
 
 def test_an_image_that_changed_is_other_data(pairs, tmp_path):
