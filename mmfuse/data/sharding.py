@@ -181,8 +181,18 @@ class _File:
             self._flush()
         self.writer.close()
         data = self.buffer.getvalue()
-        file, digest = f"{split}-{number:05d}.parquet", hashlib.sha256(data).hexdigest()
-        return Shard(file, split, self.rows, len(data), digest, self.without_text, self.without_image), data
+        footer = data[-8 - int.from_bytes(data[-8:-4], "little") :]  # its size is before the last four bytes
+        return Shard(
+            f"{split}-{number:05d}.parquet",
+            split,
+            self.rows,
+            len(data),
+            hashlib.sha256(data).hexdigest(),
+            self.without_text,
+            self.without_image,
+            len(footer),
+            hashlib.sha256(footer).hexdigest(),
+        ), data
 
     def _flush(self) -> None:
         self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema), row_group_size=ROW_GROUP)

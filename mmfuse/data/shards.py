@@ -7,7 +7,7 @@ A folder of shards holds `shards.json` (the index), `manifest.yaml` and `SPLIT-0
 have nothing in common; rows in an order of their own, such as all of one label first, are better shuffled before.
 
 Parquet and not WebDataset's tar: a column can be read without the others (texts or targets without images), a row group
-without those before it, types are kept, and every page has a checksum.
+without those before it, types are kept, and every page has a checksum; the footer's is in the index.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ _MAX_INDEX_BYTES = 2**30
 _HASHED_BYTES = 8 * 2**20
 
 
+class DamagedShardError(MmfuseError):
+    """A shard that is gone, or whose bytes are not those that were written; the message names it."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of a folder of shards.
@@ -53,6 +57,8 @@ class Shard:
         sha256: Of the file.
         without_text: How many of its rows have no text.
         without_image: How many have no image.
+        footer_bytes: Of the file's end, which says where everything lies; 0 in an index of before it was kept.
+        footer_sha256: Of that end.
     """
 
     file: str
@@ -62,6 +68,8 @@ class Shard:
     sha256: str
     without_text: int = 0
     without_image: int = 0
+    footer_bytes: int = 0
+    footer_sha256: str = ""
 
 
 @dataclass
@@ -102,7 +110,7 @@ class Shards:
             columns: Which; default: all.
 
         Raises:
-            MmfuseError: The shard cannot be read, or its bytes are not those that were written; it is named.
+            DamagedShardError: The shard cannot be read, or its bytes are not those that were written; it is named.
         """
         stop = min(stop, shard.rows)
         first, groups = start // ROW_GROUP, range(start // ROW_GROUP, -(-stop // ROW_GROUP))
@@ -113,10 +121,12 @@ class Shards:
             ) as file:
                 table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
         except Exception as error:  # every remote file system has its own exceptions
-            raise MmfuseError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
+            raise DamagedShardError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
         table = table.slice(start - first * ROW_GROUP, stop - start)
         if len(table) != max(0, stop - start):
-            raise MmfuseError(f"{self.url}/{shard.file}: rows {start} to {stop} are {len(table)} rows: it is damaged")
+            raise DamagedShardError(
+                f"{self.url}/{shard.file}: rows {start} to {stop} are {len(table)} rows: it is damaged"
+            )
         return table
 
 
@@ -150,11 +160,22 @@ class _Ranges(io.RawIOBase):
 @functools.lru_cache(maxsize=64)
 def _footer(url: str, shard: Shard) -> pq.FileMetaData:
     try:
-        footer = pq.read_metadata(_Ranges(url, shard))
+        file: Any = _Ranges(url, shard)
+        if shard.footer_bytes:
+            file.seek(-shard.footer_bytes, os.SEEK_END)
+            end = file.read()
+            if hashlib.sha256(end).hexdigest() != shard.footer_sha256:
+                raise DamagedShardError(
+                    f"{url}/{shard.file}: cannot be read: its footer is not the one that was written"
+                )
+            file = io.BytesIO(end)
+        footer = pq.read_metadata(file)
+    except MmfuseError:
+        raise
     except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{url}/{shard.file}: cannot be read: {first_line(error)}") from error
+        raise DamagedShardError(f"{url}/{shard.file}: cannot be read: {first_line(error)}") from error
     if footer.num_rows != shard.rows:
-        raise MmfuseError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
+        raise DamagedShardError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
     return footer
 
 
@@ -254,6 +275,8 @@ def _parse_index(content: bytes, url: str) -> Shards:
             name = SHARD_FILE.fullmatch(shard.file)
             if not name or name[1] != shard.split or not 0 < shard.rows < 2**31 or not 0 < shard.bytes < 2**63:
                 raise ValueError(f"{shard.file!r} is no shard")
+            if not 0 <= shard.footer_bytes <= shard.bytes:
+                raise ValueError(f"{shard.file!r} has no footer of {shard.footer_bytes!r} bytes")
         return Shards(
             url,
             shards,

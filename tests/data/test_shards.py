@@ -16,12 +16,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmfuse.data import blocks, leaks, rows, sharding
+from mmfuse.data import shards as shards_module
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import parse_size, write_shards
-from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
+from mmfuse.data.shards import ROW_GROUP, DamagedShardError, open_shards, verify_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.table import load_table
+from mmfuse.predict import ShardStudies
 from mmfuse.types import MmfuseError
 
 ROWS, SIZE = 300, 40_000
@@ -185,12 +187,38 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(table, object_store):
         bad = bytearray(data)
         bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
         change(object_store, shard.file, bytes(bad))
+        shards_module._footer.cache_clear()
         try:
             assert shards.read(shard, 0, shard.rows) == good
         except MmfuseError as error:
             errors += str(error).startswith(f"{object_store}/{shard.file}: cannot be read: ")
         assert list(verify_shards(object_store).damaged) == [shard.file]
     assert errors > 20
+
+
+def test_every_bit_of_a_footer_counts(table, tmp_path):
+    shards = write_shards(table, str(tmp_path), size=SIZE)
+    shard = shards.of("test")[0]
+    path, where = tmp_path / shard.file, f"{tmp_path}/{shard.file}: cannot be read: its footer"
+    data = path.read_bytes()
+    assert data.endswith(b"PAR1")
+    for place in range(len(data) - shard.footer_bytes, len(data)):
+        bad = bytearray(data)
+        bad[place] ^= 1 << place % 8
+        path.write_bytes(bad)
+        shards_module._footer.cache_clear()
+        with pytest.raises(DamagedShardError, match=f"^{where}"):
+            shards.read(shard, 0, shard.rows)
+    studies = ShardStudies(str(tmp_path), "skip")
+    assert sum(sample.problem is not None for sample in studies.read(0, len(studies))) == shard.rows
+
+    path.write_bytes(data)
+    index = json.loads((tmp_path / "shards.json").read_text())
+    for found in index["shards"]:
+        del found["footer_bytes"], found["footer_sha256"]
+    (tmp_path / "shards.json").write_text(json.dumps(index))  # as it was before these were kept
+    before = open_shards(tmp_path)
+    assert before.read(before.of("test")[0], 0, shard.rows) == shards.read(shard, 0, shard.rows)
 
 
 def test_verify_says_what_is_whole(table, object_store, mmfuse):
