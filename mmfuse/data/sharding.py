@@ -11,6 +11,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -35,7 +36,7 @@ from mmfuse.data.shards import (
     open_shards,
 )
 from mmfuse.data.splits import SPLITS
-from mmfuse.data.stores import folder_url, is_local, list_sizes, put, stored
+from mmfuse.data.stores import FetchError, folder_url, is_local, list_sizes, patiently, put, stored
 from mmfuse.data.table import Table
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
@@ -97,7 +98,8 @@ def write_shards(
         The shards, opened.
 
     Raises:
-        MmfuseError: `out` holds other data, or cannot be written.
+        MmfuseError: `out` holds other data, or cannot be written; an image's URL cannot be fetched, though it may be
+            there.
     """
     data: Blocks = TableBlocks(rows) if isinstance(rows, Table) else rows
     url, tell = folder_url(str(out)), tell or (lambda line: None)
@@ -265,17 +267,22 @@ def _rows(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any] | _Un
     left = (row for block in data.ordered(split, first) for row in records(block))
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting = deque(pool.submit(_read, row) for row in islice(left, _AHEAD))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
     images = []
     for path in row["images"]:
         try:
-            images.append(read_bytes(path, _MAX_IMAGE_BYTES))
+            images.append(patiently(partial(read_bytes, path, _MAX_IMAGE_BYTES)))
             read_image(images[-1])
+        except FetchError as error:
+            raise MmfuseError(f"{path}: {error}; when it can be fetched, the same command goes on") from error
         except MmfuseError as error:  # its message is the reason, never the path
             return _Unreadable(row["id"], f"image {path.rsplit('/', 1)[-1]}: {error}")
     return {**row, "images": images}
@@ -344,7 +351,9 @@ def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> Non
 
 def _load(url: str, name: str) -> Any:
     try:
-        return json.loads(read_bytes(f"{url}/{name}", 2**30))
+        return json.loads(patiently(partial(read_bytes, f"{url}/{name}", 2**30)))
+    except FetchError as error:
+        raise MmfuseError(f"{url}/{name}: {error}") from error
     except ValueError as error:  # MmfuseError is one
         raise MmfuseError(f"{url}/{name}: {str(error).splitlines()[0]}; {_ELSEWHERE}") from error
 

@@ -28,7 +28,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmfuse.data.stores import folder_url, list_sizes
+from mmfuse.data.stores import FetchError, folder_url, is_absent, list_sizes, patiently, true_cause
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError, first_line
 
@@ -110,7 +110,8 @@ class Shards:
             columns: Which; default: all.
 
         Raises:
-            DamagedShardError: The shard cannot be read, or its bytes are not those that were written; it is named.
+            DamagedShardError: The shard is gone, or its bytes are not those that were written.
+            FetchError: It cannot be fetched, after several attempts.
         """
         stop = min(stop, shard.rows)
         first, groups = start // ROW_GROUP, range(start // ROW_GROUP, -(-stop // ROW_GROUP))
@@ -120,7 +121,9 @@ class Shards:
                 _Ranges(self.url, shard), metadata=footer, pre_buffer=True, page_checksum_verification=True
             ) as file:
                 table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
-        except Exception as error:  # every remote file system has its own exceptions
+        except MmfuseError:
+            raise
+        except Exception as error:  # damaged bytes bring various ones out of Arrow
             raise DamagedShardError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
         table = table.slice(start - first * ROW_GROUP, stop - start)
         if len(table) != max(0, stop - start):
@@ -136,6 +139,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, url: str, shard: Shard):
         self.system, root = fsspec.core.url_to_fs(url)  # in a forked process this gives another, with its own threads
         self.path, self.size, self.position = f"{root}/{shard.file}", shard.bytes, 0
+        self.where = f"{url}/{shard.file}"
 
     def readable(self) -> bool:
         return True
@@ -152,9 +156,18 @@ class _Ranges(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         stop = self.size if size is None or size < 0 else min(self.size, self.position + size)
-        data = self.system.cat_file(self.path, start=self.position, end=stop) if stop > self.position else b""
+        data = patiently(lambda: self._fetch(stop)) if stop > self.position else b""
         self.position += len(data)
         return data
+
+    def _fetch(self, stop: int) -> bytes:
+        try:
+            return self.system.cat_file(self.path, start=self.position, end=stop)
+        except Exception as error:  # every remote file system has its own exceptions
+            if is_absent(error):
+                raise DamagedShardError(f"{self.where}: cannot be read: it is gone") from error
+            reason = first_line(true_cause(error))
+            raise FetchError(f"{self.where}: cannot be fetched: {reason}; run the same command again") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -172,7 +185,7 @@ def _footer(url: str, shard: Shard) -> pq.FileMetaData:
         footer = pq.read_metadata(file)
     except MmfuseError:
         raise
-    except Exception as error:  # every remote file system has its own exceptions
+    except Exception as error:  # damaged bytes bring various ones out of Arrow
         raise DamagedShardError(f"{url}/{shard.file}: cannot be read: {first_line(error)}") from error
     if footer.num_rows != shard.rows:
         raise DamagedShardError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
@@ -231,7 +244,7 @@ def verify_shards(location: str | Path, progress: Callable[[int, int], None] | N
         The shards; those that are not whole are in `damaged`.
 
     Raises:
-        MmfuseError: There is no index, or it is not legal.
+        MmfuseError: There is no index, it is not legal, or a shard that is there cannot be fetched.
     """
     found = open_shards(location, damaged="skip")
     with ThreadPoolExecutor(4) as pool:
@@ -250,13 +263,10 @@ def _changed(url: str, shard: Shard) -> str | None:
     try:
         while block := file.read(_HASHED_BYTES):
             digest.update(block)
-    except Exception as error:  # every remote file system has its own exceptions
-        return f"cannot be read: {first_line(error)}"
-    if digest.hexdigest() != shard.sha256:
-        return "its bytes are not those that were written (sha256)"
-    try:
+        if digest.hexdigest() != shard.sha256:
+            return "its bytes are not those that were written (sha256)"
         _footer(url, shard)
-    except MmfuseError as error:
+    except DamagedShardError as error:
         return str(error).removeprefix(f"{url}/{shard.file}: ")
     return None
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -14,6 +15,42 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from mmfuse.types import MmfuseError, first_line
+
+T = TypeVar("T")
+PAUSES = (1.0, 4.0, 15.0)
+"""Seconds before each further attempt to fetch what could not be fetched."""
+
+
+class FetchError(MmfuseError):
+    """What is stored could not be fetched, which says nothing of what is there: the network or a permission fails."""
+
+
+def patiently(fetch: Callable[[], T]) -> T:
+    """What a function gives, called again after a pause where it raises FetchError.
+
+    Raises:
+        FetchError: The last attempt's.
+    """
+    for pause in PAUSES:
+        try:
+            return fetch()
+        except FetchError:
+            time.sleep(pause)
+    return fetch()
+
+
+def true_cause(error: Exception) -> Exception:
+    """What went wrong; fsspec's http says of nearly all failures that there is no such file, caused by the true one."""
+    while isinstance(cause := error.__cause__, OSError) or type(cause).__module__.startswith("aiohttp"):
+        assert isinstance(cause, Exception)
+        error = cause
+    return error
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether it says that nothing is there."""
+    error = true_cause(error)
+    return isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410)
 
 
 def is_local(location: str) -> bool:

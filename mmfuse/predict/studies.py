@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.data.folder import Entry, iter_folder
 from mmfuse.data.rows import iter_samples
-from mmfuse.data.shards import INDEX, ROW_GROUP, Shard, is_shards, open_shards
+from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.types import MmfuseError, Sample, first_line
 
@@ -210,7 +210,7 @@ class ShardStudies:
         if why is None:
             try:
                 return self._shards.read(shard, start, stop, columns).to_pylist()
-            except MmfuseError as error:
+            except DamagedShardError as error:
                 if not self._skip:
                     raise
                 why = str(error)

@@ -4,7 +4,10 @@ import json
 import os
 import random
 import signal
+import threading
 import tracemalloc
+from collections import Counter
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -15,13 +18,14 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mmfuse.data import blocks, leaks, rows, sharding
+from mmfuse.data import blocks, leaks, rows, sharding, stores
 from mmfuse.data import shards as shards_module
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import parse_size, write_shards
 from mmfuse.data.shards import ROW_GROUP, DamagedShardError, open_shards, verify_shards
 from mmfuse.data.splits import SPLITS
+from mmfuse.data.stores import FetchError
 from mmfuse.data.table import load_table
 from mmfuse.predict import ShardStudies
 from mmfuse.types import MmfuseError
@@ -444,6 +448,101 @@ def test_a_row_whose_image_cannot_be_read_is_an_error_not_a_loss(tmp_path, mmfus
         assert set(error) == {"id", "split", "reason"}
     for content in files(tmp_path / "out").values():
         assert b"Mustermann" not in content
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """(A URL of `tmp_path`, how many times each path fails yet): a server that knows no ranges and tells no sizes."""
+    fails: Counter[str] = Counter()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *given):
+            super().__init__(*given, directory=str(tmp_path))
+
+        def do_GET(self):
+            name = self.path.rsplit("/", 1)[-1]
+            fails[name] -= self.command == "GET"
+            if fails[name] >= 0:
+                self.send_error(503)
+            elif self.command == "HEAD":
+                super().do_HEAD()
+            else:
+                super().do_GET()
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *given):
+            pass
+
+    monkeypatch.setattr(stores, "PAUSES", (0, 0, 0))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", fails
+        server.shutdown()
+
+
+def test_a_network_that_fails_makes_no_row_an_error(tmp_path, web):
+    url, fails = web
+    lines = ["id,image"]
+    for i in range(40):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+        lines.append(f"r{i},{url}/{i}.png")
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "9.png").write_bytes((tmp_path / "9.png").read_bytes()[:40])
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, image: {column: image}}")
+    rows, out = load_table(load_manifest(tmp_path / "m.yaml")), str(tmp_path / "out")
+    fails.update({"7.png": 3, "39.png": 99})
+    with pytest.raises(MmfuseError, match=rf"^{url}/39.png: cannot be read \(ClientResponseError 503\); .* goes on$"):
+        write_shards(rows, out, size=1000)
+    assert "shards.json" not in files(out)
+    fails.clear()
+    told: list[str] = []
+    assert write_shards(rows, out, size=1000, tell=told.append).errors == 2
+    assert "went on after" in told[0]
+    errors = [json.loads(line) for line in files(out)["errors.jsonl"].splitlines()]
+    assert sorted((error["id"], error["reason"]) for error in errors) == [
+        ("r3", "image 3.png: no such file"),
+        ("r9", "image 9.png: truncated PNG"),
+    ]
+
+
+def test_a_network_that_fails_makes_no_shard_damaged(table, tmp_path, monkeypatch):
+    shards = write_shards(table, str(tmp_path), size=SIZE)
+    cat, faults = LocalFileSystem.cat_file, []
+
+    def failing(self, path, **given):
+        if faults:
+            raise faults.pop()
+        return cat(self, path, **given)
+
+    def problems():
+        shards_module._footer.cache_clear()
+        studies = ShardStudies(str(tmp_path), "skip")
+        return Counter(sample.problem for sample in studies.read(0, len(studies)))
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", failing)
+    monkeypatch.setattr(stores, "PAUSES", (0, 0, 0))
+    for count in range(3):
+        faults += [TimeoutError("the line is slow"), PermissionError("not now"), RuntimeError("503")][:count]
+        assert problems() == {None: ROWS}
+    faults += [TimeoutError("the line is slow")] * 4
+    with pytest.raises(FetchError, match=rf"^{tmp_path}/train-00000.parquet: cannot be fetched: the line is slow; "):
+        problems()
+    faults += [TimeoutError("the line is slow")] * 99
+    with pytest.raises(FetchError):
+        verify_shards(tmp_path)
+    faults.clear()
+    faults += [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        problems()
+    faults += [FileNotFoundError("x")]
+    name = shards.shards[0].file
+    assert problems() == {
+        f"shard {name}: {tmp_path}/{name}: cannot be read: it is gone": ROW_GROUP,
+        None: ROWS - ROW_GROUP,
+    }
 
 
 def test_no_row_is_left(tmp_path, mmfuse):
