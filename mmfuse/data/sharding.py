@@ -26,6 +26,7 @@ from mmfuse.data.images import read_image
 from mmfuse.data.leaks import records
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import (
+    DAMAGED,
     INDEX,
     ROW_GROUP,
     SHARD_FILE,
@@ -45,7 +46,7 @@ SHARD_BYTES = 128 * 10**6
 """Default size of a shard."""
 ERRORS, MANIFEST = "errors.jsonl", "manifest.yaml"
 _STARTED, _RECORD = "shards.started.json", ".written.json"
-_NAMES = "|".join(map(re.escape, (INDEX, _STARTED, ERRORS, MANIFEST)))
+_NAMES = "|".join(map(re.escape, (INDEX, _STARTED, ERRORS, MANIFEST, DAMAGED)))
 _FILES = rf"(?:{SHARD_FILE.pattern}(?:{re.escape(_RECORD)})?|{_NAMES})"
 _OURS = re.compile(rf"{_FILES}|\.{_FILES}\.[0-9a-f]{{32}}\.tmp")  # the latter as `put` names what is not yet whole
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([KMG]?)(i?)B", re.IGNORECASE)

@@ -28,11 +28,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmfuse.data.stores import FetchError, folder_url, is_absent, list_sizes, patiently, true_cause
+from mmfuse.data.stores import FetchError, folder_url, is_absent, list_sizes, patiently, put, stored, true_cause
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError, first_line
 
-INDEX = "shards.json"
+INDEX, DAMAGED = "shards.json", "shards.damaged.json"
 VERSION = 1
 ROW_GROUP = 64
 """Rows of a row group: what is read at once."""
@@ -197,13 +197,14 @@ def is_shards(location: str) -> bool:
     return location == INDEX or location.endswith(f"/{INDEX}")
 
 
-def open_shards(location: str | Path, damaged: str = "error") -> Shards:
+def open_shards(location: str | Path, damaged: str = "error", noted: bool = True) -> Shards:
     """Read the index of a folder of shards, and check that each file is there in its full size.
 
     Args:
         location: The folder, or its `shards.json`; a path or an fsspec URL.
-        damaged: What is done about a file that is missing or has another size: "error" refuses all, "skip" leaves it
-            out and tells it in `Shards.damaged`.
+        damaged: What is done about a file that is missing, has another size, or is noted in `shards.damaged.json`:
+            "error" refuses all, "skip" leaves it out and tells it in `Shards.damaged`.
+        noted: Whether that note of `verify_shards` is heeded.
 
     Raises:
         MmfuseError: There is no index, it is not legal, or a file is damaged.
@@ -218,11 +219,15 @@ def open_shards(location: str | Path, damaged: str = "error") -> Shards:
     except MmfuseError as error:
         raise MmfuseError(f"{url}/{INDEX}: {error}; `mmfuse data shard` writes one") from error
     found = _parse_index(content, url)
+    rotten = _read_note(found) if noted and DAMAGED in sizes else {}
     for shard in list(found.shards):
         size = sizes.get(shard.file)
-        if size == shard.bytes:
+        if size == shard.bytes and shard.file not in rotten:
             continue
-        what = "missing" if size is None else f"{size:,} bytes, but {shard.bytes:,} were written"
+        if size == shard.bytes:
+            what = f"{rotten[shard.file]}, as `mmfuse data verify` found, which forgets it when it finds it whole"
+        else:
+            what = "missing" if size is None else f"{size:,} bytes, but {shard.bytes:,} were written"
         if damaged == "error":
             raise MmfuseError(
                 f"{url}/{shard.file}: {what}; copy or write it again, or leave its {shard.rows} rows out "
@@ -233,12 +238,20 @@ def open_shards(location: str | Path, damaged: str = "error") -> Shards:
     return found
 
 
-def verify_shards(location: str | Path, progress: Callable[[int, int], None] | None = None) -> Shards:
+def verify_shards(
+    location: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Shards:
     """Read every byte of every shard, and check its size, its sha256 and its number of rows.
+
+    Those of the right size that are damaged are noted in `shards.damaged.json`, for `open_shards`; where there are
+    none, it is deleted.
 
     Args:
         location: As for `open_shards`.
         progress: Called with (shards read, shards).
+        tell: Called with a sentence about that file, where it is written, or cannot be.
 
     Returns:
         The shards; those that are not whole are in `damaged`.
@@ -246,15 +259,45 @@ def verify_shards(location: str | Path, progress: Callable[[int, int], None] | N
     Raises:
         MmfuseError: There is no index, it is not legal, or a shard that is there cannot be fetched.
     """
-    found = open_shards(location, damaged="skip")
+    found, rotten = open_shards(location, damaged="skip", noted=False), {}
+    shards = list(found.shards)
     with ThreadPoolExecutor(4) as pool:
-        for number, (shard, what) in enumerate(pool.map(lambda s: (s, _changed(found.url, s)), found.shards[:]), 1):
+        for number, (shard, what) in enumerate(pool.map(lambda s: (s, _changed(found.url, s)), shards), 1):
             if what:
                 found.shards.remove(shard)
-                found.damaged[shard.file] = (shard, what)
+                found.damaged[shard.file], rotten[shard.file] = (shard, what), what
             if progress:
-                progress(number, number + len(found.shards))
+                progress(number, len(shards))
+    try:
+        line = _note(found, rotten)
+    except MmfuseError as error:
+        line = f"{error}: what was found is not noted for later runs"
+    if tell and line:
+        tell(line)
     return found
+
+
+def _note(found: Shards, rotten: dict[str, str]) -> str | None:
+    """Note damaged shards, or that there are none; gives what to tell."""
+    if rotten:
+        put(f"{found.url}/{DAMAGED}", json.dumps({"index": found.identity, "damaged": rotten}, indent=1).encode())
+        return f"noted in {found.url}/{DAMAGED}; with damaged: skip they are left out"
+    if DAMAGED in list_sizes(found.url):
+        with stored(f"{found.url}/{DAMAGED}", "deleted") as (system, path):
+            system.rm_file(path)
+    return None
+
+
+def _read_note(found: Shards) -> dict[str, str]:
+    """By file, what `verify_shards` found wrong with shards of this very index."""
+    where = f"{found.url}/{DAMAGED}"
+    try:
+        note = json.loads(patiently(lambda: read_bytes(where, _MAX_INDEX_BYTES)))
+        return dict(note["damaged"]) if note["index"] == found.identity else {}
+    except FetchError as error:
+        raise MmfuseError(f"{where}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MmfuseError(f"{where}: not as `mmfuse data verify` writes it, which can write it again") from error
 
 
 def _changed(url: str, shard: Shard) -> str | None:

@@ -169,8 +169,10 @@ class ShardStudies:
     """
 
     def __init__(self, location: str, damaged: str = "error"):
-        self._shards = open_shards(location, damaged)
         self._skip = damaged == "skip"
+        self._shards = open_shards(
+            location, damaged, noted=not self._skip
+        )  # one that rots has row groups that are whole
         absent = [shard for shard, _ in self._shards.damaged.values()]
         self._all = sorted([*self._shards.shards, *absent], key=_place)
         self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)

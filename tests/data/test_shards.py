@@ -242,9 +242,47 @@ def test_verify_says_what_is_whole(table, object_store, mmfuse):
         f"{second.file} ({second.rows + 1} rows): holds {second.rows} rows, but the index says {second.rows + 1}" in out
     )
     opened = open_shards(object_store, damaged="skip")
-    wrong = next(shard for shard in opened.shards if shard.file == second.file)
+    wrong, _ = opened.damaged[second.file]
     with pytest.raises(MmfuseError, match=f"{second.file}: holds"):
         opened.read(wrong, 0, 5)
+
+
+def test_what_verify_finds_is_noted_until_it_is_whole(table, tmp_path, mmfuse):
+    shards, calls = write_shards(table, str(tmp_path), size=SIZE), []
+    rotten, gone = shards.of("train")[:2]
+    path, note = tmp_path / rotten.file, tmp_path / "shards.damaged.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
+    moved = (tmp_path / gone.file).rename(tmp_path / "elsewhere")
+    assert len(open_shards(tmp_path, "skip").damaged) == 1  # nothing tells of the bit
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "replace", lambda *names: os.mkdir(tmp_path))  # any OSError
+        code, out, err = mmfuse("data", "verify", tmp_path)
+        assert code == 4
+        assert f"{rotten.file} ({rotten.rows} rows): its bytes are not those" in out
+        assert err.startswith(f"{note}: cannot be written: File exists: what was found is not noted")
+    code, out, err = mmfuse("data", "verify", tmp_path)
+    assert (code, err) == (4, f"noted in {note}; with damaged: skip they are left out\n")
+    moved.rename(tmp_path / gone.file)  # the listing tells of it, and no note
+    found = open_shards(tmp_path, "skip")
+    assert list(found.damaged) == [rotten.file]
+    assert found.damaged[rotten.file][1].startswith("its bytes are not those that were written (sha256), as")
+    assert rotten not in found.shards
+    with pytest.raises(MmfuseError, match=rf"{rotten.file}: its bytes .*{rotten.rows} rows out \(damaged: skip\)"):
+        ShardStudies(str(tmp_path))
+    studies = ShardStudies(str(tmp_path), "skip")  # what is whole in it is predicted still
+    assert sum(sample.problem is not None for sample in studies.read(0, len(studies))) == ROW_GROUP
+    noted = note.read_text()
+    for text in (noted[:-9], "[]"):
+        note.write_text(text)
+        with pytest.raises(MmfuseError, match=r"^\S*/shards.damaged.json: not as `mmfuse data verify` writes it"):
+            open_shards(tmp_path)
+    note.write_text(noted.replace(found.identity, "0" * 64))  # of shards that were here before
+    assert open_shards(tmp_path).damaged == {}
+    path.write_bytes(data)
+    assert verify_shards(tmp_path, lambda *done: calls.append(done)).damaged == {}
+    assert calls == [(number, len(shards.shards)) for number in range(1, len(shards.shards) + 1)]
+    assert not note.exists()
 
 
 @pytest.mark.parametrize(
