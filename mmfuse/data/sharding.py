@@ -207,7 +207,7 @@ def _write(
     counts: Mapping[str, int],
     url: str,
     size: int,
-    there: dict[str, int],
+    there: Mapping[str, int | None],
     progress: Callable[[int, int, int], None],
     tell: Callable[[str], None],
 ) -> tuple[list[Shard], list[dict[str, str]]]:
@@ -248,7 +248,7 @@ def _write(
     return shards, errors
 
 
-def _records(url: str, there: dict[str, int]) -> dict[str, tuple[Shard, list[dict[str, str]], int]]:
+def _records(url: str, there: Mapping[str, int | None]) -> dict[str, tuple[Shard, list[dict[str, str]], int]]:
     """By file, the shards that are committed: each one, the errors before its end, and the row after it."""
     names = sorted(_ours(there, _RECORD))
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -338,7 +338,7 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> None:
+def _start(url: str, there: Mapping[str, int | None], source: str, overwrite: bool) -> None:
     """Claim a folder, or see that this very run has claimed it."""
     if _STARTED not in there:
         ours = _ours(there) - _ours(there, ".tmp")

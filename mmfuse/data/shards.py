@@ -162,12 +162,13 @@ class _Ranges(io.RawIOBase):
 
     def _fetch(self, stop: int) -> bytes:
         try:
-            return self.system.cat_file(self.path, start=self.position, end=stop)
+            data = self.system.cat_file(self.path, start=self.position, end=stop)
         except Exception as error:  # every remote file system has its own exceptions
             if is_absent(error):
                 raise DamagedShardError(f"{self.where}: cannot be read: it is gone") from error
             reason = first_line(true_cause(error))
             raise FetchError(f"{self.where}: cannot be fetched: {reason}; run the same command again") from error
+        return data if len(data) <= stop - self.position else data[self.position : stop]  # of a server without ranges
 
 
 @functools.lru_cache(maxsize=64)
@@ -221,13 +222,14 @@ def open_shards(location: str | Path, damaged: str = "error", noted: bool = True
     found = _parse_index(content, url)
     rotten = _read_note(found) if noted and DAMAGED in sizes else {}
     for shard in list(found.shards):
-        size = sizes.get(shard.file)
-        if size == shard.bytes and shard.file not in rotten:
+        size = sizes.get(shard.file, 0)
+        whole = size in (shard.bytes, None)  # where no size is told, footer and checksums decide
+        if whole and shard.file not in rotten:
             continue
-        if size == shard.bytes:
+        if whole:
             what = f"{rotten[shard.file]}, as `mmfuse data verify` found, which forgets it when it finds it whole"
         else:
-            what = "missing" if size is None else f"{size:,} bytes, but {shard.bytes:,} were written"
+            what = f"{size:,} bytes, but {shard.bytes:,} were written" if shard.file in sizes else "missing"
         if damaged == "error":
             raise MmfuseError(
                 f"{url}/{shard.file}: {what}; copy or write it again, or leave its {shard.rows} rows out "

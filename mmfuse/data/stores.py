@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,17 +77,32 @@ def folder_url(location: str) -> str:
     return (root if isinstance(system, LocalFileSystem) else location).rstrip("/") or "/"
 
 
-def list_sizes(url: str) -> dict[str, int]:
+def list_sizes(url: str) -> dict[str, int | None]:
     """By name, the size of what lies in a folder, as it is now; of a folder that is not there, nothing.
+
+    A size is None where the file system, such as a server of web pages, tells it neither in a list nor if asked.
 
     Raises:
         MmfuseError: It cannot be listed.
     """
     with stored(url, "listed") as (system, path):
         try:
-            return {item["name"].rsplit("/", 1)[-1]: item["size"] for item in system.ls(path, detail=True)}
-        except FileNotFoundError:
-            return {}
+            found = {item["name"]: item["size"] for item in system.ls(path, detail=True)}
+        except FileNotFoundError as error:
+            if is_absent(error):
+                return {}
+            raise
+        unknown = [name for name, size in found.items() if size is None]
+        with ThreadPoolExecutor(8) as pool:
+            found |= zip(unknown, pool.map(lambda name: _asked_size(system, name), unknown), strict=True)
+        return {name.rsplit("/", 1)[-1]: size for name, size in found.items()}
+
+
+def _asked_size(system: Any, name: str) -> int | None:
+    try:
+        return system.info(name)["size"]
+    except Exception:  # every remote file system has its own; whoever reads the file hears what is wrong with it
+        return None
 
 
 def put(url: str, data: bytes) -> None:

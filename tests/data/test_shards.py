@@ -546,6 +546,22 @@ def test_a_network_that_fails_makes_no_row_an_error(tmp_path, web):
     ]
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_server_that_lists_no_sizes(told, table, tmp_path, web, monkeypatch):
+    url, cut = f"{web[0]}/out", write_shards(table, str(tmp_path / "out"), size=SIZE).of("train")[1]
+    if not told:
+        monkeypatch.setattr(stores, "_asked_size", lambda system, name: None)
+    shards = open_shards(url)
+    shard = shards.of("train")[0]
+    ids = shards.read(shard, 3, 70, ["id"])["id"].to_pylist()
+    assert ids == open_shards(tmp_path / "out").read(shard, 3, 70, ["id"])["id"].to_pylist()
+    assert verify_shards(url).damaged == {}
+    os.truncate(tmp_path / "out" / cut.file, cut.bytes - 1)
+    (tmp_path / "out" / shard.file).unlink()
+    assert list(open_shards(url, "skip").damaged) == ([shard.file, cut.file] if told else [shard.file])
+    assert list(verify_shards(url).damaged) == [shard.file, cut.file]
+
+
 def test_a_network_that_fails_makes_no_shard_damaged(table, tmp_path, monkeypatch):
     shards = write_shards(table, str(tmp_path), size=SIZE)
     cat, faults = LocalFileSystem.cat_file, []
