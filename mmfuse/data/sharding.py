@@ -44,6 +44,8 @@ from mmfuse.types import MmfuseError
 
 SHARD_BYTES = 128 * 10**6
 """Default size of a shard."""
+SHARD_ROWS = 1024 * ROW_GROUP
+"""The most rows of a shard: of short texts alone, more would make a footer of many megabytes, which readers hold."""
 ERRORS, MANIFEST = "errors.jsonl", "manifest.yaml"
 _STARTED, _RECORD = "shards.started.json", ".written.json"
 _NAMES = "|".join(map(re.escape, (INDEX, _STARTED, ERRORS, MANIFEST, DAMAGED)))
@@ -89,7 +91,7 @@ def write_shards(
     Args:
         rows: As `open_blocks` or `load_table` gave them; of both, the shards are the same to the byte.
         out: A new or empty folder, or one that the same call began: a path or an fsspec URL. A bucket must exist.
-        size: Bytes of a file after which the next one is begun.
+        size: Bytes of a file after which the next one is begun, as it is after `SHARD_ROWS` rows.
         overwrite: Delete the shards in `out` first, unless this very call was killed there. Other files stay; where
             there are no shards, files that have the names of theirs are refused.
         progress: Called with (rows done, rows, errors among them).
@@ -230,7 +232,7 @@ def _write(
                 left_out.append({"id": row.id, "split": split, "reason": row.reason})
             else:
                 reached = file.add(row)
-            if reached >= size or (position == counts[split] and file.rows):
+            if reached >= size or file.rows == SHARD_ROWS or (position == counts[split] and file.rows):
                 shard, content = file.close(split, number)
                 put(f"{url}/{shard.file}", content)
                 del content  # before the next one grows

@@ -1,5 +1,6 @@
 """Shards on disk and in an object store: what was written is what is read, and damage never goes unseen."""
 
+import dataclasses
 import json
 import os
 import random
@@ -674,6 +675,19 @@ def test_no_more_than_a_shard_is_in_memory(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6 * 10**6  # of 18
+
+
+def test_the_footers_that_are_held_are_few_and_small(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharding, "SHARD_ROWS", 2 * ROW_GROUP)
+    shards = write_shards(table, str(tmp_path))
+    counts = table.counts()
+    sizes = [-(-counts[split] // (2 * ROW_GROUP)) for split in SPLITS]
+    assert sum(sizes) == len(shards.shards) > 3
+    assert max(shard.rows for shard in shards.shards) == 2 * ROW_GROUP
+    assert verify_shards(tmp_path).damaged == {}
+    for number in range(40):
+        shards_module._footer(shards.url, dataclasses.replace(shards.shards[0], without_text=number))
+    assert shards_module._footer.cache_info().currsize <= 16
 
 
 RATIOS = {"ratios": {"train": 0.6, "validation": 0.2, "test": 0.2}}
