@@ -343,8 +343,7 @@ def _default(field: dataclasses.Field) -> Any:
 def _start(url: str, there: Mapping[str, int | None], source: str, overwrite: bool) -> None:
     """Claim a folder, or see that this very run has claimed it."""
     if _STARTED not in there:
-        ours = _ours(there) - _ours(there, ".tmp")
-        foreign = sorted(ours if overwrite else set(there) - _ours(there, ".tmp"))
+        foreign = sorted((_ours(there) if overwrite else set(there)) - _ours(there, ".tmp"))
         if foreign:
             raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ANOTHER}")
         put(f"{url}/{_STARTED}", _line({"source": source}))

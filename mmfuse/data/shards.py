@@ -115,11 +115,9 @@ class Shards:
         """
         stop = min(stop, shard.rows)
         first, groups = start // ROW_GROUP, range(start // ROW_GROUP, -(-stop // ROW_GROUP))
-        footer = _footer(self.url, shard)
+        footer, source = _footer(self.url, shard), _Ranges(self.url, shard)
         try:
-            with pq.ParquetFile(
-                _Ranges(self.url, shard), metadata=footer, pre_buffer=True, page_checksum_verification=True
-            ) as file:
+            with pq.ParquetFile(source, metadata=footer, pre_buffer=True, page_checksum_verification=True) as file:
                 table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
         except MmfuseError:
             raise
@@ -173,8 +171,8 @@ class _Ranges(io.RawIOBase):
 
 @functools.lru_cache(maxsize=16)  # lanes that are read side by side, twice as many as by default
 def _footer(url: str, shard: Shard) -> pq.FileMetaData:
+    file: Any = _Ranges(url, shard)
     try:
-        file: Any = _Ranges(url, shard)
         if shard.footer_bytes:
             file.seek(-shard.footer_bytes, os.SEEK_END)
             end = file.read()

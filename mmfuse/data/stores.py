@@ -42,9 +42,9 @@ def patiently(fetch: Callable[[], T]) -> T:
 
 def true_cause(error: Exception) -> Exception:
     """What went wrong; fsspec's http says of nearly all failures that there is no such file, caused by the true one."""
-    while isinstance(cause := error.__cause__, OSError) or type(cause).__module__.startswith("aiohttp"):
-        assert isinstance(cause, Exception)
-        error = cause
+    cause = error.__cause__
+    while isinstance(cause, Exception) and (isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")):
+        error, cause = cause, cause.__cause__
     return error
 
 

@@ -12,6 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
 from mmfuse.data.stores import FetchError, is_absent, true_cause
 from mmfuse.types import MmfuseError
 
@@ -130,9 +133,6 @@ def _read_file(path: str | Path, max_bytes: int) -> bytes:
 
 
 def _read_url(url: str, max_bytes: int) -> bytes:
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.local import LocalFileSystem
-
     system, path = url_to_fs(url)
     if isinstance(system, LocalFileSystem):
         return _read_file(path, max_bytes)

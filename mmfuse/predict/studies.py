@@ -170,9 +170,7 @@ class ShardStudies:
 
     def __init__(self, location: str, damaged: str = "error"):
         self._skip = damaged == "skip"
-        self._shards = open_shards(
-            location, damaged, noted=not self._skip
-        )  # one that rots has row groups that are whole
+        self._shards = open_shards(location, damaged, noted=not self._skip)  # row groups of one that rots may be whole
         absent = [shard for shard, _ in self._shards.damaged.values()]
         self._all = sorted([*self._shards.shards, *absent], key=_place)
         self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)
