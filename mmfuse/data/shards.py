@@ -225,7 +225,7 @@ def open_shards(location: str | Path, damaged: str = "error", noted: bool = True
         if whole and shard.file not in rotten:
             continue
         if whole:
-            what = f"{rotten[shard.file]}, as `mmfuse data verify` found, which forgets it when it finds it whole"
+            what = f"{rotten[shard.file]} (found by `mmfuse data verify`; run that again when it is mended)"
         else:
             what = f"{size:,} bytes, but {shard.bytes:,} were written" if shard.file in sizes else "missing"
         if damaged == "error":

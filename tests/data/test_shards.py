@@ -267,7 +267,7 @@ def test_what_verify_finds_is_noted_until_it_is_whole(table, tmp_path, mmfuse):
     moved.rename(tmp_path / gone.file)  # the listing tells of it, and no note
     found = open_shards(tmp_path, "skip")
     assert list(found.damaged) == [rotten.file]
-    assert found.damaged[rotten.file][1].startswith("its bytes are not those that were written (sha256), as")
+    assert found.damaged[rotten.file][1].startswith("its bytes are not those that were written (sha256) (found by")
     assert rotten not in found.shards
     with pytest.raises(MmfuseError, match=rf"{rotten.file}: its bytes .*{rotten.rows} rows out \(damaged: skip\)"):
         ShardStudies(str(tmp_path))
