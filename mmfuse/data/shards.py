@@ -214,7 +214,9 @@ def open_shards(location: str | Path, damaged: str = "error", noted: bool = True
     url = folder_url(("." if location == INDEX else location).removesuffix(f"/{INDEX}"))
     sizes = list_sizes(url)
     try:
-        content = read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES)
+        content = patiently(lambda: read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES))
+    except FetchError as error:
+        raise FetchError(f"{url}/{INDEX}: {error}") from error
     except MmfuseError as error:
         raise MmfuseError(f"{url}/{INDEX}: {error}; `mmfuse data shard` writes one") from error
     found = _parse_index(content, url)
@@ -295,7 +297,7 @@ def _read_note(found: Shards) -> dict[str, str]:
         note = json.loads(patiently(lambda: read_bytes(where, _MAX_INDEX_BYTES)))
         return dict(note["damaged"]) if note["index"] == found.identity else {}
     except FetchError as error:
-        raise MmfuseError(f"{where}: {error}") from error
+        raise FetchError(f"{where}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise MmfuseError(f"{where}: not as `mmfuse data verify` writes it, which can write it again") from error
 

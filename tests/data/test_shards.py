@@ -561,6 +561,11 @@ def test_a_server_that_lists_no_sizes(told, table, tmp_path, web, monkeypatch):
     (tmp_path / "out" / shard.file).unlink()
     assert list(open_shards(url, "skip").damaged) == ([shard.file, cut.file] if told else [shard.file])
     assert list(verify_shards(url).damaged) == [shard.file, cut.file]
+    web[1]["shards.json"] = 1
+    assert open_shards(url, "skip").identity == shards.identity
+    web[1]["shards.json"] = 99
+    with pytest.raises(FetchError, match=r"/shards.json: cannot be read \(ClientResponseError 503\)$"):
+        open_shards(url, "skip")
 
 
 def test_a_network_that_fails_makes_no_shard_damaged(table, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from mmfuse.data.pairs import PairDataset, make_loader
 from mmfuse.data.phantom import write_phantom
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
-from mmfuse.data.stream import ShardedTable, ShardRows, Stream, plan_stream, workers_of
+from mmfuse.data.stream import ShardedTable, ShardRows, Stream, load_shards, plan_stream, workers_of
 from mmfuse.data.table import Table, load_table
 from mmfuse.types import MmfuseError
 
@@ -305,9 +305,9 @@ def test_a_rotten_shard_ends_training_with_the_way_on(split, table, tmp_path):
         rf"{shard.file}: cannot be read: .*`mmfuse data verify {tmp_path}` notes .* data\.damaged=skip leaves them out"
     )
     with pytest.raises(MmfuseError, match=way):
-        read(stream(load_table(manifest)))
+        read(stream(load_shards(manifest)))
     verify_shards(tmp_path)
-    assert sum(len(batch["ids"]) for batch in read(stream(load_table(manifest, damaged="skip"))))
+    assert sum(len(batch["ids"]) for batch in read(stream(load_shards(manifest, damaged="skip"))))
 
 
 def test_a_damaged_image_is_told_by_row_and_place(sharded):
