@@ -115,11 +115,17 @@ def data_shard(
 def data_verify(
     shards: Annotated[str, typer.Argument(help="Folder of shards: a path or a URL.")],
 ) -> None:
-    """Read all of every shard and check its size, sha256 and rows; exit code 4 if one is not whole."""
+    """Read all of every shard and check its size, sha256 and rows; exit code 4 if one is not whole.
+
+    Damage that a shard's size does not show is noted in shards.damaged.json beside them: training and prediction refuse
+    such a shard from then on, or go on without (damaged: skip).
+    """
     from mmfuse.data.shards import verify_shards
 
     with Bar("verifying") as bar:
-        found = verify_shards(shards, lambda done, total: bar.update(done, total))
+        found = verify_shards(
+            shards, lambda done, total: bar.update(done, total), lambda line: typer.echo(line, err=True)
+        )
     for file, (shard, what) in found.damaged.items():
         typer.echo(f"{found.url}/{file} ({shard.rows} rows): {what}")
     whole, rows = len(found.shards), sum(shard.rows for shard in found.shards)

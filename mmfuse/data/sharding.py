@@ -9,11 +9,13 @@ import json
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -24,6 +26,7 @@ from mmfuse.data.images import read_image
 from mmfuse.data.leaks import records
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import (
+    DAMAGED,
     INDEX,
     ROW_GROUP,
     SHARD_FILE,
@@ -34,16 +37,20 @@ from mmfuse.data.shards import (
     open_shards,
 )
 from mmfuse.data.splits import SPLITS
-from mmfuse.data.stores import folder_url, list_sizes, put, stored
+from mmfuse.data.stores import FetchError, folder_url, is_local, list_sizes, patiently, put, stored
 from mmfuse.data.table import Table
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
 SHARD_BYTES = 128 * 10**6
 """Default size of a shard."""
+SHARD_ROWS = 1024 * ROW_GROUP
+"""The most rows of a shard: of short texts alone, more would make a footer of many megabytes, which readers hold."""
 ERRORS, MANIFEST = "errors.jsonl", "manifest.yaml"
 _STARTED, _RECORD = "shards.started.json", ".written.json"
-_OURS = re.compile(rf"{SHARD_FILE.pattern}({re.escape(_RECORD)})?|\..*\.tmp")
+_NAMES = "|".join(map(re.escape, (INDEX, _STARTED, ERRORS, MANIFEST, DAMAGED)))
+_FILES = rf"(?:{SHARD_FILE.pattern}(?:{re.escape(_RECORD)})?|{_NAMES})"
+_OURS = re.compile(rf"{_FILES}|\.{_FILES}\.[0-9a-f]{{32}}\.tmp")  # the latter as `put` names what is not yet whole
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([KMG]?)(i?)B", re.IGNORECASE)
 _LEGAL_SIZE = (10**3, 2**30)
 _MAX_IMAGE_BYTES = 512 * 2**20
@@ -84,8 +91,9 @@ def write_shards(
     Args:
         rows: As `open_blocks` or `load_table` gave them; of both, the shards are the same to the byte.
         out: A new or empty folder, or one that the same call began: a path or an fsspec URL. A bucket must exist.
-        size: Bytes of a file after which the next one is begun.
-        overwrite: Delete the shards in `out` first, unless this very call was killed there; other files stay.
+        size: Bytes of a file after which the next one is begun, as it is after `SHARD_ROWS` rows.
+        overwrite: Delete the shards in `out` first, unless this very call was killed there. Other files stay; where
+            there are no shards, files that have the names of theirs are refused.
         progress: Called with (rows done, rows, errors among them).
         tell: Called with a sentence where an earlier call's work is used.
 
@@ -93,16 +101,20 @@ def write_shards(
         The shards, opened.
 
     Raises:
-        MmfuseError: `out` holds other data, or cannot be written.
+        MmfuseError: `out` holds other data, or cannot be written; an image's URL cannot be fetched, though it may be
+            there.
     """
     data: Blocks = TableBlocks(rows) if isinstance(rows, Table) else rows
     url, tell = folder_url(str(out)), tell or (lambda line: None)
     source, counts = _source(data, size)
+    if _place(f"{url}/{MANIFEST}") == _place(data.manifest.source):
+        raise MmfuseError(f"{url}: its {MANIFEST} is what is to be sharded, and the shards have one too; {_ANOTHER}")
     there = list_sizes(url)
-    if overwrite and (_STARTED not in there or _load(url, _STARTED) != {"source": source}):
-        _remove(url, [name for name in (INDEX, _STARTED, ERRORS, MANIFEST) if name in there])  # the index first
-        _remove(url, [name for name in there if _OURS.fullmatch(name)])
-        there = list_sizes(url)
+    begun, finished = _STARTED in there, INDEX in there
+    if overwrite and (_load(url, _STARTED) != {"source": source} if begun else finished):
+        put(f"{url}/{_STARTED}", _line({"source": None}))  # killed from here on, the rest is still known as ours
+        _remove(url, sorted(_ours(there) - {_STARTED}, key=INDEX.__ne__))  # the index first
+        there = {name: size for name, size in there.items() if not _OURS.fullmatch(name)}
     if INDEX in there:
         found = open_shards(url)
         if found.source != source:
@@ -118,11 +130,22 @@ def write_shards(
         put(f"{url}/{MANIFEST}", _manifest(plain))
         put(f"{url}/{INDEX}", index_bytes(shards, data.labels, tasks, source, len(errors)))
         there = list_sizes(url)
-    _remove(url, [name for name in there if name == _STARTED or name.endswith((_RECORD, ".tmp"))])
+    _remove(url, _ours(there, _STARTED, _RECORD, ".tmp"))
     return open_shards(url)
 
 
-_ELSEWHERE = "give another folder, or --overwrite"
+_ANOTHER = "give another folder"
+_ELSEWHERE = f"{_ANOTHER}, or --overwrite"
+
+
+def _ours(there: Iterable[str], *ends: str) -> set[str]:
+    """Of the names in a folder, those that this module gives, and what it had not finished writing."""
+    return {name for name in there if _OURS.fullmatch(name) and name.endswith(ends or "")}
+
+
+def _place(location: str) -> tuple[Any, str]:
+    system, path = fsspec.core.url_to_fs(location)
+    return system, os.path.realpath(path) if is_local(location) else path
 
 
 def shard_schema(data: Table | Blocks) -> pa.Schema:
@@ -163,8 +186,18 @@ class _File:
             self._flush()
         self.writer.close()
         data = self.buffer.getvalue()
-        file, digest = f"{split}-{number:05d}.parquet", hashlib.sha256(data).hexdigest()
-        return Shard(file, split, self.rows, len(data), digest, self.without_text, self.without_image), data
+        footer = data[-8 - int.from_bytes(data[-8:-4], "little") :]  # its size is before the last four bytes
+        return Shard(
+            f"{split}-{number:05d}.parquet",
+            split,
+            self.rows,
+            len(data),
+            hashlib.sha256(data).hexdigest(),
+            self.without_text,
+            self.without_image,
+            len(footer),
+            hashlib.sha256(footer).hexdigest(),
+        ), data
 
     def _flush(self) -> None:
         self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema), row_group_size=ROW_GROUP)
@@ -176,7 +209,7 @@ def _write(
     counts: Mapping[str, int],
     url: str,
     size: int,
-    there: dict[str, int],
+    there: Mapping[str, int | None],
     progress: Callable[[int, int, int], None],
     tell: Callable[[str], None],
 ) -> tuple[list[Shard], list[dict[str, str]]]:
@@ -199,7 +232,7 @@ def _write(
                 left_out.append({"id": row.id, "split": split, "reason": row.reason})
             else:
                 reached = file.add(row)
-            if reached >= size or (position == counts[split] and file.rows):
+            if reached >= size or file.rows == SHARD_ROWS or (position == counts[split] and file.rows):
                 shard, content = file.close(split, number)
                 put(f"{url}/{shard.file}", content)
                 del content  # before the next one grows
@@ -217,9 +250,9 @@ def _write(
     return shards, errors
 
 
-def _records(url: str, there: dict[str, int]) -> dict[str, tuple[Shard, list[dict[str, str]], int]]:
+def _records(url: str, there: Mapping[str, int | None]) -> dict[str, tuple[Shard, list[dict[str, str]], int]]:
     """By file, the shards that are committed: each one, the errors before its end, and the row after it."""
-    names = [name for name in there if name.endswith(_RECORD)]
+    names = sorted(_ours(there, _RECORD))
     with ThreadPoolExecutor(_THREADS) as pool:
         contents = list(pool.map(lambda name: _load(url, name), names))
     found = [(Shard(**values["shard"]), values["errors"], values["next"]) for values in contents]
@@ -237,17 +270,22 @@ def _rows(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any] | _Un
     left = (row for block in data.ordered(split, first) for row in records(block))
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting = deque(pool.submit(_read, row) for row in islice(left, _AHEAD))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
     images = []
     for path in row["images"]:
         try:
-            images.append(read_bytes(path, _MAX_IMAGE_BYTES))
+            images.append(patiently(partial(read_bytes, path, _MAX_IMAGE_BYTES)))
             read_image(images[-1])
+        except FetchError as error:
+            raise MmfuseError(f"{path}: {error}; when it can be fetched, the same command goes on") from error
         except MmfuseError as error:  # its message is the reason, never the path
             return _Unreadable(row["id"], f"image {path.rsplit('/', 1)[-1]}: {error}")
     return {**row, "images": images}
@@ -302,12 +340,12 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> None:
+def _start(url: str, there: Mapping[str, int | None], source: str, overwrite: bool) -> None:
     """Claim a folder, or see that this very run has claimed it."""
     if _STARTED not in there:
-        foreign = sorted(name for name in there if not name.endswith(".tmp"))
-        if foreign and not overwrite:
-            raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ELSEWHERE}")
+        foreign = sorted((_ours(there) if overwrite else set(there)) - _ours(there, ".tmp"))
+        if foreign:
+            raise MmfuseError(f"{url}: not empty ({foreign[0]!r}), and no index of shards; {_ANOTHER}")
         put(f"{url}/{_STARTED}", _line({"source": source}))
     elif _load(url, _STARTED) != {"source": source}:
         raise MmfuseError(f"{url}: holds unfinished shards of other data, or of another size; {_ELSEWHERE}")
@@ -315,12 +353,14 @@ def _start(url: str, there: dict[str, int], source: str, overwrite: bool) -> Non
 
 def _load(url: str, name: str) -> Any:
     try:
-        return json.loads(read_bytes(f"{url}/{name}", 2**30))
+        return json.loads(patiently(partial(read_bytes, f"{url}/{name}", 2**30)))
+    except FetchError as error:
+        raise MmfuseError(f"{url}/{name}: {error}") from error
     except ValueError as error:  # MmfuseError is one
         raise MmfuseError(f"{url}/{name}: {str(error).splitlines()[0]}; {_ELSEWHERE}") from error
 
 
-def _remove(url: str, names: Sequence[str]) -> None:
+def _remove(url: str, names: Iterable[str]) -> None:
     with stored(url, "deleted") as (system, root):
         for name in names:
             system.rm_file(f"{root}/{name}")

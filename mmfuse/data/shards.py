@@ -7,7 +7,7 @@ A folder of shards holds `shards.json` (the index), `manifest.yaml` and `SPLIT-0
 have nothing in common; rows in an order of their own, such as all of one label first, are better shuffled before.
 
 Parquet and not WebDataset's tar: a column can be read without the others (texts or targets without images), a row group
-without those before it, types are kept, and every page has a checksum.
+without those before it, types are kept, and every page has a checksum; the footer's is in the index.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmfuse.data.stores import folder_url, list_sizes
+from mmfuse.data.stores import FetchError, folder_url, is_absent, list_sizes, patiently, put, stored, true_cause
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError, first_line
 
-INDEX = "shards.json"
+INDEX, DAMAGED = "shards.json", "shards.damaged.json"
 VERSION = 1
 ROW_GROUP = 64
 """Rows of a row group: what is read at once."""
 SHARD_FILE = re.compile(r"(train|validation|test)-\d{5,}\.parquet")
 _MAX_INDEX_BYTES = 2**30
 _HASHED_BYTES = 8 * 2**20
+
+
+class DamagedShardError(MmfuseError):
+    """A shard that is gone, or whose bytes are not those that were written; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Shard:
         sha256: Of the file.
         without_text: How many of its rows have no text.
         without_image: How many have no image.
+        footer_bytes: Of the file's end, which says where everything lies; 0 in an index of before it was kept.
+        footer_sha256: Of that end.
     """
 
     file: str
@@ -62,6 +68,8 @@ class Shard:
     sha256: str
     without_text: int = 0
     without_image: int = 0
+    footer_bytes: int = 0
+    footer_sha256: str = ""
 
 
 @dataclass
@@ -102,21 +110,24 @@ class Shards:
             columns: Which; default: all.
 
         Raises:
-            MmfuseError: The shard cannot be read, or its bytes are not those that were written; it is named.
+            DamagedShardError: The shard is gone, or its bytes are not those that were written.
+            FetchError: It cannot be fetched, after several attempts.
         """
         stop = min(stop, shard.rows)
         first, groups = start // ROW_GROUP, range(start // ROW_GROUP, -(-stop // ROW_GROUP))
-        footer = _footer(self.url, shard)
+        footer, source = _footer(self.url, shard), _Ranges(self.url, shard)
         try:
-            with pq.ParquetFile(
-                _Ranges(self.url, shard), metadata=footer, pre_buffer=True, page_checksum_verification=True
-            ) as file:
+            with pq.ParquetFile(source, metadata=footer, pre_buffer=True, page_checksum_verification=True) as file:
                 table = file.read_row_groups(list(groups), columns=list(columns) if columns else None)
-        except Exception as error:  # every remote file system has its own exceptions
-            raise MmfuseError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
+        except MmfuseError:
+            raise
+        except Exception as error:  # damaged bytes bring various ones out of Arrow
+            raise DamagedShardError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
         table = table.slice(start - first * ROW_GROUP, stop - start)
         if len(table) != max(0, stop - start):
-            raise MmfuseError(f"{self.url}/{shard.file}: rows {start} to {stop} are {len(table)} rows: it is damaged")
+            raise DamagedShardError(
+                f"{self.url}/{shard.file}: rows {start} to {stop} are {len(table)} rows: it is damaged"
+            )
         return table
 
 
@@ -126,6 +137,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, url: str, shard: Shard):
         self.system, root = fsspec.core.url_to_fs(url)  # in a forked process this gives another, with its own threads
         self.path, self.size, self.position = f"{root}/{shard.file}", shard.bytes, 0
+        self.where = f"{url}/{shard.file}"
 
     def readable(self) -> bool:
         return True
@@ -142,19 +154,40 @@ class _Ranges(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         stop = self.size if size is None or size < 0 else min(self.size, self.position + size)
-        data = self.system.cat_file(self.path, start=self.position, end=stop) if stop > self.position else b""
+        data = patiently(lambda: self._fetch(stop)) if stop > self.position else b""
         self.position += len(data)
         return data
 
+    def _fetch(self, stop: int) -> bytes:
+        try:
+            data = self.system.cat_file(self.path, start=self.position, end=stop)
+        except Exception as error:  # every remote file system has its own exceptions
+            if is_absent(error):
+                raise DamagedShardError(f"{self.where}: cannot be read: it is gone") from error
+            reason = first_line(true_cause(error))
+            raise FetchError(f"{self.where}: cannot be fetched: {reason}; run the same command again") from error
+        return data if len(data) <= stop - self.position else data[self.position : stop]  # of a server without ranges
 
-@functools.lru_cache(maxsize=64)
+
+@functools.lru_cache(maxsize=16)  # lanes that are read side by side, twice as many as by default
 def _footer(url: str, shard: Shard) -> pq.FileMetaData:
+    file: Any = _Ranges(url, shard)
     try:
-        footer = pq.read_metadata(_Ranges(url, shard))
-    except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(f"{url}/{shard.file}: cannot be read: {first_line(error)}") from error
+        if shard.footer_bytes:
+            file.seek(-shard.footer_bytes, os.SEEK_END)
+            end = file.read()
+            if hashlib.sha256(end).hexdigest() != shard.footer_sha256:
+                raise DamagedShardError(
+                    f"{url}/{shard.file}: cannot be read: its footer is not the one that was written"
+                )
+            file = io.BytesIO(end)
+        footer = pq.read_metadata(file)
+    except MmfuseError:
+        raise
+    except Exception as error:  # damaged bytes bring various ones out of Arrow
+        raise DamagedShardError(f"{url}/{shard.file}: cannot be read: {first_line(error)}") from error
     if footer.num_rows != shard.rows:
-        raise MmfuseError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
+        raise DamagedShardError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
     return footer
 
 
@@ -163,13 +196,14 @@ def is_shards(location: str) -> bool:
     return location == INDEX or location.endswith(f"/{INDEX}")
 
 
-def open_shards(location: str | Path, damaged: str = "error") -> Shards:
+def open_shards(location: str | Path, damaged: str = "error", noted: bool = True) -> Shards:
     """Read the index of a folder of shards, and check that each file is there in its full size.
 
     Args:
         location: The folder, or its `shards.json`; a path or an fsspec URL.
-        damaged: What is done about a file that is missing or has another size: "error" refuses all, "skip" leaves it
-            out and tells it in `Shards.damaged`.
+        damaged: What is done about a file that is missing, has another size, or is noted in `shards.damaged.json`:
+            "error" refuses all, "skip" leaves it out and tells it in `Shards.damaged`.
+        noted: Whether that note of `verify_shards` is heeded.
 
     Raises:
         MmfuseError: There is no index, it is not legal, or a file is damaged.
@@ -180,15 +214,22 @@ def open_shards(location: str | Path, damaged: str = "error") -> Shards:
     url = folder_url(("." if location == INDEX else location).removesuffix(f"/{INDEX}"))
     sizes = list_sizes(url)
     try:
-        content = read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES)
+        content = patiently(lambda: read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES))
+    except FetchError as error:
+        raise FetchError(f"{url}/{INDEX}: {error}") from error
     except MmfuseError as error:
         raise MmfuseError(f"{url}/{INDEX}: {error}; `mmfuse data shard` writes one") from error
     found = _parse_index(content, url)
+    rotten = _read_note(found) if noted and DAMAGED in sizes else {}
     for shard in list(found.shards):
-        size = sizes.get(shard.file)
-        if size == shard.bytes:
+        size = sizes.get(shard.file, 0)
+        whole = size in (shard.bytes, None)  # where no size is told, footer and checksums decide
+        if whole and shard.file not in rotten:
             continue
-        what = "missing" if size is None else f"{size:,} bytes, but {shard.bytes:,} were written"
+        if whole:
+            what = f"{rotten[shard.file]} (found by `mmfuse data verify`; run that again when it is mended)"
+        else:
+            what = f"{size:,} bytes, but {shard.bytes:,} were written" if shard.file in sizes else "missing"
         if damaged == "error":
             raise MmfuseError(
                 f"{url}/{shard.file}: {what}; copy or write it again, or leave its {shard.rows} rows out "
@@ -199,28 +240,66 @@ def open_shards(location: str | Path, damaged: str = "error") -> Shards:
     return found
 
 
-def verify_shards(location: str | Path, progress: Callable[[int, int], None] | None = None) -> Shards:
+def verify_shards(
+    location: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Shards:
     """Read every byte of every shard, and check its size, its sha256 and its number of rows.
+
+    Those of the right size that are damaged are noted in `shards.damaged.json`, for `open_shards`; where there are
+    none, it is deleted.
 
     Args:
         location: As for `open_shards`.
         progress: Called with (shards read, shards).
+        tell: Called with a sentence about that file, where it is written, or cannot be.
 
     Returns:
         The shards; those that are not whole are in `damaged`.
 
     Raises:
-        MmfuseError: There is no index, or it is not legal.
+        MmfuseError: There is no index, it is not legal, or a shard that is there cannot be fetched.
     """
-    found = open_shards(location, damaged="skip")
+    found, rotten = open_shards(location, damaged="skip", noted=False), {}
+    shards = list(found.shards)
     with ThreadPoolExecutor(4) as pool:
-        for number, (shard, what) in enumerate(pool.map(lambda s: (s, _changed(found.url, s)), found.shards[:]), 1):
+        for number, (shard, what) in enumerate(pool.map(lambda s: (s, _changed(found.url, s)), shards), 1):
             if what:
                 found.shards.remove(shard)
-                found.damaged[shard.file] = (shard, what)
+                found.damaged[shard.file], rotten[shard.file] = (shard, what), what
             if progress:
-                progress(number, number + len(found.shards))
+                progress(number, len(shards))
+    try:
+        line = _note(found, rotten)
+    except MmfuseError as error:
+        line = f"{error}: what was found is not noted for later runs"
+    if tell and line:
+        tell(line)
     return found
+
+
+def _note(found: Shards, rotten: dict[str, str]) -> str | None:
+    """Note damaged shards, or that there are none; gives what to tell."""
+    if rotten:
+        put(f"{found.url}/{DAMAGED}", json.dumps({"index": found.identity, "damaged": rotten}, indent=1).encode())
+        return f"noted in {found.url}/{DAMAGED}; with damaged: skip they are left out"
+    if DAMAGED in list_sizes(found.url):
+        with stored(f"{found.url}/{DAMAGED}", "deleted") as (system, path):
+            system.rm_file(path)
+    return None
+
+
+def _read_note(found: Shards) -> dict[str, str]:
+    """By file, what `verify_shards` found wrong with shards of this very index."""
+    where = f"{found.url}/{DAMAGED}"
+    try:
+        note = json.loads(patiently(lambda: read_bytes(where, _MAX_INDEX_BYTES)))
+        return dict(note["damaged"]) if note["index"] == found.identity else {}
+    except FetchError as error:
+        raise FetchError(f"{where}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MmfuseError(f"{where}: not as `mmfuse data verify` writes it, which can write it again") from error
 
 
 def _changed(url: str, shard: Shard) -> str | None:
@@ -229,13 +308,10 @@ def _changed(url: str, shard: Shard) -> str | None:
     try:
         while block := file.read(_HASHED_BYTES):
             digest.update(block)
-    except Exception as error:  # every remote file system has its own exceptions
-        return f"cannot be read: {first_line(error)}"
-    if digest.hexdigest() != shard.sha256:
-        return "its bytes are not those that were written (sha256)"
-    try:
+        if digest.hexdigest() != shard.sha256:
+            return "its bytes are not those that were written (sha256)"
         _footer(url, shard)
-    except MmfuseError as error:
+    except DamagedShardError as error:
         return str(error).removeprefix(f"{url}/{shard.file}: ")
     return None
 
@@ -254,6 +330,8 @@ def _parse_index(content: bytes, url: str) -> Shards:
             name = SHARD_FILE.fullmatch(shard.file)
             if not name or name[1] != shard.split or not 0 < shard.rows < 2**31 or not 0 < shard.bytes < 2**63:
                 raise ValueError(f"{shard.file!r} is no shard")
+            if not 0 <= shard.footer_bytes <= shard.bytes:
+                raise ValueError(f"{shard.file!r} has no footer of {shard.footer_bytes!r} bytes")
         return Shards(
             url,
             shards,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -14,6 +16,42 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from mmfuse.types import MmfuseError, first_line
+
+T = TypeVar("T")
+PAUSES = (1.0, 4.0, 15.0)
+"""Seconds before each further attempt to fetch what could not be fetched."""
+
+
+class FetchError(MmfuseError):
+    """What is stored could not be fetched, which says nothing of what is there: the network or a permission fails."""
+
+
+def patiently(fetch: Callable[[], T]) -> T:
+    """What a function gives, called again after a pause where it raises FetchError.
+
+    Raises:
+        FetchError: The last attempt's.
+    """
+    for pause in PAUSES:
+        try:
+            return fetch()
+        except FetchError:
+            time.sleep(pause)
+    return fetch()
+
+
+def true_cause(error: Exception) -> Exception:
+    """What went wrong; fsspec's http says of nearly all failures that there is no such file, caused by the true one."""
+    cause = error.__cause__
+    while isinstance(cause, Exception) and (isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")):
+        error, cause = cause, cause.__cause__
+    return error
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether it says that nothing is there."""
+    error = true_cause(error)
+    return isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410)
 
 
 def is_local(location: str) -> bool:
@@ -39,17 +77,32 @@ def folder_url(location: str) -> str:
     return (root if isinstance(system, LocalFileSystem) else location).rstrip("/") or "/"
 
 
-def list_sizes(url: str) -> dict[str, int]:
+def list_sizes(url: str) -> dict[str, int | None]:
     """By name, the size of what lies in a folder, as it is now; of a folder that is not there, nothing.
+
+    A size is None where the file system, such as a server of web pages, tells it neither in a list nor if asked.
 
     Raises:
         MmfuseError: It cannot be listed.
     """
     with stored(url, "listed") as (system, path):
         try:
-            return {item["name"].rsplit("/", 1)[-1]: item["size"] for item in system.ls(path, detail=True)}
-        except FileNotFoundError:
-            return {}
+            found = {item["name"]: item["size"] for item in system.ls(path, detail=True)}
+        except FileNotFoundError as error:
+            if is_absent(error):
+                return {}
+            raise
+        unknown = [name for name, size in found.items() if size is None]
+        with ThreadPoolExecutor(8) as pool:
+            found |= zip(unknown, pool.map(lambda name: _asked_size(system, name), unknown), strict=True)
+        return {name.rsplit("/", 1)[-1]: size for name, size in found.items()}
+
+
+def _asked_size(system: Any, name: str) -> int | None:
+    try:
+        return system.info(name)["size"]
+    except Exception:  # every remote file system has its own; whoever reads the file hears what is wrong with it
+        return None
 
 
 def exists(url: str) -> bool:

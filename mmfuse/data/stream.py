@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from mmfuse.data.manifest import Manifest, load_manifest
 from mmfuse.data.pairs import PairDataset
-from mmfuse.data.shards import Shard, Shards, open_shards
+from mmfuse.data.shards import DamagedShardError, Shard, Shards, open_shards
 from mmfuse.data.table import Table
 from mmfuse.registry import nearest
 from mmfuse.types import Batch, MmfuseError
@@ -62,9 +62,18 @@ class ShardRows:
             shard, first = self.order[number], self.first[number]
             end = min(stop, first + shard.rows)
             if start < end:
-                parts.append(self.shards.read(shard, start - first, end - first, columns))
+                parts.append(self._read(shard, start - first, end - first, columns))
             start, number = end, number + 1
         return pa.concat_tables(parts)
+
+    def _read(self, shard: Shard, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            return self.shards.read(shard, start, stop, columns)
+        except DamagedShardError as error:
+            raise DamagedShardError(
+                f"{error}; `mmfuse data verify {self.shards.url}` notes all such shards, and a new run with "
+                "data.damaged=skip leaves them out"
+            ) from error
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """All rows, in blocks."""
@@ -234,10 +243,9 @@ def load_shards(
         raise MmfuseError(f"{shards.url}: no shard is of split validation or test; a model is scored on one of them")
     columns = ["id", "group", "text", *(f"subgroup.{name}" for name in manifest.subgroups)]
     columns += [f"target.{task}" for task in chosen]
-    found = [shards.read(shard, 0, shard.rows, columns) for shard in order]
     rows = ShardRows(shards, order)
     return ShardedTable(
-        **_parts(manifest, {task: shards.labels[task] for task in chosen}, pa.concat_tables(found)),
+        **_parts(manifest, {task: shards.labels[task] for task in chosen}, rows.read(0, len(rows), columns)),
         splits=[shard.split for shard in order for _ in range(shard.rows)],
         encoded=ShardImages(rows),
         shards=shards,
@@ -399,7 +407,8 @@ class Stream(Dataset):
     @property
     def identity(self) -> str:
         """Of the rows and their order: a resumed run must find the same."""
-        values = [self.shards.identity, sorted(self.shards.damaged), dataclasses.astuple(self.plan), self.seed]
+        plan = [self.plan.rows, self.plan.lanes, self.plan.batch_size, self.plan.window]
+        values = [self.shards.identity, sorted(self.shards.damaged), plan, self.seed]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
     def __getitem__(self, positions: range) -> Batch:

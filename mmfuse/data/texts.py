@@ -12,6 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from mmfuse.data.stores import FetchError, is_absent, true_cause
 from mmfuse.types import MmfuseError
 
 _BOMS = (
@@ -86,17 +90,17 @@ def read_bytes(source: str | Path, max_bytes: int) -> bytes:
         max_bytes: A larger file is refused.
 
     Raises:
+        FetchError: A URL could not be read, but not because nothing is there, or because it is none.
         MmfuseError: The reason only, without the path: the caller knows it.
     """
+    remote = "://" in str(source) and not isinstance(source, Path)
     try:
-        if "://" in str(source) and not isinstance(source, Path):
-            data = _read_url(str(source), max_bytes)
-        else:
-            data = _read_file(source, max_bytes)
+        data = _read_url(str(source), max_bytes) if remote else _read_file(source, max_bytes)
     except MmfuseError:
         raise
     except Exception as error:  # every remote file system has its own exceptions
-        raise MmfuseError(_reason(error)) from error
+        known = not remote or is_absent(error) or isinstance(error, ValueError)
+        raise (MmfuseError if known else FetchError)(_reason(true_cause(error))) from error
     if len(data) > max_bytes:
         raise MmfuseError(f"larger than {max_bytes} bytes")
     return data
@@ -129,9 +133,6 @@ def _read_file(path: str | Path, max_bytes: int) -> bytes:
 
 
 def _read_url(url: str, max_bytes: int) -> bytes:
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.local import LocalFileSystem
-
     system, path = url_to_fs(url)
     if isinstance(system, LocalFileSystem):
         return _read_file(path, max_bytes)
@@ -141,13 +142,14 @@ def _read_url(url: str, max_bytes: int) -> bytes:
 
 def _reason(error: Exception) -> str:
     """Say why a file cannot be read, without its path."""
-    if isinstance(error, FileNotFoundError):
+    if is_absent(error):
         return "no such file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, ImportError):  # fsspec names the package to install
         return " ".join(str(error).split())[:120]
-    return f"cannot be read ({type(error).__name__})"
+    status = getattr(error, "status", None)  # of HTTP
+    return f"cannot be read ({type(error).__name__}{f' {status}' if status else ''})"
 
 
 def _decode(data: bytes) -> str:

@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.data.folder import Entry, iter_folder
 from mmfuse.data.rows import iter_samples
-from mmfuse.data.shards import INDEX, ROW_GROUP, Shard, is_shards, open_shards
+from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.types import MmfuseError, Sample, first_line
 
@@ -170,8 +170,8 @@ class ShardStudies:
     """
 
     def __init__(self, location: str, damaged: str = "error"):
-        self._shards = open_shards(location, damaged)
         self._skip = damaged == "skip"
+        self._shards = open_shards(location, damaged, noted=not self._skip)  # row groups of one that rots may be whole
         absent = [shard for shard, _ in self._shards.damaged.values()]
         self._all = sorted([*self._shards.shards, *absent], key=_place)
         self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)
@@ -211,7 +211,7 @@ class ShardStudies:
         if why is None:
             try:
                 return self._shards.read(shard, start, stop, columns).to_pylist()
-            except MmfuseError as error:
+            except DamagedShardError as error:
                 if not self._skip:
                     raise
                 why = str(error)

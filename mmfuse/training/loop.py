@@ -374,7 +374,7 @@ class Trainer:
         plain = state.pop("optimizer")
         now = self.state.processes
         began = state.get("processes", now)
-        if began != now:
+        if began != now and not state["finished"]:
             raise MmfuseError(
                 f"{self.run_dir}: cannot resume: num_processes was {began}, is now {now}; start {began}, or --restart "
                 "to throw the run away"

@@ -1,26 +1,34 @@
 """Shards on disk and in an object store: what was written is what is read, and damage never goes unseen."""
 
+import dataclasses
 import json
 import os
 import random
 import signal
+import threading
 import tracemalloc
+from collections import Counter
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 import yaml
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mmfuse.data import blocks, leaks, rows, sharding
+from mmfuse.data import blocks, leaks, rows, sharding, stores
+from mmfuse.data import shards as shards_module
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import parse_size, write_shards
-from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
+from mmfuse.data.shards import ROW_GROUP, DamagedShardError, open_shards, verify_shards
 from mmfuse.data.splits import SPLITS
+from mmfuse.data.stores import FetchError
 from mmfuse.data.table import load_table
+from mmfuse.predict import ShardStudies
 from mmfuse.types import MmfuseError
 
 ROWS, SIZE = 300, 40_000
@@ -184,12 +192,38 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(table, object_store):
         bad = bytearray(data)
         bad[draw.randrange(len(bad))] ^= 1 << draw.randrange(8)
         change(object_store, shard.file, bytes(bad))
+        shards_module._footer.cache_clear()
         try:
             assert shards.read(shard, 0, shard.rows) == good
         except MmfuseError as error:
             errors += str(error).startswith(f"{object_store}/{shard.file}: cannot be read: ")
         assert list(verify_shards(object_store).damaged) == [shard.file]
     assert errors > 20
+
+
+def test_every_bit_of_a_footer_counts(table, tmp_path):
+    shards = write_shards(table, str(tmp_path), size=SIZE)
+    shard = shards.of("test")[0]
+    path, where = tmp_path / shard.file, f"{tmp_path}/{shard.file}: cannot be read: its footer"
+    data = path.read_bytes()
+    assert data.endswith(b"PAR1")
+    for place in range(len(data) - shard.footer_bytes, len(data)):
+        bad = bytearray(data)
+        bad[place] ^= 1 << place % 8
+        path.write_bytes(bad)
+        shards_module._footer.cache_clear()
+        with pytest.raises(DamagedShardError, match=f"^{where}"):
+            shards.read(shard, 0, shard.rows)
+    studies = ShardStudies(str(tmp_path), "skip")
+    assert sum(sample.problem is not None for sample in studies.read(0, len(studies))) == shard.rows
+
+    path.write_bytes(data)
+    index = json.loads((tmp_path / "shards.json").read_text())
+    for found in index["shards"]:
+        del found["footer_bytes"], found["footer_sha256"]
+    (tmp_path / "shards.json").write_text(json.dumps(index))  # as it was before these were kept
+    before = open_shards(tmp_path)
+    assert before.read(before.of("test")[0], 0, shard.rows) == shards.read(shard, 0, shard.rows)
 
 
 def test_verify_says_what_is_whole(table, object_store, mmfuse):
@@ -209,9 +243,47 @@ def test_verify_says_what_is_whole(table, object_store, mmfuse):
         f"{second.file} ({second.rows + 1} rows): holds {second.rows} rows, but the index says {second.rows + 1}" in out
     )
     opened = open_shards(object_store, damaged="skip")
-    wrong = next(shard for shard in opened.shards if shard.file == second.file)
+    wrong, _ = opened.damaged[second.file]
     with pytest.raises(MmfuseError, match=f"{second.file}: holds"):
         opened.read(wrong, 0, 5)
+
+
+def test_what_verify_finds_is_noted_until_it_is_whole(table, tmp_path, mmfuse):
+    shards, calls = write_shards(table, str(tmp_path), size=SIZE), []
+    rotten, gone = shards.of("train")[:2]
+    path, note = tmp_path / rotten.file, tmp_path / "shards.damaged.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
+    moved = (tmp_path / gone.file).rename(tmp_path / "elsewhere")
+    assert len(open_shards(tmp_path, "skip").damaged) == 1  # nothing tells of the bit
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "replace", lambda *names: os.mkdir(tmp_path))  # any OSError
+        code, out, err = mmfuse("data", "verify", tmp_path)
+        assert code == 4
+        assert f"{rotten.file} ({rotten.rows} rows): its bytes are not those" in out
+        assert err.startswith(f"{note}: cannot be written: File exists: what was found is not noted")
+    code, out, err = mmfuse("data", "verify", tmp_path)
+    assert (code, err) == (4, f"noted in {note}; with damaged: skip they are left out\n")
+    moved.rename(tmp_path / gone.file)  # the listing tells of it, and no note
+    found = open_shards(tmp_path, "skip")
+    assert list(found.damaged) == [rotten.file]
+    assert found.damaged[rotten.file][1].startswith("its bytes are not those that were written (sha256) (found by")
+    assert rotten not in found.shards
+    with pytest.raises(MmfuseError, match=rf"{rotten.file}: its bytes .*{rotten.rows} rows out \(damaged: skip\)"):
+        ShardStudies(str(tmp_path))
+    studies = ShardStudies(str(tmp_path), "skip")  # what is whole in it is predicted still
+    assert sum(sample.problem is not None for sample in studies.read(0, len(studies))) == ROW_GROUP
+    noted = note.read_text()
+    for text in (noted[:-9], "[]"):
+        note.write_text(text)
+        with pytest.raises(MmfuseError, match=r"^\S*/shards.damaged.json: not as `mmfuse data verify` writes it"):
+            open_shards(tmp_path)
+    note.write_text(noted.replace(found.identity, "0" * 64))  # of shards that were here before
+    assert open_shards(tmp_path).damaged == {}
+    path.write_bytes(data)
+    assert verify_shards(tmp_path, lambda *done: calls.append(done)).damaged == {}
+    assert calls == [(number, len(shards.shards)) for number in range(1, len(shards.shards) + 1)]
+    assert not note.exists()
 
 
 @pytest.mark.parametrize(
@@ -315,6 +387,61 @@ def test_a_folder_is_written_once(table, tmp_path):
         write_shards(table, str(tmp_path), size=SIZE)
 
 
+def test_overwrite_deletes_what_is_ours_and_nothing_else(table, pairs, tmp_path, mmfuse, monkeypatch):
+    for name in ("manifest.yaml", "errors.jsonl", "train-00000.parquet", "train-00000.parquet.written.json"):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text("precious")
+        for overwrite in (False, True):
+            with pytest.raises(MmfuseError, match=r"not empty \(.*\), and no index of shards; give another folder$"):
+                write_shards(table, str(mine.parent), overwrite=overwrite)
+        assert files(mine.parent) == {name: b"precious"}
+    before = files(tmp_path / "manifest.yaml")
+    monkeypatch.chdir(pairs)
+    for out in (".", f"file://{pairs}"):
+        code, _, err = mmfuse(
+            *("data", "shard", pairs / "manifest.yaml", "--data-root", pairs, "--out", out, "--overwrite")
+        )
+        assert (code, err.count("\n")) == (2, 1)
+        assert "its manifest.yaml is what is to be sharded" in err
+    assert (pairs / "manifest.yaml").read_text() == yaml.safe_dump(MANIFEST)
+    assert files(tmp_path / "manifest.yaml") == before
+
+    out, left = tmp_path / "out", f".train-00000.parquet.{'a' * 32}.tmp"
+    mine = {"thesis.tmp", "thesis.written.json", f".thesis.{'a' * 32}.tmp", ".train-00000.parquet.tmp"}
+    write_shards(table, str(out), size=SIZE)
+    (out / "work.tmp").mkdir()
+    for name in (*mine, left):
+        (out / name).write_text("precious")
+    for overwrite in (False, True):
+        write_shards(table, str(out), size=SIZE // (1 + overwrite), overwrite=overwrite)
+        assert {path.name for path in out.iterdir() if "tmp" in path.name or "thesis" in path.name} == {
+            *mine,
+            "work.tmp",
+        }
+
+
+def test_killed_while_it_overwrites_it_still_knows_its_own(table, tmp_path, monkeypatch):
+    write_shards(table, str(tmp_path / "undisturbed"), size=SIZE // 2)
+    out, remove, removed = str(tmp_path / "out"), LocalFileSystem.rm_file, []
+
+    def dying(self, path):
+        removed.append(path)
+        if len(removed) in (2, 5):
+            raise KeyboardInterrupt
+        remove(self, path)
+
+    write_shards(table, out, size=SIZE)
+    monkeypatch.setattr(LocalFileSystem, "rm_file", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(table, out, size=SIZE // 2, overwrite=True)
+        with pytest.raises(MmfuseError, match=r"holds unfinished shards of other data, .*or --overwrite"):
+            write_shards(table, out, size=SIZE // 2)
+    write_shards(table, out, size=SIZE // 2, overwrite=True)
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
 def test_an_image_that_changed_is_other_data(pairs, tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "rows.csv").write_text("id,image\na,a.png\n")
@@ -360,6 +487,122 @@ def test_a_row_whose_image_cannot_be_read_is_an_error_not_a_loss(tmp_path, mmfus
         assert set(error) == {"id", "split", "reason"}
     for content in files(tmp_path / "out").values():
         assert b"Mustermann" not in content
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """(A URL of `tmp_path`, how many times each path fails yet): a server that knows no ranges and tells no sizes."""
+    fails: Counter[str] = Counter()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *given):
+            super().__init__(*given, directory=str(tmp_path))
+
+        def do_GET(self):
+            name = self.path.rsplit("/", 1)[-1]
+            fails[name] -= self.command == "GET"
+            if fails[name] >= 0:
+                self.send_error(503)
+            elif self.command == "HEAD":
+                super().do_HEAD()
+            else:
+                super().do_GET()
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *given):
+            pass
+
+    monkeypatch.setattr(stores, "PAUSES", (0, 0, 0))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", fails
+        server.shutdown()
+
+
+def test_a_network_that_fails_makes_no_row_an_error(tmp_path, web):
+    url, fails = web
+    lines = ["id,image"]
+    for i in range(40):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+        lines.append(f"r{i},{url}/{i}.png")
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "9.png").write_bytes((tmp_path / "9.png").read_bytes()[:40])
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, image: {column: image}}")
+    rows, out = load_table(load_manifest(tmp_path / "m.yaml")), str(tmp_path / "out")
+    fails.update({"7.png": 3, "39.png": 99})
+    with pytest.raises(MmfuseError, match=rf"^{url}/39.png: cannot be read \(ClientResponseError 503\); .* goes on$"):
+        write_shards(rows, out, size=1000)
+    assert "shards.json" not in files(out)
+    fails.clear()
+    told: list[str] = []
+    assert write_shards(rows, out, size=1000, tell=told.append).errors == 2
+    assert "went on after" in told[0]
+    errors = [json.loads(line) for line in files(out)["errors.jsonl"].splitlines()]
+    assert sorted((error["id"], error["reason"]) for error in errors) == [
+        ("r3", "image 3.png: no such file"),
+        ("r9", "image 9.png: truncated PNG"),
+    ]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_server_that_lists_no_sizes(told, table, tmp_path, web, monkeypatch):
+    url, cut = f"{web[0]}/out", write_shards(table, str(tmp_path / "out"), size=SIZE).of("train")[1]
+    if not told:
+        monkeypatch.setattr(stores, "_asked_size", lambda system, name: None)
+    shards = open_shards(url)
+    shard = shards.of("train")[0]
+    ids = shards.read(shard, 3, 70, ["id"])["id"].to_pylist()
+    assert ids == open_shards(tmp_path / "out").read(shard, 3, 70, ["id"])["id"].to_pylist()
+    assert verify_shards(url).damaged == {}
+    os.truncate(tmp_path / "out" / cut.file, cut.bytes - 1)
+    (tmp_path / "out" / shard.file).unlink()
+    assert list(open_shards(url, "skip").damaged) == ([shard.file, cut.file] if told else [shard.file])
+    assert list(verify_shards(url).damaged) == [shard.file, cut.file]
+    web[1]["shards.json"] = 1
+    assert open_shards(url, "skip").identity == shards.identity
+    web[1]["shards.json"] = 99
+    with pytest.raises(FetchError, match=r"/shards.json: cannot be read \(ClientResponseError 503\)$"):
+        open_shards(url, "skip")
+
+
+def test_a_network_that_fails_makes_no_shard_damaged(table, tmp_path, monkeypatch):
+    shards = write_shards(table, str(tmp_path), size=SIZE)
+    cat, faults = LocalFileSystem.cat_file, []
+
+    def failing(self, path, **given):
+        if faults:
+            raise faults.pop()
+        return cat(self, path, **given)
+
+    def problems():
+        shards_module._footer.cache_clear()
+        studies = ShardStudies(str(tmp_path), "skip")
+        return Counter(sample.problem for sample in studies.read(0, len(studies)))
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", failing)
+    monkeypatch.setattr(stores, "PAUSES", (0, 0, 0))
+    for count in range(3):
+        faults += [TimeoutError("the line is slow"), PermissionError("not now"), RuntimeError("503")][:count]
+        assert problems() == {None: ROWS}
+    faults += [TimeoutError("the line is slow")] * 4
+    with pytest.raises(FetchError, match=rf"^{tmp_path}/train-00000.parquet: cannot be fetched: the line is slow; "):
+        problems()
+    faults += [TimeoutError("the line is slow")] * 99
+    with pytest.raises(FetchError):
+        verify_shards(tmp_path)
+    faults.clear()
+    faults += [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        problems()
+    faults += [FileNotFoundError("x")]
+    name = shards.shards[0].file
+    assert problems() == {
+        f"shard {name}: {tmp_path}/{name}: cannot be read: it is gone": ROW_GROUP,
+        None: ROWS - ROW_GROUP,
+    }
 
 
 def test_no_row_is_left(tmp_path, mmfuse):
@@ -437,6 +680,19 @@ def test_no_more_than_a_shard_is_in_memory(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6 * 10**6  # of 18
+
+
+def test_the_footers_that_are_held_are_few_and_small(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharding, "SHARD_ROWS", 2 * ROW_GROUP)
+    shards = write_shards(table, str(tmp_path))
+    counts = table.counts()
+    sizes = [-(-counts[split] // (2 * ROW_GROUP)) for split in SPLITS]
+    assert sum(sizes) == len(shards.shards) > 3
+    assert max(shard.rows for shard in shards.shards) == 2 * ROW_GROUP
+    assert verify_shards(tmp_path).damaged == {}
+    for number in range(40):
+        shards_module._footer(shards.url, dataclasses.replace(shards.shards[0], without_text=number))
+    assert shards_module._footer.cache_info().currsize <= 16
 
 
 RATIOS = {"ratios": {"train": 0.6, "validation": 0.2, "test": 0.2}}

@@ -15,8 +15,8 @@ from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset, make_loader
 from mmfuse.data.phantom import write_phantom
 from mmfuse.data.sharding import write_shards
-from mmfuse.data.shards import ROW_GROUP, open_shards
-from mmfuse.data.stream import ShardedTable, ShardRows, Stream, plan_stream, workers_of
+from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
+from mmfuse.data.stream import ShardedTable, ShardRows, Stream, load_shards, plan_stream, workers_of
 from mmfuse.data.table import Table, load_table
 from mmfuse.types import MmfuseError
 
@@ -291,6 +291,23 @@ def test_a_truncated_shard_is_refused_or_left_out(table, tmp_path):
     ids = [name for batch in read(stream(found)) for name in batch["ids"]]
     assert len(ids) == len(set(ids)) == len(gone) - shard.rows
     assert set(ids) < gone
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_rotten_shard_ends_training_with_the_way_on(split, table, tmp_path):
+    write_shards(table, str(tmp_path), size=80_000)
+    shard = open_shards(str(tmp_path)).of(split)[0]
+    data = bytearray((tmp_path / shard.file).read_bytes())
+    data[200] ^= 1
+    (tmp_path / shard.file).write_bytes(data)
+    manifest = load_manifest(tmp_path / "manifest.yaml")
+    way = (
+        rf"{shard.file}: cannot be read: .*`mmfuse data verify {tmp_path}` notes .* data\.damaged=skip leaves them out"
+    )
+    with pytest.raises(MmfuseError, match=way):
+        read(stream(load_shards(manifest)))
+    verify_shards(tmp_path)
+    assert sum(len(batch["ids"]) for batch in read(stream(load_shards(manifest, damaged="skip"))))
 
 
 def test_a_damaged_image_is_told_by_row_and_place(sharded):
