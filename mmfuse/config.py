@@ -51,7 +51,9 @@ class DataConfig:
         8, "with shards: places of an epoch that are read at once; processes and workers share them", low=1
     )
     damaged: str = key(
-        "error", "a shard that is missing, cut short, or rotten by `data verify`; skip: train on the others", choices=("error", "skip")
+        "error",
+        "a shard that is missing, cut short, or rotten by `data verify`; skip: train on the others",
+        choices=("error", "skip"),
     )
 
 
