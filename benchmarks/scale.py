@@ -30,8 +30,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 FEW = 16
 SIZES = (1000, 10_000, 100_000)
-REPEATS = {FEW: 5, 1000: 5, 10_000: 3}
-"""Of the short ones, as these vary more; of others one."""
+REPEATS = {FEW: 9, 1000: 9, 10_000: 3}
+"""Of the short ones, as these vary more; of others two."""
 COMMANDS = ("predict", "shard", "audit")
 TRAINED_PAIRS = 10_000
 BAND = 0.15
@@ -90,7 +90,7 @@ def measure(args: argparse.Namespace) -> None:
     """Run what is not in the results yet, the sizes in turn, so that a slow hour does not meet one size alone."""
     args.work.mkdir(parents=True, exist_ok=True)
     results = args.work / "scale.jsonl"
-    rounds = {size: args.repeats or REPEATS.get(size, 1) for size in (FEW, *args.sizes)}
+    rounds = {size: args.repeats or REPEATS.get(size, 2) for size in (FEW, *args.sizes)}
     for repeat in range(max(rounds.values())):
         for command in args.only:
             sizes = [TRAINED_PAIRS] if command == "train" else [FEW, *args.sizes]
@@ -360,7 +360,7 @@ def main() -> None:
             own.add_argument("--only", nargs="+", choices=(*COMMANDS, "train"), default=(*COMMANDS, "train"))
             own.add_argument("--sizes", nargs="+", type=int, default=SIZES)
             own.add_argument(
-                "--repeats", type=int, help="Of every size; default: 5 of the small ones, 1 of the largest."
+                "--repeats", type=int, help="Of every size; default: 9 of the small ones, 2 of the largest."
             )
         if name == "plot":
             own.add_argument("--out", type=Path, default=ROOT / "docs" / "figures" / "scale.png")
