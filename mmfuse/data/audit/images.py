@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+import os
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -28,6 +29,7 @@ _BLANK = 8
 _SMALL, _NARROW = 32, 4.0
 _MAX_BYTES = 512 * 2**20
 _WAITING = 64
+_WORTH_A_THREAD = 8 * 2**10
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) 
         blank=np.zeros(n, bool),
     )
     with ThreadPoolExecutor() as pool:
-        for i, seen in enumerate(_in_order(pool, _look, facts.path)):
+        for i, seen in enumerate(_in_order(pool, facts.path)):
             if isinstance(seen, str):
                 facts.reason[i] = seen
             else:
@@ -92,13 +94,22 @@ def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) 
     return facts
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable, items: Sequence) -> Iterator:
-    """`pool.map` with at most 64 items waiting: with 100,000, its futures alone would be memory."""
-    left = iter(items)
-    waiting = [pool.submit(work, item) for item in islice(left, _WAITING)]
+def _in_order(pool: ThreadPoolExecutor, paths: Sequence[str]) -> Iterator[tuple | str]:
+    """`_look` at each, with at most 64 waiting: with 100,000, their futures alone would be memory."""
+    left = iter(paths)
+    waiting = deque(_begin(pool, path) for path in islice(left, _WAITING))
     while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(work, item) for item in islice(left, 1)]
+        yield waiting.popleft().result()
+        waiting.extend(_begin(pool, path) for path in islice(left, 1))
+
+
+def _begin(pool: ThreadPoolExecutor, path: str) -> Future[tuple | str]:
+    """Look in a thread; here where the file is so small that threads would mostly wait for the interpreter's lock."""
+    if "://" in path or (os.path.isfile(path) and os.path.getsize(path) > _WORTH_A_THREAD):
+        return pool.submit(_look, path)
+    found: Future[tuple | str] = Future()
+    found.set_result(_look(path))
+    return found
 
 
 def _look(path: str) -> tuple | str:
