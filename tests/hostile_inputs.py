@@ -546,7 +546,7 @@ CELLS = {
     "absolute": ("/etc/passwd", "not an image"),
     "a device": ("/dev/zero", "not a regular file"),
     "a folder": (".", "is a directory|not a regular file"),
-    "a URL where nobody listens": ("http://127.0.0.1:9/a.png", "cannot be read|aiohttp|no such file"),
+    "a URL where nobody listens": ("http://127.0.0.1:9/a.png", "cannot be read|aiohttp|connect"),
     "a file URL": ("file:///etc/passwd", "not an image"),
     "a file URL to a device": ("file:///dev/zero", "not a regular file"),
     "an unknown protocol": ("foo://a.png", "cannot be read"),

@@ -330,5 +330,6 @@ def test_windows_need_not_begin_with_a_row_group(sharded):
 def test_the_identity_is_of_the_rows_and_their_order(sharded):
     plain = stream(sharded).identity
     assert plain == stream(sharded).identity
-    others = [stream(sharded, world=2), stream(sharded, lanes=5), stream(sharded, seed=1)]
+    assert plain == stream(sharded, world=2).identity  # which divides the lanes
+    others = [stream(sharded, world=3), stream(sharded, lanes=5), stream(sharded, seed=1)]
     assert len({plain, *(other.identity for other in others)}) == 4
