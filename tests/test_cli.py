@@ -12,7 +12,7 @@ import torch
 import typer
 import yaml
 
-from mmfuse import cli
+from mmfuse import __version__, cli
 from mmfuse.data.phantom import write_pairs, write_phantom
 from mmfuse.encoders.cache import build_cache
 from mmfuse.fusion import FUSIONS
@@ -253,6 +253,10 @@ def test_the_schema_is_a_config(mmfuse, tmp_path):
     _, out, _ = mmfuse("config")
     (tmp_path / "c.yaml").write_text(out.replace("???", "x"))
     assert load_config(tmp_path / "c.yaml") == config_from_dict({"name": "x", "data": {"manifest": "x"}})
+
+
+def test_the_version_needs_no_command(mmfuse):
+    assert mmfuse("--version")[:2] == (0, f"mmfuse {__version__}\n")
 
 
 def test_the_readmes_commands_exist():

@@ -26,14 +26,20 @@ app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmfuse {mmfuse.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version)
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"mmfuse {mmfuse.__version__}")
-        raise typer.Exit
+    """Options that stand before any command."""
 
 
 def main() -> None:
