@@ -196,7 +196,7 @@ def data_sources(
 ) -> None:
     """The public datasets that `prepare` reads: licence, citation, how to get them, split, known traps."""
     load_plugins(plugin)
-    from mmfuse.data.prepare import card_text, source_lines
+    from mmfuse.data.cards import card_text, source_lines
 
     typer.echo(card_text(name) if name else "\n".join(source_lines()))
 
@@ -225,4 +225,6 @@ def data_prepare(
         typer.echo(f"    {count} skipped: {reason}")
     if skipped:
         typer.echo(f"which: {out / 'skipped.jsonl'}")
+    for note in done.notes:
+        typer.echo(f"note:  {note}")
     typer.echo(f"next:  mmfuse data check {done.manifest}")

@@ -124,6 +124,7 @@ class Manifest:
     licence: str = key("", "under which it may be used")
     citation: str = key("", "what to cite")
     obtain: str = key("", "how to get it")
+    notes: list[str] = key([], "what must be known of these very rows; `data check` repeats it")
     csv: CsvSpec = field(default_factory=CsvSpec)
     group: str | None = key(None, "column that is never in two splits (a patient); default: the id")
     image: ImageSpec | None = key(None, "where the images are; absent: none")

@@ -59,6 +59,8 @@ def audit(
         table, found = _load(source, 0 if source.splits.folds and fold is None else fold)
     manifest = table.manifest if table else source
     assert isinstance(manifest, Manifest)
+    told = "keep it in mind; where it is settled, take the line out of the manifest's notes"
+    found += [finding("manifest.note", "info", note, told) for note in manifest.notes]
     report = AuditReport(manifest.name, manifest.source)
     if table is not None:
         rows = rows_of(table)
