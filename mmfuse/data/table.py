@@ -17,12 +17,13 @@ import pandas as pd
 import pyarrow as pa
 from datasets.table import InMemoryTable
 
+from mmfuse.data.groups import group_columns, join_groups, joins_groups
 from mmfuse.data.leaks import copies_error, find_copies, find_leaks
 from mmfuse.data.manifest import PLACEHOLDER, Manifest
 from mmfuse.data.rows import need_columns, read_rows
 from mmfuse.data.sections import select_sections
 from mmfuse.data.shards import is_shards
-from mmfuse.data.splits import SPLITS, split_by_hash, split_stratified
+from mmfuse.data.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
 from mmfuse.data.targets import encode_targets, one_hot
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
@@ -155,8 +156,12 @@ def load_table(
     ids, groups = identify_rows(frame, manifest)
     if len(set(ids)) < len(ids) or "" in ids:
         raise id_error(manifest, Counter(ids))
+    described = dict(describe_rows(frame, manifest))
+    if joins_groups(manifest, frame.columns):
+        groups = join_groups(frame, manifest, ids, described["text"], described["images"])
     columns = {"id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string())}
-    for name, values in describe_rows(frame, manifest):
+    for name in list(described):
+        values = described.pop(name)
         columns[name] = pa.array(values, pa.list_(pa.string()) if name == "images" else pa.string())
     # Without a fingerprint, all of the rows would be pickled for one.
     rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
@@ -189,17 +194,18 @@ def load_table(
 
 
 def identify_rows(frame: pd.DataFrame, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """The ids and groups of rows.
+    """The ids and groups of rows; where groups are joined (see `joins_groups`), each row is one by itself.
 
     Raises:
         MmfuseError: A column is missing.
     """
     need_columns(frame, [manifest.id], "id", manifest.source)
     ids = [str(i).strip() for i in frame[manifest.id]]
-    if not manifest.group:
+    if not manifest.group or joins_groups(manifest, frame.columns):
         return ids, ids
-    need_columns(frame, [manifest.group], "group", manifest.source)
-    return ids, [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
+    (name,), _ = group_columns(manifest, frame.columns)
+    need_columns(frame, [name], "group", manifest.source)
+    return ids, [g.strip() or f"row {i}" for g, i in zip(frame[name], ids, strict=True)]
 
 
 def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
@@ -268,7 +274,7 @@ def assign_splits(
     strata: tuple[list[str], np.ndarray] | None,
     fold: int | None,
 ) -> list[str]:
-    """A split for each row, as the manifest says; each row by itself unless it is `stratify` or `exact`.
+    """A split for each row, as the manifest says; each row by itself unless it is `stratify`, `exact` or `time`.
 
     Args:
         frame: The rows.
@@ -294,6 +300,10 @@ def assign_splits(
                 "(splits.names translates other words)"
             )
         return names
+    if spec.time:
+        need_columns(frame, [spec.time], "splits.time", where)
+        times = parse_times(list(frame[spec.time]), ids, f"{where}: splits.time")
+        return split_by_time(groups, times, spec.ratios or _DEFAULT_RATIOS, f"{where}: splits.time")
 
     def assign(rows: Sequence[int], shares: dict[str, float], seed: int) -> list[str]:
         members = [groups[i] for i in rows]

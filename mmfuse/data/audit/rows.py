@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mmfuse.data.audit.findings import Finding, finding
+from mmfuse.data.audit.findings import SHOWN_TOGETHER, Finding, finding
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.table import Table
 
@@ -39,12 +39,13 @@ class Rows:
         return [self.ids[row] for row in rows]
 
     def examples(self, together: Sequence[int]) -> list[str]:
-        """Ids of rows that belong together (in order): four at most, of different splits and groups if they can."""
+        """Ids of rows that belong together (in order); the first four of different splits and groups if possible."""
         firsts = {(self.splits[row], self.groups[row]): row for row in reversed(together)}
         order = sorted(firsts.values())
         across = {self.splits[row]: row for row in reversed(order)}
         chosen = dict.fromkeys([*across.values(), *order, *together])
-        return self.names(sorted(list(chosen)[:4]))
+        first = sorted(list(chosen)[:SHOWN_TOGETHER])
+        return self.names([*first, *(row for row in together if row not in first)])
 
     def place(self, together: Sequence[int]) -> str:
         """Where rows that belong together are: in two `splits`, in one `split`, or in one `group`."""
