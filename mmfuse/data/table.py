@@ -24,7 +24,7 @@ from mmfuse.data.rows import need_columns, read_rows
 from mmfuse.data.sections import select_sections
 from mmfuse.data.shards import is_shards
 from mmfuse.data.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
-from mmfuse.data.targets import encode_targets, one_hot
+from mmfuse.data.targets import encode_targets, labelled, one_hot
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
 
@@ -85,6 +85,10 @@ class Table:
     def targets_of(self, task: str, split: str) -> np.ndarray:
         """A task's targets of a split, as in `targets`."""
         return self.targets[task][self.indices(split)]
+
+    def has_target(self, task: str, split: str) -> bool:
+        """Whether any row of a split says anything of a task."""
+        return bool(labelled(self.targets_of(task, split)).any())
 
     def captions(self, task: str, split: str) -> Iterable[str]:
         """All references of a captioning task in a split; they may be gone through more than once."""

@@ -157,7 +157,8 @@ def plant_all(dirt: Dirt) -> None:
     for check in ("labels.few", "labels.never_in_training", "labels.illegal"):  # told by label, not by row
         dirt.planted[check] = set()
     dirt.planted["identifiers.record"] |= dirt.planted["labels.named_in_text"]
-    dirt.planted |= {check: set() for check in ("labels.absent", "labels.imbalance", "labels.told_by_text")}
+    told_by_task = ("labels.absent", "labels.imbalance", "labels.told_by_text", "labels.not_monitored")
+    dirt.planted |= {check: set() for check in (*told_by_task, "splits.without_targets")}
 
 
 TASKS = {

@@ -12,6 +12,7 @@ from mmfuse.data.audit.images import check_images, read_images
 from mmfuse.data.audit.labels import check_labels, check_stated
 from mmfuse.data.audit.rows import Rows, check_groups, check_rows, check_splits, rows_of
 from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_texts
+from mmfuse.data.gaps import find_gaps
 from mmfuse.data.identifiers import Finder, find_by_rules
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import is_shards
@@ -92,6 +93,7 @@ def _look(
     facts = [*_facts(table, rows), *text_facts, *label_facts, *stated_facts]
     found = [
         *check_splits(rows),
+        *_check_gaps(table),
         *check_groups(rows, table.manifest.group is not None),
         *check_rows(rows, contents),
         *check_images(rows, images, contents),
@@ -102,6 +104,12 @@ def _look(
         *identifiers,
     ]
     return facts, found
+
+
+def _check_gaps(table: Table) -> list[Finding]:
+    if not table.labels and table.manifest.tasks:  # each of them is told already
+        return []
+    return [Finding(gap.check, "error" if gap.refused else "warning", gap.message, gap.fix) for gap in find_gaps(table)]
 
 
 def _facts(table: Table, rows: Rows) -> list[str]:
