@@ -82,6 +82,7 @@ class Sample:
         targets: By task: a label, a list of labels, or None where it is missing.
         subgroups: Values to break metrics down by.
         problem: Why this sample cannot be read, if that is known already; it becomes an error row.
+        urls: Which URLs `images` may be, such as `("https",)` or `("https://host",)`, as `image.urls` of a manifest.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Sample:
     targets: dict[str, Any] = field(default_factory=dict)
     subgroups: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

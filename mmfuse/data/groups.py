@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmfuse.data import cells
 from mmfuse.data.images import content_hash
 from mmfuse.data.manifest import CONTENT, Manifest
 from mmfuse.data.rows import need_columns, read_rows
@@ -57,13 +58,12 @@ def join_groups(
         return _from_file(manifest, ids)
     named, alike = group_columns(manifest, frame.columns)
     need_columns(frame, named, "group", manifest.source)
-    sets: list[Any] = []
-    for name in named:
-        sets += _equal(cell.strip() or None for cell in frame[name])
-    names = [cell.strip() or f"row {i}" for cell, i in zip(frame[named[0]], ids, strict=True)] if named else list(ids)
+    columns = [[cell.strip() for cell in cells.texts(frame, name, manifest.source, "group")] for name in named]
+    sets: list[Any] = [rows for column in columns for rows in _equal(cell or None for cell in column)]
+    names = [cell or f"row {i}" for cell, i in zip(columns[0], ids, strict=True)] if named else list(ids)
     if alike:
         captioned = any(task.type == "captioning" for task in manifest.tasks.values())
-        sets += alike_rows(texts, images, captioned)
+        sets += alike_rows(texts, images, captioned, manifest.urls)
     return name_groups(names, sets)
 
 
@@ -83,18 +83,21 @@ def name_groups(names: Sequence[str], sets: Iterable[Sequence[int]]) -> list[str
     return [smallest[part] for part in member.tolist()]
 
 
-def alike_rows(texts: Sequence[Any], images: Sequence[Sequence[Any]], captioned: bool) -> list[np.ndarray]:
+def alike_rows(
+    texts: Sequence[Any], images: Sequence[Sequence[Any]], captioned: bool, urls: Sequence[str] = ()
+) -> list[np.ndarray]:
     """Sets of rows with the same text and the same images (by content), which two splits must not share.
 
     Args:
         texts: By row.
         images: By row; opened where a text is shared. One that cannot be opened is like itself only.
         captioned: Whether images are captioned: then those with an image in common are alike too.
+        urls: What may be opened beside paths (see `mmfuse.data.locations`).
     """
     contents: list[Any] = [None] * len(texts)
     for rows in _equal((text,) for text in texts):
         for row in rows.tolist():
-            contents[row] = (texts[row], tuple(content_or_name(image) for image in images[row]))
+            contents[row] = (texts[row], tuple(content_or_name(image, urls) for image in images[row]))
     sets = _equal(contents)
     if captioned:
         owners = [(image, row) for row, paths in enumerate(images) for image in paths]
@@ -103,10 +106,15 @@ def alike_rows(texts: Sequence[Any], images: Sequence[Sequence[Any]], captioned:
     return sets
 
 
-def content_or_name(image: Any) -> Any:
-    """What tells an image from others: the hash of its bytes, or its name where it cannot be opened."""
+def content_or_name(image: str | bytes, urls: Sequence[str] = ()) -> str | bytes:
+    """What tells an image from others: the hash of its bytes, or its name where it cannot be opened.
+
+    Args:
+        image: A location or encoded bytes.
+        urls: What may be opened beside paths.
+    """
     try:
-        return content_hash(image)
+        return content_hash(image, urls)
     except MmfuseError:
         return image
 
@@ -125,7 +133,8 @@ def _from_file(manifest: Manifest, ids: Sequence[str]) -> list[str]:
     frame = read_rows(file, where)
     need_columns(frame, ["id", "group"], "group.file", f"{manifest.source}: {file}")
     group_of: dict[str, str] = {}
-    for name, group in zip(frame["id"], frame["group"], strict=True):
+    columns = (cells.texts(frame, name, file, "group.file") for name in ("id", "group"))
+    for name, group in zip(*columns, strict=True):
         if group_of.setdefault(name.strip(), group.strip()) != group.strip():
             raise MmfuseError(f"{where}: {file}: the row {name!r} is in two groups")
     lacking = [name for name in ids if name not in group_of]

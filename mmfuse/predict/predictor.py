@@ -180,7 +180,7 @@ class Predictor:
         if self._options is not None:
             for source in sample.images:
                 try:
-                    item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
+                    item.pixels.append(read_image(source, self._options, sample.urls).transpose(2, 0, 1))
                 except ImageError as error:
                     name = "" if isinstance(source, bytes) else f" {_in_one_line(Path(source).name)}"
                     return Failure(sample.id, f"image{name}: {error}")
