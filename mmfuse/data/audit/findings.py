@@ -57,12 +57,15 @@ class AuditReport:
         source: Its manifest.
         facts: Lines on what is there.
         findings: The worst first.
+        groups: By id, in the order of the rows, the row's group joined with all its copies and near copies; empty where
+            the rows cannot be read.
     """
 
     name: str
     source: str
     facts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict, repr=False)
 
     def of(self, severity: Severity) -> list[Finding]:
         """The findings of one severity."""

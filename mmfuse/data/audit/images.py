@@ -213,7 +213,7 @@ def _copies_found(
                 f"images.{kind}_across_splits",
                 "error",
                 f"{what} is in rows of different groups in two splits: {_sizes(placed['splits'])}",
-                "give the rows one group, or remove all but one",
+                "--groups FILE.csv joins the rows' groups (where splits are ratios or folds); or remove all but one",
                 map(rows.examples, placed["splits"]),
             )
         )

@@ -92,8 +92,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
         )
     same: dict[tuple, list[int]] = defaultdict(list)
     for i, content in enumerate(contents):
-        if content != (None, ()):
-            same[content].append(i)
+        same[content].append(i)
     placed = place_sets(rows, same.values())
     if placed["splits"]:
         found.append(
@@ -101,7 +100,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                 "rows.copies_across_splits",
                 "error",
                 f"{len(placed['splits'])} row(s) have exact copies in another split: same text, same images",
-                "remove the copies, or give them one group",
+                "--drop copies writes the rows without them; `group: content` keeps them in one split",
                 map(rows.examples, placed["splits"]),
             )
         )
@@ -111,7 +110,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                 "rows.copies",
                 "warning",
                 f"{len(placed['split']) + len(placed['group'])} row(s) have exact copies in their own split",
-                "remove the copies: they count twice in training and in scores",
+                "--drop copies writes the rows without them: they count twice in training and in scores",
                 map(rows.examples, placed["split"] + placed["group"]),
             )
         )

@@ -182,7 +182,8 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                         "warning" if across else "info",
                         f"{what}, in words of its own, is in rows of different groups in "
                         f"{'two splits' if across else 'one split'}: {_sizes(own)}",
-                        "if they are of one patient, product or source, name a column of that in group",
+                        "if they are of one patient, product or source, name a column of that in group, or join them: "
+                        "--groups FILE.csv",
                         map(rows.examples, own),
                     )
                 )
