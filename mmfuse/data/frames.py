@@ -1,4 +1,4 @@
-"""How many pictures an image file holds, by its structure; nothing is decoded. `read_picture` gives the first."""
+"""How many pictures an image file holds, by its structure, without decoding one. `read_first_frame` gives the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUBFILE_TYPE, _IS_NO_PAGE = 254, 0b101  # of TIFF: a smaller version of another
 _MP_COUNT = 0xB001
 
 
-class Picture(NamedTuple):
+class FirstFrame(NamedTuple):
     """The first frame of an image file.
 
     Attributes:
@@ -33,7 +33,7 @@ def frames_notice(name: str, frames: int) -> str | None:
 
     Args:
         name: Of the file, without its folder; or which of its study's images it is.
-        frames: As `Picture` has it.
+        frames: As `FirstFrame` has it.
     """
     return f"image {name}: first of {frames} frames" if frames > 1 else None
 

@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
-from mmfuse.data.frames import Picture, count_frames
+from mmfuse.data.frames import FirstFrame, count_frames
 from mmfuse.data.quiet import quiet
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
@@ -116,10 +116,10 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     Raises:
         ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
     """
-    return read_picture(source, options).pixels
+    return read_first_frame(source, options).pixels
 
 
-def read_picture(source: str | Path | bytes, options: ImageOptions | None = None) -> Picture:
+def read_first_frame(source: str | Path | bytes, options: ImageOptions | None = None) -> FirstFrame:
     """As `read_image`, with the number of frames of which this is the first.
 
     Raises:
@@ -130,14 +130,14 @@ def read_picture(source: str | Path | bytes, options: ImageOptions | None = None
     if is_dicom(data):
         try:
             pixels, frames = decode_dicom(data, options.max_pixels)
-            return Picture(_decode(Image.fromarray(pixels), options), frames)
+            return FirstFrame(_decode(Image.fromarray(pixels), options), frames)
         except MmfuseError as error:
             raise ImageError(str(error)) from None
     plugin = _plugin_of(data)
     try:
         with quiet():
             image = plugin(io.BytesIO(data))
-            return Picture(_decode(image, options), count_frames(image, data))
+            return FirstFrame(_decode(image, options), count_frames(image, data))
     except ImageError:
         raise
     except Exception as error:  # hostile bytes bring nearly every exception out of Pillow, MemoryError included
