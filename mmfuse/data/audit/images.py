@@ -277,7 +277,7 @@ def _strange(rows: Rows, facts: ImageFacts) -> list[Finding]:
             "images.frames",
             "warning",
             facts.frames > 1,
-            f"have more than one frame (slices, pages, steps; {facts.frames.max(initial=1)} at most): the first is read",
+            f"have more than one frame (pages, slices; {facts.frames.max(initial=1)} at most): the first is read",
             "if another one is meant, save it as an image of its own; several may be the images of one row",
         ),
     )

@@ -73,7 +73,7 @@ def spelled(value: str, heeding: str = "") -> str:
         value = "".join(visible).translate(_LOOKALIKES)
     if heeding != "case":
         value = value.casefold()
-        value = value if value.isascii() else unicodedata.normalize("NFC" if heeding == "characters" else "NFKC", value)
+        value = value if heeding == "characters" or value.isascii() else unicodedata.normalize("NFKC", value)
     if heeding != "spaces":
         value = _SPACES.sub("", " ".join(value.split()))
     number = _NUMBER.fullmatch(value) if heeding != "numbers" else None
@@ -93,7 +93,8 @@ def alike(values: Iterable[str]) -> list[list[str]]:
 
 def ways_apart(sets: Iterable[Sequence[str]]) -> list[str]:
     """In what the values of sets, as `alike` gives them, differ: of case, spaces, numbers and characters."""
-    return [way for way in _WAYS if any(len({spelled(v, way) for v in found}) > 1 for found in sets)]
+    ways = [way for way in _WAYS if any(len({spelled(v, way) for v in found}) > 1 for found in sets)]
+    return ways or ["characters"]  # a no-break space is a space, and a character of another form
 
 
 def read_said(table: Table) -> Said:
@@ -114,7 +115,7 @@ def read_said(table: Table) -> Said:
             found = read_targets(frame, task, plain, manifest.source, start)
             _place(said.tasks[task], start, (_values(one, spec.type) for one in found))
         if time:
-            said.times += frame[time]
+            said.times.extend(frame[time])
         start += len(frame)
     return said
 
