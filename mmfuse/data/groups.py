@@ -23,9 +23,8 @@ def group_columns(manifest: Manifest, columns: Collection[str]) -> tuple[list[st
         manifest: Its `group` is none, a name, or a list of names; `content` is a column only where there is one.
         columns: Of the rows.
     """
-    named = [manifest.group] if isinstance(manifest.group, str) else manifest.group or []
-    alike = CONTENT in named and CONTENT not in columns
-    return [name for name in named if not (alike and name == CONTENT)], alike
+    alike = CONTENT in manifest.group_names and CONTENT not in columns
+    return [name for name in manifest.group_names if not (alike and name == CONTENT)], alike
 
 
 def joins_groups(manifest: Manifest, columns: Collection[str]) -> str | None:

@@ -89,7 +89,7 @@ def refusal(location: str, permitted: Sequence[str]) -> str | None:
     found = _parse(location)
     if found is None:
         return "no URL that can be permitted: PROTOCOL://HOST/PATH is expected, its host in plain letters"
-    return _refuse_place(found, permitted)
+    return _refuse_place(found, [entry for entry in permitted if "://" not in entry or _URL.fullmatch(entry)])
 
 
 def _refuse_place(found: _Place, permitted: Sequence[str]) -> str | None:
@@ -163,11 +163,30 @@ def read_location(source: str | Path, max_bytes: int, permitted: Sequence[str] =
         MmfuseError: As `read_bytes`: the reason only, without the path.
     """
     if isinstance(source, Path) or "://" not in source:
-        return read_bytes(source, max_bytes)
+        try:
+            return read_bytes(source, max_bytes)
+        except MmfuseError as error:
+            hint = absent_hint(str(source)) if str(error) == "no such file" else ""
+            raise MmfuseError(f"{error}{hint}") from error
     why = refusal(source, permitted)
     if why is not None:
         raise LocationError(why)
     return read_bytes(source, max_bytes, lambda url: _open_system(url, tuple(permitted)))
+
+
+def absent_hint(path: str) -> str:
+    """Of a path where nothing is, what may be meant: in brackets after a space, or ""."""
+    if "\\" in path:
+        return " (its cell has backslashes, as on Windows: write / between folders, below image.root)"
+    stem, suffix = os.path.splitext(path)
+    others = {
+        suffix.lower(),
+        suffix.upper(),
+        suffix.title(),
+        *((".jpg", ".jpeg") if suffix in (".jpg", ".jpeg") else ()),
+    }
+    there = [os.path.basename(stem + other) for other in sorted(others) if os.path.lexists(stem + other)]
+    return f" (there is {there[0]})" if there else ""
 
 
 def _open_system(url: str, permitted: tuple[str, ...]) -> tuple[Any, str]:

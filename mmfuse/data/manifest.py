@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.config import key, parse, read_small, read_yaml
+from mmfuse.data.delimited import CsvSpec
 from mmfuse.data.locations import check_urls
 from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
@@ -90,6 +91,11 @@ class TaskSpec:
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
     )
 
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return [self.column] if self.column else list(self.columns or [])
+
 
 @dataclass
 class SplitSpec:
@@ -123,6 +129,7 @@ class Manifest:
     licence: str = key("", "under which it may be used")
     citation: str = key("", "what to cite")
     obtain: str = key("", "how to get it")
+    csv: CsvSpec = field(default_factory=CsvSpec)
     group: Any = field(
         default=None,
         metadata={
@@ -137,6 +144,11 @@ class Manifest:
 
     source: str = key("", "set when read: the manifest's own path")
     sha256: str = key("", "set when read: hash of the manifest's own bytes")
+
+    @property
+    def group_names(self) -> list[str]:
+        """The columns that name a row's groups, or `content`."""
+        return self.group if isinstance(self.group, list) else [self.group] if isinstance(self.group, str) else []
 
     @property
     def group_file(self) -> str | None:

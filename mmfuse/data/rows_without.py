@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmfuse.data.delimited import CsvSpec
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.rows import BLOCK, RowFiles, open_table
 
@@ -31,7 +32,7 @@ def write_rows_without(manifest: Manifest, dropped: Collection[int], out: Path) 
     Returns:
         How many rows there were, and what `rows` of a manifest in `out` must be.
     """
-    files = RowFiles(manifest.rows, manifest.source).files
+    files = RowFiles(manifest.rows, manifest.source, manifest.csv).files
     several, first, pattern = len(files) > 1, 0, "rows/*"
     for number, file in enumerate(files):
         suffix = file.lower().rsplit(".", 1)[-1]
@@ -43,7 +44,7 @@ def write_rows_without(manifest: Manifest, dropped: Collection[int], out: Path) 
             elif suffix in ("jsonl", "ndjson"):
                 first = _copy_lines(source, target, dropped, first)
             else:
-                first = _copy_delimited(source, target, dropped, first, "," if suffix == "csv" else "\t", "utf-8")
+                first = _copy_delimited(source, target, dropped, first, suffix, manifest.csv)
     return first, "rows/*" if several else pattern
 
 
@@ -67,8 +68,9 @@ def _copy_lines(source: BinaryIO, target: BinaryIO, dropped: Collection[int], fi
 
 
 def _copy_delimited(
-    source: BinaryIO, target: BinaryIO, dropped: Collection[int], first: int, separator: str, encoding: str
+    source: BinaryIO, target: BinaryIO, dropped: Collection[int], first: int, suffix: str, spec: CsvSpec
 ) -> int:
+    separator, encoding = spec.separator or ("," if suffix == "csv" else "\t"), spec.encoding
     if encoding == "utf-8" and source.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
         encoding = "utf-8-sig"
     source.seek(0)

@@ -20,6 +20,7 @@ from mmfuse.config import AugmentationConfig, check_live
 from mmfuse.data.augment import Augmentation, TextReader
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, ImageOptions, content_hash
+from mmfuse.data.locations import absent_hint
 from mmfuse.data.pairs import PairDataset, TokenLists, make_loader, move_batch, ordered_batches
 from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
@@ -241,7 +242,7 @@ def _check_files(pairs: PairDataset) -> None:
     ]
     if absent:
         row, path = absent[0]
-        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        more = absent_hint(path) + (f" (and {len(absent) - 1} more)" if len(absent) > 1 else "")
         raise MmfuseError(
             f"{pairs.table.manifest.source}: row {pairs.ids[row]!r}: no image file {path}{more}; see mmfuse data check"
         )

@@ -151,6 +151,17 @@ def test_lines_of_csv_are_kept_to_the_byte(mmfuse, tmp_path, name, separator, en
     assert (tmp_path / "o" / name.replace("r.", "rows.")).read_bytes() == b"\xef\xbb\xbf" + end.join(kept) + end + end
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_csv_of_another_separator_and_encoding_stays_so(mmfuse, tmp_path, encoding):
+    lines = ["id;text;more", "b;same;007", "a;same;é", 'c;"o\nwn";"x;y"', "d;same;"]
+    (tmp_path / "r.csv").write_bytes("\n".join(lines).encode(encoding))
+    path = manifest(tmp_path, "r.csv", csv={"separator": ";", "encoding": encoding})
+    mmfuse("data", "check", path, "--drop", "copies", "--out", tmp_path / "o")
+    kept = (tmp_path / "o" / "rows.csv").read_bytes().decode(encoding)
+    assert kept == "\n".join([lines[0], lines[2], lines[3], ""])
+    assert load_table(load_manifest(tmp_path / "o" / "manifest.yaml")).rows["text"][:] == ["same", "o\nwn"]
+
+
 def test_lines_of_jsonl_are_kept_to_the_byte(mmfuse, tmp_path):
     lines = [
         json.dumps(row | {"list": ["x"]}, indent=None if i % 2 else 0).replace("\n", " ")

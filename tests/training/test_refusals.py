@@ -53,9 +53,9 @@ BOTH = {"y": {"column": "y"}, **MULTI}
 
 REFUSED = {
     "no tasks": ({}, {"tasks": None}, "tasks: there is none to train", "tasks.absent"),
-    "no target": ({"all": {"y": ""}}, {}, r"only \[\] is left as label", "labels.illegal"),
-    "no label": ({"all": {"m": ""}}, {"tasks": MULTI}, r"only \[\] is left as label", "labels.illegal"),
-    "no label in columns": ({"all": {"u": "", "v": ""}}, {"tasks": COLUMNS}, r"only \[\] is left", "labels.illegal"),
+    "no target": ({"all": {"y": ""}}, {}, "no row has a label", "labels.illegal"),
+    "no label": ({"all": {"m": ""}}, {"tasks": MULTI}, "no row has a label", "labels.illegal"),
+    "no label in columns": ({"all": {"u": "", "v": ""}}, {"tasks": COLUMNS}, "no row has a label", "labels.illegal"),
     "no caption": ({"all": {"c": ""}}, {"tasks": CAPTION}, "no row has a caption", "labels.illegal"),
     "no target to train on": (
         {"train": {"y": ""}},

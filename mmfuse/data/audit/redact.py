@@ -41,7 +41,7 @@ def redact_rows(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmfuseError(f"--redact {out}: name a new or empty folder; nothing is overwritten")
-    frame = read_rows(manifest.rows, manifest.source)
+    frame = read_rows(manifest.rows, manifest.source, csv=manifest.csv)
     columns = _text_columns(manifest)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
@@ -86,6 +86,8 @@ def beside_rows(manifest: Manifest, rows: str) -> dict[str, Any]:
     """The manifest's own words for other rows, with the images, and the table of groups, where they are."""
     values = read_yaml(manifest.source)
     values["rows"] = rows
+    if rows.endswith(".parquet"):
+        values.pop("csv", None)
     if manifest.image is not None:
         values["image"]["root"] = _whole(manifest.image.root)
     if manifest.group_file is not None:

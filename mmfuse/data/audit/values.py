@@ -101,7 +101,7 @@ def read_said(table: Table) -> Said:
     """What stands in the columns of tasks, texts, subgroups and time; the files are read once more, in blocks."""
     manifest, said, start = table.manifest, Said(), 0
     time, texts = manifest.splits.time, manifest.text.columns if manifest.text else []
-    files = RowFiles(manifest.rows, manifest.source)
+    files = RowFiles(manifest.rows, manifest.source, manifest.csv)
     specs = {task: manifest.tasks[task] for task in table.labels if _says_labels(manifest.tasks[task])}
     wanted = {name for spec in specs.values() for name in (spec.column, *(spec.columns or []))}
     wanted |= {*texts, *manifest.subgroups, time}
