@@ -28,6 +28,8 @@ from mmfuse.types import MmfuseError
 PROTOCOLS = {"https": 443, "http": 80, "s3": None, "gs": None, "az": None, "abfs": None, "hf": None, "file": None}
 """What `image.urls` may name, with the usual port; no file system that is made of another one, or of its own text."""
 
+ABSENT, NOT_PERMITTED = "no such file", "image.urls"
+"""How a reason begins, or what it names, where nothing is at a path, or where the manifest must name a URL."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]*)(?::(\d{1,5}))?(?=[/?#]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d+|0x[0-9a-f]*)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -166,7 +168,7 @@ def read_location(source: str | Path, max_bytes: int, permitted: Sequence[str] =
         try:
             return read_bytes(source, max_bytes)
         except MmfuseError as error:
-            hint = absent_hint(str(source)) if str(error) == "no such file" else ""
+            hint = absent_hint(str(source)) if str(error) == ABSENT else ""
             raise MmfuseError(f"{error}{hint}") from error
     why = refusal(source, permitted)
     if why is not None:
