@@ -82,7 +82,7 @@ def _head(path: str | Path) -> bytes:
         return b""
 
 
-def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_dicom(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     """Decode the first frame.
 
     Gray goes through the modality LUT or rescale, then through the first VOI LUT, else the first window. Where there is
@@ -96,7 +96,7 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
         max_pixels: A frame whose header says more is refused before it is decoded.
 
     Returns:
-        `(H, W)` or `(H, W, 3)` uint8.
+        `(H, W)` or `(H, W, 3)` uint8; and how many frames the file says it has, at least 1.
 
     Raises:
         MmfuseError: Why it cannot be read; pydicom or a plug-in that is missing, too.
@@ -117,20 +117,25 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
             raise MmfuseError(f"{columns} x {rows} pixels: more than max_pixels, {max_pixels}")
         if dataset.get("PhotometricInterpretation") not in _COLOURS:
             raise MmfuseError("DICOM of a colour space that is not read")
-        stored, photometric = _decode_frame(dataset)
-        if stored.shape[:2] != (rows, columns) or not stored.size:
-            raise MmfuseError("damaged DICOM: no pixels of the size that its header says")
-        if photometric in ("MONOCHROME1", "MONOCHROME2"):
-            # For a MONOCHROME1 film the shape must be INVERSE (C.8.11.3): one inversion, said twice.
-            inverse = photometric == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
-            gray = _gray(stored, dataset)
-            return 255 - gray if inverse else gray
-        if photometric == "PALETTE COLOR":
-            return _palette(stored, dataset)
-        if photometric != "RGB":  # YBR_ICT and YBR_RCT are legal in JPEG 2000 alone
-            raise MmfuseError("damaged DICOM: its colour space and its compression do not fit")
-        bits = int(dataset.BitsStored)
-        return (stored >> (bits - 8) if bits > 8 else stored).clip(0, 255).astype(np.uint8)
+        return _shown(dataset), int(dataset.NumberOfFrames)
+
+
+def _shown(dataset: Dataset) -> np.ndarray:
+    """Give the first frame as a viewer shows it."""
+    stored, photometric = _decode_frame(dataset)
+    if stored.shape[:2] != (dataset.Rows, dataset.Columns) or not stored.size:
+        raise MmfuseError("damaged DICOM: no pixels of the size that its header says")
+    if photometric in ("MONOCHROME1", "MONOCHROME2"):
+        # For a MONOCHROME1 film the shape must be INVERSE (C.8.11.3): one inversion, said twice.
+        inverse = photometric == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+        gray = _gray(stored, dataset)
+        return 255 - gray if inverse else gray
+    if photometric == "PALETTE COLOR":
+        return _palette(stored, dataset)
+    if photometric != "RGB":  # YBR_ICT and YBR_RCT are legal in JPEG 2000 alone
+        raise MmfuseError("damaged DICOM: its colour space and its compression do not fit")
+    bits = int(dataset.BitsStored)
+    return (stored >> (bits - 8) if bits > 8 else stored).clip(0, 255).astype(np.uint8)
 
 
 def dicom_spacing(data: bytes) -> tuple[float, float] | None:

@@ -26,6 +26,7 @@ from PIL import (
 )
 
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
+from mmfuse.data.frames import FirstFrame, count_frames
 from mmfuse.data.locations import read_location
 from mmfuse.data.quiet import quiet
 from mmfuse.types import MmfuseError
@@ -117,17 +118,30 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None, 
     Raises:
         ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
     """
+    return read_first_frame(source, options, urls).pixels
+
+
+def read_first_frame(
+    source: str | Path | bytes, options: ImageOptions | None = None, urls: Sequence[str] = ()
+) -> FirstFrame:
+    """As `read_image`, with the number of frames of which this is the first.
+
+    Raises:
+        ImageError: As `read_image`.
+    """
     data = _read(source, urls)
     options = options or ImageOptions()
     if is_dicom(data):
         try:
-            return _decode(Image.fromarray(decode_dicom(data, options.max_pixels)), options)
+            pixels, frames = decode_dicom(data, options.max_pixels)
+            return FirstFrame(_decode(Image.fromarray(pixels), options), frames)
         except MmfuseError as error:
             raise ImageError(str(error)) from None
     plugin = _plugin_of(data)
     try:
         with quiet():
-            return _decode(plugin(io.BytesIO(data)), options)
+            image = plugin(io.BytesIO(data))
+            return FirstFrame(_decode(image, options), count_frames(image, data))
     except ImageError:
         raise
     except Exception as error:  # hostile bytes bring nearly every exception out of Pillow, MemoryError included

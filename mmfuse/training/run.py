@@ -35,6 +35,7 @@ from mmfuse.config import (
     load_config,
     read_small,
 )
+from mmfuse.data.gaps import refuse_gaps, scored_split
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.shards import index_bytes
@@ -61,6 +62,7 @@ from mmfuse.predict import (
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.loop import Trainer
+from mmfuse.training.monitor import check_monitor
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
 from mmfuse.training.zero import check_zero, tell_zero
@@ -74,7 +76,7 @@ class Run:
     Attributes:
         dir: The run's folder.
         model_dir: The model folder in it.
-        report: What `evaluate` says of the test split (of the validation split where there is no test split).
+        report: What `evaluate` says of the test split (of the validation split where no test row has a target).
         steps: Optimiser steps that were done.
         best_step: The step whose weights were kept.
     """
@@ -146,8 +148,10 @@ def set_up(
     check_report_metrics(manifest)
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
+    gaps = refuse_gaps(table)
     model = build_model(config, table)
-    console.print(_summary(model, table, accelerator))
+    check_monitor(config.training.monitor, model, table)
+    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
         return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
@@ -472,7 +476,7 @@ def _finish(
     model.eval()
     if trainer.validation_rows:
         calibrate(model, pairs, trainer.validation_rows, table_logits(model, pairs, trainer.validation_rows, **options))
-    split = next(s for s in ("test", "validation", "train") if s in pairs.table.splits)
+    split = scored_split(pairs.table)
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
     scores = score_rows(model, pairs, rows, logits)
