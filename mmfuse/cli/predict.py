@@ -82,6 +82,7 @@ def predict(
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.config import read_overrides
+    from mmfuse.data.folder import tell_ignored
     from mmfuse.data.stores import is_local, local_path
     from mmfuse.predict import (
         FolderStudies,
@@ -128,7 +129,7 @@ def predict(
         raise typer.Exit(INTERRUPTED)
     studies = open_studies(source, layout, id_column, image_column, text_column, damaged)
     if isinstance(studies, FolderStudies) and studies.ignored:
-        typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
+        typer.echo(tell_ignored(studies.ignored), err=True)
     predictor = load()
     if dry_run:
         from mmfuse.predict.estimate import estimate_predictions

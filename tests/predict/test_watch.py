@@ -36,7 +36,7 @@ class Watching:
         self.journal = watch.Journal(Names.of(self.out), "the same", False)
 
         def scan():
-            return scan_folder(self.inbox, layout)[0]
+            return scan_folder(self.inbox, layout)
 
         self.watch = watch.FolderWatch(predictor, scan, self.journal, 5, self.said.append, lambda: self.now)
 
