@@ -89,8 +89,11 @@ class _Place(NamedTuple):
         return cls([], [], [], [], [])
 
     def put(self, name: str, kind: Kind) -> None:
-        lists = {"image": self.images, "text": self.texts, "unread": self.unread, "aside": self.aside}
-        lists.get(kind, self.others).append(name)
+        self[_KINDS.index(kind)].append(name)
+
+
+_KINDS: tuple[Kind, ...] = ("image", "text", "unread", "aside", "other")
+"""Of the lists of a place, in their order."""
 
 
 def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry], list[str]]:
