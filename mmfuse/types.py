@@ -76,7 +76,8 @@ class Sample:
 
     Attributes:
         id: Unique in its dataset.
-        images: Paths, URLs or encoded bytes; none, one or many.
+        images: Paths, URLs or encoded bytes, or given to a `Predictor` also PIL images and numpy arrays; none, one or
+            many.
         text: What the text encoder reads; None (or empty after strip) is a missing modality.
         group: Never in two splits (a patient); the id where nothing else is known.
         targets: By task: a label, a list of labels, or None where it is missing.
@@ -85,7 +86,7 @@ class Sample:
     """
 
     id: str
-    images: tuple[str | bytes, ...] = ()
+    images: tuple[Any, ...] = ()
     text: str | None = None
     group: str = ""
     targets: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Any image file, URL or encoded bytes -> uint8 RGB, safely and fast. Pillow is used here and nowhere else."""
+"""Any image file, URL, encoded bytes or picture in memory -> uint8 RGB, safely and fast."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from PIL import (
 )
 
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
+from mmfuse.data.pictures import Picture, to_pil
 from mmfuse.data.quiet import quiet
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
@@ -88,7 +89,7 @@ class ImageOptions:
             raise MmfuseError(f"image size {self.size!r}: expected (H, W), positive, of at most max_pixels pixels")
 
 
-def read_image(source: str | Path | bytes, options: ImageOptions | None = None) -> np.ndarray:
+def read_image(source: str | Path | bytes | Picture, options: ImageOptions | None = None) -> np.ndarray:
     """Read one image as RGB, upright, in the size that is wanted.
 
     JPEG, PNG, GIF, WebP, TIFF, BMP, PPM/PGM/PBM and DICOM, told apart by their bytes, never by the file's name. EXIF
@@ -106,7 +107,8 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     JPEGs are decoded at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is not below the wanted one.
 
     Args:
-        source: A path, an fsspec URL (contains `://`), or encoded bytes.
+        source: A path, an fsspec URL (contains `://`), encoded bytes, or a picture as `mmfuse.data.pictures.to_pil`
+            takes it: an array gives what a PNG of it gives.
         options: What to make of it; by default the image as it is.
 
     Returns:
@@ -115,8 +117,10 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     Raises:
         ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
     """
-    data = _read(source)
     options = options or ImageOptions()
+    if isinstance(source, Picture):
+        return _decode_picture(source, options)
+    data = _read(source)
     if is_dicom(data):
         try:
             return _decode(Image.fromarray(decode_dicom(data, options.max_pixels)), options)
@@ -131,6 +135,16 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     except Exception as error:  # hostile bytes bring nearly every exception out of Pillow, MemoryError included
         words = re.sub(r"b?'.*'|[^ -~]+", " ", str(error)).strip() or type(error).__name__  # never bytes of the file
         raise ImageError(f"{plugin.format} cannot be decoded: {words[:100]}") from error
+
+
+def _decode_picture(picture: Picture, options: ImageOptions) -> np.ndarray:
+    try:
+        with quiet():
+            return _decode(to_pil(picture), options)
+    except MmfuseError as error:
+        raise ImageError(str(error)) from None
+    except Exception as error:  # as of a file: Pillow may not have decoded it yet
+        raise ImageError(f"a PIL image that cannot be decoded ({type(error).__name__})") from error
 
 
 def read_spacing(source: str | Path | bytes) -> tuple[float, float] | None:

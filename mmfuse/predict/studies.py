@@ -8,7 +8,7 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -17,9 +17,11 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.data.folder import Entry, iter_folder
+from mmfuse.data.images import ImageError, read_image
 from mmfuse.data.rows import iter_samples
 from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
+from mmfuse.predict.samples import to_sample
 from mmfuse.types import MmfuseError, Sample, first_line
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
@@ -228,12 +230,12 @@ class SampleStudies:
     """Samples that are in memory already, in their order.
 
     Args:
-        samples: Ids are unique.
+        samples: As a `Predictor` takes them, dicts too; ids are unique.
     """
 
-    def __init__(self, samples: Sequence[Sample]):
-        self._samples = samples
-        self.identity = _hash_lines(json.dumps(_record(sample)).encode() for sample in samples)
+    def __init__(self, samples: Sequence[Sample | Mapping[str, Any]]):
+        self._samples = [to_sample(given, position) for position, given in enumerate(samples)]
+        self.identity = _hash_lines(json.dumps(_record(sample)).encode() for sample in self._samples)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -302,9 +304,20 @@ class _Listing:
 
 
 def _record(sample: Sample) -> list[Any]:
-    """All of it, with a hash in place of an image's bytes."""
-    images = [hashlib.sha256(i).hexdigest() if isinstance(i, bytes) else i for i in sample.images]
-    return [sample.id, images, sample.text, sample.problem]
+    """All of it, with a hash in place of an image that is in memory."""
+    return [sample.id, [_digest(image) for image in sample.images], sample.text, sample.problem]
+
+
+def _digest(image: Any) -> str:
+    if isinstance(image, str):
+        return image
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    try:
+        levels = read_image(image)
+    except ImageError as error:
+        return str(error)
+    return hashlib.sha256(repr(levels.shape).encode() + levels.tobytes()).hexdigest()
 
 
 def _hash_lines(lines: Iterable[bytes]) -> str:
