@@ -196,11 +196,15 @@ def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
 
 
 def _tell_counts(counts: Any, out: str) -> None:
+    from mmfuse.predict.reasons import tell_kinds
+
     errors = f"{os.path.splitext(out)[0]}.errors.jsonl"
     typer.echo(
         f"{counts.predictions + counts.errors} studies: {counts.predictions} predictions in {out}, {counts.errors} "
         f"errors in {errors}"
     )
+    if counts.reasons:
+        typer.echo(f"errors: {tell_kinds(counts.reasons)}")
     for task, held in counts.abstained.items():
         typer.echo(f"abstained, {task}: {held} decision(s)")
 
