@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,9 +26,9 @@ from PIL import (
 )
 
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
+from mmfuse.data.locations import read_location
 from mmfuse.data.pictures import Picture, to_pil
 from mmfuse.data.quiet import quiet
-from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
 Resize = Literal["squash", "pad", "crop"]
@@ -89,7 +90,9 @@ class ImageOptions:
             raise MmfuseError(f"image size {self.size!r}: expected (H, W), positive, of at most max_pixels pixels")
 
 
-def read_image(source: str | Path | bytes | Picture, options: ImageOptions | None = None) -> np.ndarray:
+def read_image(
+    source: str | Path | bytes | Picture, options: ImageOptions | None = None, urls: Sequence[str] = ()
+) -> np.ndarray:
     """Read one image as RGB, upright, in the size that is wanted.
 
     JPEG, PNG, GIF, WebP, TIFF, BMP, PPM/PGM/PBM and DICOM, told apart by their bytes, never by the file's name. EXIF
@@ -107,9 +110,10 @@ def read_image(source: str | Path | bytes | Picture, options: ImageOptions | Non
     JPEGs are decoded at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is not below the wanted one.
 
     Args:
-        source: A path, an fsspec URL (contains `://`), encoded bytes, or a picture as `mmfuse.data.pictures.to_pil`
-            takes it: an array gives what a PNG of it gives.
+        source: A path, a URL (contains `://`), encoded bytes, or a picture as `mmfuse.data.pictures.to_pil` takes it:
+            an array gives what a PNG of it gives.
         options: What to make of it; by default the image as it is.
+        urls: Which URLs are read (see `mmfuse.data.locations`); by default none.
 
     Returns:
         `(H, W, 3)` uint8 in [0, 255], writable and C-contiguous.
@@ -120,7 +124,7 @@ def read_image(source: str | Path | bytes | Picture, options: ImageOptions | Non
     options = options or ImageOptions()
     if isinstance(source, Picture):
         return _decode_picture(source, options)
-    data = _read(source)
+    data = _read(source, urls)
     if is_dicom(data):
         try:
             return _decode(Image.fromarray(decode_dicom(data, options.max_pixels)), options)
@@ -147,11 +151,12 @@ def _decode_picture(picture: Picture, options: ImageOptions) -> np.ndarray:
         raise ImageError(f"a PIL image that cannot be decoded ({type(error).__name__})") from error
 
 
-def read_spacing(source: str | Path | bytes) -> tuple[float, float] | None:
+def read_spacing(source: str | Path | bytes, urls: Sequence[str] = ()) -> tuple[float, float] | None:
     """Give the physical size of an image's pixels as they are stored, before any resizing.
 
     Args:
-        source: A path, an fsspec URL (contains `://`), or encoded bytes.
+        source: A path, a URL (contains `://`), or encoded bytes.
+        urls: Which URLs are read (see `mmfuse.data.locations`); by default none.
 
     Returns:
         Distance of rows and of columns in mm, of a DICOM file: PixelSpacing, else ImagerPixelSpacing, which is measured
@@ -160,27 +165,27 @@ def read_spacing(source: str | Path | bytes) -> tuple[float, float] | None:
     Raises:
         ImageError: The file cannot be read, or is a damaged DICOM.
     """
-    data = _read(source)
+    data = _read(source, urls)
     try:
         return dicom_spacing(data) if is_dicom(data) else None
     except MmfuseError as error:
         raise ImageError(str(error)) from None
 
 
-def content_hash(source: str | Path | bytes) -> str:
-    """Give the SHA-256 of the encoded bytes, in hexadecimal.
+def content_hash(source: str | Path | bytes, urls: Sequence[str] = ()) -> str:
+    """Give the SHA-256 of the encoded bytes, in hexadecimal; of URLs those are read that `urls` permits.
 
     Raises:
         ImageError: The file cannot be read.
     """
-    return hashlib.sha256(_read(source)).hexdigest()
+    return hashlib.sha256(_read(source, urls)).hexdigest()
 
 
-def _read(source: str | Path | bytes) -> bytes:
+def _read(source: str | Path | bytes, urls: Sequence[str]) -> bytes:
     if isinstance(source, bytes):
         return source
     try:
-        return read_bytes(source, _MAX_BYTES)
+        return read_location(source, _MAX_BYTES, urls)
     except MmfuseError as error:
         raise ImageError(str(error)) from error
 

@@ -15,6 +15,7 @@ import torch
 from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, read_image
+from mmfuse.data.locations import own_urls
 from mmfuse.data.pairs import move_batch, ordered_batches
 from mmfuse.data.sections import select_sections
 from mmfuse.heads import decide_rows
@@ -177,7 +178,7 @@ class Predictor:
 
     def _cut_out_sections(self, sample: Sample) -> Sample:
         """As in training, a report without any of the sections that the model reads is a missing text."""
-        if not self.model.text_sections or not sample.text:
+        if not self.model.text_sections or not sample.text or not sample.whole_text:
             return sample
         return replace(sample, text=select_sections(sample.text, self.model.text_sections) or None)
 
@@ -191,7 +192,8 @@ class Predictor:
         if self._options is not None:
             for number, source in enumerate(sample.images, start=1):
                 try:
-                    item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
+                    urls = own_urls(source) if sample.urls is None else sample.urls
+                    item.pixels.append(read_image(source, self._options, urls).transpose(2, 0, 1))
                 except ImageError as error:
                     name = f" {_in_one_line(Path(source).name)}" if isinstance(source, str) else ""
                     place = f" {number} of {len(sample.images)}" if not name and len(sample.images) > 1 else ""

@@ -54,7 +54,7 @@ class Studies(Protocol):
 def open_studies(
     source: str,
     layout: str = "auto",
-    options: TableOptions = TableOptions(),
+    options: TableOptions | None = None,
     damaged: str = "error",
     model: FusionModel | None = None,
 ) -> FolderStudies | TableStudies | ShardStudies:
@@ -72,7 +72,7 @@ def open_studies(
     Raises:
         MmfuseError: Nothing is there, or it cannot be read.
     """
-    remote = "://" in source
+    remote, options = "://" in source, options or TableOptions()
     if remote:
         try:
             system, path = fsspec.core.url_to_fs(source)
@@ -296,7 +296,9 @@ class _Listing:
             kept = [[len(i), hashlib.sha256(i).hexdigest()] if isinstance(i, bytes) else i for i in images]
             ids.append(id)
             starts.append(end)
-            sizes.append(self._file.write(json.dumps([id, kept, *rest]).encode()))  # ASCII: names that are not UTF-8 stay
+            sizes.append(
+                self._file.write(json.dumps([id, kept, *rest]).encode())
+            )  # ASCII: names that are not UTF-8 stay
             end += sizes[-1] + sum(map(self._file.write, blobs))
             self.blobs += len(blobs)
         self._file.flush()

@@ -137,7 +137,9 @@ def plan_manifest(manifest: Manifest, uses: Sequence[str], trained: TableInputs 
     """
     for name in uses:
         if getattr(manifest, name) is None:
-            raise MmfuseError(f"{manifest.source}: {name}: the model reads it, and the manifest does not say where it is")
+            raise MmfuseError(
+                f"{manifest.source}: {name}: the model reads it, and the manifest does not say where it is"
+            )
     text, image = (getattr(manifest, name) if name in uses else None for name in ("text", "image"))
     if image is not None:
         image = replace(image, root=_absolute(image.root))
