@@ -103,7 +103,7 @@ def open_studies(
         return ShardStudies(source, damaged)
     if remote or os.path.isfile(source):
         table = source if remote else os.path.abspath(source)
-        return TableStudies([table], plan_reading(table, options, trained))
+        return TableStudies(table, plan_reading(table, options, trained))
     return FolderStudies(source, layout)
 
 
@@ -143,7 +143,7 @@ class TableStudies:
     """The rows of a table, sorted by id.
 
     Args:
-        files: Of csv, tsv, jsonl or parquet: paths or fsspec URLs.
+        files: One or several of csv, tsv, jsonl or parquet: paths or fsspec URLs.
         reading: How they are read; default: `plan_reading` of a table of which nothing is known.
 
     Attributes:
@@ -154,8 +154,9 @@ class TableStudies:
         MmfuseError: As `mmfuse.predict.tables.iter_rows`, or an id is not unique.
     """
 
-    def __init__(self, files: Sequence[str], reading: Reading | None = None):
-        files = [file if "://" in file else os.path.abspath(file) for file in files]
+    def __init__(self, files: str | Sequence[str], reading: Reading | None = None):
+        named = [files] if isinstance(files, str) else files
+        files = [file if "://" in file else os.path.abspath(file) for file in named]
         self.reading = reading or plan_reading(files[0], TableOptions(), None)
         self._listing = _Listing(iter_rows(files, self.reading))
         self.holds_images = self._listing.blobs > 0

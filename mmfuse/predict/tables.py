@@ -49,7 +49,7 @@ class Reading:
         id: The column of the ids.
         recipe: How a row becomes a text and images.
         where: By "id", "text" and "image", what named the columns; for errors.
-        usual: Columns that nothing named; one of the two must be there.
+        usual: Columns that nothing named: they may be absent, but not all of the recipe's.
         remedy: What to do where another column is not there.
         about: Which columns are read, in a line.
     """
@@ -78,9 +78,9 @@ class Reading:
         """
         need_columns(pd.DataFrame(columns=list(found)), [self.id], self.where["id"], file)
         text, image = self.recipe.text, self.recipe.image
-        for modality, names in (("text", text.columns if text else []), ("image", image.named if image else [])):
+        for modality, names in (("image", image.named if image else []), ("text", text.columns if text else [])):
             for name in names:
-                if name not in found and not (name in self.usual and self.usual & set(found)):
+                if name not in found and not (name in self.usual and set(found) & set(self.recipe.columns())):
                     raise MmfuseError(
                         f"{file}: {self.where[modality]}: the rows have no column {name!r}; "
                         f"{nearest(name, map(str, found))}{self.remedy}"
