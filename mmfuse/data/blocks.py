@@ -12,6 +12,7 @@ import pandas as pd
 
 from mmfuse.data.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
 from mmfuse.data.manifest import Manifest
+from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import RowFiles
 from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table
 from mmfuse.data.targets import choose_labels, count_labels, encode_read, read_targets
@@ -68,7 +69,7 @@ class TableBlocks:
     def _rows(self, numbers: np.ndarray) -> Block:
         splits = [self.table.splits[i] for i in numbers.tolist()]
         targets = {f"target.{task}": values[numbers].tolist() for task, values in self.table.targets.items()}
-        return {**self.table.rows[numbers.tolist()], "splits": splits, **targets}
+        return {**self.table.columns(numbers.tolist()), "splits": splits, **targets}
 
 
 class FileBlocks:
@@ -126,9 +127,7 @@ class FileBlocks:
         """Blocks of so many rows, each with the number of its first row."""
         spec, start = self.manifest, 0
         tasks = [name for task in spec.tasks.values() for name in (task.column, *(task.columns or []))]
-        images = [spec.image.column, *(spec.image.columns or [])] if spec.image else []
-        texts = spec.text.columns if spec.text else []
-        wanted = {spec.id, spec.group, *images, *texts, *tasks, *spec.subgroups, spec.splits.column}
+        wanted = {spec.id, spec.group, *Recipe.of(spec).columns(), *tasks, *spec.subgroups, spec.splits.column}
         for frame in self.files.blocks([name for name in self.files.columns if name in wanted], size):
             start += len(frame)
             yield start - len(frame), frame
@@ -136,8 +135,8 @@ class FileBlocks:
 
     def _rows_of(self, frame: pd.DataFrame, start: int) -> tuple[Block, dict[str, Any]]:
         """The columns of some rows, and by task what they say of it."""
-        ids, groups = identify_rows(frame, self.manifest)
-        block = {"id": ids, "group": groups, **dict(describe_rows(frame, self.manifest))}
+        ids, groups = identify_rows(frame, self.manifest, start)
+        block = {"id": ids, "group": groups, **dict(describe_rows(frame, self.manifest, start))}
         tasks, where = self.manifest.tasks, self.manifest.source
         found = {task: read_targets(frame, task, spec, where, start) for task, spec in tasks.items()}
         block["splits"] = assign_splits(frame, self.manifest, ids, groups, None, self.fold)
@@ -172,7 +171,7 @@ class FileBlocks:
                 raise id_error(self.manifest, found)
 
     def _check_leaks(self, keys: Keys, copies: dict[str, list[Any]]) -> None:
-        for sentence in describe_leaks(keys, self._read, self.manifest.source):
+        for sentence in describe_leaks(keys, self._read, self.manifest.source, self.manifest.urls):
             raise MmfuseError(sentence)
         for task, (count, name) in copies.items():
             raise copies_error(self.manifest.source, task, count, name)

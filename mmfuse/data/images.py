@@ -1,4 +1,4 @@
-"""Any image file, URL or encoded bytes -> uint8 RGB, safely and fast. Pillow is used here and nowhere else."""
+"""Any image file, URL, encoded bytes or picture in memory -> uint8 RGB, safely and fast."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -29,8 +30,9 @@ from PIL import (
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
 from mmfuse.data.frames import FirstFrame, count_frames
 from mmfuse.data.kinds import FORMATS, HEAD, format_of
+from mmfuse.data.locations import read_location
+from mmfuse.data.pictures import Picture, frames_of, to_pil
 from mmfuse.data.quiet import quiet
-from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
 Resize = Literal["squash", "pad", "crop"]
@@ -92,7 +94,9 @@ class ImageOptions:
             raise MmfuseError(f"image size {self.size!r}: expected (H, W), positive, of at most max_pixels pixels")
 
 
-def read_image(source: str | Path | bytes, options: ImageOptions | None = None) -> np.ndarray:
+def read_image(
+    source: str | Path | bytes | Picture, options: ImageOptions | None = None, urls: Sequence[str] = ()
+) -> np.ndarray:
     """Read one image as RGB, upright, in the size that is wanted.
 
     JPEG, PNG, GIF, WebP, TIFF, BMP, PPM/PGM/PBM, AVIF, JPEG 2000, HEIC (with pillow-heif) and DICOM, told apart by
@@ -110,8 +114,10 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     JPEGs are decoded at the smallest of 1/8, 1/4, 1/2 and 1 of their size that is not below the wanted one.
 
     Args:
-        source: A path, an fsspec URL (contains `://`), or encoded bytes.
+        source: A path, a URL (contains `://`), encoded bytes, or a picture as `mmfuse.data.pictures.to_pil` takes it:
+            an array gives what a PNG of it gives.
         options: What to make of it; by default the image as it is.
+        urls: Which URLs are read (see `mmfuse.data.locations`); by default none.
 
     Returns:
         `(H, W, 3)` uint8 in [0, 255], writable and C-contiguous.
@@ -119,17 +125,21 @@ def read_image(source: str | Path | bytes, options: ImageOptions | None = None) 
     Raises:
         ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
     """
-    return read_first_frame(source, options).pixels
+    return read_first_frame(source, options, urls).pixels
 
 
-def read_first_frame(source: str | Path | bytes, options: ImageOptions | None = None) -> FirstFrame:
+def read_first_frame(
+    source: str | Path | bytes | Picture, options: ImageOptions | None = None, urls: Sequence[str] = ()
+) -> FirstFrame:
     """As `read_image`, with the number of frames of which this is the first.
 
     Raises:
         ImageError: As `read_image`.
     """
-    data = _read(source)
     options = options or ImageOptions()
+    if isinstance(source, Picture):
+        return _decode_picture(source, options)
+    data = _read(source, urls)
     if is_dicom(data):
         try:
             pixels, frames = decode_dicom(data, options.max_pixels)
@@ -148,11 +158,23 @@ def read_first_frame(source: str | Path | bytes, options: ImageOptions | None = 
         raise ImageError(f"{plugin.format} cannot be decoded: {words[:100]}") from error
 
 
-def read_spacing(source: str | Path | bytes) -> tuple[float, float] | None:
+def _decode_picture(picture: Picture, options: ImageOptions) -> FirstFrame:
+    try:
+        with quiet():
+            frames = frames_of(picture)  # before it is decoded: Pillow seeks to the last one
+            return FirstFrame(_decode(to_pil(picture), options), frames)
+    except MmfuseError as error:
+        raise ImageError(str(error)) from None
+    except Exception as error:  # as of a file: Pillow may not have decoded it yet
+        raise ImageError(f"a PIL image that cannot be decoded ({type(error).__name__})") from error
+
+
+def read_spacing(source: str | Path | bytes, urls: Sequence[str] = ()) -> tuple[float, float] | None:
     """Give the physical size of an image's pixels as they are stored, before any resizing.
 
     Args:
-        source: A path, an fsspec URL (contains `://`), or encoded bytes.
+        source: A path, a URL (contains `://`), or encoded bytes.
+        urls: Which URLs are read (see `mmfuse.data.locations`); by default none.
 
     Returns:
         Distance of rows and of columns in mm, of a DICOM file: PixelSpacing, else ImagerPixelSpacing, which is measured
@@ -161,27 +183,27 @@ def read_spacing(source: str | Path | bytes) -> tuple[float, float] | None:
     Raises:
         ImageError: The file cannot be read, or is a damaged DICOM.
     """
-    data = _read(source)
+    data = _read(source, urls)
     try:
         return dicom_spacing(data) if is_dicom(data) else None
     except MmfuseError as error:
         raise ImageError(str(error)) from None
 
 
-def content_hash(source: str | Path | bytes) -> str:
-    """Give the SHA-256 of the encoded bytes, in hexadecimal.
+def content_hash(source: str | Path | bytes, urls: Sequence[str] = ()) -> str:
+    """Give the SHA-256 of the encoded bytes, in hexadecimal; of URLs those are read that `urls` permits.
 
     Raises:
         ImageError: The file cannot be read.
     """
-    return hashlib.sha256(_read(source)).hexdigest()
+    return hashlib.sha256(_read(source, urls)).hexdigest()
 
 
-def _read(source: str | Path | bytes) -> bytes:
+def _read(source: str | Path | bytes, urls: Sequence[str]) -> bytes:
     if isinstance(source, bytes):
         return source
     try:
-        return read_bytes(source, _MAX_BYTES)
+        return read_location(source, _MAX_BYTES, urls)
     except MmfuseError as error:
         raise ImageError(str(error)) from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.config import key, parse, read_small, read_yaml
+from mmfuse.data.locations import check_urls
 from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
@@ -29,6 +30,17 @@ class ImageSpec:
     columns: list[str] | None = key(None, "columns with a path each: the views of a study")
     separator: str | None = key(None, "with column: what stands between the paths of one study")
     root: str = key(".", "what the paths are relative to; itself relative to the manifest")
+    urls: list[str] = key([], "URLs that may stand in the column: [https, s3], or with a host: [https://host:8080]")
+
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return self.columns or ([self.column] if self.column else [])
+
+    @property
+    def permitted(self) -> tuple[str, ...]:
+        """What may be opened beside paths (see `mmfuse.data.locations`): the URLs, and all below a root that is one."""
+        return (*self.urls, self.root) if "://" in self.root else tuple(self.urls)
 
 
 @dataclass
@@ -115,6 +127,11 @@ class Manifest:
     source: str = key("", "set when read: the manifest's own path")
     sha256: str = key("", "set when read: hash of the manifest's own bytes")
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Which URLs may be opened as images (see `mmfuse.data.locations`)."""
+        return self.image.permitted if self.image else ()
+
 
 def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
     """Read a data manifest; its relative paths become relative to its own folder.
@@ -188,23 +205,47 @@ def _check_quoting(values: dict[str, Any], where: str) -> None:
                     )
 
 
+def check_image(image: ImageSpec | None, where: str) -> None:
+    """Refuse what is not legal of where images are.
+
+    Raises:
+        MmfuseError: The message begins with `where`, and names the key and the fix.
+    """
+    if image is None:
+        return
+    if not image.named or (image.column is None) == (image.columns is None):
+        raise MmfuseError(f"{where}: image: give either column or columns")
+    check_urls(image.urls, where)
+
+
+def check_text(text: TextSpec | None, where: str) -> None:
+    """Refuse what is not legal of what the text encoder reads.
+
+    Raises:
+        MmfuseError: The message begins with `where`, and names the key and the fix.
+    """
+    if text is None:
+        return
+    if not text.columns:
+        raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
+    for name in PLACEHOLDER.findall(text.template or ""):
+        if name not in text.columns:
+            raise MmfuseError(
+                f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}"
+            )
+    for name in text.sections:
+        if name not in SECTIONS:
+            raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
+
+
 def _check(manifest: Manifest) -> None:
     where = manifest.source
     image, text, splits = manifest.image, manifest.text, manifest.splits
     if image is None and text is None:
         raise MmfuseError(f"{where}: neither image nor text is given; at least one is needed")
-    if image is not None and (image.column is None) == (image.columns is None):
-        raise MmfuseError(f"{where}: image: give either column or columns")
-    if text is not None and not text.columns:
-        raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
-    template, columns = (text.template or "", text.columns) if text is not None else ("", [])
-    for name in PLACEHOLDER.findall(template):
-        if name not in columns:
-            raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, columns)}")
+    check_image(image, where)
+    check_text(text, where)
     read_sections = text.sections if text is not None else []
-    for name in read_sections:
-        if name not in SECTIONS:
-            raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
     for name, task in manifest.tasks.items():
         if bool(task.column) == bool(task.columns):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
@@ -227,10 +268,6 @@ def _check(manifest: Manifest) -> None:
                 )
         if task.columns and task.values is not None:
             raise MmfuseError(f"{where}: tasks.{name}: values go with column; with columns they are 1, 0, -1 or empty")
-        if task.type == "multilabel" and task.column and not task.separator:
-            raise MmfuseError(
-                f"{where}: tasks.{name}.separator is missing: what stands between the labels, such as ';'"
-            )
         if not (task.values is None or isinstance(task.values, (list, dict))):
             raise MmfuseError(f'{where}: tasks.{name}.values: a list, or a mapping such as {{"Y": "yes"}}, is expected')
     chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]

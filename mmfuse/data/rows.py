@@ -1,4 +1,4 @@
-"""Files of rows: csv, tsv, jsonl and parquet, every column as text, whole or some thousand rows at a time."""
+"""Files of rows: csv, tsv, jsonl and parquet, as cells (`mmfuse.data.cells`), whole or some thousand at a time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 import fsspec
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
+from mmfuse.data import cells
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError, Sample, first_line
+from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
 
 
 def read_rows(pattern: str, where: str) -> pd.DataFrame:
-    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every column as text, nothing guessed.
+    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every scalar as text, nothing guessed.
 
-    `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string.
+    `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string. Of jsonl and parquet,
+    lists stay lists, bytes stay bytes, and objects stay dicts (see `mmfuse.data.cells`).
 
     Args:
         pattern: Path, glob or fsspec URL.
@@ -42,7 +43,7 @@ def read_rows(pattern: str, where: str) -> pd.DataFrame:
         MmfuseError: Nothing is there, or it cannot be read.
     """
     frames = []
-    for file in _files(pattern, where):
+    for file in find_files(pattern, where):
         with _one_line(f"{where}: rows: {file}"):
             frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
     frame = pd.concat(frames, ignore_index=True).fillna("")
@@ -66,7 +67,7 @@ class RowFiles:
     """
 
     def __init__(self, pattern: str, where: str):
-        self.pattern, self.where, self.files = pattern, where, _files(pattern, where)
+        self.pattern, self.where, self.files = pattern, where, find_files(pattern, where)
         columns: dict[str, None] = {}
         for file in self.files:
             every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
@@ -99,7 +100,12 @@ class RowFiles:
             yield from read_blocks(handle, file)
 
 
-def _files(pattern: str, where: str) -> list[str]:
+def find_files(pattern: str, where: str) -> list[str]:
+    """The files of a manifest's `rows`: a path, a glob or a URL.
+
+    Raises:
+        MmfuseError: There is none.
+    """
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
@@ -148,10 +154,20 @@ def _parquet_blocks(file: BinaryIO) -> Iterator[pd.DataFrame]:
     found = pq.ParquetFile(file)
     none = pa.RecordBatch.from_pylist([], schema=found.schema_arrow)
     for batch in found.iter_batches(BLOCK) if found.metadata.num_rows else [none]:
-        frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
-        frame.columns = frame.columns.map(str)
-        _check_once(frame.columns)
-        yield frame.map(_as_text)
+        _check_once(batch.schema.names)
+        yield pd.DataFrame(dict(zip(batch.schema.names, map(_cells_of, batch.columns), strict=True)), dtype="object")
+
+
+def _cells_of(column: Any) -> list[cells.Cell]:
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.fill_null("").to_pylist()
+    if pa.types.is_nested(column.type) or pa.types.is_null(column.type) or "binary" in str(column.type):
+        return [cells.as_cell(value) for value in column.to_pylist()]
+    return [cells.as_cell(value) for value in column.to_pandas(types_mapper=pd.ArrowDtype)]
 
 
 def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
@@ -179,7 +195,7 @@ def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
             yield frame
 
 
-def _json_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
+def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
     for number, data in enumerate(file, start=1):  # at each \n alone: other line breaks are legal inside a string
         try:
             line = data.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -194,7 +210,16 @@ def _json_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
             raise ValueError(f"line {number}: nested too deep") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number}: an object, {{...}}, is expected")
-        yield {k: _as_text(v).encode(errors="backslashreplace").decode() for k, v in row.items()}  # of UTF-16's halves
+        yield {name: _escaped(cells.as_cell(value)) for name, value in row.items()}
+
+
+def _escaped(cell: Any) -> Any:
+    """Without halves of UTF-16 pairs, which JSON can hold and no UTF-8."""
+    if isinstance(cell, str):
+        return cell if cell.isascii() else cell.encode(errors="backslashreplace").decode()
+    if isinstance(cell, list):
+        return [_escaped(item) for item in cell]
+    return {name: _escaped(item) for name, item in cell.items()} if isinstance(cell, dict) else cell
 
 
 def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -210,12 +235,6 @@ def _check_once(names: Iterable[str]) -> None:
             raise MmfuseError(f"the column {name!r} stands there twice")
 
 
-def _as_text(value: Any) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
-
-
 def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:
     """Refuse rows that lack one of the columns that a key of the manifest, or an option, names.
 
@@ -229,41 +248,16 @@ def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str
             )
 
 
-def iter_samples(path: str, id_column: str, image_column: str, text_column: str) -> Iterator[Sample]:
-    """The rows of a table as samples to predict, in its order; some thousand rows are in memory at once.
-
-    Args:
-        path: A csv, tsv, jsonl or parquet file, or its fsspec URL; a remote one is first copied to a temporary file.
-        id_column: Of the ids.
-        image_column: Of paths, which are relative to the table's folder, or URLs.
-        text_column: Of the reports.
+def read_frames(files: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of files, some thousand at a time, each time with the file's name.
 
     Raises:
-        MmfuseError: It cannot be read, the id column is missing, or both of the others, or one of them that has not
-            its usual name (image, text), or a row has no id; what depends on all rows is told after the last one.
+        MmfuseError: One cannot be read.
     """
-    folder, names = os.path.dirname(path), (id_column, image_column, text_column)
-    seen: dict[str, None] = {}
-    rows, nameless = 0, None
-    with _one_line(path), open_table(path) as file:
-        for frame in read_blocks(file, path):
-            seen |= dict.fromkeys(frame.columns)
-            frame, empty = frame.fillna(""), [""] * len(frame)
-            for id, image, text in zip(*(frame.get(name, empty) for name in names), strict=True):
-                rows, id, image = rows + 1, id.strip(), image.strip()
-                nameless = nameless or (None if id else rows)
-                if image and "://" not in image:
-                    image = os.path.join(folder, image)
-                yield Sample(id, (image,) if image else (), text.strip() or None, group=id)
-    if not rows:
-        raise MmfuseError(f"{path}: no rows")
-    found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
-    need_columns(found, [id_column], "--id-column", path)
-    for option, name in (("image", image_column), ("text", text_column)):
-        if name != option or not seen.keys() & {image_column, text_column}:  # what was named must be there
-            need_columns(found, [name], f"--{option}-column", path)
-    if nameless:
-        raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
+    for file in files:
+        with _one_line(file), open_table(file) as handle:
+            for frame in read_blocks(handle, file):
+                yield file, frame
 
 
 @contextmanager

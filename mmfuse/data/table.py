@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +16,11 @@ import pandas as pd
 import pyarrow as pa
 from datasets.table import InMemoryTable
 
+from mmfuse.data import cells
 from mmfuse.data.leaks import copies_error, find_copies, find_leaks
-from mmfuse.data.manifest import PLACEHOLDER, Manifest
+from mmfuse.data.manifest import Manifest
+from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import need_columns, read_rows
-from mmfuse.data.sections import select_sections
 from mmfuse.data.shards import is_shards
 from mmfuse.data.splits import SPLITS, split_by_hash, split_stratified
 from mmfuse.data.targets import encode_targets, one_hot
@@ -36,7 +36,8 @@ class Table:
 
     Attributes:
         manifest: Where it comes from.
-        rows: Columns `id`, `group`, `images` (list), `text` (None where missing), and `subgroup.<name>`.
+        rows: Columns `id`, `group`, `text` (None where missing), `subgroup.<name>`, and `images`: lists of locations,
+            or of structs of `bytes` and `path` where any image is encoded in the table itself.
         labels: By task, the label names in the order of the logits.
         targets: By task, `(rows,)` int64 with -100 where missing, or `(rows, L)` float32 with NaN where missing; of a
             captioning task `(rows,)` objects, the tuple of references, empty where missing.
@@ -91,16 +92,23 @@ class Table:
 
     def images(self) -> Sequence[Sequence[str | bytes]]:
         """By row its images: paths and URLs, or encoded bytes."""
-        return self.rows["images"][:]
+        column = self.rows.data.column("images")
+        return PackedImages(column) if pa.types.is_struct(column.type.value_type) else self.rows["images"][:]
+
+    def columns(self, rows: Sequence[int]) -> dict[str, list[Any]]:
+        """Some of `rows` as columns, their images as locations and encoded bytes."""
+        found: dict[str, list[Any]] = self.rows[rows]
+        return {**found, "images": [unpack_images(images) for images in found["images"]]}
 
     def sample(self, index: int) -> Sample:
         """One row as a sample, without its targets."""
         row: dict[str, Any] = self.rows[index]
         return Sample(
             id=row["id"],
-            images=tuple(row["images"]),
+            images=tuple(unpack_images(row["images"])),
             text=row["text"],
             group=row["group"],
+            urls=self.manifest.urls,
             subgroups={k.removeprefix("subgroup."): v for k, v in row.items() if k.startswith("subgroup.")},
         )
 
@@ -157,7 +165,7 @@ def load_table(
         raise id_error(manifest, Counter(ids))
     columns = {"id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string())}
     for name, values in describe_rows(frame, manifest):
-        columns[name] = pa.array(values, pa.list_(pa.string()) if name == "images" else pa.string())
+        columns[name] = _pack_images(values) if name == "images" else pa.array(values, pa.string())
     # Without a fingerprint, all of the rows would be pickled for one.
     rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
 
@@ -188,18 +196,20 @@ def load_table(
     return table
 
 
-def identify_rows(frame: pd.DataFrame, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """The ids and groups of rows.
+def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tuple[list[str], list[str]]:
+    """The ids and groups of rows, of which the first has the number `first`, from 0.
 
     Raises:
-        MmfuseError: A column is missing.
+        MmfuseError: A column is missing, or holds something else than texts.
     """
-    need_columns(frame, [manifest.id], "id", manifest.source)
-    ids = [str(i).strip() for i in frame[manifest.id]]
+    where = manifest.source
+    need_columns(frame, [manifest.id], "id", where)
+    ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
     if not manifest.group:
         return ids, ids
-    need_columns(frame, [manifest.group], "group", manifest.source)
-    return ids, [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
+    need_columns(frame, [manifest.group], "group", where)
+    groups = cells.texts(frame, manifest.group, where, "group", first)
+    return ids, [g.strip() or f"row {i}" for g, i in zip(groups, ids, strict=True)]
 
 
 def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
@@ -209,55 +219,51 @@ def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
     return MmfuseError(f"{manifest.source}: id: column {manifest.id!r} must name each row once, but {what}")
 
 
-def describe_rows(frame: pd.DataFrame, manifest: Manifest) -> Iterator[tuple[str, list[Any]]]:
-    """The other columns of `Table.rows`, one after the other.
+def describe_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> Iterator[tuple[str, list[Any]]]:
+    """The other columns of `Table.rows`, one after the other; images as locations and bytes.
+
+    Args:
+        frame: The rows.
+        manifest: Theirs.
+        first: The number of the first row, from 0; named in errors.
 
     Raises:
-        MmfuseError: A column is missing.
+        MmfuseError: A column is missing, or holds what it should not.
     """
-    yield "images", _images(frame, manifest)
-    yield "text", _texts(frame, manifest)
+    recipe = Recipe.of(manifest)
+    yield "images", recipe.images(frame, manifest.source, first)
+    yield "text", recipe.texts(frame, manifest.source, first)
     need_columns(frame, manifest.subgroups, "subgroups", manifest.source)
     for name in manifest.subgroups:
-        yield f"subgroup.{name}", list(frame[name])
+        yield f"subgroup.{name}", cells.texts(frame, name, manifest.source, "subgroups", first)
 
 
-def _images(frame: pd.DataFrame, manifest: Manifest) -> list[list[str]]:
-    spec = manifest.image
-    if spec is None:
-        return [[] for _ in range(len(frame))]
-    names = spec.columns or [str(spec.column)]
-    need_columns(frame, names, "image.column" if spec.column else "image.columns", manifest.source)
-    rows = []
-    for values in zip(*(frame[name] for name in names), strict=True):
-        parts = [p for v in values for p in (v.split(spec.separator) if spec.separator else [v])]
-        rows.append([p if "://" in p or os.path.isabs(p) else f"{spec.root}/{p}" for p in map(str.strip, parts) if p])
-    return rows
+_IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
 
 
-def _texts(frame: pd.DataFrame, manifest: Manifest) -> list[str | None]:
-    spec = manifest.text
-    if spec is None:
-        return [None] * len(frame)
-    need_columns(frame, spec.columns, "text.columns", manifest.source)
-    absent = {"", *spec.missing}
-    texts: list[str | None] = []
-    for values in zip(*(frame[name] for name in spec.columns), strict=True):
-        parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(spec.columns, values, strict=True)}
-        if spec.sections:
-            chosen = {name: select_sections(report, spec.sections) for name, report in parts.items()}
-            parts = {name: "" if text in absent else text for name, text in chosen.items()}
-        if not any(parts.values()):
-            texts.append(None)
-        elif spec.template is None:
-            texts.append("\n".join(p for p in parts.values() if p))
-        else:
-            texts.append(_fill(spec.template, parts).strip() or None)
-    return texts
+def _pack_images(rows: Sequence[Sequence[str | bytes]]) -> pa.Array:
+    if not any(isinstance(image, bytes) for images in rows for image in images):
+        return pa.array(rows, pa.list_(pa.string()))
+    packed = ([{"bytes": i, "path": None} if isinstance(i, bytes) else {"path": i} for i in images] for images in rows)
+    return pa.array(packed, pa.list_(_IMAGE))
 
 
-def _fill(template: str, parts: dict[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda found: parts[found[1]], template)
+class PackedImages(Sequence):
+    """By row its images, locations and bytes, taken out of an Arrow column when they are asked for."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: Any) -> Any:
+        return unpack_images(self.column[row].as_py())
+
+
+def unpack_images(images: Sequence[Any]) -> list[str | bytes]:
+    """A row's images out of `Table.rows`, as locations and bytes."""
+    return [image if not isinstance(image, dict) else image["path"] or image["bytes"] for image in images]
 
 
 def assign_splits(
@@ -286,7 +292,7 @@ def assign_splits(
         raise MmfuseError(f"{where}: data.fold is given, but splits.folds is not; remove one or add the other")
     if spec.column:
         need_columns(frame, [spec.column], "splits.column", where)
-        names = [spec.names.get(v, v) for v in (str(cell).strip() for cell in frame[spec.column])]
+        names = [spec.names.get(v, v) for v in map(str.strip, cells.texts(frame, spec.column, where, "splits.column"))]
         strange = next((i for i, name in enumerate(names) if name not in SPLITS), None)
         if strange is not None:
             raise MmfuseError(

@@ -237,7 +237,7 @@ def _check_files(pairs: PairDataset) -> None:
         (row, path)
         for row, paths in enumerate(pairs.images)
         for path in paths
-        if "://" not in path and not os.path.isfile(path)
+        if isinstance(path, str) and "://" not in path and not os.path.isfile(path)
     ]
     if absent:
         row, path = absent[0]

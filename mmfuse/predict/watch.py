@@ -283,9 +283,12 @@ def _read_journal(path: Path, identity: str) -> tuple[list[dict[str, Any]], int]
     try:
         head, *lines = map(json.loads, data[:size].splitlines()) if size else [{"identity": identity}]
         was = head["identity"]
-        if not all({"id", "files", "state"} == set(each) and set(each["state"]) == set(FRESH) for each in lines):
-            raise KeyError("id, files, state")
-    except (ValueError, KeyError, TypeError) as error:
+        each: Any
+        for each in lines:
+            each["state"].setdefault("reasons", {})  # older watches did not count them
+            if {"id", "files", "state"} != set(each) or set(each["state"]) != set(FRESH):
+                raise KeyError("id, files, state")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MmfuseError(f"{path}: damaged; put it back, or --overwrite to start again") from error
     if was != identity:
         raise MmfuseError(

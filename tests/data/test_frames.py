@@ -114,6 +114,20 @@ def test_hostile_files_are_counted_in_no_time():
         assert time.process_time() - began < 5
 
 
+@pytest.mark.parametrize("fmt", ANIMATED)
+def test_an_opened_image_of_several_frames(fmt, tmp_path):
+    image = Image.open(io.BytesIO(encode(fmt, 3)))
+    found = read_first_frame(image)
+    assert found.frames == 3
+    assert np.array_equal(found.pixels, read_image(encode(fmt, 3)))
+    image.seek(1)  # chosen by whoever holds it
+    assert read_first_frame(image).frames == 1
+    (tmp_path / "a").write_bytes(encode(fmt, 1))
+    with Image.open(tmp_path / "a") as closed:
+        closed.load()
+    assert read_first_frame(closed).frames == 1
+
+
 def test_what_is_said():
     assert frames_notice("ct.dcm", 24) == "image ct.dcm: first of 24 frames"
     assert frames_notice("", 2) == "image: first of 2 frames"

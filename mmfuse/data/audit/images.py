@@ -18,7 +18,7 @@ from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
 from mmfuse.data.audit.rows import Rows, place_sets
 from mmfuse.data.images import read_image
-from mmfuse.data.texts import read_bytes
+from mmfuse.data.locations import read_location
 from mmfuse.types import MmfuseError
 
 NEAR_BITS = 8
@@ -38,7 +38,7 @@ class ImageFacts:
 
     Attributes:
         row: `(n,)` int64, the row that each image is of.
-        path: `n` paths or URLs.
+        path: `n` paths, URLs or encoded images.
         reason: By number of an image, why it cannot be read.
         digest: `(n, 32)` uint8, SHA-256 of the file's bytes; zeros where it cannot be read.
         hash: `(n, 32)` uint8, perceptual hash of 256 bits.
@@ -48,7 +48,7 @@ class ImageFacts:
     """
 
     row: np.ndarray
-    path: list[str]
+    path: list[str | bytes]
     reason: dict[int, str]
     digest: np.ndarray
     hash: np.ndarray
@@ -60,7 +60,9 @@ class ImageFacts:
         """By row, what its images are: digests, or paths where they cannot be read."""
         found: list[list[bytes]] = [[] for _ in range(num_rows)]
         for i, row in enumerate(self.row):
-            found[row].append(self.path[i].encode() if i in self.reason else self.digest[i].tobytes())
+            path = self.path[i]
+            unread = path if isinstance(path, bytes) else path.encode()
+            found[row].append(unread if i in self.reason else self.digest[i].tobytes())
         return [tuple(one) for one in found]
 
 
@@ -84,7 +86,7 @@ def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) 
         blank=np.zeros(n, bool),
     )
     with ThreadPoolExecutor() as pool:
-        for i, seen in enumerate(_in_order(pool, facts.path)):
+        for i, seen in enumerate(_in_order(pool, facts.path, rows.urls)):
             if isinstance(seen, str):
                 facts.reason[i] = seen
             else:
@@ -94,28 +96,32 @@ def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) 
     return facts
 
 
-def _in_order(pool: ThreadPoolExecutor, paths: Sequence[str]) -> Iterator[tuple | str]:
+def _in_order(pool: ThreadPoolExecutor, paths: Sequence[str | bytes], urls: Sequence[str]) -> Iterator[tuple | str]:
     """`_look` at each, with at most 64 waiting: with 100,000, their futures alone would be memory."""
     left = iter(paths)
-    waiting = deque(_begin(pool, path) for path in islice(left, _WAITING))
+    waiting = deque(_begin(pool, path, urls) for path in islice(left, _WAITING))
     while waiting:
         yield waiting.popleft().result()
-        waiting.extend(_begin(pool, path) for path in islice(left, 1))
+        waiting.extend(_begin(pool, path, urls) for path in islice(left, 1))
 
 
-def _begin(pool: ThreadPoolExecutor, path: str) -> Future[tuple | str]:
+def _begin(pool: ThreadPoolExecutor, path: str | bytes, urls: Sequence[str]) -> Future[tuple | str]:
     """Look in a thread; here where the file is so small that threads would mostly wait for the interpreter's lock."""
-    if "://" in path or (os.path.isfile(path) and os.path.getsize(path) > _WORTH_A_THREAD):
-        return pool.submit(_look, path)
+    if isinstance(path, bytes):
+        large = len(path) > _WORTH_A_THREAD
+    else:
+        large = "://" in path or (os.path.isfile(path) and os.path.getsize(path) > _WORTH_A_THREAD)
+    if large:
+        return pool.submit(_look, path, urls)
     found: Future[tuple | str] = Future()
-    found.set_result(_look(path))
+    found.set_result(_look(path, urls))
     return found
 
 
-def _look(path: str) -> tuple | str:
+def _look(path: str | bytes, urls: Sequence[str]) -> tuple | str:
     """Digest, hash, colours, size and blankness of an image, or the reason why there are none."""
     try:
-        data = read_bytes(path, _MAX_BYTES)
+        data = path if isinstance(path, bytes) else read_location(path, _MAX_BYTES, urls)
         pixels = read_image(data)
     except MmfuseError as error:
         return str(error)

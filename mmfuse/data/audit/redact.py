@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from mmfuse.config import read_yaml
+from mmfuse.data import cells
 from mmfuse.data.identifiers import Finder, redact
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.rows import read_rows
@@ -47,14 +48,10 @@ def redact_rows(
         raise MmfuseError(f"{manifest.source}: the rows have no column {missing[0]!r}")
     counts: Counter[str] = Counter()
 
-    def clean(value: str) -> str:
-        if value.startswith("["):  # a list of captions, as read_rows gives it
-            try:
-                parts = json.loads(value)
-            except ValueError:
-                return clean_text(value)
-            return json.dumps([clean_text(part) if isinstance(part, str) else part for part in parts])
-        return clean_text(value)
+    def clean(cell: Any) -> Any:
+        if isinstance(cell, list):
+            return [clean(part) for part in cell]
+        return clean_text(cell) if isinstance(cell, str) else cell
 
     def clean_text(text: str) -> str:
         found = find(text)
@@ -68,7 +65,7 @@ def redact_rows(
         if progress:
             progress(row + 1, len(frame))
     out.mkdir(parents=True, exist_ok=True)
-    table = pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
+    table = pa.table({name: cells.to_arrow(column, f"{manifest.source}: {name}") for name, column in values.items()})
     pq.write_table(table, out / "rows.parquet")
     path = out / "manifest.yaml"
     path.write_text(yaml.safe_dump(_manifest(manifest), sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -25,14 +25,16 @@ class Rows:
         groups: What must be in one split.
         splits: train, validation or test.
         texts: None where there is none.
-        images: Paths or URLs.
+        images: Paths, URLs or encoded bytes.
+        urls: Which URLs may be opened.
     """
 
     ids: list[str]
     groups: list[str]
     splits: list[str]
     texts: list[str | None]
-    images: list[list[str]]
+    images: Sequence[Sequence[str | bytes]]
+    urls: Sequence[str] = ()
 
     def names(self, rows: Iterable[int]) -> list[str]:
         """Their ids."""
@@ -55,9 +57,8 @@ class Rows:
 
 def rows_of(table: Table) -> Rows:
     """The rows of a table, read once."""
-    columns = (table.rows[name][:] for name in ("id", "group", "text", "images"))
-    ids, groups, texts, images = columns
-    return Rows(ids, groups, table.splits, texts, images)
+    ids, groups, texts = (table.rows[name][:] for name in ("id", "group", "text"))
+    return Rows(ids, groups, table.splits, texts, table.images(), table.manifest.urls)
 
 
 def place_sets(rows: Rows, sets: Iterable[Sequence[int]]) -> dict[str, list[Sequence[int]]]:
