@@ -28,14 +28,14 @@ class FirstFrame(NamedTuple):
     frames: int
 
 
-def frames_notice(name: str, frames: int) -> str | None:
-    """What to say of an image of which the first frame was taken; None where it is the only one.
+def frames_notice(name: str, frames: int) -> str:
+    """What to say of an image of which the first of several frames was taken.
 
     Args:
-        name: Of the file, without its folder; or which of its study's images it is.
+        name: Of the file, without its folder; or which of its study's images it is; or "" for the only one.
         frames: As `FirstFrame` has it.
     """
-    return f"image {name}: first of {frames} frames" if frames > 1 else None
+    return f"{f'image {name}'.strip()}: first of {frames} frames"
 
 
 def count_frames(image: ImageFile.ImageFile, data: bytes) -> int:

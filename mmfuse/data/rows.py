@@ -23,10 +23,9 @@ from pyarrow.lib import ArrowException
 from mmfuse.data import cells
 from mmfuse.data.delimited import CsvSpec, read_delimited
 from mmfuse.data.file_kinds import check_kind
-from mmfuse.data.locations import place
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError, Sample, first_line
+from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
@@ -51,7 +50,7 @@ def read_rows(
     """
     wanted = None if columns is None else list(columns)
     frames: dict[str, pd.DataFrame] = {}
-    for file in _files(pattern, where):
+    for file in find_files(pattern, where):
         with _one_line(f"{where}: rows: {file}"):
             blocks = read_blocks(io.BytesIO(read_bytes(file, _MAX_BYTES)), file, wanted, csv)
             frames[file] = pd.concat(blocks, ignore_index=True)
@@ -78,7 +77,7 @@ class RowFiles:
     """
 
     def __init__(self, pattern: str, where: str, csv: CsvSpec | None = None):
-        self.pattern, self.where, self.files, self.csv = pattern, where, _files(pattern, where), csv
+        self.pattern, self.where, self.files, self.csv = pattern, where, find_files(pattern, where), csv
         self._columns: dict[str, dict[str, None]] = {}
         for file in self.files:
             every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
@@ -126,7 +125,12 @@ def _check_files(columns: Mapping[str, Iterable[str]], needed: Iterable[str], wh
             raise MmfuseError(f"{where}: rows: {lacking[0]}: no column {name!r}, which {having[0]} has")
 
 
-def _files(pattern: str, where: str) -> list[str]:
+def find_files(pattern: str, where: str) -> list[str]:
+    """The files of a manifest's `rows`: a path, a glob or a URL.
+
+    Raises:
+        MmfuseError: There is none.
+    """
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
@@ -265,46 +269,16 @@ def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str
             )
 
 
-def iter_samples(path: str, id_column: str, image_column: str, text_column: str) -> Iterator[Sample]:
-    """The rows of a table as samples to predict, in its order; some thousand rows are in memory at once.
-
-    Args:
-        path: A csv, tsv, jsonl or parquet file, or its fsspec URL; a remote one is first copied to a temporary file.
-        id_column: Of the ids.
-        image_column: Of paths, which are relative to the table's folder, or URLs.
-        text_column: Of the reports.
+def read_frames(files: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of files, some thousand at a time, each time with the file's name.
 
     Raises:
-        MmfuseError: It cannot be read, the id column is missing, or both of the others, or one of them that has not
-            its usual name (image, text), or a row has no id; what depends on all rows is told after the last one.
+        MmfuseError: One cannot be read.
     """
-    folder, names = os.path.dirname(path), (id_column, image_column, text_column)
-    seen: dict[str, None] = {}
-    below = (folder,) if "://" in folder else ()  # beside a table at a URL
-    rows, nameless = 0, None
-    with _one_line(path), open_table(path) as file:
-        for frame in read_blocks(file, path):
-            seen |= dict.fromkeys(frame.columns)
-            frame = frame.fillna("")
-            for name in names:
-                if name not in frame:
-                    frame[name] = ""
-            ids = cells.texts(frame, id_column, path, "--id-column", rows)
-            texts = cells.texts(frame, text_column, path, "--text-column", rows)
-            for id, cell, text in zip(ids, frame[image_column], texts, strict=True):
-                rows, id = rows + 1, id.strip()
-                nameless = nameless or (None if id else rows)
-                images = [place(i, folder or ".") if isinstance(i, str) else i for i in cells.images(cell)]
-                yield Sample(id, tuple(images), text.strip() or None, group=id, urls=below)
-    if not rows:
-        raise MmfuseError(f"{path}: no rows")
-    found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
-    need_columns(found, [id_column], "--id-column", path)
-    for option, name in (("image", image_column), ("text", text_column)):
-        if name != option or not seen.keys() & {image_column, text_column}:  # what was named must be there
-            need_columns(found, [name], f"--{option}-column", path)
-    if nameless:
-        raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
+    for file in files:
+        with _one_line(file), open_table(file) as handle:
+            for frame in read_blocks(handle, file):
+                yield file, frame
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from mmfuse.config import (
     read_small,
 )
 from mmfuse.data.gaps import refuse_gaps, scored_split
+from mmfuse.data.inputs import TableInputs
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.shards import index_bytes
@@ -285,6 +286,7 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
             head.weigh(table.targets_of(task, "train"))
     model.text_sections = table.manifest.text.sections if table.manifest.text else []
+    model.inputs = TableInputs.of(table.manifest, model.uses)
     dropout = dataclasses.asdict(config.training.modality_dropout)
     lacks = table.lacks("train")
     learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
