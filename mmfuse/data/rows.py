@@ -27,6 +27,7 @@ from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
+_BLOCK_BYTES = 16 * 2**20
 
 
 def read_rows(pattern: str, where: str) -> pd.DataFrame:
@@ -153,7 +154,10 @@ def read_blocks(file: BinaryIO, name: str) -> Iterator[pd.DataFrame]:
 def _parquet_blocks(file: BinaryIO) -> Iterator[pd.DataFrame]:
     found = pq.ParquetFile(file)
     none = pa.RecordBatch.from_pylist([], schema=found.schema_arrow)
-    for batch in found.iter_batches(BLOCK) if found.metadata.num_rows else [none]:
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows) if found.metadata.num_rows else [none]:
         _check_once(batch.schema.names)
         yield pd.DataFrame(dict(zip(batch.schema.names, map(_cells_of, batch.columns), strict=True)), dtype="object")
 
