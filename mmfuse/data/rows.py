@@ -29,6 +29,7 @@ from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
+_BLOCK_BYTES = 16 * 2**20
 
 
 def read_rows(
@@ -198,7 +199,10 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
     chosen = [name for name in names if name in set(columns)] if columns is not None else names
     if columns is not None and not set(columns) <= set(names):
         chosen = names  # one that is not there is told with the nearest that is
-    for batch in found.iter_batches(BLOCK, columns=chosen) if found.metadata.num_rows else []:
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows, columns=chosen) if found.metadata.num_rows else []:
         yield _frame(batch.schema.names, map(_cells_of, batch.columns))
     if not found.metadata.num_rows:
         yield pd.DataFrame(columns=chosen, dtype="object")

@@ -16,12 +16,15 @@ import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
+from mmfuse.config import read_yaml
 from mmfuse.data.folder import Entry, iter_folder
 from mmfuse.data.images import ImageError, read_image
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.rows import find_files
+from mmfuse.data.sharding import MANIFEST
 from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
+from mmfuse.data.stores import list_sizes
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.samples import to_sample
 from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
@@ -201,6 +204,9 @@ class ShardStudies:
         self._all = sorted([*self._shards.shards, *absent], key=_place)
         self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)
         self.identity = self._shards.identity
+        self._whole_texts = not _are_sections(self._shards.url)
+        if not self._whole_texts:  # a run that took them for whole reports must not go on
+            self.identity = _hash_lines([self.identity.encode()])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -211,7 +217,8 @@ class ShardStudies:
             if isinstance(row, Sample):
                 yield row
             else:
-                yield Sample(row["id"], tuple(row["images"] or ()), row["text"], group=row["id"])
+                images, whole = tuple(row["images"] or ()), self._whole_texts
+                yield Sample(row["id"], images, row["text"], group=row["id"], whole_text=whole)
 
     def ids(self) -> Iterator[str]:
         """All ids; only their column is fetched."""
@@ -242,6 +249,14 @@ class ShardStudies:
                 why = str(error)
         names = [f"{shard.file}#{row}" for row in range(start, stop)]
         return [Sample(name, group=name, problem=f"shard {shard.file}: {why}") for name in names]
+
+
+def _are_sections(url: str) -> bool:
+    """Whether the texts of shards are sections of reports already, as the manifest that they were made by says."""
+    if MANIFEST not in list_sizes(url):
+        return False
+    text = read_yaml(f"{url}/{MANIFEST}").get("text")
+    return isinstance(text, dict) and bool(text.get("section"))
 
 
 def _place(shard: Shard) -> tuple[int, int, str]:

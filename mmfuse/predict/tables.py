@@ -204,13 +204,11 @@ def _absolute(location: str) -> str:
 
 def _tell(reading: Reading) -> str:
     text, image = reading.recipe.text, reading.recipe.image
-    parts = [f"columns: id {reading.id}"]
+    parts = [f"read: id from {reading.id}"]
     if text is not None:
-        how = [*(["by a template"] if text.template else []), *([", ".join(text.sections)] if text.sections else [])]
-        how += [f"missing: {', '.join(text.missing)}"] if text.missing else []
-        parts.append(f"text {', '.join(text.columns)}" + (f" ({'; '.join(how)})" if how else ""))
+        parts.append(f"text from {_told(text)}")
     if image is not None:
-        parts.append(f"images {', '.join(image.named)}, below {image.root}")
+        parts.append(f"images from {', '.join(image.named)}, below {image.root}")
     return "; ".join(parts)
 
 
@@ -219,7 +217,14 @@ def _tell_changed(reading: Reading, trained: TableInputs) -> str:
     (text, image), (was, shown) = ((r.text, r.image) for r in (reading.recipe, trained.recipe))
     parts = []
     if text is not None and was is not None and text != was:
-        parts.append(f"the text of {', '.join(was.columns)}{' by a template' if was.template else ''}")
+        parts.append(f"the text from {_told(was)}")
     if image is not None and shown is not None and image.named != shown.named:
-        parts.append(f"the images of {', '.join(shown.named)}")
-    return f"; in training it was {' and '.join(parts)}" if parts else ", as in training"
+        parts.append(f"the images from {', '.join(shown.named)}")
+    return f"; in training {' and '.join(parts)}" if parts else "; as in training"
+
+
+def _told(text: TextSpec) -> str:
+    how = ["by a template"] if text.template else []
+    how += [", ".join(text.sections)] if text.sections else []
+    how += [f"missing: {', '.join(text.missing)}"] if text.missing else []
+    return ", ".join(text.columns) + (f" ({'; '.join(how)})" if how else "")
