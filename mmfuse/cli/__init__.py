@@ -10,8 +10,8 @@ import typer
 
 import mmfuse
 from mmfuse.cli import benchmark, cache, data, names, predict, train
-from mmfuse.cli.ending import is_first_to_tell, lost_another, sigterm_interrupts, tell_stop
-from mmfuse.cli.shared import INTERRUPTED
+from mmfuse.cli.ending import is_first_to_tell, lost_another, sigterm_interrupts, tell_kept
+from mmfuse.cli.shared import INTERRUPTED, TERMINATED
 from mmfuse.types import MmfuseError
 
 app = typer.Typer(
@@ -64,8 +64,9 @@ def _join(command: str) -> None:
 
 def main() -> None:
     """Run the command line; an error of the user is one line, and exit code 2."""
+    came: list[int] = []
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts() as came:
             app()
     except (MmfuseError, OSError) as error:  # OSError: a folder that is a file, a full disk
         if "--debug" in sys.argv[1:]:
@@ -76,10 +77,9 @@ def main() -> None:
     except SystemExit as leaving:
         if leaving.code != INTERRUPTED:
             raise
-        code, words = tell_stop(leaving)
         if "--worker" not in sys.argv[1:] and is_first_to_tell():  # who started it says so
-            typer.echo(words, err=True)
-        sys.exit(code)
+            typer.echo(tell_kept(leaving), err=True)
+        sys.exit(TERMINATED if came else INTERRUPTED)
     except Exception as error:
         if is_first_to_tell():
             if not lost_another(error):

@@ -10,19 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmfuse.cli.shared import INTERRUPTED, TERMINATED
 from mmfuse.types import Stopped
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come; whoever waits for Ctrl-C ends as for that."""
-
-
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM raises `Terminated` in the main thread, once; processes that are forked go by the system's rules."""
+def sigterm_interrupts() -> Iterator[list[int]]:
+    """SIGTERM raises KeyboardInterrupt in the main thread, once, and is noted in the list that this gives.
+
+    Who waits for Ctrl-C ends as for that. Processes that are forked end as they would without this.
+    """
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
-        yield
+        yield came
         return
     owner = os.getpid()
 
@@ -32,26 +31,24 @@ def sigterm_interrupts() -> Iterator[None]:
             os.kill(os.getpid(), number)
             return
         signal.signal(number, signal.SIG_IGN)  # what ends the run must not be cut off by a second one
-        raise Terminated
+        came.append(number)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def tell_stop(leaving: SystemExit) -> tuple[int, str]:
-    """The exit code of a command that was stopped, and what it keeps, in one line."""
-    code, words = INTERRUPTED, "interrupted; the same command goes on from the last checkpoint or chunk"
+def tell_kept(leaving: SystemExit) -> str:
+    """What a command that was stopped keeps, in one line."""
     error: BaseException | None = leaving
-    while error is not None:  # Typer turns a KeyboardInterrupt into its own
+    for _ in range(10):  # Typer turns a KeyboardInterrupt into an exit of its own
         if isinstance(error, Stopped):
-            words = str(error)
-        if isinstance(error, Terminated):
-            code = TERMINATED
-        error = error.__cause__ or error.__context__
-    return code, words
+            return str(error)
+        error = error and (error.__cause__ or error.__context__)
+    return "interrupted; the same command goes on from the last checkpoint or chunk"
 
 
 def is_first_to_tell() -> bool:

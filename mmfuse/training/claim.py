@@ -83,8 +83,10 @@ def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerat
             raise found or MmfuseError(said[0])
         yield
         done = True
+    except Stopped:  # in training, where the step is known
+        raise
     except KeyboardInterrupt as stop:
-        raise stop if isinstance(stop, Stopped) else Stopped(tell_kept(run_dir)) from stop
+        raise Stopped(tell_kept(run_dir)) from stop
     finally:
         if new and not done and not has_begun(run_dir):
             _clear(run_dir)

@@ -146,7 +146,7 @@ def set_up(
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
     model = build_model(config, table)
     if model.image_encoder is not None:
-        check_images(config, accelerator.num_processes, table.lacks("train")["image"])
+        check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
     console.print(_summary(model, table, accelerator))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
