@@ -321,9 +321,8 @@ def test_encoded_images_are_trained_on_audited_and_sharded(manifest, tmp_path):
     assert "row 'r8': image 1: not an image" in refusal(pairs.__getitem__, [8])
 
     found = {finding.check: finding for finding in audit(table).findings}
-    assert found["images.unreadable"].examples == ["r8: image 1: not an image"] or "r8" in str(
-        found["images.unreadable"]
-    )
+    assert "r8" in str(found["images.unreadable"])
+    assert "no image" not in str(found["images.unreadable"])
     assert "r7" in str(found["images.copies"])
 
     shards = write_shards(table, str(tmp_path / "shards"))
