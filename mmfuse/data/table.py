@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 
 from mmfuse.data import cells
@@ -123,7 +124,8 @@ class Table:
 
     def has_image(self) -> np.ndarray:
         """`(rows,)` bool."""
-        return np.array([bool(images) for images in self.rows["images"]], dtype=bool)
+        lengths = pc.list_value_length(self.rows.data.column("images"))  # type: ignore[attr-defined]
+        return lengths.fill_null(0).to_numpy() > 0
 
     def save_splits(self, path: Path) -> None:
         """Write `id,group,split`, a line a row."""

@@ -329,17 +329,17 @@ def _identity(tower: dict[str, Any]) -> dict[str, Any]:
     return {**tower, "versions": libraries}
 
 
-def _hash_image(pairs: PairDataset, row: int, path: str) -> str:
+def _hash_image(pairs: PairDataset, row: int, path: str | bytes) -> str:
     try:
-        return content_hash(path)
+        return content_hash(path, pairs.table.manifest.urls)
     except ImageError as error:
-        raise MmfuseError(f"row {pairs.ids[row]!r}: image {path}: {error}") from error
+        raise MmfuseError(f"row {pairs.ids[row]!r}: image {path!r:.200}: {error}") from error
 
 
 class _ImageBatches(torch.utils.data.Dataset):
     """Numbers of image files to their stacked pixels."""
 
-    def __init__(self, pairs: PairDataset, files: list[tuple[int, str]]):
+    def __init__(self, pairs: PairDataset, files: list[tuple[int, str | bytes]]):
         self.pairs, self.files = pairs, files
 
     def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:
