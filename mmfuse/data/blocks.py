@@ -12,9 +12,8 @@ import pandas as pd
 
 from mmfuse.data.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
 from mmfuse.data.manifest import Manifest
-from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import RowFiles
-from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table
+from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table, needed_columns
 from mmfuse.data.targets import choose_labels, count_labels, encode_read, read_targets
 from mmfuse.types import MmfuseError
 
@@ -88,7 +87,7 @@ class FileBlocks:
 
     def __init__(self, manifest: Manifest, fold: int | None = None):
         self.manifest, self.fold = manifest, fold
-        self.files = RowFiles(manifest.rows, manifest.source)
+        self.files = RowFiles(manifest.rows, manifest.source, manifest.csv)
         self._rows_of(pd.DataFrame(columns=self.files.columns, dtype="object"), 0)  # is there each column?
         counts: dict[str, Counter[str]] = {task: Counter() for task in manifest.tasks}
         copies: dict[str, list[Any]] = {}
@@ -125,9 +124,7 @@ class FileBlocks:
 
     def _frames(self, size: int) -> Iterator[tuple[int, pd.DataFrame]]:
         """Blocks of so many rows, each with the number of its first row."""
-        spec, start = self.manifest, 0
-        tasks = [name for task in spec.tasks.values() for name in (task.column, *(task.columns or []))]
-        wanted = {spec.id, spec.group, *Recipe.of(spec).columns(), *tasks, *spec.subgroups, spec.splits.column}
+        start, wanted = 0, set(needed_columns(self.manifest, self.manifest.tasks))
         for frame in self.files.blocks([name for name in self.files.columns if name in wanted], size):
             start += len(frame)
             yield start - len(frame), frame

@@ -28,6 +28,8 @@ from mmfuse.types import MmfuseError
 PROTOCOLS = {"https": 443, "http": 80, "s3": None, "gs": None, "az": None, "abfs": None, "hf": None, "file": None}
 """What `image.urls` may name, with the usual port; no file system that is made of another one, or of its own text."""
 
+ABSENT, NOT_PERMITTED = "no such file", "image.urls"
+"""How a reason begins, or what it names, where nothing is at a path, or where the manifest must name a URL."""
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]*)(?::(\d{1,5}))?(?=[/?#]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"(\d+|0x[0-9a-f]*)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -95,7 +97,7 @@ def refusal(location: str, permitted: Sequence[str]) -> str | None:
     found = _parse(location)
     if found is None:
         return "no URL that can be permitted: PROTOCOL://HOST/PATH is expected, its host in plain letters"
-    return _refuse_place(found, permitted)
+    return _refuse_place(found, [entry for entry in permitted if "://" not in entry or _URL.fullmatch(entry)])
 
 
 def _refuse_place(found: _Place, permitted: Sequence[str]) -> str | None:
@@ -169,11 +171,30 @@ def read_location(source: str | Path, max_bytes: int, permitted: Sequence[str] =
         MmfuseError: As `read_bytes`: the reason only, without the path.
     """
     if isinstance(source, Path) or "://" not in source:
-        return read_bytes(source, max_bytes)
+        try:
+            return read_bytes(source, max_bytes)
+        except MmfuseError as error:
+            hint = absent_hint(str(source)) if str(error) == ABSENT else ""
+            raise MmfuseError(f"{error}{hint}") from error
     why = refusal(source, permitted)
     if why is not None:
         raise LocationError(why)
     return read_bytes(source, max_bytes, lambda url: _open_system(url, tuple(permitted)))
+
+
+def absent_hint(path: str) -> str:
+    """Of a path where nothing is, what may be meant: in brackets after a space, or ""."""
+    if "\\" in path:
+        return " (its cell has backslashes, as on Windows: write / between folders, below image.root)"
+    stem, suffix = os.path.splitext(path)
+    others = {
+        suffix.lower(),
+        suffix.upper(),
+        suffix.title(),
+        *((".jpg", ".jpeg") if suffix in (".jpg", ".jpeg") else ()),
+    }
+    there = [os.path.basename(stem + other) for other in sorted(others) if os.path.lexists(stem + other)]
+    return f" (there is {there[0]})" if there else ""
 
 
 def _open_system(url: str, permitted: tuple[str, ...]) -> tuple[Any, str]:

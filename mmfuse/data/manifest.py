@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.config import key, parse, read_small, read_yaml
+from mmfuse.data.delimited import CsvSpec
 from mmfuse.data.locations import check_urls
 from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
@@ -88,6 +89,11 @@ class TaskSpec:
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
     )
 
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return [self.column] if self.column else list(self.columns or [])
+
 
 @dataclass
 class SplitSpec:
@@ -118,6 +124,7 @@ class Manifest:
     licence: str = key("", "under which it may be used")
     citation: str = key("", "what to cite")
     obtain: str = key("", "how to get it")
+    csv: CsvSpec = field(default_factory=CsvSpec)
     group: str | None = key(None, "column that is never in two splits (a patient); default: the id")
     image: ImageSpec | None = key(None, "where the images are; absent: none")
     text: TextSpec | None = key(None, "what the text encoder reads; absent: nothing")

@@ -8,8 +8,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -21,6 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
 from mmfuse.data import cells
+from mmfuse.data.delimited import CsvSpec, read_delimited
+from mmfuse.data.file_kinds import check_kind
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, first_line
@@ -30,7 +32,9 @@ BLOCK = 8192
 _BLOCK_BYTES = 16 * 2**20
 
 
-def read_rows(pattern: str, where: str) -> pd.DataFrame:
+def read_rows(
+    pattern: str, where: str, columns: Iterable[str] | None = None, csv: CsvSpec | None = None
+) -> pd.DataFrame:
     """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every scalar as text, nothing guessed.
 
     `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string. Of jsonl and parquet,
@@ -39,15 +43,20 @@ def read_rows(pattern: str, where: str) -> pd.DataFrame:
     Args:
         pattern: Path, glob or fsspec URL.
         where: Named in errors.
+        columns: Those that are needed; of parquet, the others are then not read. Default: all, and none is needed.
+        csv: How csv and tsv files are written.
 
     Raises:
-        MmfuseError: Nothing is there, or it cannot be read.
+        MmfuseError: Nothing is there, or it cannot be read, or one file lacks a needed column that another has.
     """
-    frames = []
+    wanted = None if columns is None else list(columns)
+    frames: dict[str, pd.DataFrame] = {}
     for file in find_files(pattern, where):
         with _one_line(f"{where}: rows: {file}"):
-            frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
-    frame = pd.concat(frames, ignore_index=True).fillna("")
+            blocks = read_blocks(io.BytesIO(read_bytes(file, _MAX_BYTES)), file, wanted, csv)
+            frames[file] = pd.concat(blocks, ignore_index=True)
+    _check_files({file: frame.columns for file, frame in frames.items()}, wanted or (), where)
+    frame = pd.concat(frames.values(), ignore_index=True).fillna("")
     if not len(frame):
         raise MmfuseError(f"{where}: rows: {pattern}: no rows")
     return frame
@@ -59,6 +68,7 @@ class RowFiles:
     Args:
         pattern: Path, glob or fsspec URL; remote files are copied to a temporary one each time that they are read.
         where: Named in errors.
+        csv: How csv and tsv files are written.
 
     Attributes:
         columns: Of all of the files.
@@ -67,21 +77,27 @@ class RowFiles:
         MmfuseError: As of `read_rows`.
     """
 
-    def __init__(self, pattern: str, where: str):
-        self.pattern, self.where, self.files = pattern, where, find_files(pattern, where)
-        columns: dict[str, None] = {}
+    def __init__(self, pattern: str, where: str, csv: CsvSpec | None = None):
+        self.pattern, self.where, self.files, self.csv = pattern, where, find_files(pattern, where), csv
+        self._columns: dict[str, dict[str, None]] = {}
         for file in self.files:
             every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
+            found = self._columns[file] = {}
             for frame in self._frames(file) if every else islice(self._frames(file), 1):
-                columns |= dict.fromkeys(frame.columns)
-        self.columns = list(columns)
+                found |= dict.fromkeys(frame.columns)
+        self.columns = list(dict.fromkeys(name for found in self._columns.values() for name in found))
 
     def blocks(self, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
-        """Some of the columns, `size` rows at once and what remains at the end; "" where there is no value."""
+        """Some of the columns, `size` rows at once and what remains at the end; "" where there is no value.
+
+        Raises:
+            MmfuseError: A file lacks one of the columns, or cannot be read.
+        """
+        _check_files(self._columns, columns, self.where)
         held: list[pd.DataFrame] = []
         rows = total = 0
         for file in self.files:
-            for frame in self._frames(file):
+            for frame in self._frames(file, columns):
                 held.append(frame.reindex(columns=list(columns), fill_value="").fillna(""))
                 rows, total = rows + len(frame), total + len(frame)
                 if rows >= size:
@@ -96,9 +112,18 @@ class RowFiles:
         if rows:
             yield pd.concat(held, ignore_index=True)
 
-    def _frames(self, file: str) -> Iterator[pd.DataFrame]:
+    def _frames(self, file: str, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
         with _one_line(f"{self.where}: rows: {file}"), open_table(file) as handle:
-            yield from read_blocks(handle, file)
+            yield from read_blocks(handle, file, columns, self.csv)
+
+
+def _check_files(columns: Mapping[str, Iterable[str]], needed: Iterable[str], where: str) -> None:
+    """Refuse a file that lacks a needed column which another has: its rows would count as empty."""
+    for name in needed:
+        lacking = [file for file, found in columns.items() if name not in found]
+        having = [file for file, found in columns.items() if name in found]
+        if lacking and having:
+            raise MmfuseError(f"{where}: rows: {lacking[0]}: no column {name!r}, which {having[0]} has")
 
 
 def find_files(pattern: str, where: str) -> list[str]:
@@ -113,6 +138,8 @@ def find_files(pattern: str, where: str) -> list[str]:
         raise MmfuseError(f"{where}: rows: {pattern}: {first_line(error)}") from error
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
+    if files == [pattern] and os.path.isdir(pattern):
+        raise MmfuseError(f"{where}: rows: {pattern}: a directory; name its files, such as {pattern.rstrip('/')}/*.csv")
     return files
 
 
@@ -131,35 +158,54 @@ def _expand(pattern: str) -> list[str]:
     return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
 
 
-def _read_one(data: bytes, name: str) -> pd.DataFrame:
-    return pd.concat(read_blocks(io.BytesIO(data), name), ignore_index=True)
+def read_blocks(
+    file: BinaryIO, name: str, columns: Iterable[str] | None = None, csv: CsvSpec | None = None
+) -> Iterator[pd.DataFrame]:
+    """Some thousand rows after the other; at least one block, of no rows if there are none.
 
+    Args:
+        file: At its beginning.
+        name: Of the file, whose suffix says what it is.
+        columns: Those that are needed: of parquet, the others are not read. Default: all.
+        csv: How a csv or tsv file is written.
 
-def read_blocks(file: BinaryIO, name: str) -> Iterator[pd.DataFrame]:
-    """Some thousand rows after the other; at least one block, of no rows if there are none."""
-    suffix = name.lower().rsplit(".", 1)[-1]
+    Raises:
+        MmfuseError: It is not what its name says, or malformed; the message does not name it.
+    """
+    suffix, csv = name.lower().rsplit(".", 1)[-1], csv or CsvSpec()
+    check_kind(file, suffix, csv.encoding)
     if suffix == "parquet":
-        yield from _parquet_blocks(file)
+        yield from _parquet_blocks(file, columns)
     elif suffix in ("jsonl", "ndjson"):
         rows = _json_rows(file)
         yield pd.DataFrame(list(islice(rows, BLOCK)), dtype="object")
         while block := list(islice(rows, BLOCK)):
             yield pd.DataFrame(block, dtype="object")
-    elif suffix in ("csv", "tsv", "txt"):
-        yield from _csv_blocks(file, "," if suffix == "csv" else "\t")
     else:
-        raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+        with closing(read_delimited(file, suffix, csv, BLOCK)) as blocks:
+            for header, rows in blocks:
+                _check_once(header)
+                yield _frame(header, map(list, zip(*rows, strict=True)) if rows else [[] for _ in header])
 
 
-def _parquet_blocks(file: BinaryIO) -> Iterator[pd.DataFrame]:
+def _frame(names: Sequence[str], columns: Iterable[list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), dtype="object")
+
+
+def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[pd.DataFrame]:
     found = pq.ParquetFile(file)
-    none = pa.RecordBatch.from_pylist([], schema=found.schema_arrow)
+    names = found.schema_arrow.names
+    _check_once(names)
+    chosen = [name for name in names if name in set(columns)] if columns is not None else names
+    if columns is not None and not set(columns) <= set(names):
+        chosen = names  # one that is not there is told with the nearest that is
     groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
     each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
     rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
-    for batch in found.iter_batches(rows) if found.metadata.num_rows else [none]:
-        _check_once(batch.schema.names)
-        yield pd.DataFrame(dict(zip(batch.schema.names, map(_cells_of, batch.columns), strict=True)), dtype="object")
+    for batch in found.iter_batches(rows, columns=chosen) if found.metadata.num_rows else []:
+        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
+    if not found.metadata.num_rows:
+        yield pd.DataFrame(columns=chosen, dtype="object")
 
 
 def _cells_of(column: Any) -> list[cells.Cell]:
@@ -172,31 +218,6 @@ def _cells_of(column: Any) -> list[cells.Cell]:
     if pa.types.is_nested(column.type) or pa.types.is_null(column.type) or "binary" in str(column.type):
         return [cells.as_cell(value) for value in column.to_pylist()]
     return [cells.as_cell(value) for value in column.to_pandas(types_mapper=pd.ArrowDtype)]
-
-
-def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
-    zeros = sum(part.count(b"\0") for part in iter(lambda: file.read(2**20), b""))
-    if 10 * zeros > file.tell():  # a stray one is a fault of its row, which `data check` tells
-        raise ValueError("NUL bytes: no text, or in another encoding than UTF-8")
-    options: dict[str, Any] = {
-        "sep": separator,
-        "dtype": "object",
-        "keep_default_na": False,
-        "na_filter": False,
-        "encoding": "utf-8-sig",
-    }
-    file.seek(0)
-    header = pd.read_csv(file, header=None, nrows=1, **options)
-    _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
-    file.seek(0)
-    blocks: Any = pd.read_csv(file, chunksize=BLOCK, **options)
-    with blocks:
-        for frame in blocks:
-            if not isinstance(frame.index, pd.RangeIndex):  # pandas has made row names of the first column
-                raise ValueError(
-                    "the rows have more fields than the header: one that holds the separator must be in quotes"
-                )
-            yield frame
 
 
 def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
@@ -252,15 +273,15 @@ def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str
             )
 
 
-def read_frames(files: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows of files, some thousand at a time, each time with the file's name.
+def read_frames(files: Iterable[str], columns: Iterable[str], csv: CsvSpec) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of files, some thousand at a time, each time with the file's name; for the rest as `read_blocks`.
 
     Raises:
         MmfuseError: One cannot be read.
     """
     for file in files:
         with _one_line(file), open_table(file) as handle:
-            for frame in read_blocks(handle, file):
+            for frame in read_blocks(handle, file, columns, csv):
                 yield file, frame
 
 

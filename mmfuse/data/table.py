@@ -158,8 +158,14 @@ def load_table(
         from mmfuse.data.stream import load_shards  # which is made of Tables
 
         return load_shards(manifest, tasks=tasks, labels=labels, fold=fold, damaged=damaged)
-    frame = read_rows(manifest.rows, manifest.source)
     where = manifest.source
+    chosen = list(manifest.tasks) if tasks is None else list(tasks)
+    for task in chosen:
+        if task not in manifest.tasks:
+            raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
+    stratify = manifest.splits.stratify
+    needed = needed_columns(manifest, [*chosen, stratify] if stratify else chosen)
+    frame = read_rows(manifest.rows, where, needed, manifest.csv)
     ids, groups = identify_rows(frame, manifest)
     if len(set(ids)) < len(ids) or "" in ids:
         raise id_error(manifest, Counter(ids))
@@ -169,12 +175,7 @@ def load_table(
     # Without a fingerprint, all of the rows would be pickled for one.
     rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
 
-    chosen = list(manifest.tasks) if tasks is None else list(tasks)
-    for task in chosen:
-        if task not in manifest.tasks:
-            raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
     encoded = {t: encode_targets(frame, t, manifest.tasks[t], where, (labels or {}).get(t)) for t in chosen}
-    stratify = manifest.splits.stratify
     if stratify and stratify not in encoded:
         strata = encode_targets(frame, stratify, manifest.tasks[stratify], where, None)
     else:
@@ -194,6 +195,13 @@ def load_table(
         if not manifest.tasks[task].allow_copies:
             raise copies_error(where, task, len(copies), table.rows[copies[0]]["id"])
     return table
+
+
+def needed_columns(manifest: Manifest, tasks: Iterable[str]) -> list[str]:
+    """All columns that a manifest names, of its tasks those of `tasks`."""
+    targets = [name for task in tasks for name in manifest.tasks[task].named]
+    others = [name for name in (manifest.id, manifest.group, manifest.splits.column) if name]
+    return list(dict.fromkeys([*others, *Recipe.of(manifest).columns(), *targets, *manifest.subgroups]))
 
 
 def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tuple[list[str], list[str]]:

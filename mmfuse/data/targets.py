@@ -55,7 +55,7 @@ def read_targets(frame: pd.DataFrame, task: str, spec: TaskSpec, where: str, fir
         MmfuseError: A column is missing, or a value is not legal.
     """
     path = f"{where}: tasks.{task}"
-    columns = [spec.column] if spec.column else list(spec.columns or [])
+    columns = spec.named
     need_columns(frame, columns, f"tasks.{task}", where)
     if spec.type == "captioning":
         return _read_captions(frame, columns, spec, path, first)
@@ -109,6 +109,10 @@ def choose_labels(
             raise MmfuseError(f"{path}: label {strange[0]!r} is not one of the model's; {nearest(strange[0], labels)}")
         return labels
     names = [name for name in (dict.fromkeys(table.values()) if table else sorted(found)) if name not in rare]
+    if not any(counts.values()):
+        raise MmfuseError(
+            f"{path}: no row has a label: {', '.join(spec.named)[:200]} is empty or negative in every row"
+        )
     if len(names) < (2 if spec.type == "classification" else 1):
         raise MmfuseError(f"{path}: only {names} is left as label; a task needs more (see values, min_count)")
     return names

@@ -185,6 +185,14 @@ def _decode_utf16(data: bytes) -> str:
 def _decode_legacy(data: bytes) -> str:
     if BINARY.search(data.decode("latin_1")):
         raise TextError("binary, not text")
+    encoding = guess_legacy(data)
+    if encoding is None:
+        raise TextError("unknown text encoding: save it as UTF-8")
+    return data.decode(encoding)
+
+
+def guess_legacy(data: bytes) -> str | None:
+    """The legacy encoding that bytes most likely have; None where none is known in which they are a text."""
     from charset_normalizer import from_bytes  # only here: most reports are UTF-8
 
     # Accented letters stand alone between ASCII letters; other scripts come in runs of high bytes. Knowing which of the
@@ -199,10 +207,11 @@ def _decode_legacy(data: bytes) -> str:
     ]
     for guess in sorted(guesses):
         try:
-            return data.decode(candidates[guess[-1]])
+            data.decode(candidates[guess[-1]])
         except UnicodeDecodeError:
             continue
-    raise TextError("unknown text encoding: save it as UTF-8")
+        return candidates[guess[-1]]
+    return None
 
 
 def _oddities(text: str) -> int:

@@ -18,7 +18,7 @@ from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
 from mmfuse.data.audit.rows import Rows, place_sets
 from mmfuse.data.images import read_image
-from mmfuse.data.locations import read_location
+from mmfuse.data.locations import ABSENT, NOT_PERMITTED, read_location
 from mmfuse.types import MmfuseError
 
 NEAR_BITS = 8
@@ -149,21 +149,22 @@ def check_images(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> li
 
 
 def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
-    missing = [i for i, reason in facts.reason.items() if reason == "no such file"]
+    missing = [i for i, reason in facts.reason.items() if reason.startswith(ABSENT)]
     found = []
     if missing:
+        hints = [facts.reason[i].removeprefix(ABSENT) for i in missing]
         found.append(
             finding(
                 "images.missing",
                 "error",
-                f"{len(missing)} image(s) are not where the rows say",
+                f"{len(missing)} image(s) are not where the rows say{max(hints)}",
                 "correct image.root or the paths, or fetch the files; an empty path means that there is no image",
                 rows.names(facts.row[missing]),
             )
         )
     reasons: dict[str, list[int]] = defaultdict(list)
     for i, reason in facts.reason.items():
-        if reason != "no such file":
+        if not reason.startswith(ABSENT):
             reasons[reason].append(i)
     for reason, images in sorted(reasons.items(), key=lambda item: -len(item[1])):
         found.append(
@@ -171,7 +172,9 @@ def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
                 "images.unreadable",
                 "error",
                 f"{len(images)} image(s) cannot be read: {reason}",
-                "fetch them again or export them anew; else remove the rows",
+                "name in image.urls what may be read, or copy the images and name their paths"
+                if NOT_PERMITTED in reason
+                else "fetch them again or export them anew; else remove the rows",
                 rows.names(facts.row[images]),
             )
         )

@@ -41,7 +41,7 @@ def redact_rows(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmfuseError(f"--redact {out}: name a new or empty folder; nothing is overwritten")
-    frame = read_rows(manifest.rows, manifest.source)
+    frame = read_rows(manifest.rows, manifest.source, csv=manifest.csv)
     columns = _text_columns(manifest)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
@@ -84,6 +84,7 @@ def _manifest(manifest: Manifest) -> dict:
     """The manifest's own words, with the new rows and the old images."""
     values = read_yaml(manifest.source)
     values["rows"] = "rows.parquet"
+    values.pop("csv", None)
     if manifest.image is not None:
         root = manifest.image.root
         values["image"]["root"] = root if "://" in root else str(Path(root).resolve())
