@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from mmfuse.config import parse
+from mmfuse.data.delimited import CsvSpec
 from mmfuse.data.manifest import ImageSpec, Manifest
 from mmfuse.data.recipe import Recipe
 from mmfuse.data.shards import is_shards
@@ -25,10 +27,12 @@ class TableInputs:
     Attributes:
         id: The column that names a row.
         recipe: How the others become texts and images; of the modalities that the model reads, and no others.
+        csv: How csv and tsv files were written.
     """
 
     id: str
     recipe: Recipe
+    csv: CsvSpec = field(default_factory=CsvSpec)
 
     @classmethod
     def of(cls, manifest: Manifest, uses: Sequence[str]) -> TableInputs:
@@ -36,11 +40,11 @@ class TableInputs:
         image = manifest.image if "image" in uses else None
         if image is not None:
             image = replace(image, urls=[], root=_below_the_table(image.root, manifest.rows))
-        return cls(manifest.id, Recipe(manifest.text if "text" in uses else None, image))
+        return cls(manifest.id, Recipe(manifest.text if "text" in uses else None, image), manifest.csv)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, for `from_dict`."""
-        return {"id": self.id, **self.recipe.to_dict()}
+        return {"id": self.id, **self.recipe.to_dict(), "csv": asdict(self.csv)}
 
     @classmethod
     def from_dict(cls, values: Any, uses: Sequence[str]) -> TableInputs:
@@ -55,13 +59,13 @@ class TableInputs:
         """
         if not isinstance(values, dict) or not isinstance(values.get("id"), str):
             raise MmfuseError("inputs: an object with id, text and image is expected")
-        recipe = Recipe.from_dict({name: spec for name, spec in values.items() if name != "id"}, "inputs")
+        recipe = Recipe.from_dict({name: spec for name, spec in values.items() if name not in ("id", "csv")}, "inputs")
         for name, spec in (("text", recipe.text), ("image", recipe.image)):
             if (spec is not None) != (name in uses):
                 raise MmfuseError(f"inputs.{name}: it is there or absent as the model reads it or not")
         if recipe.image is not None:
             _check_image(recipe.image)
-        return cls(values["id"], recipe)
+        return cls(values["id"], recipe, parse(CsvSpec, [("inputs.csv", values.get("csv", {}))]))
 
 
 def _below_the_table(root: str, rows: str) -> str:

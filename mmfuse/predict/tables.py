@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mmfuse.data import cells
+from mmfuse.data.delimited import CsvSpec
 from mmfuse.data.inputs import TableInputs
 from mmfuse.data.locations import check_urls
 from mmfuse.data.manifest import ImageSpec, Manifest, TextSpec
@@ -48,6 +49,7 @@ class Reading:
     Attributes:
         id: The column of the ids.
         recipe: How a row becomes a text and images.
+        csv: How csv and tsv files are written.
         where: By "id", "text" and "image", what named the columns; for errors.
         usual: Columns that nothing named: they may be absent, but not all of the recipe's.
         remedy: What to do where another column is not there.
@@ -56,6 +58,7 @@ class Reading:
 
     id: str
     recipe: Recipe
+    csv: CsvSpec
     where: dict[str, str]
     usual: frozenset[str] = frozenset()
     remedy: str = ""
@@ -117,7 +120,7 @@ def plan_reading(table: str, options: TableOptions, trained: TableInputs | None)
         image = replace(image, root=_root(table, image, options), urls=list(options.image_urls))
     elif options.image_root is not None or options.image_urls:
         raise MmfuseError("--image-root, --image-urls: the model reads no images")
-    reading = Reading(options.id_column or known.id, Recipe(text, image), where, frozenset(usual))
+    reading = Reading(options.id_column or known.id, Recipe(text, image), known.csv, where, frozenset(usual))
     if trained is None:
         return replace(reading, about=f"{_tell(reading)}; the model folder does not say which it was trained on")
     remedy = "; where there is nothing, let it be empty, or name another with --text-column or --image-column"
@@ -144,7 +147,7 @@ def plan_manifest(manifest: Manifest, uses: Sequence[str], trained: TableInputs 
     if image is not None:
         image = replace(image, root=_absolute(image.root))
     where = {"id": "id", "text": "text.columns", "image": "image.column" if image and image.column else "image.columns"}
-    reading = Reading(manifest.id, Recipe(text, image), where)
+    reading = Reading(manifest.id, Recipe(text, image), manifest.csv, where)
     return replace(reading, about=f"{_tell(reading)}{_tell_changed(reading, trained) if trained else ''}")
 
 
@@ -161,7 +164,7 @@ def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[str, lis
     """
     rows, nameless = 0, None
     seen: dict[str, dict[str, None]] = {}
-    for file, frame in read_frames(files):
+    for file, frame in read_frames(files, reading.columns(), reading.csv):
         if file not in seen:
             _check_seen(seen, reading)
             seen = {file: {}}
