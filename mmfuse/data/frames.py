@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -45,17 +46,14 @@ def count_frames(image: ImageFile.ImageFile, data: bytes) -> int:
         image: Opened by Pillow.
         data: Its whole file.
     """
-    try:
-        if isinstance(image, GifImagePlugin.GifImageFile):
-            found = _gif_frames(data)
-        elif isinstance(image, TiffImagePlugin.TiffImageFile):
-            found = _tiff_pages(data)
-        elif image.format == "JPEG":
-            found = _mp_images(image.info["mp"]) if "mp" in image.info else 1
-        else:
-            found = getattr(image, "n_frames", 1)
-    except (struct.error, IndexError):  # it is cut off behind its first frame
-        return 1
+    if isinstance(image, GifImagePlugin.GifImageFile):
+        found = _gif_frames(data)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        found = _tiff_pages(data)
+    elif image.format == "JPEG":
+        found = _mp_images(image.info.get("mp", b""))
+    else:
+        found = getattr(image, "n_frames", 1)
     return max(1, found)
 
 
@@ -87,14 +85,13 @@ def _colours(flags: int) -> int:
 
 def _tiff_pages(data: bytes) -> int:
     """Count directories that are no smaller version and no mask of another; the first is always one."""
-    directories = _directories(data)
-    next(directories)
-    return 1 + sum(not tags.get(_SUBFILE_TYPE, 0) & _IS_NO_PAGE for tags in directories)
+    others = islice(_directories(data), 1, None)
+    return 1 + sum(not tags.get(_SUBFILE_TYPE, 0) & _IS_NO_PAGE for tags in others)
 
 
 def _mp_images(data: bytes) -> int:
     """What the index of a JPEG of several pictures says (CIPA DC-007)."""
-    return next(_directories(data)).get(_MP_COUNT, 1)
+    return next(_directories(data), {}).get(_MP_COUNT, 1)
 
 
 def _directories(data: bytes) -> Iterator[dict[int, int]]:
@@ -102,15 +99,18 @@ def _directories(data: bytes) -> Iterator[dict[int, int]]:
     order = "<" if data.startswith(b"I") else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     pointer, count, width, value = ("Q", "Q", 20, 12) if big else ("I", "H", 12, 8)
-    (place,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
-    seen = set()
-    while place and place not in seen and len(seen) < _MAX_PARTS:
-        seen.add(place)
-        (entries,) = struct.unpack_from(order + count, data, place)
-        start = place + struct.calcsize(order + count)
-        tags = {}
-        for i in range(min(entries, 8)):
-            tag, kind = struct.unpack_from(order + "HH", data, start + width * i)
-            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, start + width * i + value)
-        yield tags
-        (place,) = struct.unpack_from(order + pointer, data, start + width * entries)
+    seen: set[int] = set()
+    try:
+        (place,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
+        while place and place not in seen and len(seen) < _MAX_PARTS:
+            seen.add(place)
+            (entries,) = struct.unpack_from(order + count, data, place)
+            start = place + struct.calcsize(order + count)
+            tags = {}
+            for at in range(start, start + width * min(entries, 8), width):
+                tag, kind = struct.unpack_from(order + "HH", data, at)
+                (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + value)
+            yield tags
+            (place,) = struct.unpack_from(order + pointer, data, start + width * entries)
+    except struct.error:  # it points beyond the end
+        return

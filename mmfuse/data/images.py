@@ -24,7 +24,6 @@ from PIL import (
     PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
-    features,
 )
 
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
@@ -257,7 +256,7 @@ def _import_plugin(name: str) -> type[ImageFile.ImageFile]:
             return HeifImageFile
         from PIL import AvifImagePlugin
 
-        if not features.check("avif"):
+        if not AvifImagePlugin.SUPPORTED:
             raise ImportError
     except ImportError:
         way = 'pillow-heif: pip install "mmfuse[heic]"' if name == "HEIC" else "Pillow 11.3 or later, with AVIF in it"

@@ -1,17 +1,18 @@
 """How many pictures a file holds: every format that can hold several, by hand-made files and hostile ones."""
 
+import importlib.util
 import io
 import struct
 import time
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image
 
 from mmfuse.data.frames import frames_notice
 from mmfuse.data.images import ImageOptions, read_first_frame, read_image
 
-ANIMATED = ["GIF", "TIFF", "WEBP", "PNG", "MPO", *(["AVIF"] if features.check("avif") else [])]
+ANIMATED = ["GIF", "TIFF", "WEBP", "PNG", "MPO", *(["AVIF"] if importlib.util.find_spec("PIL._avif") else [])]
 
 
 def pictures(count):
@@ -52,44 +53,39 @@ def test_a_default_image_of_an_animated_png_is_one_more():
     assert read_first_frame(encode("PNG", 4)).frames == 4
 
 
-@pytest.mark.parametrize("big", [False, True])
-def test_pages_of_a_tiff_are_no_thumbnails(big):
-    data = encode("TIFF", 3, big_tiff=big)
-    assert read_first_frame(data).frames == 3
-    out = io.BytesIO()
-    first, small, mask, page = pictures(4)
-    for image, kind in ((small, 1), (mask, 4), (page, 2)):
-        image.encoderinfo = {"tiffinfo": {254: kind}}
-    first.save(out, "TIFF", save_all=True, append_images=[small, mask, page], big_tiff=big)
-    assert read_first_frame(out.getvalue()).frames == 2
+def tiff(order, kinds, big=False, following=0):
+    """A TIFF of 2 x 2 gray pages; `kinds` are their subfile types, and `following` where the last one points to."""
+    pointer = "Q" if big else "I"
+    start = struct.pack(order + "2sH", b"II" if order == "<" else b"MM", 43 if big else 42)
+    start += struct.pack(order + "HHQ", 8, 0, 20) if big else struct.pack(order + "I", 12)
+    data = start + bytes([0, 50, 100, 250])
+    for number, kind in enumerate(kinds, start=1):
+        tags = [(254, 4, kind), (256, 3, 2), (257, 3, 2), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, len(start))]
+        data += struct.pack(order + ("Q" if big else "H"), len(tags) + 1)
+        for tag, size, value in (*tags, (279, 4, 4)):
+            data += struct.pack(order + "HH" + pointer, tag, size, 1)
+            data += struct.pack(order + ("HH" if size == 3 else "I"), *([value, 0] if size == 3 else [value]))
+            data += bytes(4 if big else 0)
+        end = len(data) + struct.calcsize(order + pointer)
+        data += struct.pack(order + pointer, following if number == len(kinds) else end)
+    return data
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])  # Pillow reads no ">" and big
+def test_pages_of_a_tiff_are_no_smaller_versions_and_no_masks(order, big):
+    for kinds, frames in (([0], 1), ([0, 2], 2), ([0, 1, 4, 2, 5, 0], 3), ([1, 1], 1), ([2, 2, 2], 3)):
+        pixels, found = read_first_frame(tiff(order, kinds, big))
+        assert pixels[..., 0].tolist() == [[0, 50], [100, 250]]
+        assert found == frames
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_directories_of_a_tiff_that_go_round_or_beyond_the_end(order):
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    tags = [
-        (256, 3, 1, 2),
-        (257, 3, 1, 2),
-        (258, 3, 1, 8),
-        (259, 3, 1, 1),
-        (262, 3, 1, 1),
-        (273, 4, 1, 8),
-        (279, 4, 1, 4),
-    ]
-
-    def tiff(following):
-        entries = b"".join(
-            struct.pack(order + "HHI", *tag[:3])
-            + (struct.pack(order + "HH", tag[3], 0) if tag[1] == 3 else struct.pack(order + "I", tag[3]))
-            for tag in tags
-        )
-        head = mark + struct.pack(order + "I", 12) + bytes([0, 50, 100, 250])
-        return head + struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", following)
-
-    for following, frames in ((0, 1), (12, 1), (5000, 1)):
-        pixels, found = read_first_frame(tiff(following))
-        assert pixels[..., 0].tolist() == [[0, 50], [100, 250]]
-        assert found == frames
+    for following in (12, 5000, 2**32 - 1):
+        for kinds in ([0], [0, 0]):
+            pixels, found = read_first_frame(tiff(order, kinds, following=following))
+            assert pixels[..., 0].tolist() == [[0, 50], [100, 250]]
+            assert found == len(kinds)
 
 
 def test_a_gif_that_is_cut_off_behind_its_first_frame():
