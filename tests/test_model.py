@@ -405,7 +405,7 @@ def test_a_folder_that_is_incomplete_damaged_or_newer_is_refused_in_one_line(sav
 
 
 def test_tasks_called_like_torchs_methods_are_trained_and_saved(tmp_path):
-    tasks = {name: TASKS["y"] for name in ("type", "values", "half")}
+    tasks = dict.fromkeys(("type", "values", "half"), TASKS["y"])
     model = FusionModel(*towers(), {"name": "concat", "out_dim": 16}, tasks)
     model.learn_task_weights()
     items = items_of(model, ROWS[:2])

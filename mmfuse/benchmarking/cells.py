@@ -28,6 +28,8 @@ from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, per
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits
+from mmfuse.training.checkpoint import room_in
+from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
 from mmfuse.training.run import assemble, build_towers, calibrate, open_accelerator
 from mmfuse.types import MmfuseError
@@ -192,9 +194,10 @@ def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_tria
     table = workshop.table(cell.fold)
     (folder / "run").mkdir(parents=True, exist_ok=True)
     _reset_peak()
-    with open_accelerator(config) as accelerator:
+    with open_accelerator(config) as accelerator, room_in(benchmark.run_dir):
         model = assemble(config, table, *workshop.towers(config, cell.fold)).to(accelerator.device)
         pairs = workshop.pairs(model, cell.fold, cell.seed)
+        check_lone_images(model, pairs, config)
         live_images = pairs.image_options is not None and pairs.image_cache is None
         trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if live_images else 0, quiet=True)
         state = trainer.fit()

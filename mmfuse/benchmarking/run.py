@@ -32,6 +32,7 @@ from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
 from mmfuse.registry import load_plugin
+from mmfuse.training.checkpoint import FullDiskError
 from mmfuse.training.run import commit, flat_config
 from mmfuse.types import MmfuseError
 
@@ -246,6 +247,8 @@ def _run(workshop: Workshop, plan: Plan, ledger: Ledger, cell: Cell) -> dict[str
     }
     try:
         found = {"status": "done", **run_cell(workshop, plan, cell, scratch, _best_trial(plan, ledger, cell.row))}
+    except FullDiskError:  # no cell's fault
+        raise
     except Exception as error:
         (scratch / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         reason = (str(error).strip().splitlines() or [""])[0]

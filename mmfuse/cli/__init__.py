@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,8 +10,8 @@ import typer
 
 import mmfuse
 from mmfuse.cli import benchmark, cache, data, names, predict, train
+from mmfuse.cli.faults import tell
 from mmfuse.cli.shared import INTERRUPTED
-from mmfuse.types import MmfuseError
 
 app = typer.Typer(
     name="mmfuse",
@@ -34,7 +35,9 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; so does MMFUSE_DEBUG=1.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version)
     ] = False,
@@ -43,14 +46,18 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error of the user is one line, and exit code 2."""
+    """Run the command line; an error is one line, with exit code 2, or 1 where it is a bug of mmfuse."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show ends no run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
-    except (MmfuseError, OSError) as error:  # OSError: a folder that is a file, a full disk
-        if "--debug" in sys.argv[1:]:
+    except Exception as error:
+        if "--debug" in sys.argv[1:] or os.environ.get("MMFUSE_DEBUG", "0") not in ("", "0"):
             raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        told = tell(error)
+        typer.echo(f"error: {told.line}", err=True)
+        sys.exit(told.code)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED and "--worker" not in sys.argv[1:]:  # who started it says so
             typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)

@@ -260,6 +260,6 @@ def _check_name(task: str, where: str) -> None:
         raise MmfuseError(f"{where}: tasks.{task}: this name is taken (by mmfuse or torch); choose another")
     if not task.strip() or set(task) & set("./\\") or not task.isprintable() or len(task.encode()) > 100:
         raise MmfuseError(
-            f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash or "
-            "line break, are legal"
+            f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash "
+            "or line break, are legal"
         )

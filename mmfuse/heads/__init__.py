@@ -67,7 +67,7 @@ class Head(Protocol):
 
 
 class Heads(nn.ModuleDict):
-    """By task its head. A task may be called `type` or `values`, which torch refuses as it has methods of these names."""
+    """By task its head; a task may be called `type` or `values`, which torch refuses, having methods of these names."""
 
     def __setitem__(self, task: str, head: nn.Module) -> None:
         self._modules[task] = head

@@ -60,6 +60,8 @@ from mmfuse.predict import (
 )
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
+from mmfuse.training.checkpoint import room_in
+from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
@@ -105,7 +107,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     for plugin in config.plugins:
         load_plugin(plugin)
     run_dir = config.run_dir
-    with open_accelerator(config) as accelerator:
+    with open_accelerator(config) as accelerator, room_in(run_dir):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         claimed = accelerator.is_main_process and _claim(run_dir, config, restart)
         accelerator.wait_for_everyone()
@@ -150,9 +152,12 @@ def set_up(
     console.print(_summary(model, table, accelerator))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
-        return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
-    with accelerator.main_process_first():
-        return table, model, prepare(model.to(accelerator.device), table, config, workers, console), None
+        pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
+    else:
+        with accelerator.main_process_first():
+            pairs, stream = prepare(model.to(accelerator.device), table, config, workers, console), None
+    check_lone_images(model, pairs, config, accelerator.num_processes, stream)
+    return table, model, pairs, stream
 
 
 def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
