@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-from mmfuse.types import MmfuseError, first_line
+from mmfuse.types import MmfuseError
 
 USERS, BUG = 2, 1
 """Exit codes: what the user, a library or the machine must mend; what mmfuse must."""
@@ -86,9 +86,10 @@ def tell(error: Exception) -> Told:
 
 
 def _said(error: Exception) -> str:
-    """An exception's first line; of one that a process of a DataLoader raised, which is a traceback, its last."""
-    text = str(error)
-    return text.strip().splitlines()[-1][:400] if _WORKERS in text else first_line(error)
+    """An exception's first line of words; of one that a process of a DataLoader raised, a traceback, its last."""
+    lines = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)] or [type(error).__name__]
+    said = lines[-1 if _WORKERS in str(error) else 0][:400]
+    return re.sub(r"^\[Errno \d+\] ", "", said)
 
 
 def _of_encoding(error: UnicodeError) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -156,11 +156,16 @@ def writing(url: str) -> Iterator[Any]:
 @contextmanager
 def _renamed(path: str, scratch: str) -> Iterator[Any]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(scratch, "wb") as handle:
-        yield handle
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(scratch, path)
+    try:
+        with open(scratch, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(scratch, path)
+    except Exception:  # of a kill it stays, and is written over
+        with suppress(OSError):
+            os.unlink(scratch)
+        raise
 
 
 @contextmanager

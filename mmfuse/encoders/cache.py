@@ -150,9 +150,7 @@ def build_cache(
             with _writing(root):
                 for left in folder.glob("building-*"):  # whoever wrote it had the lock, and is dead
                     shutil.rmtree(left)
-                scratch = folder / "identity.tmp"
-                scratch.write_text(content, encoding="utf-8")
-                scratch.replace(folder / "identity.json")
+                _write_identity(folder, content)
             _write_shards(root, folder, encode(missing()), keys, tokens, dtype)
         finally:
             lock.release()
@@ -247,6 +245,15 @@ def _write_shards(
             size = 0
     if order:
         close()
+
+
+def _write_identity(folder: Path, content: str) -> None:
+    scratch = folder / "identity.tmp"
+    try:
+        scratch.write_text(content, encoding="utf-8")
+        scratch.replace(folder / "identity.json")
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _save(path: Path, array: NDArray) -> None:

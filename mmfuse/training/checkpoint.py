@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmfuse.encoders.saved import write_tensors
 from mmfuse.training.sharded import laid_out_as, whole
 from mmfuse.types import MmfuseError, first_line
 
@@ -82,9 +83,9 @@ class Checkpoints:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         tensors, plain = optimizer
-        _save(_contiguous(weights), scratch / "weights.safetensors")
-        _save(tensors, scratch / "optimizer.safetensors")
-        (scratch / "state.json").write_text(json.dumps({**state, "optimizer": plain}, indent=1), encoding="utf-8")
+        write_tensors(_contiguous(weights), scratch / "weights.safetensors")
+        write_tensors(tensors, scratch / "optimizer.safetensors")
+        (scratch / "state.json").write_text(json.dumps({**state, "optimizer": plain}, indent=1))
         for path in scratch.iterdir():
             _fsync(path)
         _fsync(scratch)
@@ -103,7 +104,7 @@ class Checkpoints:
         if not found:
             return None
         with _reading(found[-1]):
-            state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+            state = json.loads((found[-1] / "state.json").read_text())
             return state, load_file(found[-1] / "weights.safetensors"), load_file(found[-1] / "optimizer.safetensors")
 
     def load_best(self, state: dict[str, Any]) -> dict[str, Tensor] | None:
@@ -120,7 +121,7 @@ class Checkpoints:
 
     def _write_file(self, path: Path, tensors: dict[str, Tensor]) -> None:
         scratch = path.with_suffix(".tmp")
-        _save(_contiguous(tensors), scratch)
+        write_tensors(_contiguous(tensors), scratch)
         _fsync(scratch)
         scratch.rename(path)
 
@@ -175,14 +176,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise MmfuseError(f"{error.filename or path}: may not be read: {error.strerror}") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise MmfuseError(f"{path}: damaged ({first_line(error)}); --restart throws the run away") from error
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """As any file, after the umask; safetensors itself lets nobody but the owner read what it writes."""
-    path.touch()
-    mode = path.stat().st_mode & 0o777
-    save_file(tensors, path)
-    path.chmod(mode)
 
 
 def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:
