@@ -31,6 +31,7 @@ from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
+from mmfuse.pulse import now
 from mmfuse.registry import load_plugin
 from mmfuse.training.checkpoint import FullDiskError
 from mmfuse.training.run import commit, flat_config
@@ -104,6 +105,7 @@ def benchmark(
         helper.wait()
     ledger.mend(plan.cells)
     console.print("all cells are done; comparing")
+    now("comparing")
     summary = analyse(workshop, plan, ledger)
     summary |= {"name": config.name, "provenance": _provenance(workshop, plan)}
     with FileLock(folder / "lock"):
@@ -212,6 +214,7 @@ def _work(workshop: Workshop, plan: Plan, ledger: Ledger, console: Console) -> N
             console.print(f"{len(done)}/{len(plan.cells)} {_said(cell, result)}{minutes}")
             break
         else:
+            now("waiting for cells of other processes", len(plan.cells) - len(left), len(plan.cells))
             time.sleep(WAIT_SECONDS)  # the rest is being worked on
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ import mmfuse
 from mmfuse.cli import benchmark, cache, data, names, predict, train
 from mmfuse.cli.faults import tell
 from mmfuse.cli.shared import INTERRUPTED
+from mmfuse.pulse import beating
 
 app = typer.Typer(
     name="mmfuse",
@@ -51,7 +53,8 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        app()
+        with nullcontext() if "--worker" in sys.argv[1:] else beating(" ".join(["mmfuse", *sys.argv[1:2]])):
+            app()
     except Exception as error:
         if "--debug" in sys.argv[1:] or os.environ.get("MMFUSE_DEBUG", "0") not in ("", "0"):
             raise

@@ -168,7 +168,9 @@ def _watch(
     """Predict what appears in the folder, until it is interrupted."""
     from mmfuse.data.stores import local_path
     from mmfuse.predict import watch_folder
+    from mmfuse.pulse import rest
 
+    rest()
     seen = watch_folder(
         predictor,
         Path(source),

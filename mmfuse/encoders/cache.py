@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
+from mmfuse.pulse import now
 from mmfuse.types import Features, MmfuseError
 
 SHARD_BYTES = 1 << 26
@@ -145,6 +146,7 @@ def build_cache(
         lock = FileLock(folder / "lock")
         with _writing(root):
             folder.mkdir(parents=True, exist_ok=True)
+            now("features: waiting for another process that computes the same")
             lock.acquire()
         try:
             with _writing(root):

@@ -58,6 +58,7 @@ from mmfuse.predict import (
     table_logits,
     tell_cut_texts,
 )
+from mmfuse.pulse import now
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.card import model_card
 from mmfuse.training.checkpoint import room_in
@@ -140,6 +141,7 @@ def set_up(
 ) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
     """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
     manifest = load_manifest(config.data.manifest, config.data.root)
+    now("reading the rows")
     unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
     if unknown:
         raise MmfuseError(
@@ -148,6 +150,7 @@ def set_up(
     check_report_metrics(manifest)
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
+    now("building the model")
     model = build_model(config, table)
     console.print(_summary(model, table, accelerator))
     if isinstance(table, ShardedTable) and plan is not None:
@@ -330,6 +333,7 @@ def prepare(
     _freeze_for_good(model, config)
 
     def report(modality: str, done: int, total: int) -> None:
+        now(f"features of the frozen {modality} encoder", done, total)
         if progress is not None:
             progress(modality, done, total)
         if done >= total:
@@ -485,6 +489,7 @@ def _finish(
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)
+    now("writing report and model")
     if accelerator.is_main_process:
         write_report(run_dir / split, report, model, pairs, rows, logits)
         model.metrics = report
