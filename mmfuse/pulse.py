@@ -2,7 +2,7 @@
 
 Whoever does something long says so by `now`, from any layer; that costs next to nothing and prints nothing. Only where
 `beating` is entered, a thread prints it whenever nothing else was said for `SECONDS`: so a phase that counts nothing,
-or hangs in a library, is told too.
+or hangs in a library, is told too. Before the first `now` nothing is: a command that is refused says why in one line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Pulse:
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
         self.write, self.clock = write, clock
-        self.begin("starting")
+        self.begin("")
+        self.rest()
 
     def begin(self, what: str) -> None:
         """Something that has no number yet."""
@@ -93,7 +94,7 @@ def counted(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 @contextmanager
-def beating(title: str) -> Iterator[None]:
+def beating() -> Iterator[None]:
     """Tell what is being done on standard error, where that is no terminal, until the block ends.
 
     Of the processes of a launch the first one does.
@@ -102,7 +103,7 @@ def beating(title: str) -> Iterator[None]:
         yield
         return
     ended = threading.Event()
-    _PULSE.begin(title)
+    _PULSE.rest()
 
     def beat() -> None:
         while not ended.wait(LOOK):

@@ -91,7 +91,10 @@ def test_it_is_told_where_there_is_no_terminal_and_only_there(monkeypatch, capfd
     monkeypatch.setattr(pulse, "LOOK", 0.001)
     for shown in (False, True):
         monkeypatch.setattr("sys.stderr.isatty", lambda shown=shown: shown, raising=False)
-        with beating("mmfuse train"):
+        with beating():
+            time.sleep(0.1)
+            assert capfd.readouterr().err == ""  # before anything is begun
+            pulse.now("reading the rows")
             time.sleep(0.2)
         time.sleep(0.01)
-        assert ("mmfuse train: 0 s\n" in capfd.readouterr().err) == (not shown)
+        assert ("reading the rows: 0 s\n" in capfd.readouterr().err) == (not shown)

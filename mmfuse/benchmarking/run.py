@@ -146,6 +146,7 @@ def dry_run(
 
 def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Workshop, Plan]:
     """The rows and the plan; all that can be found wrong with them is found here, before anything is trained."""
+    now("reading the rows")
     if is_built_in(config):
         config = prepare_interactions(config, console.print)
     workshop = Workshop(config, console.print, force)

@@ -53,7 +53,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        with nullcontext() if "--worker" in sys.argv[1:] else beating(" ".join(["mmfuse", *sys.argv[1:2]])):
+        with nullcontext() if "--worker" in sys.argv[1:] else beating():
             app()
     except Exception as error:
         if "--debug" in sys.argv[1:] or os.environ.get("MMFUSE_DEBUG", "0") not in ("", "0"):

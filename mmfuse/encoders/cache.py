@@ -148,6 +148,7 @@ def build_cache(
             folder.mkdir(parents=True, exist_ok=True)
             now("features: waiting for another process that computes the same")
             lock.acquire()
+            now("features of frozen encoders")
         try:
             with _writing(root):
                 for left in folder.glob("building-*"):  # whoever wrote it had the lock, and is dead
