@@ -187,19 +187,16 @@ def _open_shards(folder: Path, tokens: bool) -> list[_Shard]:
             offsets = np.load(path / "offsets.npy") if tokens else None
             shard = _Shard(np.load(path / "keys.npy"), np.load(path / "pooled.npy", mmap_mode="r"), kept, offsets)
         except PermissionError as error:
-            raise MmfuseError(f"cache.dir: {_unreadable(error.filename or path)}") from error
+            raise MmfuseError(f"cache.dir: {_unreadable(path)}") from error
         except (OSError, ValueError) as error:
             raise MmfuseError(f"{path}: damaged ({error}); delete this folder, it will be computed again") from error
         shards.append(shard)
     return shards
 
 
-def _unreadable(path: str | Path) -> str:
-    """What to do where another user's umask, or a version of mmfuse that did not heed it, closes a file to us."""
-    return (
-        f"{path} may not be read; let its owner run chmod -R g+rX on it (and set a umask such as 002), or choose "
-        "another cache.dir"
-    )
+def _unreadable(path: Path) -> str:
+    """What to do where another user's umask, or a version of mmfuse that did not heed it, closes a folder to us."""
+    return f"{path} may not be read; let its owner run chmod -R g+rX on it (and umask 002), or choose another cache.dir"
 
 
 def _write_shards(
@@ -311,8 +308,8 @@ def _entry(folder: Path) -> CacheEntry:
     try:
         identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
         items = len({key for shard in _open_shards(folder, False) for key in shard.keys.tolist()})
-    except PermissionError as error:
-        problem = f"cache.dir: {_unreadable(error.filename)}"
+    except PermissionError:
+        problem = f"cache.dir: {_unreadable(folder)}"
     except (OSError, ValueError) as error:  # MmfuseError is a ValueError
         problem = str(error) if isinstance(error, MmfuseError) else f"{folder}: damaged ({error}); delete it"
     architecture = identity.get("spec", {}).get("architecture", {})
@@ -346,6 +343,6 @@ def prune_cache(root: Path, unused_days: float = 0.0) -> list[CacheEntry]:
         except Timeout:
             continue
         except OSError as error:
-            reason = f"cache.dir: {error.filename or entry.folder} cannot be deleted: {error.strerror}"
+            reason = f"cache.dir: {entry.folder} cannot be deleted: {error.strerror}"
             gone.append(replace(entry, problem=reason))
     return gone
