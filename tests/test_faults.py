@@ -224,6 +224,25 @@ def test_where_no_file_can_be_kept_the_line_says_how_to_see_it(mmfuse, monkeypat
     assert mmfuse("cache", "show")[2].endswith("; MMFUSE_DEBUG=1 shows the traceback\n")
 
 
+def test_a_bug_in_a_process_of_a_dataloader_is_one_line_too():
+    """Torch gives it the whole traceback as message."""
+    from mmfuse.data import pairs
+
+    lines = [
+        "Caught IndexError in DataLoader worker process 0.",
+        "Original Traceback (most recent call last):",
+        '  File "/x/torch/y.py", line 1, in z',
+        f'  File "{pairs.__file__}", line 7, in _item',
+        "    x[0]",
+        "IndexError: list index out of range",
+    ]
+    told = tell(IndexError("\n".join(lines)))
+    assert told.code == 1
+    assert told.line.startswith(
+        "a bug of mmfuse at pairs.py:7, _item: IndexError: list index out of range; traceback: "
+    )
+
+
 def test_a_place_in_a_plugin_is_named(mmfuse, world, tmp_path):
     """Whoever writes one sees where it failed."""
     (tmp_path / "own.py").write_text("import torch\n\ndef read():\n    torch.ones(2) @ torch.ones(3)\n\nread()\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tempfile
@@ -78,7 +77,8 @@ def tell(error: Exception) -> Told:
     if isinstance(error, OSError):
         return Told(said, USERS)
     where, own = _origin(error)
-    what = f"{type(error).__name__}: {said}" if said != type(error).__name__ else said
+    name = type(error).__name__
+    what = said if said == name or said.startswith(f"{name}: ") else f"{name}: {said}"
     kept = _keep(error)
     if own:
         return Told(f"a bug of mmfuse at {where}: {what}; {kept}", BUG)
@@ -106,20 +106,15 @@ def _of_encoding(error: UnicodeError) -> str:
 
 def _origin(error: Exception) -> tuple[str, bool]:
     """Where it was raised, as far as mmfuse or a plug-in is concerned, and whether it is mmfuse's own doing."""
-    frames = traceback.extract_tb(error.__traceback__)
-    inner = frames[-1].filename if frames else ""
-    ours = [frame for frame in frames if f"{os.sep}site-packages{os.sep}" not in frame.filename or _is_own(frame)]
-    last = (ours or frames)[-1:]
-    where = (
-        ", ".join(f"{Path(frame.filename).name}:{frame.lineno}, {frame.name}" for frame in last) or "an unknown place"
-    )
+    frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
+    if _WORKERS in str(error):
+        frames = re.findall(r'File "(.+)", line (\d+), in (.+)', str(error))
+    inner = frames[-1][0] if frames else ""
+    ours = [frame for frame in frames if "site-packages" not in Path(frame[0]).parts or frame[0].startswith(_OWN)]
+    place = (ours or frames or [("an unknown file", 0, "")])[-1]
     # What C code raises has the line that called it as its place; torch and tokenizers raise these two.
     of_library = type(error).__module__ != "builtins" or type(error) in (Exception, RuntimeError)
-    return where, inner.startswith(_OWN) and not of_library
-
-
-def _is_own(frame: traceback.FrameSummary) -> bool:
-    return frame.filename.startswith(_OWN)
+    return f"{Path(place[0]).name}:{place[1]}, {place[2]}", inner.startswith(_OWN) and not of_library
 
 
 def _keep(error: Exception) -> str:
