@@ -11,9 +11,11 @@ import typer
 
 import mmfuse
 from mmfuse.cli import benchmark, cache, data, names, predict, train
+from mmfuse.cli.ending import is_first_to_tell, sigterm_interrupts, tell_kept
 from mmfuse.cli.faults import tell
-from mmfuse.cli.shared import INTERRUPTED
+from mmfuse.cli.shared import INTERRUPTED, TERMINATED
 from mmfuse.pulse import beating
+from mmfuse.types import MmfuseError
 
 app = typer.Typer(
     name="mmfuse",
@@ -37,6 +39,7 @@ def _tell_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; so does MMFUSE_DEBUG=1.")
     ] = False,
@@ -45,6 +48,23 @@ def _options(
     ] = False,
 ) -> None:
     """Options that stand before any command."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and "LOCAL_RANK" in os.environ:
+        _join(str(context.invoked_subcommand))
+
+
+def _join(command: str) -> None:
+    """Join the processes that a launcher has started, before anything can fail in all of them."""
+    if command in ("train", "evaluate"):
+        from mmfuse.predict import join_processes
+
+        join_processes()
+    elif command == "predict" and os.environ.get("RANK", "0") != "0":
+        raise typer.Exit(2)  # the first one says it
+    elif command == "predict":
+        raise MmfuseError(
+            "predict: a launcher has started several processes, which would all write the same files; start it alone, "
+            "or on many machines with --engine ray"
+        )
 
 
 def main() -> None:
@@ -52,19 +72,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show ends no run
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    came: list[int] = []
     try:
-        with nullcontext() if "--worker" in sys.argv[1:] else beating():
+        with nullcontext() if "--worker" in sys.argv[1:] else beating(), sigterm_interrupts() as came:
             app()
+    except SystemExit as leaving:
+        if leaving.code != INTERRUPTED:
+            raise
+        if "--worker" not in sys.argv[1:] and is_first_to_tell():  # who started it says so
+            typer.echo(tell_kept(leaving), err=True)
+        sys.exit(TERMINATED if came else INTERRUPTED)
     except Exception as error:
         if "--debug" in sys.argv[1:] or os.environ.get("MMFUSE_DEBUG", "0") not in ("", "0"):
             raise
         told = tell(error)
-        typer.echo(f"error: {told.line}", err=True)
+        if is_first_to_tell():
+            typer.echo(f"error: {told.line}", err=True)
         sys.exit(told.code)
-    except SystemExit as leaving:
-        if leaving.code == INTERRUPTED and "--worker" not in sys.argv[1:]:  # who started it says so
-            typer.echo("interrupted; the same command goes on from the last checkpoint or chunk", err=True)
-        raise
     finally:
         _leave_processes()
 

@@ -44,7 +44,7 @@ _KNOWN = {
         "{said} a checkpoint or weights file is of another model, or of another version of a library; --restart throws "
         "a run away"
     ),
-    r"Connection closed by peer|DistBackendError|NCCL error|DistStoreError": (
+    r"^(Runtime|DistBackend|DistStore|DistNetwork)Error.*([Cc]onnection (closed|reset|refused)|[Bb]roken pipe|NCCL)": (
         f"another process of this launch ended or cannot be reached; it says why: {{said}}; {_GO_ON}"
     ),
     r"backend: .* is not a valid value": "MPLBACKEND: {said}",

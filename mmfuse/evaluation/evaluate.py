@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
@@ -22,6 +21,7 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
     default_workers,
+    join_processes,
     prepare_pairs,
     table_features,
     table_logits,
@@ -74,7 +74,7 @@ def evaluate(
         MmfuseError: The model or the data cannot be read, or a task or a label is not the model's.
     """
     loaded = model if isinstance(model, FusionModel) else FusionModel.from_pretrained(model)
-    state = PartialState()
+    state = join_processes()
     loaded = loaded.to(state.device).eval()
     described = load_manifest(manifest, data_root)
     for task, options in loaded.task_config.items():

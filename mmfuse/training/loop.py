@@ -27,7 +27,9 @@ from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
 from mmfuse.registry import nearest
+from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
+from mmfuse.training.claim import tell_kept
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
@@ -46,7 +48,7 @@ from mmfuse.training.zero import (
     zero_state,
     zero_step,
 )
-from mmfuse.types import Batch, MmfuseError
+from mmfuse.types import Batch, MmfuseError, Stopped
 
 LOG_EVERY = 20
 _ROWS = 4096
@@ -142,8 +144,8 @@ class Trainer:
         self.zero = is_zero(accelerator)
         if self.zero:
             prepare_zero(model, config, accelerator)
-        if config.image_encoder.batch_norm == "sync" and accelerator.num_processes > 1:
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
+        if model.image_encoder is not None and is_synchronised(config, accelerator.num_processes):
+            synchronise(model.image_encoder)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
@@ -161,20 +163,31 @@ class Trainer:
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
 
     def fit(self) -> TrainerState:
-        """Train to the end, from the last checkpoint if there is one; the model then has the best weights."""
+        """Train to the end, from the last checkpoint if there is one; the model then has the best weights.
+
+        Raises:
+            MmfuseError: The folder holds another run, or the loss is no number.
+            Stopped: A KeyboardInterrupt, with the steps done and the checkpoint that is kept.
+        """
         self._resume()
-        shown = self.accelerator.is_main_process and not self.quiet
-        with Progress(self.total_steps, self.state.step, shown) as progress:
-            while not self.state.finished:
-                self._freeze_for_epoch()
-                self._train_epoch(progress)
-                self._end_epoch(progress)
+        try:
+            self._train()
+        except KeyboardInterrupt as stop:
+            raise Stopped(tell_kept(self.run_dir, self.state.step)) from stop
         if self.skeleton is not None:
             self.wrapped = self.model = whole_model(self.skeleton, self.model)
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
         return self.state
+
+    def _train(self) -> None:
+        shown = self.accelerator.is_main_process and not self.quiet
+        with Progress(self.total_steps, self.state.step, shown) as progress:
+            while not self.state.finished:
+                self._freeze_for_epoch()
+                self._train_epoch(progress)
+                self._end_epoch(progress)
 
     def _epoch(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
@@ -468,7 +481,7 @@ class MetricsLog:
     def step(self, **values: Any) -> None:
         """Keep one step's values until there are enough lines to write."""
         self._waiting.append(values)
-        if len(self._waiting) >= LOG_EVERY:
+        if values["step"] == 1 or len(self._waiting) >= LOG_EVERY:  # the first one tells that the run has begun
             self.flush()
 
     def validation(self, line: dict[str, Any]) -> None:
