@@ -18,6 +18,7 @@ from mmfuse.cli.shared import (
     load_plugins,
     quiet_libraries,
 )
+from mmfuse.pulse import now, rest
 from mmfuse.types import MmfuseError
 
 app = typer.Typer()
@@ -119,6 +120,7 @@ def predict(
     }
 
     def load() -> Predictor:
+        now("loading the model")
         predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
         for plan in predictor.abstentions.values():
             typer.echo(plan.about, err=True)
@@ -137,6 +139,7 @@ def predict(
     _check_there(source)
     predictor = load()
     table = TableOptions(id_column, image_column, text_column, image_root, tuple(image_urls or ()))
+    now("listing the studies")
     studies = _open(predictor, source, layout, table, damaged)
     if engine == "ray" and getattr(studies, "holds_images", False):
         raise MmfuseError(f"--engine ray: {source} holds images themselves: make shards of it (mmfuse data shard)")
@@ -217,6 +220,7 @@ def _watch(
     from mmfuse.data.stores import local_path
     from mmfuse.predict import watch_folder
 
+    rest()
     seen = watch_folder(
         predictor,
         Path(source),

@@ -277,6 +277,7 @@ def _check(manifest: Manifest) -> None:
     check_text(text, where)
     read_sections = text.sections if text is not None else []
     for name, task in manifest.tasks.items():
+        _check_name(name, where)
         if bool(task.column) == bool(task.columns):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
         if task.type == "captioning" and (task.values is not None or task.min_count > 1):
@@ -330,3 +331,14 @@ def _check_group(group: Any, where: str) -> None:
             raise MmfuseError(f"{where}: group: of mappings, only {{file: groups.csv}} is legal")
     elif not names or not all(isinstance(name, str) and name for name in names if group is not None):
         raise MmfuseError(f"{where}: group: {group!r}: the name of a column, a list of names, or {{file: groups.csv}}")
+
+
+def _check_name(task: str, where: str) -> None:
+    """Refuse what cannot be part of a file's name, of a key such as `tasks.NAME.weight` or of `NAME/METRIC`."""
+    if task in ("log_variances", "monitored", "training"):
+        raise MmfuseError(f"{where}: tasks.{task}: this name is taken (by mmfuse or torch); choose another")
+    if not task.strip() or set(task) & set("./\\") or not task.isprintable() or len(task.encode()) > 100:
+        raise MmfuseError(
+            f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash "
+            "or line break, are legal"
+        )

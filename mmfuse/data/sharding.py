@@ -289,7 +289,7 @@ def _read(row: dict[str, Any], urls: Sequence[str]) -> dict[str, Any] | _Unreada
             if isinstance(image, bytes):
                 images.append(image)
             else:
-                images.append(patiently(partial(read_location, image, _MAX_IMAGE_BYTES, urls)))
+                images.append(patiently(partial(read_location, image, _MAX_IMAGE_BYTES, urls), image))
             read_image(images[-1])
         except FetchError as error:
             raise MmfuseError(f"{image}: {error}; when it can be fetched, the same command goes on") from error
@@ -362,7 +362,7 @@ def _start(url: str, there: Mapping[str, int | None], source: str, overwrite: bo
 
 def _load(url: str, name: str) -> Any:
     try:
-        return json.loads(patiently(partial(read_bytes, f"{url}/{name}", 2**30)))
+        return json.loads(patiently(partial(read_bytes, f"{url}/{name}", 2**30), f"{url}/{name}"))
     except FetchError as error:
         raise MmfuseError(f"{url}/{name}: {error}") from error
     except ValueError as error:  # MmfuseError is one

@@ -59,11 +59,14 @@ from mmfuse.predict import (
     table_logits,
     tell_cut_texts,
 )
+from mmfuse.pulse import now
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.batch_norm import check_images, check_sync
 from mmfuse.training.card import model_card
+from mmfuse.training.checkpoint import room_in
 from mmfuse.training.claim import claimed
 from mmfuse.training.launch import heed_launch
+from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
 from mmfuse.training.monitor import check_monitor
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
@@ -111,7 +114,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         load_plugin(plugin)
     config, asked = heed_launch(config), config
     run_dir = config.run_dir
-    with open_accelerator(config) as accelerator, claimed(run_dir, config, restart, accelerator):
+    with open_accelerator(config) as accelerator, room_in(run_dir), claimed(run_dir, config, restart, accelerator):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if config != asked:
             console.print(f"training.mixed_precision: {config.training.mixed_precision}, as the launcher says")
@@ -139,6 +142,7 @@ def set_up(
 ) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
     """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
     manifest = load_manifest(config.data.manifest, config.data.root)
+    now("reading the rows")
     unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
     if unknown:
         raise MmfuseError(
@@ -148,6 +152,7 @@ def set_up(
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
     gaps = refuse_gaps(table)
+    now("building the model")
     model = build_model(config, table)
     check_monitor(config.training.monitor, model, table)
     if model.image_encoder is not None:
@@ -155,9 +160,12 @@ def set_up(
     console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
-        return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
-    with accelerator.main_process_first():
-        return table, model, prepare(model.to(accelerator.device), table, config, workers, console), None
+        pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
+    else:
+        with accelerator.main_process_first():
+            pairs, stream = prepare(model.to(accelerator.device), table, config, workers, console), None
+    check_lone_images(model, pairs, config, accelerator.num_processes, stream)
+    return table, model, pairs, stream
 
 
 def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
@@ -334,6 +342,7 @@ def prepare(
     _freeze_for_good(model, config)
 
     def report(modality: str, done: int, total: int) -> None:
+        now(f"features of the frozen {modality} encoder", done, total)
         if progress is not None:
             progress(modality, done, total)
         if done >= total:
@@ -443,6 +452,7 @@ def _finish(
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)
+    now("writing report and model")
     if accelerator.is_main_process:
         write_report(run_dir / split, report, model, pairs, rows, logits)
         model.metrics = report
