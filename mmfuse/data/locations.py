@@ -68,6 +68,12 @@ def place(cell: str, root: str) -> str:
     return cell if "://" in cell or os.path.isabs(cell) else f"{root}/{cell}"
 
 
+def own_urls(location: object) -> tuple[str, ...]:
+    """What is permitted where a user gives a location himself: it, and where servers of the internet refer to."""
+    found = _URL.match(location) if isinstance(location, str) else None
+    return (found[0], found[1].lower(), *(("https",) if found[1].lower() == "http" else ())) if found else ()
+
+
 def refusal(location: str, permitted: Sequence[str]) -> str | None:
     """Why a cell may not name this location; None for a path, and for a URL that is permitted.
 

@@ -23,13 +23,13 @@ from pyarrow.lib import ArrowException
 from mmfuse.data import cells
 from mmfuse.data.delimited import CsvSpec, read_delimited
 from mmfuse.data.file_kinds import check_kind
-from mmfuse.data.locations import place
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError, Sample, first_line
+from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
+_BLOCK_BYTES = 16 * 2**20
 
 
 def read_rows(
@@ -51,7 +51,7 @@ def read_rows(
     """
     wanted = None if columns is None else list(columns)
     frames: dict[str, pd.DataFrame] = {}
-    for file in _files(pattern, where):
+    for file in find_files(pattern, where):
         with _one_line(f"{where}: rows: {file}"):
             blocks = read_blocks(io.BytesIO(read_bytes(file, _MAX_BYTES)), file, wanted, csv)
             frames[file] = pd.concat(blocks, ignore_index=True)
@@ -78,7 +78,7 @@ class RowFiles:
     """
 
     def __init__(self, pattern: str, where: str, csv: CsvSpec | None = None):
-        self.pattern, self.where, self.files, self.csv = pattern, where, _files(pattern, where), csv
+        self.pattern, self.where, self.files, self.csv = pattern, where, find_files(pattern, where), csv
         self._columns: dict[str, dict[str, None]] = {}
         for file in self.files:
             every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
@@ -126,7 +126,12 @@ def _check_files(columns: Mapping[str, Iterable[str]], needed: Iterable[str], wh
             raise MmfuseError(f"{where}: rows: {lacking[0]}: no column {name!r}, which {having[0]} has")
 
 
-def _files(pattern: str, where: str) -> list[str]:
+def find_files(pattern: str, where: str) -> list[str]:
+    """The files of a manifest's `rows`: a path, a glob or a URL.
+
+    Raises:
+        MmfuseError: There is none.
+    """
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
@@ -191,14 +196,30 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
     found = pq.ParquetFile(file)
     names = found.schema_arrow.names
     _check_once(names)
+<<<<<<< HEAD
     wanted = set(names if columns is None else columns)
     if not found.metadata.num_rows or not wanted:
         yield pd.DataFrame(columns=names, dtype="object")
         return
     # Where one is not there, all are read: it is told with the nearest that is.
     chosen = [name for name in names if name in wanted] if wanted <= set(names) else names
-    for batch in found.iter_batches(BLOCK, columns=chosen):
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows, columns=chosen):
         yield _frame(batch.schema.names, map(_cells_of, batch.columns))
+=======
+    chosen = [name for name in names if name in set(columns)] if columns is not None else names
+    if columns is not None and not set(columns) <= set(names):
+        chosen = names  # one that is not there is told with the nearest that is
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows, columns=chosen) if found.metadata.num_rows else []:
+        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
+    if not found.metadata.num_rows:
+        yield pd.DataFrame(columns=chosen, dtype="object")
+>>>>>>> i14-predict
 
 
 def _cells_of(column: Any) -> list[cells.Cell]:
@@ -267,46 +288,16 @@ def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str
             )
 
 
-def iter_samples(path: str, id_column: str, image_column: str, text_column: str) -> Iterator[Sample]:
-    """The rows of a table as samples to predict, in its order; some thousand rows are in memory at once.
-
-    Args:
-        path: A csv, tsv, jsonl or parquet file, or its fsspec URL; a remote one is first copied to a temporary file.
-        id_column: Of the ids.
-        image_column: Of paths, which are relative to the table's folder, or URLs.
-        text_column: Of the reports.
+def read_frames(files: Iterable[str], columns: Iterable[str], csv: CsvSpec) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of files, some thousand at a time, each time with the file's name; for the rest as `read_blocks`.
 
     Raises:
-        MmfuseError: It cannot be read, the id column is missing, or both of the others, or one of them that has not
-            its usual name (image, text), or a row has no id; what depends on all rows is told after the last one.
+        MmfuseError: One cannot be read.
     """
-    folder, names = os.path.dirname(path), (id_column, image_column, text_column)
-    seen: dict[str, None] = {}
-    below = (folder,) if "://" in folder else ()  # beside a table at a URL
-    rows, nameless = 0, None
-    with _one_line(path), open_table(path) as file:
-        for frame in read_blocks(file, path):
-            seen |= dict.fromkeys(frame.columns)
-            frame = frame.fillna("")
-            for name in names:
-                if name not in frame:
-                    frame[name] = ""
-            ids = cells.texts(frame, id_column, path, "--id-column", rows)
-            texts = cells.texts(frame, text_column, path, "--text-column", rows)
-            for id, cell, text in zip(ids, frame[image_column], texts, strict=True):
-                rows, id = rows + 1, id.strip()
-                nameless = nameless or (None if id else rows)
-                images = [place(i, folder or ".") if isinstance(i, str) else i for i in cells.images(cell)]
-                yield Sample(id, tuple(images), text.strip() or None, group=id, urls=below)
-    if not rows:
-        raise MmfuseError(f"{path}: no rows")
-    found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
-    need_columns(found, [id_column], "--id-column", path)
-    for option, name in (("image", image_column), ("text", text_column)):
-        if name != option or not seen.keys() & {image_column, text_column}:  # what was named must be there
-            need_columns(found, [name], f"--{option}-column", path)
-    if nameless:
-        raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
+    for file in files:
+        with _one_line(file), open_table(file) as handle:
+            for frame in read_blocks(handle, file, columns, csv):
+                yield file, frame
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from mmfuse.predict.loop import (
     tell_cut_texts,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.processes import join_processes
 from mmfuse.predict.studies import (
     FolderStudies,
     SampleStudies,
@@ -20,18 +21,22 @@ from mmfuse.predict.studies import (
     TableStudies,
     open_studies,
 )
+from mmfuse.predict.tables import Reading, TableOptions
 from mmfuse.predict.watch import watch_folder
 
 __all__ = [
     "FolderStudies",
     "Predictor",
+    "Reading",
     "SampleStudies",
     "ShardStudies",
     "Studies",
+    "TableOptions",
     "TableStudies",
     "count_cut_texts",
     "default_workers",
     "fingerprint",
+    "join_processes",
     "open_studies",
     "pair_reader",
     "predict_to_chunks",

@@ -34,9 +34,11 @@ from mmfuse.predict.files import (
     interrupted,
     run_identity,
     same_errors,
+    stopped,
     write_rows,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.reasons import add_kind
 from mmfuse.predict.studies import Studies
 from mmfuse.types import Failure, MmfuseError, Prediction
 
@@ -192,12 +194,15 @@ def predict_to_chunks(
             todo = chunks.missing()
             done, errors = len(studies) - sum(stop - start for start, stop in map(chunks.span, todo)), 0
             commit = run or (lambda _, numbers: commit_chunks(predictor, studies, chunks, numbers))
-            for counts in commit(chunks, todo) if todo else ():
-                errors += counts["errors"]
-                done += counts["predictions"] + counts["errors"]
-                if progress:
-                    progress(done, errors)
-            finished = _join(chunks, predictor)
+            try:
+                for counts in commit(chunks, todo) if todo else ():
+                    errors += counts["errors"]
+                    done += counts["predictions"] + counts["errors"]
+                    if progress:
+                        progress(done, errors)
+                finished = _join(chunks, predictor)
+            except KeyboardInterrupt as stop:
+                raise stopped(done, len(studies)) from stop
         _remove(chunks.folder)
     return Counts.of(finished)
 
@@ -298,7 +303,10 @@ def _join(chunks: Chunks, predictor: Predictor) -> dict[str, Any]:
 
 def _add(total: dict[str, Any], counts: dict[str, Any]) -> None:
     for name, value in counts.items():
-        if isinstance(value, dict):
+        if name == "reasons" and isinstance(value, dict):  # a task may have that name
+            for kind, count in value.items():
+                add_kind(total[name], kind, count)
+        elif isinstance(value, dict):
             _add(total[name], value)
         else:
             total[name] = total.get(name, 0) + value
