@@ -61,7 +61,7 @@ from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.batch_norm import check_images, check_sync
 from mmfuse.training.card import model_card
 from mmfuse.training.claim import claimed
-from mmfuse.training.launch import heed_launch
+from mmfuse.training.launch import check_precision, heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import shard_on_cpu, tell_sharding
@@ -111,7 +111,8 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     with open_accelerator(config) as accelerator, claimed(run_dir, config, restart, accelerator):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if config != asked:
-            console.print(f"training.mixed_precision: {config.training.mixed_precision}, as the launcher says")
+            precision = config.training.mixed_precision
+            console.print(f"training.mixed_precision: {precision}, as ACCELERATE_MIXED_PRECISION says")
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
         table, model, pairs, stream = set_up(config, accelerator, workers, console)
         if accelerator.is_main_process:
@@ -222,6 +223,7 @@ def open_accelerator(config: Config):
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
         shard_on_cpu(accelerator)
+        check_precision(config, accelerator.device)
         check_sync(config, accelerator)
         yield accelerator
     finally:
