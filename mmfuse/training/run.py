@@ -215,9 +215,7 @@ def open_accelerator(config: Config):
             log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
             project_dir=str(config.run_dir),
             kwargs_handlers=[kwargs],
-            gradient_accumulation_plugin=GradientAccumulationPlugin(
-                num_steps=1
-            ),  # our loop accumulates; not by the environment
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own, or it is done twice
         )
     except (ValueError, ImportError) as error:
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error

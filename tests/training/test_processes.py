@@ -63,7 +63,7 @@ def launch(
     timeout: int = 120,
     forced: bool = True,
 ) -> str:
-    """What `torchrun` prints, which must end with this exit code and in so many seconds; `forced`: says it is of CPUs."""
+    """What `torchrun` prints, which must end with this exit code and in so many seconds; `forced`: told to use CPUs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
