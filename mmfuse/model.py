@@ -27,7 +27,7 @@ from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.saved import check_fit
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
-from mmfuse.heads import HEADS, build_head
+from mmfuse.heads import HEADS, Heads, build_head
 from mmfuse.registry import nearest
 from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
 
@@ -90,7 +90,7 @@ class FusionModel(
         text_dim = self.text_encoder.dim if self.text_encoder else 1
         image_dim = self.image_encoder.dim if self.image_encoder else 1
         self.fusion: Any = build_fusion(fusion["name"], text_dim, image_dim, options)
-        self.heads = nn.ModuleDict()
+        self.heads = Heads()
         for task, given in tasks.items():
             head_options = {k: v for k, v in given.items() if k not in ("type", "labels")}
             self.heads[task] = build_head(given["type"], self.fusion.out_dim, given["labels"], head_options)
@@ -108,7 +108,7 @@ class FusionModel(
                 if m in uses
             }
         )
-        self.log_variances = nn.ParameterDict()
+        self.log_variances = nn.Module()
         self.text_sections: list[str] = []
         self.accepts_missing: list[str] = []
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
@@ -137,8 +137,9 @@ class FusionModel(
             head: Any = self.heads[task]
             target = batch.get(f"target.{task}")
             found[task] = head.predict(fused, target) if predict else head(fused, target)
-        if self.training and self.log_variances:
-            found[LOG_VARIANCES] = torch.cat([self.log_variances[task] for task in self.heads])
+        learned: dict[str, Any] = self.log_variances._parameters
+        if self.training and learned:
+            found[LOG_VARIANCES] = torch.cat([learned[task] for task in self.heads])
         return found
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
@@ -155,7 +156,8 @@ class FusionModel(
 
     def learn_task_weights(self) -> None:
         """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
-        self.log_variances = nn.ParameterDict({task: nn.Parameter(torch.zeros(1)) for task in self.heads})
+        for task in self.heads:  # not by setattr, and in no ParameterDict: a task may be called like a method of these
+            self.log_variances._parameters[task] = nn.Parameter(torch.zeros(1))
 
     def _combine(self, head: Any, branches: list[Features]) -> Tensor:
         """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""

@@ -404,6 +404,19 @@ def test_a_folder_that_is_incomplete_damaged_or_newer_is_refused_in_one_line(sav
     assert re.search(message, refusal(folder))
 
 
+def test_tasks_called_like_torchs_methods_are_trained_and_saved(tmp_path):
+    tasks = dict.fromkeys(("type", "values", "half"), TASKS["y"])
+    model = FusionModel(*towers(), {"name": "concat", "out_dim": 16}, tasks)
+    model.learn_task_weights()
+    items = items_of(model, ROWS[:2])
+    assert set(model.train()(collate(items))) == {*tasks, "log_variances"}
+    assert {"log_variances.type", "log_variances.half"} <= {name for name, _ in model.named_parameters()}
+    model.eval().save_pretrained(tmp_path)
+    loaded = FusionModel.from_pretrained(tmp_path)
+    for task, logits in model(collate(items)).items():
+        assert loaded(collate(items))[task].equal(logits)
+
+
 def test_an_absent_plugin_is_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Votes, "__module__", "mmfuse_plugin_votes_of_mine")

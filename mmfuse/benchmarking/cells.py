@@ -28,6 +28,9 @@ from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, per
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits
+from mmfuse.pulse import now
+from mmfuse.training.checkpoint import room_in
+from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
 from mmfuse.training.run import assemble, build_towers, calibrate, open_accelerator
 from mmfuse.types import MmfuseError
@@ -138,9 +141,7 @@ class Workshop:
                 cache_dtype=self.config.cache.dtype,
                 augmentation=self.config.training.augmentation,
                 num_workers=self.config.data.num_workers,
-                progress=lambda modality, done, total: (
-                    self.report(f"{modality} features: {done} of {total}") if done >= total else None
-                ),
+                progress=self._tell,
             )
             self.encoder_seconds += time.perf_counter() - start
             self._pairs[known].order_by = self.lengths(fold)
@@ -148,6 +149,11 @@ class Workshop:
         pairs.modality_dropout = dataclasses.asdict(self.config.training.modality_dropout)
         pairs.seed = seed
         return pairs
+
+    def _tell(self, modality: str, done: int, total: int) -> None:
+        now(f"{modality} features", done, total)
+        if done >= total:
+            self.report(f"{modality} features: {done} of {total}")
 
     def lengths(self, fold: int | None) -> np.ndarray:
         """`(rows,)` words of each row's text: what rows are grouped by, for strategies that read no text as well."""
@@ -192,9 +198,10 @@ def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_tria
     table = workshop.table(cell.fold)
     (folder / "run").mkdir(parents=True, exist_ok=True)
     _reset_peak()
-    with open_accelerator(config) as accelerator:
+    with open_accelerator(config) as accelerator, room_in(benchmark.run_dir):
         model = assemble(config, table, *workshop.towers(config, cell.fold)).to(accelerator.device)
         pairs = workshop.pairs(model, cell.fold, cell.seed)
+        check_lone_images(model, pairs, config)
         live_images = pairs.image_options is not None and pairs.image_cache is None
         trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if live_images else 0, quiet=True)
         state = trainer.fit()
@@ -220,6 +227,7 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
     validation = [i for i, name in enumerate(table.splits) if name == "validation"]
     test = table.indices("test")
     logits = table_logits(model, pairs, test, batch_size=BATCH_OF_INFERENCE)
+    now("scoring the cell")
     before = score_rows(model, pairs, test, logits, resamples=0)
     on_validation = {}
     if validation:

@@ -34,7 +34,9 @@ from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
 from mmfuse.predict.processes import RANKS, SIZES, launched
+from mmfuse.pulse import now
 from mmfuse.registry import load_plugin
+from mmfuse.training.checkpoint import FullDiskError
 from mmfuse.training.claim import flat_config
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.run import commit
@@ -108,6 +110,7 @@ def benchmark(
         raise Stopped(f"stopped; {done} of {cells} cells are kept; the same command goes on") from stop
     ledger.mend(plan.cells)
     console.print("all cells are done; comparing")
+    now("comparing")
     summary = analyse(workshop, plan, ledger)
     summary |= {"name": config.name, "provenance": _provenance(workshop, plan)}
     with FileLock(folder / "lock"):
@@ -149,6 +152,7 @@ def dry_run(
 
 def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Workshop, Plan]:
     """The rows and the plan; all that can be found wrong with them is found here, before anything is trained."""
+    now("reading the rows")
     if is_built_in(config):
         config = prepare_interactions(config, console.print)
     workshop = Workshop(config, console.print, force)
@@ -217,6 +221,7 @@ def _work(workshop: Workshop, plan: Plan, ledger: Ledger, console: Console) -> N
             console.print(f"{len(done)}/{len(plan.cells)} {_said(cell, result)}{minutes}")
             break
         else:
+            now("waiting for cells of other processes", len(plan.cells) - len(left), len(plan.cells))
             time.sleep(WAIT_SECONDS)  # the rest is being worked on
 
 
@@ -252,6 +257,8 @@ def _run(workshop: Workshop, plan: Plan, ledger: Ledger, cell: Cell) -> dict[str
     }
     try:
         found = {"status": "done", **run_cell(workshop, plan, cell, scratch, _best_trial(plan, ledger, cell.row))}
+    except FullDiskError:  # no cell's fault
+        raise
     except Exception as error:
         (scratch / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         reason = (str(error).strip().splitlines() or [""])[0]

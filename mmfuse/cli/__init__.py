@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 import mmfuse
 from mmfuse.cli import benchmark, cache, data, names, predict, train
-from mmfuse.cli.ending import is_first_to_tell, lost_another, sigterm_interrupts, tell_kept
+from mmfuse.cli.ending import is_first_to_tell, sigterm_interrupts, tell_kept
+from mmfuse.cli.faults import tell
 from mmfuse.cli.shared import INTERRUPTED, TERMINATED
+from mmfuse.pulse import beating
 from mmfuse.types import MmfuseError
 
 app = typer.Typer(
@@ -37,7 +40,9 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; so does MMFUSE_DEBUG=1.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version)
     ] = False,
@@ -63,17 +68,14 @@ def _join(command: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of the user is one line, and exit code 2."""
+    """Run the command line; an error is one line, with exit code 2, or 1 where it is a bug of mmfuse."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show ends no run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     came: list[int] = []
     try:
-        with sigterm_interrupts() as came:
+        with nullcontext() if "--worker" in sys.argv[1:] else beating(), sigterm_interrupts() as came:
             app()
-    except (MmfuseError, OSError) as error:  # OSError: a folder that is a file, a full disk
-        if "--debug" in sys.argv[1:]:
-            raise
-        if is_first_to_tell():
-            typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
     except SystemExit as leaving:
         if leaving.code != INTERRUPTED:
             raise
@@ -81,11 +83,12 @@ def main() -> None:
             typer.echo(tell_kept(leaving), err=True)
         sys.exit(TERMINATED if came else INTERRUPTED)
     except Exception as error:
+        if "--debug" in sys.argv[1:] or os.environ.get("MMFUSE_DEBUG", "0") not in ("", "0"):
+            raise
+        told = tell(error)
         if is_first_to_tell():
-            if not lost_another(error):
-                raise
-            typer.echo(f"error: another process of this launch went away: {str(error).splitlines()[0]}", err=True)
-        sys.exit(1)
+            typer.echo(f"error: {told.line}", err=True)
+        sys.exit(told.code)
     finally:
         _leave_processes()
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmfuse.types import MmfuseError
+
 app = typer.Typer(help="What is kept of frozen encoders' features.", no_args_is_help=True)
 
 
@@ -22,6 +24,7 @@ def cache_show(cache_dir: CacheOption = None) -> None:
     for entry in entries:
         typer.echo(_cache_line(entry))
     typer.echo(f"{root}: {len(entries)} encoder(s), {sum(entry.mib for entry in entries):.1f} MiB")
+    _tell_first([entry.problem for entry in entries if entry.problem])
 
 
 @app.command("prune", epilog="Example: mmfuse cache prune --unused-days 30")
@@ -33,10 +36,17 @@ def cache_prune(
     from mmfuse.encoders.cache import cache_root, prune_cache
 
     root = cache_root(cache_dir)
-    gone = prune_cache(root, unused_days)
+    found = prune_cache(root, unused_days)
+    gone = [entry for entry in found if not entry.problem]
     for entry in gone:
         typer.echo(f"deleted: {_cache_line(entry)}")
     typer.echo(f"{root}: {len(gone)} deleted, {sum(entry.mib for entry in gone):.1f} MiB")
+    _tell_first([entry.problem for entry in found if entry.problem])
+
+
+def _tell_first(problems: list[str]) -> None:
+    if problems:
+        raise MmfuseError(f"{problems[0]}{f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''}")
 
 
 def _cache_line(entry: Any) -> str:

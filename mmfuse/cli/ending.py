@@ -65,11 +65,3 @@ def is_first_to_tell() -> bool:
         return store.compare_set("mmfuse/told", "", me).decode() == me
     except (RuntimeError, OSError):  # it was of a process that is gone, and has told
         return False
-
-
-def lost_another(error: BaseException) -> bool:
-    """Whether an error is that another process of this launch went away."""
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        sign in words for sign in ("connection closed", "connection reset", "connection refused", "broken pipe", "nccl")
-    )

@@ -18,6 +18,7 @@ from mmfuse.cli.shared import (
     load_plugins,
     quiet_libraries,
 )
+from mmfuse.pulse import now, rest
 from mmfuse.types import MmfuseError
 
 app = typer.Typer()
@@ -112,6 +113,7 @@ def predict(
     }
 
     def load() -> Predictor:
+        now("loading the model")
         predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
         for plan in predictor.abstentions.values():
             typer.echo(plan.about, err=True)
@@ -126,6 +128,7 @@ def predict(
         predictor = load()
         _watch(predictor, source, out, layout, settle, fingerprint(predictor.model, missing, abstain), overwrite)
         raise typer.Exit(INTERRUPTED)
+    now("listing the studies")
     studies = open_studies(source, layout, id_column, image_column, text_column, damaged)
     if isinstance(studies, FolderStudies) and studies.ignored:
         typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
@@ -169,6 +172,7 @@ def _watch(
     from mmfuse.data.stores import local_path
     from mmfuse.predict import watch_folder
 
+    rest()
     seen = watch_folder(
         predictor,
         Path(source),

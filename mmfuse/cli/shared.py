@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmfuse.pulse import now
+
 NOTHING_READ, DATA_FAILS, INTERRUPTED, TERMINATED = 3, 4, 130, 143
 """Exit codes; that of an error which is told in one line is 2."""
 
@@ -25,7 +27,7 @@ RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data
 
 
 class Bar:
-    """A progress bar on standard error, where that is a terminal."""
+    """A progress bar on standard error, where that is a terminal; elsewhere a line every half minute."""
 
     def __init__(self, title: str):
         from rich.console import Console
@@ -50,6 +52,8 @@ class Bar:
             *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
         )
         self.task = self.bar.add_task("", total=None, note="")
+        self.title = title
+        now(title)
 
     def __enter__(self) -> Bar:
         self.bar.start()
@@ -61,6 +65,7 @@ class Bar:
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show how many are done, of how many, and a word on them."""
         self.bar.update(self.task, completed=done, total=total, note=note)
+        now(self.title, done, total, note)
 
 
 def load_plugins(paths: list[Path] | None) -> None:

@@ -206,6 +206,7 @@ def _check(manifest: Manifest) -> None:
         if name not in SECTIONS:
             raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
     for name, task in manifest.tasks.items():
+        _check_name(name, where)
         if bool(task.column) == bool(task.columns):
             raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
         if task.type == "captioning" and (task.values is not None or task.min_count > 1):
@@ -251,3 +252,14 @@ def _check(manifest: Manifest) -> None:
         )
     if splits.stratify is not None and manifest.tasks[splits.stratify].type == "captioning":
         raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")
+
+
+def _check_name(task: str, where: str) -> None:
+    """Refuse what cannot be part of a file's name, of a key such as `tasks.NAME.weight` or of `NAME/METRIC`."""
+    if task in ("log_variances", "monitored", "training"):
+        raise MmfuseError(f"{where}: tasks.{task}: this name is taken (by mmfuse or torch); choose another")
+    if not task.strip() or set(task) & set("./\\") or not task.isprintable() or len(task.encode()) > 100:
+        raise MmfuseError(
+            f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash "
+            "or line break, are legal"
+        )

@@ -282,7 +282,7 @@ def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
     images = []
     for path in row["images"]:
         try:
-            images.append(patiently(partial(read_bytes, path, _MAX_IMAGE_BYTES)))
+            images.append(patiently(partial(read_bytes, path, _MAX_IMAGE_BYTES), path))
             read_image(images[-1])
         except FetchError as error:
             raise MmfuseError(f"{path}: {error}; when it can be fetched, the same command goes on") from error
@@ -353,7 +353,7 @@ def _start(url: str, there: Mapping[str, int | None], source: str, overwrite: bo
 
 def _load(url: str, name: str) -> Any:
     try:
-        return json.loads(patiently(partial(read_bytes, f"{url}/{name}", 2**30)))
+        return json.loads(patiently(partial(read_bytes, f"{url}/{name}", 2**30), f"{url}/{name}"))
     except FetchError as error:
         raise MmfuseError(f"{url}/{name}: {error}") from error
     except ValueError as error:  # MmfuseError is one

@@ -28,7 +28,17 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmfuse.data.stores import FetchError, folder_url, is_absent, list_sizes, patiently, put, stored, true_cause
+from mmfuse.data.stores import (
+    FetchError,
+    folder_url,
+    is_absent,
+    list_sizes,
+    patiently,
+    put,
+    stored,
+    true_cause,
+    watched,
+)
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError, first_line
 
@@ -154,13 +164,14 @@ class _Ranges(io.RawIOBase):
 
     def read(self, size: int | None = -1) -> bytes:
         stop = self.size if size is None or size < 0 else min(self.size, self.position + size)
-        data = patiently(lambda: self._fetch(stop)) if stop > self.position else b""
+        data = patiently(lambda: self._fetch(stop), self.where) if stop > self.position else b""
         self.position += len(data)
         return data
 
     def _fetch(self, stop: int) -> bytes:
         try:
-            data = self.system.cat_file(self.path, start=self.position, end=stop)
+            with watched(self.where):
+                data = self.system.cat_file(self.path, start=self.position, end=stop)
         except Exception as error:  # every remote file system has its own exceptions
             if is_absent(error):
                 raise DamagedShardError(f"{self.where}: cannot be read: it is gone") from error
@@ -214,7 +225,7 @@ def open_shards(location: str | Path, damaged: str = "error", noted: bool = True
     url = folder_url(("." if location == INDEX else location).removesuffix(f"/{INDEX}"))
     sizes = list_sizes(url)
     try:
-        content = patiently(lambda: read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES))
+        content = patiently(lambda: read_bytes(f"{url}/{INDEX}", _MAX_INDEX_BYTES), f"{url}/{INDEX}")
     except FetchError as error:
         raise FetchError(f"{url}/{INDEX}: {error}") from error
     except MmfuseError as error:
@@ -294,7 +305,7 @@ def _read_note(found: Shards) -> dict[str, str]:
     """By file, what `verify_shards` found wrong with shards of this very index."""
     where = f"{found.url}/{DAMAGED}"
     try:
-        note = json.loads(patiently(lambda: read_bytes(where, _MAX_INDEX_BYTES)))
+        note = json.loads(patiently(lambda: read_bytes(where, _MAX_INDEX_BYTES), where))
         return dict(note["damaged"]) if note["index"] == found.identity else {}
     except FetchError as error:
         raise FetchError(f"{where}: {error}") from error

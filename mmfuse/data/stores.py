@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
+import fsspec.config
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
@@ -20,24 +23,86 @@ from mmfuse.types import MmfuseError, first_line
 T = TypeVar("T")
 PAUSES = (1.0, 4.0, 15.0)
 """Seconds before each further attempt to fetch what could not be fetched."""
+SILENCE = 30.0
+"""Seconds without an answer after which that is told, again and again."""
+CONNECT, READ = 20.0, 30.0
+"""Seconds in which a server of web pages must take a connection, and send something; an attempt asks it twice."""
 
 
 class FetchError(MmfuseError):
     """What is stored could not be fetched, which says nothing of what is there: the network or a permission fails."""
 
 
-def patiently(fetch: Callable[[], T]) -> T:
-    """What a function gives, called again after a pause where it raises FetchError.
+def patiently(fetch: Callable[[], T], where: str) -> T:
+    """What a function gives, called again after a pause where it raises FetchError; that is told on standard error.
+
+    Args:
+        fetch: Fetches something.
+        where: Path or URL that is fetched.
 
     Raises:
         FetchError: The last attempt's.
     """
-    for pause in PAUSES:
+    for attempt, pause in enumerate(PAUSES, 1):
         try:
             return fetch()
-        except FetchError:
+        except FetchError as error:
+            _tell(f"{where}: {_in_words(error)} (attempt {attempt} of {len(PAUSES) + 1}), again in {pause:g} s")
             time.sleep(pause)
     return fetch()
+
+
+@contextmanager
+def watched(where: str) -> Iterator[None]:
+    """Say every half minute, on standard error, that a store has not answered: its client tries without a word."""
+    if is_local(where):
+        yield
+        return
+    begun, answered = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not answered.wait(SILENCE):
+            _tell(f"{where}: no answer for {time.monotonic() - begun:.0f} s")
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        answered.set()
+
+
+def _tell(line: str) -> None:
+    """Also in processes of a DataLoader and in Ray's actors, which have no other way to speak."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _in_words(error: FetchError) -> str:
+    """What a failed attempt says in a line on attempts."""
+    cause = error.__cause__
+    found = true_cause(cause) if isinstance(cause, Exception) else error
+    if isinstance(found, TimeoutError) or "timeout" in type(found).__name__.lower():
+        return "no answer"
+    return first_line(found)
+
+
+def _wait_less() -> None:
+    """Shorten the time after which clients take a store for dead, where the user's fsspec configuration is silent.
+
+    By default botocore tries 5 times in each of s3fs's 5 attempts, 6 minutes in all, and aiohttp waits for 5 minutes;
+    and `patiently` has 4 attempts of its own.
+    """
+    for protocol in ("http", "https"):
+        fsspec.config.conf.setdefault(protocol, {}).setdefault("get_client", _http_client)
+    if not {"AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"} & set(os.environ):
+        options = fsspec.config.conf.setdefault("s3", {}).setdefault("config_kwargs", {})
+        options.setdefault("retries", {"total_max_attempts": 2})
+
+
+async def _http_client(**options: Any) -> Any:
+    import aiohttp  # only here: it takes a quarter of a second
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=READ)
+    return aiohttp.ClientSession(**{"timeout": timeout, **options})
 
 
 def true_cause(error: Exception) -> Exception:
@@ -85,7 +150,7 @@ def list_sizes(url: str) -> dict[str, int | None]:
     Raises:
         MmfuseError: It cannot be listed.
     """
-    with stored(url, "listed") as (system, path):
+    with stored(url, "listed") as (system, path), watched(url):
         try:
             found = {item["name"]: item["size"] for item in system.ls(path, detail=True)}
         except FileNotFoundError as error:
@@ -111,7 +176,7 @@ def exists(url: str) -> bool:
     Raises:
         MmfuseError: It cannot be told.
     """
-    with stored(url, "read") as (system, path):
+    with stored(url, "read") as (system, path), watched(url):
         return system.exists(path)
 
 
@@ -121,7 +186,7 @@ def put(url: str, data: bytes) -> None:
     Raises:
         MmfuseError: It cannot be written.
     """
-    with stored(url, "written") as (system, path):
+    with stored(url, "written") as (system, path), watched(url):
         if not is_local(url):
             system.pipe_file(path, data)
             return
@@ -156,11 +221,16 @@ def writing(url: str) -> Iterator[Any]:
 @contextmanager
 def _renamed(path: str, scratch: str) -> Iterator[Any]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(scratch, "wb") as handle:
-        yield handle
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(scratch, path)
+    try:
+        with open(scratch, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(scratch, path)
+    except Exception:  # of a kill it stays, and is written over
+        with suppress(OSError):
+            os.unlink(scratch)
+        raise
 
 
 @contextmanager
@@ -179,3 +249,6 @@ def stored(url: str, done: str) -> Iterator[tuple[Any, str]]:
     except Exception as error:  # every remote file system has its own exceptions
         reason = getattr(error, "strerror", None) or first_line(error)
         raise MmfuseError(f"{url}: cannot be {done}: {reason}") from error
+
+
+_wait_less()

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from mmfuse.data.stores import FetchError, is_absent, true_cause
+from mmfuse.data.stores import FetchError, is_absent, true_cause, watched
 from mmfuse.types import MmfuseError
 
 _BOMS = (
@@ -136,7 +136,7 @@ def _read_url(url: str, max_bytes: int) -> bytes:
     system, path = url_to_fs(url)
     if isinstance(system, LocalFileSystem):
         return _read_file(path, max_bytes)
-    with system.open(path, "rb") as file:
+    with watched(url), system.open(path, "rb") as file:
         return file.read(max_bytes + 1)
 
 

@@ -4,6 +4,7 @@ On disk, below the cache's folder: `features/IDENTITY/` for a tower and all that
 content, and in it `shard-*/` folders with `keys.npy`, `pooled.npy` and, where tokens are kept, `tokens.npy` and
 `offsets.npy`. A shard is written aside and renamed into place, so whatever is there is whole; what a killed process had
 not yet renamed is swept away by the next one that writes. Runs on other rows of the same images add to what is there.
+All of it follows the umask, so users of one group may share a folder.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
+from mmfuse.pulse import now
 from mmfuse.types import Features, MmfuseError
 
 SHARD_BYTES = 1 << 26
@@ -86,8 +88,18 @@ class FeatureCache:
 
 
 def cache_root(configured: str | None) -> Path:
-    """The cache's folder: as configured, else $MMFUSE_CACHE, else ~/.cache/mmfuse."""
-    return Path(configured or os.environ.get("MMFUSE_CACHE") or Path.home() / ".cache" / "mmfuse")
+    """The cache's folder: as configured, else $MMFUSE_CACHE, else ~/.cache/mmfuse.
+
+    Raises:
+        MmfuseError: There is no home folder, as for a bare user id in a container.
+    """
+    named = configured or os.environ.get("MMFUSE_CACHE")
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "mmfuse"
+    except RuntimeError as error:
+        raise MmfuseError("cache.dir: there is no home folder; set it, or MMFUSE_CACHE or HOME") from error
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -131,22 +143,34 @@ def build_cache(
         return [i for key, i in first.items() if _digest(key) not in there]
 
     if missing():
-        try:
+        lock = FileLock(folder / "lock")
+        with _writing(root):
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock"):
+            now("features: waiting for another process that computes the same")
+            lock.acquire()
+            now("features of frozen encoders")
+        try:
+            with _writing(root):
                 for left in folder.glob("building-*"):  # whoever wrote it had the lock, and is dead
                     shutil.rmtree(left)
-                scratch = folder / "identity.tmp"
-                scratch.write_text(content)
-                scratch.replace(folder / "identity.json")
-                _write_shards(folder, encode(missing()), keys, tokens, dtype)
-        except OSError as error:
-            raise MmfuseError(
-                f"cache.dir: {root} cannot be written ({error.strerror}); choose another, or cache.enabled=false"
-            ) from error
+                _write_identity(folder, content)
+            _write_shards(root, folder, encode(missing()), keys, tokens, dtype)
+        finally:
+            lock.release()
     if os.access(folder / "identity.json", os.W_OK):
         os.utime(folder / "identity.json")  # when it was last used
     return FeatureCache(folder, keys, tokens)
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Say in one line why the cache cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise MmfuseError(
+            f"cache.dir: {root} cannot be written: {error.strerror or error}; choose another, or cache.enabled=false"
+        ) from error
 
 
 def _digest(key: str) -> bytes:
@@ -156,20 +180,27 @@ def _digest(key: str) -> bytes:
 def _open_shards(folder: Path, tokens: bool) -> list[_Shard]:
     shards = []
     for path in sorted(folder.glob("shard-*")):
-        with_tokens = (path / "offsets.npy").is_file()
-        if tokens and not with_tokens:
-            continue
         try:
+            if tokens and "offsets.npy" not in os.listdir(path):
+                continue
             kept = np.load(path / "tokens.npy", mmap_mode="r") if tokens else None
             offsets = np.load(path / "offsets.npy") if tokens else None
             shard = _Shard(np.load(path / "keys.npy"), np.load(path / "pooled.npy", mmap_mode="r"), kept, offsets)
+        except PermissionError as error:
+            raise MmfuseError(f"cache.dir: {_unreadable(path)}") from error
         except (OSError, ValueError) as error:
             raise MmfuseError(f"{path}: damaged ({error}); delete this folder, it will be computed again") from error
         shards.append(shard)
     return shards
 
 
+def _unreadable(path: Path) -> str:
+    """What to do where another user's umask, or a version of mmfuse that did not heed it, closes a folder to us."""
+    return f"{path} may not be read; let its owner run chmod -R g+rX on it (and umask 002), or choose another cache.dir"
+
+
 def _write_shards(
+    root: Path,
     folder: Path,
     batches: Iterable[tuple[Sequence[int], Features]],
     keys: Sequence[str],
@@ -182,16 +213,21 @@ def _write_shards(
     lengths: list[NDArray] = []
 
     def close() -> None:
-        scratch = Path(tempfile.mkdtemp(dir=folder, prefix="building-"))
-        np.save(scratch / "keys.npy", np.array(order, dtype="S32"))
-        np.save(scratch / "pooled.npy", np.concatenate(pooled))
+        arrays: dict[str, NDArray] = {"keys": np.array(order, dtype="S32"), "pooled": np.concatenate(pooled)}
         if tokens:
-            np.save(scratch / "offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate(lengths))]))
-            np.save(scratch / "tokens.npy", np.concatenate(kept))
-        for path in scratch.iterdir():
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
-        scratch.rename(folder / f"shard-{uuid.uuid4().hex[:16]}")
+            arrays["offsets"] = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+            arrays["tokens"] = np.concatenate(kept)
+        name = uuid.uuid4().hex[:16]
+        scratch = folder / f"building-{name}"
+        with _writing(root):
+            try:
+                scratch.mkdir()  # tempfile's would be closed to all other users, whatever the umask
+                for part, array in arrays.items():
+                    _save(scratch / f"{part}.npy", array)
+                scratch.rename(folder / f"shard-{name}")
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
         for part in (order, pooled, kept, lengths):
             part.clear()
 
@@ -211,6 +247,24 @@ def _write_shards(
         close()
 
 
+def _write_identity(folder: Path, content: str) -> None:
+    scratch = folder / "identity.tmp"
+    try:
+        scratch.write_text(content, encoding="utf-8")
+        scratch.replace(folder / "identity.json")
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _save(path: Path, array: NDArray) -> None:
+    """As `np.save`, which does not say why a disk takes no more; and see it on the disk."""
+    with path.open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        handle.write(array.data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
 @dataclass(frozen=True)
 class CacheEntry:
     """What the cache holds of one tower.
@@ -224,6 +278,7 @@ class CacheEntry:
         dtype: "float32" or "float16".
         mib: On disk, in MiB.
         last_used: Seconds since the epoch.
+        problem: Why it is of no use to us; then the rest may not be known.
     """
 
     folder: Path
@@ -234,32 +289,46 @@ class CacheEntry:
     dtype: str
     mib: float
     last_used: float
+    problem: str = ""
 
 
 def list_cache(root: Path) -> list[CacheEntry]:
     """What a cache's folder holds, that used last first."""
-    entries = []
-    for path in (root / "features").glob("*/identity.json"):
-        folder, identity = path.parent, json.loads(path.read_text())
-        architecture = identity.get("spec", {}).get("architecture", {})
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        entries.append(
-            CacheEntry(
-                folder=folder,
-                tower=str(identity.get("tower")),
-                name=str(architecture.get("name") or architecture.get("model_type")),
-                items=len({key for shard in _open_shards(folder, False) for key in shard.keys.tolist()}),
-                tokens=any(folder.glob("shard-*/offsets.npy")),
-                dtype=str(identity.get("dtype")),
-                mib=sum(file.stat().st_size for file in files) / 2**20,
-                last_used=path.stat().st_mtime,
-            )
-        )
-    return sorted(entries, key=lambda entry: -entry.last_used)
+    there = root / "features"
+    try:
+        folders = [Path(found) for found in os.scandir(there) if found.is_dir()] if there.exists() else []
+    except OSError as error:
+        raise MmfuseError(f"cache.dir: {there} may not be read: {error.strerror}; choose another") from error
+    return sorted(map(_entry, folders), key=lambda entry: -entry.last_used)
+
+
+def _entry(folder: Path) -> CacheEntry:
+    identity: dict[str, Any] = {}
+    items, problem = 0, ""
+    try:
+        identity = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+        items = len({key for shard in _open_shards(folder, False) for key in shard.keys.tolist()})
+    except PermissionError:
+        problem = f"cache.dir: {_unreadable(folder)}"
+    except (OSError, ValueError) as error:  # MmfuseError is a ValueError
+        problem = str(error) if isinstance(error, MmfuseError) else f"{folder}: damaged ({error}); delete it"
+    architecture = identity.get("spec", {}).get("architecture", {})
+    files = [file for file in folder.rglob("*") if file.suffix == ".npy"]
+    return CacheEntry(
+        folder=folder,
+        tower=str(identity.get("tower")),
+        name=str(architecture.get("name") or architecture.get("model_type")),
+        items=items,
+        tokens=any(file.name == "offsets.npy" for file in files),
+        dtype=str(identity.get("dtype")),
+        mib=sum(file.stat().st_size for file in files) / 2**20,
+        last_used=(folder / "identity.json" if identity else folder).stat().st_mtime,
+        problem=problem,
+    )
 
 
 def prune_cache(root: Path, unused_days: float = 0.0) -> list[CacheEntry]:
-    """Delete what has not been used for so many days; gives what was deleted.
+    """Delete what has not been used for so many days; gives what was deleted, and what may not be: its problem says so.
 
     A folder that a process is writing to is left alone.
     """
@@ -270,7 +339,10 @@ def prune_cache(root: Path, unused_days: float = 0.0) -> list[CacheEntry]:
         try:
             with FileLock(entry.folder / "lock", blocking=False):
                 shutil.rmtree(entry.folder)
+            gone.append(replace(entry, problem=""))
         except Timeout:
             continue
-        gone.append(entry)
+        except OSError as error:
+            reason = f"cache.dir: {entry.folder} cannot be deleted: {error.strerror}"
+            gone.append(replace(entry, problem=reason))
     return gone

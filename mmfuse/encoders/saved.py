@@ -11,13 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mmfuse.types import MmfuseError
 
 PREFIX = "mmfuse-model:"
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file that others may read as they may any new file; the library's own are 0600.
+
+    Args:
+        tensors: Contiguous ones that share no memory.
+        path: Of a new file, or one that is written over.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def read_tower(name: str, tower: str) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:

@@ -27,6 +27,7 @@ from mmfuse.predict import (
     table_logits,
     tell_cut_texts,
 )
+from mmfuse.pulse import now
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 RESAMPLES = 1000
@@ -133,6 +134,7 @@ def score_rows(
     chosen = [groups[row] for row in rows]
     scores = {}
     for task, head in model.heads.items():
+        now(f"scores of {task}")
         target = pairs.table.targets[task][list(rows)]
         if not _labelled(target).any():
             continue

@@ -66,6 +66,13 @@ class Head(Protocol):
         ...
 
 
+class Heads(nn.ModuleDict):
+    """By task its head; a task may be called `type` or `values`, which torch refuses, having methods of these names."""
+
+    def __setitem__(self, task: str, head: nn.Module) -> None:
+        self._modules[task] = head
+
+
 def build_head(kind: str, in_dim: int, labels: Sequence[str], options: dict[str, Any] | None = None) -> nn.Module:
     """The registered head `kind` for `labels`.
 

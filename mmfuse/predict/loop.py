@@ -25,6 +25,7 @@ from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
+from mmfuse.pulse import counted, now
 from mmfuse.types import Batch, Features, MmfuseError
 
 _TEXTS = 1024
@@ -162,6 +163,7 @@ def _tokenize(reader: TextReader, table: Table) -> tuple[TokenLists, np.ndarray]
     """By row its text's tokens, and whether they are not all of it; texts are read some thousand at once."""
     tokens, cut = TokenLists(), np.zeros(len(table), dtype=bool)
     for start in range(0, len(table), _TEXTS):
+        now("tokenising texts", start, len(table))
         texts: list[str | None] = table.rows["text"][start : start + _TEXTS]
         there = [i for i, text in enumerate(texts) if text is not None]
         by_row: dict[int, list[int]] = {}
@@ -295,7 +297,7 @@ def _attach_caches(
         pairs.text_cache = lambda wanted: found.gather(place[wanted])
     if image is not None and image.frozen:
         files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
-        keys = [_hash_image(pairs, row, path) for row, path in files]
+        keys = [_hash_image(pairs, row, path) for row, path in counted(files, "hashing images", len(files))]
 
         def image_batches(wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], tuple]]:
             groups = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
@@ -369,7 +371,8 @@ def table_logits(
     batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
     found = []
     with _nothing_hidden(pairs):
-        for row_ids, logits in forward_batches(model, make_loader(pairs, batches, num_workers), state.device):
+        loader = counted(make_loader(pairs, batches, num_workers), "scoring rows, batches", len(batches))
+        for row_ids, logits in forward_batches(model, loader, state.device):
             found.append((row_ids, logits))
             if progress:
                 progress(len(row_ids))

@@ -30,6 +30,7 @@ try:
     import ray
     import ray.data
     import ray.data.exceptions
+    import ray.exceptions
 except ImportError as error:
     raise MmfuseError('--engine ray: Ray is not installed; pip install "mmfuse[ray]"') from error
 
@@ -277,9 +278,15 @@ def _cluster() -> Iterator[bool]:
             _reach(address)
         with _hushed():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"RAY_ADDRESS {address}" if address else "--engine ray"
-        raise MmfuseError(f"{where}: no cluster: {_last_line(error.__cause__ or error)}") from error
+        what = _last_line(error.__cause__ or error)
+        if "token" in str(error).lower():  # of Ray's AuthenticationError, and of what it raises where it has none
+            what = (
+                "it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as on the head "
+                f"({what[:160]})"
+            )
+        raise MmfuseError(f"{where}: no cluster: {what}") from error
     _heed_sigterm(sigterm)
     try:
         yield not address

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmfuse.encoders.saved import write_tensors
 from mmfuse.training.sharded import laid_out_as, whole
+from mmfuse.types import MmfuseError, first_line
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+class FullDiskError(MmfuseError):
+    """A disk takes no more: nothing is wrong with what was to be written."""
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Say in one line that a run's folder takes no more, whichever library was writing.
+
+    Raises:
+        FullDiskError: Instead of OSError or SafetensorError, which has the system's error in its words alone.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+        code = int(found.group(1)) if found else getattr(error, "errno", None)
+        if code not in _FULL:
+            raise
+        raise FullDiskError(
+            f"output_dir: {folder}: {os.strerror(code)}; what is done is kept: with room, the same command goes on"
+        ) from error
 
 
 class Checkpoints:
@@ -51,8 +83,8 @@ class Checkpoints:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         tensors, plain = optimizer
-        save_file(_contiguous(weights), scratch / "weights.safetensors")
-        save_file(tensors, scratch / "optimizer.safetensors")
+        write_tensors(_contiguous(weights), scratch / "weights.safetensors")
+        write_tensors(tensors, scratch / "optimizer.safetensors")
         (scratch / "state.json").write_text(json.dumps({**state, "optimizer": plain}, indent=1))
         for path in scratch.iterdir():
             _fsync(path)
@@ -68,24 +100,36 @@ class Checkpoints:
         return int(found[-1].name.removeprefix("step_")) if found else None
 
     def load_last(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
-        """State, weights and optimiser tensors of the last checkpoint; None if there is none."""
+        """State, weights and optimiser tensors of the last checkpoint; None if there is none.
+
+        Raises:
+            MmfuseError: It is damaged, or may not be read.
+        """
         found = self._whole()
         if not found:
             return None
-        state = json.loads((found[-1] / "state.json").read_text())
-        return state, load_file(found[-1] / "weights.safetensors"), load_file(found[-1] / "optimizer.safetensors")
+        with _reading(found[-1]):
+            state = json.loads((found[-1] / "state.json").read_text())
+            return state, load_file(found[-1] / "weights.safetensors"), load_file(found[-1] / "optimizer.safetensors")
 
     def load_best(self, state: dict[str, Any]) -> dict[str, Tensor] | None:
-        """The weights of the best evaluation; None if there was none."""
+        """The weights of the best evaluation; None if there was none.
+
+        Raises:
+            MmfuseError: They are damaged, or may not be read.
+        """
         name = state.get("best_file")
-        return load_file(self.folder / name) if name else None
+        if not name:
+            return None
+        with _reading(self.folder / name):
+            return load_file(self.folder / name)
 
     def _whole(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("step_*") if p.suffix != ".tmp" and (p / "state.json").is_file())
 
     def _write_file(self, path: Path, tensors: dict[str, Tensor]) -> None:
         scratch = path.with_suffix(".tmp")
-        save_file(_contiguous(tensors), scratch)
+        write_tensors(_contiguous(tensors), scratch)
         _fsync(scratch)
         scratch.rename(path)
 
@@ -130,6 +174,16 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
                 plain.setdefault(str(index), {})[name] = value
     groups = [{"lr": group["lr"]} for group in current["param_groups"]]
     return tensors, {"state": plain, "groups": groups}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise MmfuseError(f"{error.filename or path}: may not be read: {error.strerror}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise MmfuseError(f"{path}: damaged ({first_line(error)}); --restart throws the run away") from error
 
 
 def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -130,9 +130,12 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
         return False
     if any(child.name != LOCK for child in run_dir.iterdir()):
         raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
+    scratch = run_dir / "config.tmp"  # half of it would be another run's
     try:
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        scratch.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        scratch.replace(path)
     except OSError as error:
+        scratch.unlink(missing_ok=True)
         raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
     return True
 

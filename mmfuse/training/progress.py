@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from mmfuse.pulse import now, said
+
 QUIET_SECONDS = 30.0
 
 
@@ -62,6 +64,7 @@ class Progress:
         self.done += 1
         self.samples += samples
         self.loss = loss
+        now("training, steps", self.done, self.total)
         if self.bar:
             self.bar.update(self.task, advance=1, loss=self.loss, rate=self.rate)
         elif time.monotonic() - self.printed > QUIET_SECONDS:
@@ -77,6 +80,7 @@ class Progress:
     def line(self, start: str = "") -> None:
         """Print where we are, as one line."""
         self.printed = time.monotonic()
+        said()
         steps = max(1, self.done - self.first)
         left = (self.printed - self.started) * (self.total - self.done) / steps
         self.console.print(

@@ -57,11 +57,14 @@ from mmfuse.predict import (
     table_logits,
     tell_cut_texts,
 )
+from mmfuse.pulse import now
 from mmfuse.registry import load_plugin, nearest
 from mmfuse.training.batch_norm import check_images, check_sync
 from mmfuse.training.card import model_card
+from mmfuse.training.checkpoint import room_in
 from mmfuse.training.claim import claimed
 from mmfuse.training.launch import check_precision, heed_launch
+from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import shard_on_cpu, tell_sharding
@@ -108,7 +111,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         load_plugin(plugin)
     config, asked = heed_launch(config), config
     run_dir = config.run_dir
-    with open_accelerator(config) as accelerator, claimed(run_dir, config, restart, accelerator):
+    with open_accelerator(config) as accelerator, room_in(run_dir), claimed(run_dir, config, restart, accelerator):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if config != asked:
             precision = config.training.mixed_precision
@@ -137,6 +140,7 @@ def set_up(
 ) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
     """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
     manifest = load_manifest(config.data.manifest, config.data.root)
+    now("reading the rows")
     unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
     if unknown:
         raise MmfuseError(
@@ -145,15 +149,19 @@ def set_up(
     check_report_metrics(manifest)
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
+    now("building the model")
     model = build_model(config, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
     console.print(_summary(model, table, accelerator))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
-        return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
-    with accelerator.main_process_first():
-        return table, model, prepare(model.to(accelerator.device), table, config, workers, console), None
+        pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
+    else:
+        with accelerator.main_process_first():
+            pairs, stream = prepare(model.to(accelerator.device), table, config, workers, console), None
+    check_lone_images(model, pairs, config, accelerator.num_processes, stream)
+    return table, model, pairs, stream
 
 
 def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
@@ -328,6 +336,7 @@ def prepare(
     _freeze_for_good(model, config)
 
     def report(modality: str, done: int, total: int) -> None:
+        now(f"features of the frozen {modality} encoder", done, total)
         if progress is not None:
             progress(modality, done, total)
         if done >= total:
@@ -437,6 +446,7 @@ def _finish(
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)
+    now("writing report and model")
     if accelerator.is_main_process:
         write_report(run_dir / split, report, model, pairs, rows, logits)
         model.metrics = report

@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import errno
 import multiprocessing
 import os
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -406,9 +408,98 @@ def test_the_cache_can_be_listed_and_pruned(original, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MmfuseError, match=r"cache.dir: .*file cannot be written .*cache.enabled=false") as error:
+    with pytest.raises(
+        MmfuseError, match=r"cache.dir: .*file cannot be written: Not a dir.*cache.enabled=false"
+    ) as error:
         build_cache(tmp_path / "file", {}, ["a"], refuse, True)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_all_of_it_follows_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        build_cache(tmp_path / "cache", {"a": 1}, ["a"], encoder_of(["a"], 2, []), True)
+    finally:
+        os.umask(before)
+    found = [path for path in (tmp_path / "cache").rglob("*") if path.name != "lock"]
+    assert {path.name.split("-")[0] for path in found} >= {"shard", "identity.json", "keys.npy", "tokens.npy"}
+    for path in found:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+def test_a_disk_that_takes_no_more_is_told_as_such_and_leaves_no_half_shard(tmp_path):
+    """A limit on the size of files, which the system sets for all who write, serves as one."""
+    keys = [f"{i:04}" for i in range(400)]
+    build_cache(tmp_path, {"a": 1}, keys[:2], encoder_of(keys[:2], 2, []), True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(MmfuseError, match=rf"cache.dir: {tmp_path} cannot be written: File too large; choose"):
+            build_cache(tmp_path, {"a": 1}, keys, encoder_of(keys, 400, []), True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (folder,) = (tmp_path / "features").iterdir()
+    assert {path.name.split("-")[0] for path in folder.iterdir()} == {"identity.json", "lock", "shard"}
+    seen = []
+    assert_holds(build_cache(tmp_path, {"a": 1}, keys, encoder_of(keys, 400, seen), True), keys, True)
+    assert len(seen) == 398
+
+
+@pytest.mark.parametrize("file", ["offsets.npy", "tokens.npy", "keys.npy", "pooled.npy"])
+def test_what_may_not_be_read_is_told_with_a_remedy(tmp_path, monkeypatch, file):
+    """The superuser may read all, so the refusal is planted."""
+    build_cache(tmp_path, {"a": 1}, ["a"], encoder_of(["a"], 2, []), True)
+    load = np.load
+
+    def refused(path, *args, **options):
+        if path.name == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return load(path, *args, **options)
+
+    monkeypatch.setattr(np, "load", refused)
+    told = r"cache.dir: .*/shard-\w+ may not be read; let its owner run chmod -R g\+rX .*another cache.dir"
+    with pytest.raises(MmfuseError, match=told):
+        build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
+    (entry,) = list_cache(tmp_path)
+    assert bool(entry.problem) == (file in ("keys.npy", "pooled.npy"))  # only these are read to list it
+
+
+def test_a_closed_folder_is_one_line_too(tmp_path, monkeypatch):
+    build_cache(tmp_path, {"a": 1}, ["a"], encoder_of(["a"], 2, []), True)
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    with pytest.raises(MmfuseError, match=r"cache.dir: .*shard-\w+ may not be read"):
+        build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
+
+
+def test_what_cannot_be_deleted_is_told_and_the_rest_is_deleted(tmp_path, monkeypatch):
+    for a in range(2):
+        build_cache(tmp_path, {"a": a}, ["a"], encoder_of(["a"], 2, []), True)
+    kept = folders(tmp_path)[0]
+    rmtree = shutil.rmtree
+
+    def refused(path):
+        if path.name == kept:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    problems = {entry.folder.name: entry.problem for entry in prune_cache(tmp_path)}
+    assert "cannot be deleted: Permission denied" in problems.pop(kept)
+    assert list(problems.values()) == [""]
+    assert folders(tmp_path) == [kept]
+
+
+def test_a_user_without_a_home_names_the_folder(monkeypatch):
+    for name in ("MMFUSE_CACHE", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 5)
+    with pytest.raises(MmfuseError, match=r"cache.dir: there is no home folder; set it, or MMFUSE_CACHE or HOME"):
+        cache_root(None)
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """What every head keeps, and each loss against its formula in numpy."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmfuse.heads import HEADS, Head, build_head
+from mmfuse.heads import HEADS, Head, Heads, build_head
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
 
 DIM, LABELS = 5, ["a", "b", "c"]
@@ -234,3 +235,20 @@ def test_a_rare_label_weighs_ten_times_at_most():
     target[:1, 0] = target[:25, 1] = target[:80, 2] = 1
     head.weigh(target)
     assert head.pos_weight.tolist() == [10.0, 3.0, 0.25]
+
+
+def test_a_task_may_be_called_like_a_method_of_torchs_modules():
+    """All its names but `training`, which manifests refuse; the state's keys are the names, as with any other."""
+    names = [name for name in dir(torch.nn.ModuleDict) if not name.startswith("_")]
+    assert {"type", "keys", "values", "items", "update", "pop", "train", "half"} <= set(names)
+    heads = Heads()
+    for i, name in enumerate(names):
+        heads[name] = build_head("classification", DIM, [str(label) for label in range(i + 2)])
+    assert list(heads) == names
+    assert [len(head.labels) for head in heads.values()] == [i + 2 for i in range(len(names))]
+    assert "type.linear.weight" in heads.state_dict()
+    for act in (heads.float, heads.eval, heads.train, heads.zero_grad):
+        act()
+    again = copy.deepcopy(heads)
+    again.load_state_dict(heads.state_dict())
+    assert not heads["type"].linear.weight.equal(again["values"].linear.weight)

@@ -193,3 +193,18 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch, model_dir, pairs, 
     predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
     with pytest.raises(MmfuseError, match=r"RAY_ADDRESS 127.0.0.1:1: no cluster: .*refused"):
         predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run_on_ray(Work("", studies, "")))
+
+
+def test_a_cluster_that_wants_a_token_is_told_with_the_variables(monkeypatch):
+    """As Ray tells a wrong one, and as it tells that there is none."""
+    from mmfuse.predict import ray as ours
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ours, "_reach", lambda address: None)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    wrong = ray.exceptions.AuthenticationError("WrongClusterToken: another\ntoken")
+    for error in (wrong, RuntimeError("Token authentication is enabled but no token was found")):
+        monkeypatch.setattr(ray, "init", lambda error=error, **_: (_ for _ in ()).throw(error))
+        said = r"^RAY_ADDRESS 127.0.0.1:1: no cluster: it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or"
+        with pytest.raises(MmfuseError, match=said), ours._cluster():
+            pass
