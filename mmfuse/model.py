@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import mmfuse
+from mmfuse.data.inputs import TableInputs
 from mmfuse.data.sections import SECTIONS
 from mmfuse.data.texts import read_bytes
 from mmfuse.encoders.image import ImageEncoder
@@ -59,6 +60,7 @@ class FusionModel(
         captioning: The captioning tasks.
         text_sections: Sections of a report (`mmfuse.data.sections`) that are its text; empty: the report is.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
+        inputs: Which columns of a table the inputs were made of, and how; None of models that do not say.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
             label (None where none of its rows is labelled). A task without labelled rows is not in it.
         card: Text of the model folder's README.md, and
@@ -111,6 +113,7 @@ class FusionModel(
         self.log_variances = nn.Module()
         self.text_sections: list[str] = []
         self.accepts_missing: list[str] = []
+        self.inputs: TableInputs | None = None
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
@@ -252,6 +255,7 @@ class FusionModel(
             },
             "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
+            **({"inputs": self.inputs.to_dict()} if self.inputs else {}),  # not a null: a run of before goes on
             "plugins": {
                 f"{registry.kind} {name}": registry.origin(name)
                 for registry, name in [
@@ -360,6 +364,8 @@ class FusionModel(
         }
         model.text_sections = list(config.get("text_sections", []))  # older models have none
         model.accepts_missing = list(config["accepts_missing"])
+        if config.get("inputs") is not None:  # older models have none, and older versions pass it over
+            model.inputs = TableInputs.from_dict(config["inputs"], model.uses)
         return model
 
     def _load_weights(self, path: Path, state: dict[str, Tensor]) -> None:

@@ -76,21 +76,27 @@ class Sample:
 
     Attributes:
         id: Unique in its dataset.
-        images: Paths, URLs or encoded bytes; none, one or many.
+        images: Paths, URLs or encoded bytes, or given to a `Predictor` also PIL images and numpy arrays; none, one or
+            many.
         text: What the text encoder reads; None (or empty after strip) is a missing modality.
         group: Never in two splits (a patient); the id where nothing else is known.
         targets: By task: a label, a list of labels, or None where it is missing.
         subgroups: Values to break metrics down by.
         problem: Why this sample cannot be read, if that is known already; it becomes an error row.
+        urls: Which URLs `images` may be, such as `("https",)` or `("https://host",)`, as `image.urls` of a manifest;
+            None where a user gave them himself, and not a table: they are read.
+        whole_text: Whether the text is a whole report, out of which the sections that a model reads are to be cut.
     """
 
     id: str
-    images: tuple[str | bytes, ...] = ()
+    images: tuple[Any, ...] = ()
     text: str | None = None
     group: str = ""
     targets: dict[str, Any] = field(default_factory=dict)
     subgroups: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+    urls: tuple[str, ...] | None = None
+    whole_text: bool = True
 
 
 @dataclass(frozen=True)

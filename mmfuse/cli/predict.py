@@ -36,17 +36,25 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder of images and reports; csv, tsv, jsonl or parquet table; folder of shards. "
-            "Of the last two also a URL: s3://..."
+            help="Folder of images and reports; csv, tsv, jsonl or parquet table; manifest.yaml; folder of shards. "
+            "Of the last three also a URL: s3://..."
         ),
     ],
     out: Annotated[str, typer.Option(help="predictions.jsonl, .csv or .parquet; also at a URL.")] = "predictions.jsonl",
     layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
     missing: MissingOption = "error",
     batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 16,
-    id_column: Annotated[str, typer.Option(help="Of a table.")] = "id",
-    image_column: Annotated[str, typer.Option(help="Of a table; paths are relative to it.")] = "image",
-    text_column: Annotated[str, typer.Option(help="Of a table.")] = "text",
+    id_column: Annotated[str | None, typer.Option(help="Of a table; default: as in training.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Of a table; default: as in training.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Of a table, in place of the columns that the text was made of in training.")
+    ] = None,
+    image_root: Annotated[
+        str | None, typer.Option(help="What a table's paths are relative to; default: its folder.")
+    ] = None,
+    image_urls: Annotated[
+        list[str] | None, typer.Option(help="URLs that may stand in a table: https, s3, or https://HOST; repeatable.")
+    ] = None,
     damaged: Annotated[
         str, typer.Option(help="A shard that is damaged or missing: error, or skip: its rows become errors.")
     ] = "error",
@@ -85,10 +93,9 @@ def predict(
     from mmfuse.config import read_overrides
     from mmfuse.data.stores import is_local, local_path
     from mmfuse.predict import (
-        FolderStudies,
         Predictor,
+        TableOptions,
         fingerprint,
-        open_studies,
         predict_to_chunks,
         predict_to_file,
         tell_cut_texts,
@@ -126,13 +133,16 @@ def predict(
             wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
             raise MmfuseError(f"--watch: {wrong}")
         predictor = load()
+        _tell_whole_texts(predictor)
         _watch(predictor, source, out, layout, settle, fingerprint(predictor.model, missing, abstain), overwrite)
         raise typer.Exit(INTERRUPTED)
-    now("listing the studies")
-    studies = open_studies(source, layout, id_column, image_column, text_column, damaged)
-    if isinstance(studies, FolderStudies) and studies.ignored:
-        typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
+    _check_there(source)
     predictor = load()
+    table = TableOptions(id_column, image_column, text_column, image_root, tuple(image_urls or ()))
+    now("listing the studies")
+    studies = _open(predictor, source, layout, table, damaged)
+    if engine == "ray" and getattr(studies, "holds_images", False):
+        raise MmfuseError(f"--engine ray: {source} holds images themselves: make shards of it (mmfuse data shard)")
     if dry_run:
         from mmfuse.predict.estimate import estimate_predictions
 
@@ -163,6 +173,44 @@ def predict(
         typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
+
+
+def _check_there(source: str) -> None:
+    """Refuse a path where nothing is before a model is loaded."""
+    try:
+        if "://" not in source:
+            os.stat(source)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise MmfuseError(f"{source}: {reason}; expected a folder, a table, a manifest or shards") from error
+
+
+def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) -> Any:
+    """The studies, and a line that says what of them is read."""
+    from mmfuse.data.folder import tell_ignored
+    from mmfuse.predict import FolderStudies, TableStudies, open_studies
+
+    studies = open_studies(source, layout, table, damaged, predictor.model)
+    if isinstance(studies, TableStudies):
+        typer.echo(studies.reading.about, err=True)
+    elif table != type(table)():
+        raise MmfuseError(f"{source}: no table: --id-column, --image-... and --text-column are for one")
+    if isinstance(studies, FolderStudies):
+        _tell_whole_texts(predictor)
+        if studies.ignored:
+            typer.echo(tell_ignored(studies.ignored), err=True)
+    return studies
+
+
+def _tell_whole_texts(predictor: Any) -> None:
+    """Say it where a folder's reports are not what the model's texts were made of."""
+    spec = predictor.model.inputs and predictor.model.inputs.recipe.text
+    if spec and (len(spec.columns) > 1 or spec.template):
+        typer.echo(
+            f"each report is the text as it is; in training it was made of {', '.join(spec.columns)}"
+            f"{' by a template' if spec.template else ''}",
+            err=True,
+        )
 
 
 def _watch(
@@ -200,11 +248,15 @@ def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
 
 
 def _tell_counts(counts: Any, out: str) -> None:
+    from mmfuse.predict.reasons import tell_kinds
+
     errors = f"{os.path.splitext(out)[0]}.errors.jsonl"
     typer.echo(
         f"{counts.predictions + counts.errors} studies: {counts.predictions} predictions in {out}, {counts.errors} "
         f"errors in {errors}"
     )
+    if counts.reasons:
+        typer.echo(f"errors: {tell_kinds(counts.reasons)}")
     for task, held in counts.abstained.items():
         typer.echo(f"abstained, {task}: {held} decision(s)")
 

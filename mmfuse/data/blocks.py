@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from mmfuse.data.groups import joins_groups
 from mmfuse.data.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
-from mmfuse.data.manifest import Manifest
+from mmfuse.data.manifest import CONTENT, Manifest
 from mmfuse.data.rows import RowFiles
-from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table
+from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table, needed_columns
 from mmfuse.data.targets import choose_labels, count_labels, encode_read, read_targets
 from mmfuse.types import MmfuseError
 
@@ -68,7 +69,7 @@ class TableBlocks:
     def _rows(self, numbers: np.ndarray) -> Block:
         splits = [self.table.splits[i] for i in numbers.tolist()]
         targets = {f"target.{task}": values[numbers].tolist() for task, values in self.table.targets.items()}
-        return {**self.table.rows[numbers.tolist()], "splits": splits, **targets}
+        return {**self.table.columns(numbers.tolist()), "splits": splits, **targets}
 
 
 class FileBlocks:
@@ -87,7 +88,7 @@ class FileBlocks:
 
     def __init__(self, manifest: Manifest, fold: int | None = None):
         self.manifest, self.fold = manifest, fold
-        self.files = RowFiles(manifest.rows, manifest.source)
+        self.files = RowFiles(manifest.rows, manifest.source, manifest.csv)
         self._rows_of(pd.DataFrame(columns=self.files.columns, dtype="object"), 0)  # is there each column?
         counts: dict[str, Counter[str]] = {task: Counter() for task in manifest.tasks}
         copies: dict[str, list[Any]] = {}
@@ -124,11 +125,7 @@ class FileBlocks:
 
     def _frames(self, size: int) -> Iterator[tuple[int, pd.DataFrame]]:
         """Blocks of so many rows, each with the number of its first row."""
-        spec, start = self.manifest, 0
-        tasks = [name for task in spec.tasks.values() for name in (task.column, *(task.columns or []))]
-        images = [spec.image.column, *(spec.image.columns or [])] if spec.image else []
-        texts = spec.text.columns if spec.text else []
-        wanted = {spec.id, spec.group, *images, *texts, *tasks, *spec.subgroups, spec.splits.column}
+        start, wanted = 0, set(needed_columns(self.manifest, self.manifest.tasks))
         for frame in self.files.blocks([name for name in self.files.columns if name in wanted], size):
             start += len(frame)
             yield start - len(frame), frame
@@ -136,8 +133,8 @@ class FileBlocks:
 
     def _rows_of(self, frame: pd.DataFrame, start: int) -> tuple[Block, dict[str, Any]]:
         """The columns of some rows, and by task what they say of it."""
-        ids, groups = identify_rows(frame, self.manifest)
-        block = {"id": ids, "group": groups, **dict(describe_rows(frame, self.manifest))}
+        ids, groups = identify_rows(frame, self.manifest, start)
+        block = {"id": ids, "group": groups, **dict(describe_rows(frame, self.manifest, start))}
         tasks, where = self.manifest.tasks, self.manifest.source
         found = {task: read_targets(frame, task, spec, where, start) for task, spec in tasks.items()}
         block["splits"] = assign_splits(frame, self.manifest, ids, groups, None, self.fold)
@@ -172,7 +169,7 @@ class FileBlocks:
                 raise id_error(self.manifest, found)
 
     def _check_leaks(self, keys: Keys, copies: dict[str, list[Any]]) -> None:
-        for sentence in describe_leaks(keys, self._read, self.manifest.source):
+        for sentence in describe_leaks(keys, self._read, self.manifest.source, self.manifest.urls):
             raise MmfuseError(sentence)
         for task, (count, name) in copies.items():
             raise copies_error(self.manifest.source, task, count, name)
@@ -202,9 +199,16 @@ def open_blocks(
         MmfuseError: As of `load_table`.
     """
     splits = manifest.splits
-    if splits.column is None and (splits.stratify or splits.exact):
+    name = next((f"splits.{name}" for name in ("time", "stratify", "exact") if getattr(splits, name)), None)
+    if splits.column is not None:
+        name = None
+    if name is None:
+        doubtful = manifest.group in (CONTENT, [CONTENT])  # which may be a column
+        name = joins_groups(
+            manifest, RowFiles(manifest.rows, manifest.source, manifest.csv).columns if doubtful else ()
+        )
+    if name:
         if tell:
-            name = "stratify" if splits.stratify else "exact"
-            tell(f"{manifest.source}: splits.{name} needs all rows in memory: they are not read in blocks")
+            tell(f"{manifest.source}: {name} needs all rows in memory: they are not read in blocks")
         return TableBlocks(load_table(manifest, fold=fold))
     return FileBlocks(manifest, fold)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmfuse.data.images import content_hash
+from mmfuse.data.groups import content_or_name
 from mmfuse.data.rows import BLOCK
 from mmfuse.data.splits import SPLITS
 from mmfuse.types import MmfuseError
@@ -80,18 +80,19 @@ def find_leaks(table: Table) -> list[str]:
 
     def blocks() -> Iterator[Mapping[str, Sequence[Any]]]:
         for start in range(0, len(table), BLOCK):
-            yield {**table.rows[start : start + BLOCK], "splits": table.splits[start : start + BLOCK]}
+            stop = min(start + BLOCK, len(table))
+            yield {**table.columns(range(start, stop)), "splits": table.splits[start:stop]}
 
     def read(rows: np.ndarray) -> Iterator[dict[str, Any]]:
         for start in range(0, len(rows), BLOCK):
-            yield from records(table.rows[rows[start : start + BLOCK].tolist()])
+            yield from records(table.columns(rows[start : start + BLOCK].tolist()))
 
-    return describe_leaks(collect_keys(blocks(), captioned), read, table.manifest.source)
+    return describe_leaks(collect_keys(blocks(), captioned), read, table.manifest.source, table.manifest.urls)
 
 
-def describe_leaks(keys: Keys, read: ReadRows, where: str) -> list[str]:
-    """As `find_leaks`, of rows of which only the keys are in memory."""
-    found = (_leaked_groups(keys, read), _leaked_duplicates(keys, read), _leaked_images(keys, read))
+def describe_leaks(keys: Keys, read: ReadRows, where: str, urls: Sequence[str] = ()) -> list[str]:
+    """As `find_leaks`, of rows of which only the keys are in memory; `urls` may be opened as images."""
+    found = (_leaked_groups(keys, read), _leaked_duplicates(keys, read, where, urls), _leaked_images(keys, read))
     return [f"{where}: {sentence}" for sentence in found if sentence]
 
 
@@ -111,19 +112,20 @@ def _leaked_groups(keys: Keys, read: ReadRows) -> str | None:
     return None
 
 
-def _leaked_duplicates(keys: Keys, read: ReadRows) -> str | None:
+def _leaked_duplicates(keys: Keys, read: ReadRows, where: str, urls: Sequence[str]) -> str | None:
     _, rows = _across_splits(keys.text, keys.splits)
     shared = np.flatnonzero(np.isin(keys.text, keys.text[rows]))
-    same = _hashes(_contents(row) for row in read(shared))
+    same = _hashes(_contents(row, urls) for row in read(shared))
     first, rows = _across_splits(same, keys.splits[shared])
     pairs = _pairs(shared[first], shared[rows], read)
-    leaks = [(a["id"], b["id"]) for _, _, a, b in pairs if _contents(a) == _contents(b)]
+    leaks = [(a["id"], b["id"]) for _, _, a, b in pairs if _contents(a, urls) == _contents(b, urls)]
     if not leaks:
         return None
     a, b = leaks[0]
     return (
-        f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; remove "
-        "them, or give duplicates the same group"
+        f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; "
+        "`group: content` keeps them together where splits are ratios or folds; "
+        f"`mmfuse data check {where} --drop copies --out FOLDER` writes the rows without them"
     )
 
 
@@ -134,10 +136,14 @@ def _leaked_images(keys: Keys, read: ReadRows) -> str | None:
         path = next((path for path in b["images"] if path in a["images"]), None)
         if path is not None:
             return (
-                f"image {os.path.basename(path)} is captioned in two splits, in rows {a['id']!r} ({_split(keys, i)}) "
-                f"and {b['id']!r} ({_split(keys, j)}): give `group` a column that names the image"
+                f"image {_name(path)} is captioned in two splits, in rows {a['id']!r} ({_split(keys, i)}) "
+                f"and {b['id']!r} ({_split(keys, j)}): give `group` a column that names the image, or content"
             )
     return None
+
+
+def _name(image: str | bytes) -> str:
+    return f"of {len(image):,} bytes" if isinstance(image, bytes) else os.path.basename(image)
 
 
 def _across_splits(keys: np.ndarray, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,12 +211,5 @@ _WORD = re.compile(r"\w+")
 _SHORTEST_COPY = 4
 
 
-def _contents(row: dict[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-    return row["text"], tuple(_content(path) for path in row["images"])
-
-
-def _content(path: str) -> str:
-    try:
-        return content_hash(path)
-    except MmfuseError:
-        return path
+def _contents(row: dict[str, Any], urls: Sequence[str]) -> tuple[str | None, tuple[str | bytes, ...]]:
+    return row["text"], tuple(content_or_name(image, urls) for image in row["images"])

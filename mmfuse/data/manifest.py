@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.config import key, parse, read_small, read_yaml
+from mmfuse.data.delimited import CsvSpec
+from mmfuse.data.locations import check_urls
 from mmfuse.data.sections import SECTIONS
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
@@ -19,6 +21,8 @@ TASK_TYPES = ("captioning", "classification", "multilabel")
 """The heads of mmfuse itself, told without importing them; plug-ins add others."""
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
+CONTENT = "content"
+"""As `group`, where no column has this name: rows that are alike."""
 
 
 @dataclass
@@ -29,6 +33,17 @@ class ImageSpec:
     columns: list[str] | None = key(None, "columns with a path each: the views of a study")
     separator: str | None = key(None, "with column: what stands between the paths of one study")
     root: str = key(".", "what the paths are relative to; itself relative to the manifest")
+    urls: list[str] = key([], "URLs that may stand in the column: [https, s3], or with a host: [https://host:8080]")
+
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return self.columns or ([self.column] if self.column else [])
+
+    @property
+    def permitted(self) -> tuple[str, ...]:
+        """What may be opened beside paths (see `mmfuse.data.locations`): the URLs, and all below a root that is one."""
+        return (*self.urls, self.root) if "://" in self.root else tuple(self.urls)
 
 
 @dataclass
@@ -76,12 +91,20 @@ class TaskSpec:
         "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
     )
 
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return [self.column] if self.column else list(self.columns or [])
+
 
 @dataclass
 class SplitSpec:
     """Which row is for what: a column, ratios by hash of the group, or folds."""
 
     column: str | None = key(None, "column that says train, validation or test")
+    time: str | None = key(
+        None, "column of dates (ISO 8601) or numbers: train before validation before test, in the shares of ratios"
+    )
     names: dict[str, str] = key({}, "that column's own words: {val: validation}")
     ratios: dict[str, float] = key({}, "shares such as {train: 0.7, validation: 0.1, test: 0.2}")
     folds: int | None = key(None, "instead of ratios: cross-validation with this many folds", low=2)
@@ -106,7 +129,15 @@ class Manifest:
     licence: str = key("", "under which it may be used")
     citation: str = key("", "what to cite")
     obtain: str = key("", "how to get it")
-    group: str | None = key(None, "column that is never in two splits (a patient); default: the id")
+    notes: list[str] = key([], "what must be known of these very rows; `data check` repeats it")
+    csv: CsvSpec = field(default_factory=CsvSpec)
+    group: Any = field(
+        default=None,
+        metadata={
+            "help": "column that is never in two splits (a patient); content: rows that are alike; a list: rows that "
+            "have any of these in common; {file: groups.csv}: a table of id and group; default: the id"
+        },
+    )
     image: ImageSpec | None = key(None, "where the images are; absent: none")
     text: TextSpec | None = key(None, "what the text encoder reads; absent: nothing")
     splits: SplitSpec = field(default_factory=SplitSpec)
@@ -114,6 +145,21 @@ class Manifest:
 
     source: str = key("", "set when read: the manifest's own path")
     sha256: str = key("", "set when read: hash of the manifest's own bytes")
+
+    @property
+    def group_names(self) -> list[str]:
+        """The columns that name a row's groups, or `content`."""
+        return self.group if isinstance(self.group, list) else [self.group] if isinstance(self.group, str) else []
+
+    @property
+    def group_file(self) -> str | None:
+        """Where the table of groups lies, if there is one."""
+        return _beside(self.source, self.group["file"]) if isinstance(self.group, dict) else None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Which URLs may be opened as images (see `mmfuse.data.locations`)."""
+        return self.image.permitted if self.image else ()
 
 
 def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
@@ -188,23 +234,48 @@ def _check_quoting(values: dict[str, Any], where: str) -> None:
                     )
 
 
+def check_image(image: ImageSpec | None, where: str) -> None:
+    """Refuse what is not legal of where images are.
+
+    Raises:
+        MmfuseError: The message begins with `where`, and names the key and the fix.
+    """
+    if image is None:
+        return
+    if not image.named or (image.column is None) == (image.columns is None):
+        raise MmfuseError(f"{where}: image: give either column or columns")
+    check_urls(image.urls, where)
+
+
+def check_text(text: TextSpec | None, where: str) -> None:
+    """Refuse what is not legal of what the text encoder reads.
+
+    Raises:
+        MmfuseError: The message begins with `where`, and names the key and the fix.
+    """
+    if text is None:
+        return
+    if not text.columns:
+        raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
+    for name in PLACEHOLDER.findall(text.template or ""):
+        if name not in text.columns:
+            raise MmfuseError(
+                f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}"
+            )
+    for name in text.sections:
+        if name not in SECTIONS:
+            raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
+
+
 def _check(manifest: Manifest) -> None:
     where = manifest.source
     image, text, splits = manifest.image, manifest.text, manifest.splits
+    _check_group(manifest.group, where)
     if image is None and text is None:
         raise MmfuseError(f"{where}: neither image nor text is given; at least one is needed")
-    if image is not None and (image.column is None) == (image.columns is None):
-        raise MmfuseError(f"{where}: image: give either column or columns")
-    if text is not None and not text.columns:
-        raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
-    template, columns = (text.template or "", text.columns) if text is not None else ("", [])
-    for name in PLACEHOLDER.findall(template):
-        if name not in columns:
-            raise MmfuseError(f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, columns)}")
+    check_image(image, where)
+    check_text(text, where)
     read_sections = text.sections if text is not None else []
-    for name in read_sections:
-        if name not in SECTIONS:
-            raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
     for name, task in manifest.tasks.items():
         _check_name(name, where)
         if bool(task.column) == bool(task.columns):
@@ -228,15 +299,14 @@ def _check(manifest: Manifest) -> None:
                 )
         if task.columns and task.values is not None:
             raise MmfuseError(f"{where}: tasks.{name}: values go with column; with columns they are 1, 0, -1 or empty")
-        if task.type == "multilabel" and task.column and not task.separator:
-            raise MmfuseError(
-                f"{where}: tasks.{name}.separator is missing: what stands between the labels, such as ';'"
-            )
         if not (task.values is None or isinstance(task.values, (list, dict))):
             raise MmfuseError(f'{where}: tasks.{name}.values: a list, or a mapping such as {{"Y": "yes"}}, is expected')
     chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]
     if len(chosen) > 1:
         raise MmfuseError(f"{where}: splits: give one of column, ratios and folds, not {' and '.join(chosen)}")
+    for name in ("column", "folds", "stratify", "exact"):
+        if splits.time and getattr(splits, name):
+            raise MmfuseError(f"{where}: splits: time goes with ratios, not with {name}: what is when decides alone")
     if splits.ratios and abs(sum(splits.ratios.values()) - 1) > 1e-6:
         raise MmfuseError(f"{where}: splits.ratios: they sum to {sum(splits.ratios.values()):g}, not 1")
     for name, share in splits.ratios.items():
@@ -263,3 +333,12 @@ def _check_name(task: str, where: str) -> None:
             f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash "
             "or line break, are legal"
         )
+
+
+def _check_group(group: Any, where: str) -> None:
+    names = group if isinstance(group, list) else [group]
+    if isinstance(group, dict):
+        if list(group) != ["file"] or not isinstance(group["file"], str):
+            raise MmfuseError(f"{where}: group: of mappings, only {{file: groups.csv}} is legal")
+    elif not names or not all(isinstance(name, str) and name for name in names if group is not None):
+        raise MmfuseError(f"{where}: group: {group!r}: the name of a column, a list of names, or {{file: groups.csv}}")

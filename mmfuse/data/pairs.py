@@ -237,7 +237,7 @@ class PairDataset(Dataset):
                 from 1) and the reason.
         """
         try:
-            return read_image(source, self.image_options).transpose(2, 0, 1)
+            return read_image(source, self.image_options, self.table.manifest.urls).transpose(2, 0, 1)
         except ImageError as error:
             name = source if isinstance(source, str) else view + 1
             raise MmfuseError(f"row {self.ids[row]!r}: image {name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Files of rows: csv, tsv, jsonl and parquet, every column as text, whole or some thousand rows at a time."""
+"""Files of rows: csv, tsv, jsonl and parquet, as cells (`mmfuse.data.cells`), whole or some thousand at a time."""
 
 from __future__ import annotations
 
@@ -8,44 +8,55 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
 
 import fsspec
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
+from mmfuse.data import cells
+from mmfuse.data.delimited import CsvSpec, read_delimited
+from mmfuse.data.file_kinds import check_kind
 from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError, Sample, first_line
+from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
 BLOCK = 8192
+_BLOCK_BYTES = 16 * 2**20
 
 
-def read_rows(pattern: str, where: str) -> pd.DataFrame:
-    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every column as text, nothing guessed.
+def read_rows(
+    pattern: str, where: str, columns: Iterable[str] | None = None, csv: CsvSpec | None = None
+) -> pd.DataFrame:
+    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every scalar as text, nothing guessed.
 
-    `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string.
+    `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string. Of jsonl and parquet,
+    lists stay lists, bytes stay bytes, and objects stay dicts (see `mmfuse.data.cells`).
 
     Args:
         pattern: Path, glob or fsspec URL.
         where: Named in errors.
+        columns: Those that are needed; of parquet, the others are then not read. Default: all, and none is needed.
+        csv: How csv and tsv files are written.
 
     Raises:
-        MmfuseError: Nothing is there, or it cannot be read.
+        MmfuseError: Nothing is there, or it cannot be read, or one file lacks a needed column that another has.
     """
-    frames = []
-    for file in _files(pattern, where):
+    wanted = None if columns is None else list(columns)
+    frames: dict[str, pd.DataFrame] = {}
+    for file in find_files(pattern, where):
         with _one_line(f"{where}: rows: {file}"):
-            frames.append(_read_one(read_bytes(file, _MAX_BYTES), file))
-    frame = pd.concat(frames, ignore_index=True).fillna("")
+            blocks = read_blocks(io.BytesIO(read_bytes(file, _MAX_BYTES)), file, wanted, csv)
+            frames[file] = pd.concat(blocks, ignore_index=True)
+    _check_files({file: frame.columns for file, frame in frames.items()}, wanted or (), where)
+    frame = pd.concat(frames.values(), ignore_index=True).fillna("")
     if not len(frame):
         raise MmfuseError(f"{where}: rows: {pattern}: no rows")
     return frame
@@ -57,6 +68,7 @@ class RowFiles:
     Args:
         pattern: Path, glob or fsspec URL; remote files are copied to a temporary one each time that they are read.
         where: Named in errors.
+        csv: How csv and tsv files are written.
 
     Attributes:
         columns: Of all of the files.
@@ -65,21 +77,27 @@ class RowFiles:
         MmfuseError: As of `read_rows`.
     """
 
-    def __init__(self, pattern: str, where: str):
-        self.pattern, self.where, self.files = pattern, where, _files(pattern, where)
-        columns: dict[str, None] = {}
+    def __init__(self, pattern: str, where: str, csv: CsvSpec | None = None):
+        self.pattern, self.where, self.files, self.csv = pattern, where, find_files(pattern, where), csv
+        self._columns: dict[str, dict[str, None]] = {}
         for file in self.files:
             every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
-            for frame in self._frames(file) if every else islice(self._frames(file), 1):
-                columns |= dict.fromkeys(frame.columns)
-        self.columns = list(columns)
+            found = self._columns[file] = {}
+            for frame in self._frames(file, ()) if every else islice(self._frames(file, ()), 1):
+                found |= dict.fromkeys(frame.columns)
+        self.columns = list(dict.fromkeys(name for found in self._columns.values() for name in found))
 
     def blocks(self, columns: Sequence[str], size: int) -> Iterator[pd.DataFrame]:
-        """Some of the columns, `size` rows at once and what remains at the end; "" where there is no value."""
+        """Some of the columns, `size` rows at once and what remains at the end; "" where there is no value.
+
+        Raises:
+            MmfuseError: A file lacks one of the columns, or cannot be read.
+        """
+        _check_files(self._columns, columns, self.where)
         held: list[pd.DataFrame] = []
         rows = total = 0
         for file in self.files:
-            for frame in self._frames(file):
+            for frame in self._frames(file, columns):
                 held.append(frame.reindex(columns=list(columns), fill_value="").fillna(""))
                 rows, total = rows + len(frame), total + len(frame)
                 if rows >= size:
@@ -94,18 +112,34 @@ class RowFiles:
         if rows:
             yield pd.concat(held, ignore_index=True)
 
-    def _frames(self, file: str) -> Iterator[pd.DataFrame]:
+    def _frames(self, file: str, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
         with _one_line(f"{self.where}: rows: {file}"), open_table(file) as handle:
-            yield from read_blocks(handle, file)
+            yield from read_blocks(handle, file, columns, self.csv)
 
 
-def _files(pattern: str, where: str) -> list[str]:
+def _check_files(columns: Mapping[str, Iterable[str]], needed: Iterable[str], where: str) -> None:
+    """Refuse a file that lacks a needed column which another has: its rows would count as empty."""
+    for name in needed:
+        lacking = [file for file, found in columns.items() if name not in found]
+        having = [file for file, found in columns.items() if name in found]
+        if lacking and having:
+            raise MmfuseError(f"{where}: rows: {lacking[0]}: no column {name!r}, which {having[0]} has")
+
+
+def find_files(pattern: str, where: str) -> list[str]:
+    """The files of a manifest's `rows`: a path, a glob or a URL.
+
+    Raises:
+        MmfuseError: There is none.
+    """
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
         raise MmfuseError(f"{where}: rows: {pattern}: {first_line(error)}") from error
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
+    if files == [pattern] and os.path.isdir(pattern):
+        raise MmfuseError(f"{where}: rows: {pattern}: a directory; name its files, such as {pattern.rstrip('/')}/*.csv")
     return files
 
 
@@ -124,77 +158,108 @@ def _expand(pattern: str) -> list[str]:
     return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
 
 
-def _read_one(data: bytes, name: str) -> pd.DataFrame:
-    return pd.concat(read_blocks(io.BytesIO(data), name), ignore_index=True)
+def read_blocks(
+    file: BinaryIO, name: str, columns: Iterable[str] | None = None, csv: CsvSpec | None = None
+) -> Iterator[pd.DataFrame]:
+    """Some thousand rows after the other; at least one block, of no rows if there are none.
 
+    Args:
+        file: At its beginning.
+        name: Of the file, whose suffix says what it is.
+        columns: Those that are needed: of parquet, the others are not read, and where none is, no row. Default: all.
+        csv: How a csv or tsv file is written.
 
-def read_blocks(file: BinaryIO, name: str) -> Iterator[pd.DataFrame]:
-    """Some thousand rows after the other; at least one block, of no rows if there are none."""
-    suffix = name.lower().rsplit(".", 1)[-1]
+    Raises:
+        MmfuseError: It is not what its name says, or malformed; the message does not name it.
+    """
+    suffix, csv = name.lower().rsplit(".", 1)[-1], csv or CsvSpec()
+    check_kind(file, suffix, csv.encoding)
     if suffix == "parquet":
-        yield from _parquet_blocks(file)
+        yield from _parquet_blocks(file, columns)
     elif suffix in ("jsonl", "ndjson"):
         rows = _json_rows(file)
         yield pd.DataFrame(list(islice(rows, BLOCK)), dtype="object")
         while block := list(islice(rows, BLOCK)):
             yield pd.DataFrame(block, dtype="object")
-    elif suffix in ("csv", "tsv", "txt"):
-        yield from _csv_blocks(file, "," if suffix == "csv" else "\t")
     else:
-        raise MmfuseError(f"cannot tell what .{suffix} is; legal: csv, tsv, jsonl, parquet")
+        with closing(read_delimited(file, suffix, csv, BLOCK)) as blocks:
+            for header, rows in blocks:
+                _check_once(header)
+                yield _frame(header, map(list, zip(*rows, strict=True)) if rows else [[] for _ in header])
 
 
-def _parquet_blocks(file: BinaryIO) -> Iterator[pd.DataFrame]:
+def _frame(names: Sequence[str], columns: Iterable[list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), dtype="object")
+
+
+def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[pd.DataFrame]:
     found = pq.ParquetFile(file)
-    none = pa.RecordBatch.from_pylist([], schema=found.schema_arrow)
-    for batch in found.iter_batches(BLOCK) if found.metadata.num_rows else [none]:
-        frame = batch.to_pandas(types_mapper=pd.ArrowDtype)
-        frame.columns = frame.columns.map(str)
-        _check_once(frame.columns)
-        yield frame.map(_as_text)
+    names = found.schema_arrow.names
+    _check_once(names)
+<<<<<<< HEAD
+    wanted = set(names if columns is None else columns)
+    if not found.metadata.num_rows or not wanted:
+        yield pd.DataFrame(columns=names, dtype="object")
+        return
+    # Where one is not there, all are read: it is told with the nearest that is.
+    chosen = [name for name in names if name in wanted] if wanted <= set(names) else names
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows, columns=chosen):
+        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
+=======
+    chosen = [name for name in names if name in set(columns)] if columns is not None else names
+    if columns is not None and not set(columns) <= set(names):
+        chosen = names  # one that is not there is told with the nearest that is
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows, columns=chosen) if found.metadata.num_rows else []:
+        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
+    if not found.metadata.num_rows:
+        yield pd.DataFrame(columns=chosen, dtype="object")
+>>>>>>> i14-predict
 
 
-def _csv_blocks(file: BinaryIO, separator: str) -> Iterator[pd.DataFrame]:
-    zeros = sum(part.count(b"\0") for part in iter(lambda: file.read(2**20), b""))
-    if 10 * zeros > file.tell():  # a stray one is a fault of its row, which `data check` tells
-        raise ValueError("NUL bytes: no text, or in another encoding than UTF-8")
-    options: dict[str, Any] = {
-        "sep": separator,
-        "dtype": "object",
-        "keep_default_na": False,
-        "na_filter": False,
-        "encoding": "utf-8-sig",
-    }
-    file.seek(0)
-    header = pd.read_csv(file, header=None, nrows=1, **options)
-    _check_once([name for name in header.iloc[0] if name])  # pandas would number the second one
-    file.seek(0)
-    blocks: Any = pd.read_csv(file, chunksize=BLOCK, **options)
-    with blocks:
-        for frame in blocks:
-            if not isinstance(frame.index, pd.RangeIndex):  # pandas has made row names of the first column
-                raise ValueError(
-                    "the rows have more fields than the header: one that holds the separator must be in quotes"
-                )
-            yield frame
+def _cells_of(column: Any) -> list[cells.Cell]:
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.fill_null("").to_pylist()
+    if pa.types.is_nested(column.type) or pa.types.is_null(column.type) or "binary" in str(column.type):
+        return [cells.as_cell(value) for value in column.to_pylist()]
+    return [cells.as_cell(value) for value in column.to_pandas(types_mapper=pd.ArrowDtype)]
 
 
-def _json_rows(file: BinaryIO) -> Iterator[dict[str, str]]:
+def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
     for number, data in enumerate(file, start=1):  # at each \n alone: other line breaks are legal inside a string
         try:
             line = data.decode("utf-8-sig" if number == 1 else "utf-8")
             if not line.strip():
                 continue
             row = json.loads(line, object_pairs_hook=_json_object)
+            cell = _escaped(cells.as_cell(row)) if isinstance(row, dict) else None
         except MmfuseError as error:
             raise ValueError(f"line {number}: {error}") from error
         except ValueError as error:
             raise ValueError(f"line {number}: not JSON: {error}") from error
         except RecursionError as error:
             raise ValueError(f"line {number}: nested too deep") from error
-        if not isinstance(row, dict):
+        if cell is None:
             raise ValueError(f"line {number}: an object, {{...}}, is expected")
-        yield {k: _as_text(v).encode(errors="backslashreplace").decode() for k, v in row.items()}  # of UTF-16's halves
+        yield cell
+
+
+def _escaped(cell: Any) -> Any:
+    """Without halves of UTF-16 pairs, which JSON can hold and no UTF-8."""
+    if isinstance(cell, str):
+        return cell if cell.isascii() else cell.encode(errors="backslashreplace").decode()
+    if isinstance(cell, list):
+        return [_escaped(item) for item in cell]
+    return {name: _escaped(item) for name, item in cell.items()} if isinstance(cell, dict) else cell
 
 
 def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -210,12 +275,6 @@ def _check_once(names: Iterable[str]) -> None:
             raise MmfuseError(f"the column {name!r} stands there twice")
 
 
-def _as_text(value: Any) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (list, dict)) else str(value)
-
-
 def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:
     """Refuse rows that lack one of the columns that a key of the manifest, or an option, names.
 
@@ -229,41 +288,16 @@ def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str
             )
 
 
-def iter_samples(path: str, id_column: str, image_column: str, text_column: str) -> Iterator[Sample]:
-    """The rows of a table as samples to predict, in its order; some thousand rows are in memory at once.
-
-    Args:
-        path: A csv, tsv, jsonl or parquet file, or its fsspec URL; a remote one is first copied to a temporary file.
-        id_column: Of the ids.
-        image_column: Of paths, which are relative to the table's folder, or URLs.
-        text_column: Of the reports.
+def read_frames(files: Iterable[str], columns: Iterable[str], csv: CsvSpec) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of files, some thousand at a time, each time with the file's name; for the rest as `read_blocks`.
 
     Raises:
-        MmfuseError: It cannot be read, the id column is missing, or both of the others, or one of them that has not
-            its usual name (image, text), or a row has no id; what depends on all rows is told after the last one.
+        MmfuseError: One cannot be read.
     """
-    folder, names = os.path.dirname(path), (id_column, image_column, text_column)
-    seen: dict[str, None] = {}
-    rows, nameless = 0, None
-    with _one_line(path), open_table(path) as file:
-        for frame in read_blocks(file, path):
-            seen |= dict.fromkeys(frame.columns)
-            frame, empty = frame.fillna(""), [""] * len(frame)
-            for id, image, text in zip(*(frame.get(name, empty) for name in names), strict=True):
-                rows, id, image = rows + 1, id.strip(), image.strip()
-                nameless = nameless or (None if id else rows)
-                if image and "://" not in image:
-                    image = os.path.join(folder, image)
-                yield Sample(id, (image,) if image else (), text.strip() or None, group=id)
-    if not rows:
-        raise MmfuseError(f"{path}: no rows")
-    found = pd.DataFrame(columns=list(seen))  # of jsonl, any row may have brought a column
-    need_columns(found, [id_column], "--id-column", path)
-    for option, name in (("image", image_column), ("text", text_column)):
-        if name != option or not seen.keys() & {image_column, text_column}:  # what was named must be there
-            need_columns(found, [name], f"--{option}-column", path)
-    if nameless:
-        raise MmfuseError(f"{path}: --id-column {id_column}: row {nameless} has no id")
+    for file in files:
+        with _one_line(file), open_table(file) as handle:
+            for frame in read_blocks(handle, file, columns, csv):
+                yield file, frame
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -24,9 +24,11 @@ from mmfuse.config import parse, read_yaml
 from mmfuse.data.blocks import Blocks, TableBlocks
 from mmfuse.data.images import read_image
 from mmfuse.data.leaks import records
+from mmfuse.data.locations import read_location
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import (
     DAMAGED,
+    IMAGES,
     INDEX,
     ROW_GROUP,
     SHARD_FILE,
@@ -150,7 +152,7 @@ def _place(location: str) -> tuple[Any, str]:
 
 def shard_schema(data: Table | Blocks) -> pa.Schema:
     """The columns of a shard of these rows."""
-    fields = [("id", pa.string()), ("group", pa.string()), ("images", pa.list_(pa.binary())), ("text", pa.string())]
+    fields = [("id", pa.string()), ("group", pa.string()), ("images", IMAGES), ("text", pa.string())]
     for task in data.labels:
         kind = data.manifest.tasks[task].type
         types = {"classification": pa.int64(), "captioning": pa.list_(pa.string())}
@@ -267,27 +269,32 @@ class _Unreadable:
 
 def _rows(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any] | _Unreadable]:
     """A split's rows from `first` on with their images as bytes; threads read and decode a few rows ahead."""
+    urls = data.manifest.urls
     left = (row for block in data.ordered(split, first) for row in records(block))
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting = deque(pool.submit(_read, row) for row in islice(left, _AHEAD))
+        waiting = deque(pool.submit(_read, row, urls) for row in islice(left, _AHEAD))
         try:
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(_read, row) for row in islice(left, 1))
+                waiting.extend(pool.submit(_read, row, urls) for row in islice(left, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read(row: dict[str, Any]) -> dict[str, Any] | _Unreadable:
+def _read(row: dict[str, Any], urls: Sequence[str]) -> dict[str, Any] | _Unreadable:
     images = []
-    for path in row["images"]:
+    for number, image in enumerate(row["images"], start=1):
+        name = number if isinstance(image, bytes) else image.rsplit("/", 1)[-1]
         try:
-            images.append(patiently(partial(read_bytes, path, _MAX_IMAGE_BYTES), path))
+            if isinstance(image, bytes):
+                images.append(image)
+            else:
+                images.append(patiently(partial(read_location, image, _MAX_IMAGE_BYTES, urls), image))
             read_image(images[-1])
         except FetchError as error:
-            raise MmfuseError(f"{path}: {error}; when it can be fetched, the same command goes on") from error
+            raise MmfuseError(f"{image}: {error}; when it can be fetched, the same command goes on") from error
         except MmfuseError as error:  # its message is the reason, never the path
-            return _Unreadable(row["id"], f"image {path.rsplit('/', 1)[-1]}: {error}")
+            return _Unreadable(row["id"], f"image {name}: {error}")
     return {**row, "images": images}
 
 
@@ -302,7 +309,9 @@ def _source(data: Blocks, size: int) -> tuple[str, Counter[str]]:
     return digest.hexdigest(), counts
 
 
-def _stamp(path: str) -> list[Any]:
+def _stamp(path: str | bytes) -> list[Any]:
+    if isinstance(path, bytes):
+        return [len(path), hashlib.sha256(path).hexdigest()]
     if "://" in path:
         return [path]
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,15 +14,18 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 
+from mmfuse.data import cells
+from mmfuse.data.groups import group_columns, join_groups, joins_groups
 from mmfuse.data.leaks import copies_error, find_copies, find_leaks
-from mmfuse.data.manifest import PLACEHOLDER, Manifest
+from mmfuse.data.manifest import Manifest
+from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import need_columns, read_rows
-from mmfuse.data.sections import select_sections
 from mmfuse.data.shards import is_shards
-from mmfuse.data.splits import SPLITS, split_by_hash, split_stratified
-from mmfuse.data.targets import encode_targets, one_hot
+from mmfuse.data.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
+from mmfuse.data.targets import encode_targets, labelled, one_hot
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
 
@@ -36,7 +38,8 @@ class Table:
 
     Attributes:
         manifest: Where it comes from.
-        rows: Columns `id`, `group`, `images` (list), `text` (None where missing), and `subgroup.<name>`.
+        rows: Columns `id`, `group`, `text` (None where missing), `subgroup.<name>`, and `images`: lists of locations,
+            or of structs of `bytes` and `path` where any image is encoded in the table itself.
         labels: By task, the label names in the order of the logits.
         targets: By task, `(rows,)` int64 with -100 where missing, or `(rows, L)` float32 with NaN where missing; of a
             captioning task `(rows,)` objects, the tuple of references, empty where missing.
@@ -85,22 +88,33 @@ class Table:
         """A task's targets of a split, as in `targets`."""
         return self.targets[task][self.indices(split)]
 
+    def has_target(self, task: str, split: str) -> bool:
+        """Whether any row of a split says anything of a task."""
+        return bool(labelled(self.targets_of(task, split)).any())
+
     def captions(self, task: str, split: str) -> Iterable[str]:
         """All references of a captioning task in a split; they may be gone through more than once."""
         return [caption for captions in self.targets_of(task, split) for caption in captions]
 
     def images(self) -> Sequence[Sequence[str | bytes]]:
         """By row its images: paths and URLs, or encoded bytes."""
-        return self.rows["images"][:]
+        column = self.rows.data.column("images")
+        return PackedImages(column) if pa.types.is_struct(column.type.value_type) else self.rows["images"][:]
+
+    def columns(self, rows: Sequence[int]) -> dict[str, list[Any]]:
+        """Some of `rows` as columns, their images as locations and encoded bytes."""
+        found: dict[str, list[Any]] = self.rows[rows]
+        return {**found, "images": [unpack_images(images) for images in found["images"]]}
 
     def sample(self, index: int) -> Sample:
         """One row as a sample, without its targets."""
         row: dict[str, Any] = self.rows[index]
         return Sample(
             id=row["id"],
-            images=tuple(row["images"]),
+            images=tuple(unpack_images(row["images"])),
             text=row["text"],
             group=row["group"],
+            urls=self.manifest.urls,
             subgroups={k.removeprefix("subgroup."): v for k, v in row.items() if k.startswith("subgroup.")},
         )
 
@@ -110,7 +124,8 @@ class Table:
 
     def has_image(self) -> np.ndarray:
         """`(rows,)` bool."""
-        return np.array([bool(images) for images in self.rows["images"]], dtype=bool)
+        lengths = pc.list_value_length(self.rows.data.column("images"))  # type: ignore[attr-defined]
+        return lengths.fill_null(0).to_numpy() > 0
 
     def save_splits(self, path: Path) -> None:
         """Write `id,group,split`, a line a row."""
@@ -150,23 +165,28 @@ def load_table(
         from mmfuse.data.stream import load_shards  # which is made of Tables
 
         return load_shards(manifest, tasks=tasks, labels=labels, fold=fold, damaged=damaged)
-    frame = read_rows(manifest.rows, manifest.source)
     where = manifest.source
-    ids, groups = identify_rows(frame, manifest)
-    if len(set(ids)) < len(ids) or "" in ids:
-        raise id_error(manifest, Counter(ids))
-    columns = {"id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string())}
-    for name, values in describe_rows(frame, manifest):
-        columns[name] = pa.array(values, pa.list_(pa.string()) if name == "images" else pa.string())
-    # Without a fingerprint, all of the rows would be pickled for one.
-    rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
-
     chosen = list(manifest.tasks) if tasks is None else list(tasks)
     for task in chosen:
         if task not in manifest.tasks:
             raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
-    encoded = {t: encode_targets(frame, t, manifest.tasks[t], where, (labels or {}).get(t)) for t in chosen}
     stratify = manifest.splits.stratify
+    needed = needed_columns(manifest, [*chosen, stratify] if stratify else chosen)
+    frame = read_rows(manifest.rows, where, needed, manifest.csv)
+    ids, groups = identify_rows(frame, manifest)
+    if len(set(ids)) < len(ids) or "" in ids:
+        raise id_error(manifest, Counter(ids))
+    described = dict(describe_rows(frame, manifest))
+    if joins_groups(manifest, frame.columns):
+        groups = join_groups(frame, manifest, ids, described["text"], described["images"])
+    columns = {"id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string())}
+    for name in list(described):
+        values = described.pop(name)
+        columns[name] = _pack_images(values) if name == "images" else pa.array(values, pa.string())
+    # Without a fingerprint, all of the rows would be pickled for one.
+    rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
+
+    encoded = {t: encode_targets(frame, t, manifest.tasks[t], where, (labels or {}).get(t)) for t in chosen}
     if stratify and stratify not in encoded:
         strata = encode_targets(frame, stratify, manifest.tasks[stratify], where, None)
     else:
@@ -188,18 +208,34 @@ def load_table(
     return table
 
 
-def identify_rows(frame: pd.DataFrame, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """The ids and groups of rows.
+def needed_columns(manifest: Manifest, tasks: Iterable[str]) -> list[str]:
+    """All columns that a manifest names, of its tasks those of `tasks`."""
+    targets = [name for task in tasks for name in manifest.tasks[task].named]
+    splits = [name for name in (manifest.splits.column, manifest.splits.time) if name]
+    others = [manifest.id, *manifest.group_names, *splits]
+    return list(dict.fromkeys([*others, *Recipe.of(manifest).columns(), *targets, *manifest.subgroups]))
+
+
+def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tuple[list[str], list[str]]:
+    """The ids and groups of rows; where groups are joined (see `joins_groups`), each row is one by itself.
+
+    Args:
+        frame: The rows.
+        manifest: Theirs.
+        first: The number of the first row, from 0; named in errors.
 
     Raises:
-        MmfuseError: A column is missing.
+        MmfuseError: A column is missing, or holds something else than texts.
     """
-    need_columns(frame, [manifest.id], "id", manifest.source)
-    ids = [str(i).strip() for i in frame[manifest.id]]
-    if not manifest.group:
+    where = manifest.source
+    need_columns(frame, [manifest.id], "id", where)
+    ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
+    if not manifest.group or joins_groups(manifest, frame.columns):
         return ids, ids
-    need_columns(frame, [manifest.group], "group", manifest.source)
-    return ids, [g.strip() or f"row {i}" for g, i in zip(frame[manifest.group], ids, strict=True)]
+    (name,), _ = group_columns(manifest, frame.columns)
+    need_columns(frame, [name], "group", where)
+    groups = cells.texts(frame, name, where, "group", first)
+    return ids, [g.strip() or f"row {i}" for g, i in zip(groups, ids, strict=True)]
 
 
 def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
@@ -209,55 +245,51 @@ def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
     return MmfuseError(f"{manifest.source}: id: column {manifest.id!r} must name each row once, but {what}")
 
 
-def describe_rows(frame: pd.DataFrame, manifest: Manifest) -> Iterator[tuple[str, list[Any]]]:
-    """The other columns of `Table.rows`, one after the other.
+def describe_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> Iterator[tuple[str, list[Any]]]:
+    """The other columns of `Table.rows`, one after the other; images as locations and bytes.
+
+    Args:
+        frame: The rows.
+        manifest: Theirs.
+        first: The number of the first row, from 0; named in errors.
 
     Raises:
-        MmfuseError: A column is missing.
+        MmfuseError: A column is missing, or holds what it should not.
     """
-    yield "images", _images(frame, manifest)
-    yield "text", _texts(frame, manifest)
+    recipe = Recipe.of(manifest)
+    yield "images", recipe.images(frame, manifest.source, first)
+    yield "text", recipe.texts(frame, manifest.source, first)
     need_columns(frame, manifest.subgroups, "subgroups", manifest.source)
     for name in manifest.subgroups:
-        yield f"subgroup.{name}", list(frame[name])
+        yield f"subgroup.{name}", cells.texts(frame, name, manifest.source, "subgroups", first)
 
 
-def _images(frame: pd.DataFrame, manifest: Manifest) -> list[list[str]]:
-    spec = manifest.image
-    if spec is None:
-        return [[] for _ in range(len(frame))]
-    names = spec.columns or [str(spec.column)]
-    need_columns(frame, names, "image.column" if spec.column else "image.columns", manifest.source)
-    rows = []
-    for values in zip(*(frame[name] for name in names), strict=True):
-        parts = [p for v in values for p in (v.split(spec.separator) if spec.separator else [v])]
-        rows.append([p if "://" in p or os.path.isabs(p) else f"{spec.root}/{p}" for p in map(str.strip, parts) if p])
-    return rows
+_IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
 
 
-def _texts(frame: pd.DataFrame, manifest: Manifest) -> list[str | None]:
-    spec = manifest.text
-    if spec is None:
-        return [None] * len(frame)
-    need_columns(frame, spec.columns, "text.columns", manifest.source)
-    absent = {"", *spec.missing}
-    texts: list[str | None] = []
-    for values in zip(*(frame[name] for name in spec.columns), strict=True):
-        parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(spec.columns, values, strict=True)}
-        if spec.sections:
-            chosen = {name: select_sections(report, spec.sections) for name, report in parts.items()}
-            parts = {name: "" if text in absent else text for name, text in chosen.items()}
-        if not any(parts.values()):
-            texts.append(None)
-        elif spec.template is None:
-            texts.append("\n".join(p for p in parts.values() if p))
-        else:
-            texts.append(_fill(spec.template, parts).strip() or None)
-    return texts
+def _pack_images(rows: Sequence[Sequence[str | bytes]]) -> pa.Array:
+    if not any(isinstance(image, bytes) for images in rows for image in images):
+        return pa.array(rows, pa.list_(pa.string()))
+    packed = ([{"bytes": i, "path": None} if isinstance(i, bytes) else {"path": i} for i in images] for images in rows)
+    return pa.array(packed, pa.list_(_IMAGE))
 
 
-def _fill(template: str, parts: dict[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda found: parts[found[1]], template)
+class PackedImages(Sequence):
+    """By row its images, locations and bytes, taken out of an Arrow column when they are asked for."""
+
+    def __init__(self, column: pa.ChunkedArray):
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: Any) -> Any:
+        return unpack_images(self.column[row].as_py())
+
+
+def unpack_images(images: Sequence[Any]) -> list[str | bytes]:
+    """A row's images out of `Table.rows`, as locations and bytes."""
+    return [image if not isinstance(image, dict) else image["path"] or image["bytes"] for image in images]
 
 
 def assign_splits(
@@ -268,7 +300,7 @@ def assign_splits(
     strata: tuple[list[str], np.ndarray] | None,
     fold: int | None,
 ) -> list[str]:
-    """A split for each row, as the manifest says; each row by itself unless it is `stratify` or `exact`.
+    """A split for each row, as the manifest says; each row by itself unless it is `stratify`, `exact` or `time`.
 
     Args:
         frame: The rows.
@@ -286,7 +318,7 @@ def assign_splits(
         raise MmfuseError(f"{where}: data.fold is given, but splits.folds is not; remove one or add the other")
     if spec.column:
         need_columns(frame, [spec.column], "splits.column", where)
-        names = [spec.names.get(v, v) for v in (str(cell).strip() for cell in frame[spec.column])]
+        names = [spec.names.get(v, v) for v in map(str.strip, cells.texts(frame, spec.column, where, "splits.column"))]
         strange = next((i for i, name in enumerate(names) if name not in SPLITS), None)
         if strange is not None:
             raise MmfuseError(
@@ -294,6 +326,10 @@ def assign_splits(
                 "(splits.names translates other words)"
             )
         return names
+    if spec.time:
+        need_columns(frame, [spec.time], "splits.time", where)
+        times = parse_times(cells.texts(frame, spec.time, where, "splits.time"), ids, f"{where}: splits.time")
+        return split_by_time(groups, times, spec.ratios or _DEFAULT_RATIOS, f"{where}: splits.time")
 
     def assign(rows: Sequence[int], shares: dict[str, float], seed: int) -> list[str]:
         members = [groups[i] for i in rows]

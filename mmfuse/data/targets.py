@@ -6,7 +6,6 @@ In three steps, so that rows may come in blocks: what the rows say (`read_target
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmfuse.data import cells
+from mmfuse.data.cells import Cell
 from mmfuse.data.manifest import TaskSpec
 from mmfuse.data.rows import need_columns
 from mmfuse.data.sections import select_sections
@@ -54,7 +55,7 @@ def read_targets(frame: pd.DataFrame, task: str, spec: TaskSpec, where: str, fir
         MmfuseError: A column is missing, or a value is not legal.
     """
     path = f"{where}: tasks.{task}"
-    columns = [spec.column] if spec.column else list(spec.columns or [])
+    columns = spec.named
     need_columns(frame, columns, f"tasks.{task}", where)
     if spec.type == "captioning":
         return _read_captions(frame, columns, spec, path, first)
@@ -108,6 +109,10 @@ def choose_labels(
             raise MmfuseError(f"{path}: label {strange[0]!r} is not one of the model's; {nearest(strange[0], labels)}")
         return labels
     names = [name for name in (dict.fromkeys(table.values()) if table else sorted(found)) if name not in rare]
+    if not any(counts.values()):
+        raise MmfuseError(
+            f"{path}: no row has a label: {', '.join(spec.named)[:200]} is empty or negative in every row"
+        )
     if len(names) < (2 if spec.type == "classification" else 1):
         raise MmfuseError(f"{path}: only {names} is left as label; a task needs more (see values, min_count)")
     return names
@@ -138,11 +143,13 @@ def _value_map(spec: TaskSpec) -> dict[str, str] | None:
     return {v: v for v in spec.values} if isinstance(spec.values, list) else spec.values
 
 
-def _read_classes(column: list[str], spec: TaskSpec, path: str, first: int) -> list[str | None]:
+def _read_classes(column: list[Cell], spec: TaskSpec, path: str, first: int) -> list[str | None]:
     table, absent = _value_map(spec), {"", *spec.missing}
     values: list[str | None] = []
-    for row, raw in enumerate(column, start=first + 1):
-        raw = raw.strip()
+    for row, cell in enumerate(column, start=first + 1):
+        if _labels(cell, path, row) is not None:
+            raise MmfuseError(f"{path}: row {row}: a list, where one class is expected; of several, type: multilabel")
+        raw = str(cell).strip()
         if raw in absent:
             values.append(None)
         elif table is None:
@@ -156,15 +163,32 @@ def _read_classes(column: list[str], spec: TaskSpec, path: str, first: int) -> l
     return values
 
 
-def _read_label_lists(column: list[str], spec: TaskSpec, path: str, first: int) -> list[list[str] | None]:
+def _labels(cell: Cell, path: str, row: int) -> list[str] | None:
+    try:
+        return cells.labels(cell)
+    except MmfuseError as error:
+        raise MmfuseError(f"{path}: row {row}: {error}") from error
+
+
+def _read_label_lists(column: list[Cell], spec: TaskSpec, path: str, first: int) -> list[list[str] | None]:
     table, absent, separator = _value_map(spec), set(spec.missing), (spec.separator or "").strip() or spec.separator
     rows: list[list[str] | None] = []
-    for row, raw in enumerate(column, start=first + 1):
-        raw = raw.strip()
-        if raw in absent or (not raw and spec.empty == "missing"):
+    for row, cell in enumerate(column, start=first + 1):
+        found = _labels(cell, path, row)
+        if found is None:
+            raw = str(cell).strip()
+            if raw and raw not in absent and not separator:
+                raise MmfuseError(
+                    f"{path}.separator is missing: row {row} holds a text, no list; say what stands between labels, "
+                    "such as ';'"
+                )
+            found = [part.strip() for part in raw.split(separator) if part.strip()] if raw else []
+            known = raw not in absent
+        else:
+            known = True
+        if not known or (not found and spec.empty == "missing"):
             rows.append(None)
             continue
-        found = [part.strip() for part in raw.split(separator) if part.strip()]
         strange = [part for part in found if table is not None and part not in table]
         if strange and spec.other == "error":
             raise MmfuseError(f"{path}: row {row}: {strange[0]!r} is not in values; {nearest(strange[0], table or [])}")
@@ -179,24 +203,19 @@ def _read_captions(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, path
     for row, values in enumerate(zip(*(frame[name] for name in columns), strict=True)):
         parts: list[str] = []
         for value in values:
-            if value.startswith("["):  # a list in jsonl or parquet
-                parts += _caption_list(value, path, first + row)
-            else:
-                parts += value.split(spec.separator) if spec.separator else [value]
+            listed = _caption_list(value, path, first + row)
+            parts += listed if listed is not None else value.split(spec.separator) if spec.separator else [value]
         if spec.section:
             parts = [select_sections(report, [spec.section]) for report in parts]
         found[row] = tuple(dict.fromkeys(" ".join(p.split()) for p in parts if p.strip() not in absent))
     return found
 
 
-def _caption_list(value: str, path: str, row: int) -> list[str]:
+def _caption_list(value: Cell, path: str, row: int) -> list[str] | None:
     try:
-        parts = json.loads(value)
-    except ValueError:
-        return [value]  # a text that begins with a bracket
-    if not all(isinstance(part, str) for part in parts):
-        raise MmfuseError(f"{path}: row {row + 1}: a list of captions is expected to hold strings only")
-    return parts
+        return cells.captions(value)
+    except MmfuseError as error:
+        raise MmfuseError(f"{path}: row {row + 1}: {error}") from error
 
 
 def _read_label_columns(frame: pd.DataFrame, columns: list[str], spec: TaskSpec, path: str, first: int) -> np.ndarray:
@@ -204,7 +223,7 @@ def _read_label_columns(frame: pd.DataFrame, columns: list[str], spec: TaskSpec,
     absent = {"", *spec.missing}
     values = np.full((len(frame), len(columns)), np.nan, dtype=np.float32)
     for column, name in enumerate(columns):
-        for row, raw in enumerate(frame[name]):
+        for row, raw in enumerate(cells.texts(frame, name, path, "columns", first)):
             raw = raw.strip()
             if not raw and spec.empty == "negative":
                 values[row, column] = 0.0
@@ -226,3 +245,17 @@ def one_hot(target: np.ndarray, num_labels: int) -> np.ndarray:
     if target.ndim == 2:
         return np.nan_to_num(target.astype(np.float64))
     return np.eye(num_labels + 1)[np.where(target == MISSING_CLASS, num_labels, target)][:, :num_labels]
+
+
+def labelled(target: np.ndarray) -> np.ndarray:
+    """`(rows,)` bool: which rows of a task's targets, as `Table.targets` has them, say anything."""
+    if target.dtype == object:  # references
+        return np.array([bool(captions) for captions in target], dtype=bool)
+    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(axis=1))
+
+
+def has_both(target: np.ndarray) -> bool:
+    """Whether a label has positive and negative rows among these targets, so that its AUROC is defined."""
+    if target.ndim == 1:
+        return len(np.unique(target[target != MISSING_CLASS])) > 1
+    return bool(((target == 1).any(axis=0) & (target == 0).any(axis=0)).any())

@@ -6,11 +6,11 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -82,12 +82,14 @@ def decode_text(data: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def read_bytes(source: str | Path, max_bytes: int) -> bytes:
+def read_bytes(source: str | Path, max_bytes: int, find: Callable[[str], tuple[Any, str]] = url_to_fs) -> bytes:
     """Read a whole file without ever blocking on a FIFO or a device.
 
     Args:
-        source: A path, or an fsspec URL (contains `://`).
+        source: A path, or an fsspec URL (contains `://`), as the user gave it; what a table says goes through
+            `mmfuse.data.locations.read_location`.
         max_bytes: A larger file is refused.
+        find: Of a URL, the file system and the path in it.
 
     Raises:
         FetchError: A URL could not be read, but not because nothing is there, or because it is none.
@@ -95,10 +97,12 @@ def read_bytes(source: str | Path, max_bytes: int) -> bytes:
     """
     remote = "://" in str(source) and not isinstance(source, Path)
     try:
-        data = _read_url(str(source), max_bytes) if remote else _read_file(source, max_bytes)
+        data = _read_url(str(source), max_bytes, find) if remote else _read_file(source, max_bytes)
     except MmfuseError:
         raise
     except Exception as error:  # every remote file system has its own exceptions
+        if isinstance(error.__cause__, MmfuseError):  # fsspec says of any error that there is no such file
+            raise error.__cause__ from error
         known = not remote or is_absent(error) or isinstance(error, ValueError)
         raise (MmfuseError if known else FetchError)(_reason(true_cause(error))) from error
     if len(data) > max_bytes:
@@ -132,8 +136,8 @@ def _read_file(path: str | Path, max_bytes: int) -> bytes:
         return file.read(size)
 
 
-def _read_url(url: str, max_bytes: int) -> bytes:
-    system, path = url_to_fs(url)
+def _read_url(url: str, max_bytes: int, find: Callable[[str], tuple[Any, str]]) -> bytes:
+    system, path = find(url)
     if isinstance(system, LocalFileSystem):
         return _read_file(path, max_bytes)
     with watched(url), system.open(path, "rb") as file:
@@ -181,6 +185,14 @@ def _decode_utf16(data: bytes) -> str:
 def _decode_legacy(data: bytes) -> str:
     if BINARY.search(data.decode("latin_1")):
         raise TextError("binary, not text")
+    encoding = guess_legacy(data)
+    if encoding is None:
+        raise TextError("unknown text encoding: save it as UTF-8")
+    return data.decode(encoding)
+
+
+def guess_legacy(data: bytes) -> str | None:
+    """The legacy encoding that bytes most likely have; None where none is known in which they are a text."""
     from charset_normalizer import from_bytes  # only here: most reports are UTF-8
 
     # Accented letters stand alone between ASCII letters; other scripts come in runs of high bytes. Knowing which of the
@@ -195,10 +207,11 @@ def _decode_legacy(data: bytes) -> str:
     ]
     for guess in sorted(guesses):
         try:
-            return data.decode(candidates[guess[-1]])
+            data.decode(candidates[guess[-1]])
         except UnicodeDecodeError:
             continue
-    raise TextError("unknown text encoding: save it as UTF-8")
+        return candidates[guess[-1]]
+    return None
 
 
 def _oddities(text: str) -> int:

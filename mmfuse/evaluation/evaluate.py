@@ -12,6 +12,7 @@ import numpy as np
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import load_table
+from mmfuse.data.targets import labelled
 from mmfuse.evaluation.captions import compare_captioning, consensus_caption, retrieve_captions, score_captioning
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.evaluation.plots import plot_confusion
@@ -136,7 +137,7 @@ def score_rows(
     for task, head in model.heads.items():
         now(f"scores of {task}")
         target = pairs.table.targets[task][list(rows)]
-        if not _labelled(target).any():
+        if not labelled(target).any():
             continue
         found: Any = head
         if found.kind == "captioning":
@@ -232,12 +233,6 @@ def _pooled(model: FusionModel, pairs: PairDataset, rows: Sequence[int], batch_s
             np.concatenate([(p / p.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy() for p in pooled], axis=1)
         )
     return np.concatenate(found)
-
-
-def _labelled(target: np.ndarray) -> np.ndarray:
-    if target.dtype == object:  # references
-        return np.array([bool(captions) for captions in target])
-    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
 
 
 def _missing(pairs: PairDataset, rows: Sequence[int]) -> dict[str, int]:

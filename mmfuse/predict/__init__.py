@@ -21,14 +21,17 @@ from mmfuse.predict.studies import (
     TableStudies,
     open_studies,
 )
+from mmfuse.predict.tables import Reading, TableOptions
 from mmfuse.predict.watch import watch_folder
 
 __all__ = [
     "FolderStudies",
     "Predictor",
+    "Reading",
     "SampleStudies",
     "ShardStudies",
     "Studies",
+    "TableOptions",
     "TableStudies",
     "count_cut_texts",
     "default_workers",

@@ -38,6 +38,7 @@ from mmfuse.predict.files import (
     write_rows,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.reasons import add_kind
 from mmfuse.predict.studies import Studies
 from mmfuse.types import Failure, MmfuseError, Prediction
 
@@ -307,7 +308,10 @@ def _join(chunks: Chunks, predictor: Predictor) -> dict[str, Any]:
 
 def _add(total: dict[str, Any], counts: dict[str, Any]) -> None:
     for name, value in counts.items():
-        if isinstance(value, dict):
+        if name == "reasons" and isinstance(value, dict):  # a task may have that name
+            for kind, count in value.items():
+                add_kind(total[name], kind, count)
+        elif isinstance(value, dict):
             _add(total[name], value)
         else:
             total[name] = total.get(name, 0) + value

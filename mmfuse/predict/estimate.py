@@ -127,9 +127,9 @@ def _size(sample: Sample) -> tuple[int, int]:
     for image in sample.images:
         if isinstance(image, bytes):
             size += len(image)
-        elif "://" in image:
+        elif isinstance(image, str) and "://" in image:
             unknown += 1
-        elif os.path.isfile(image):
+        elif isinstance(image, str) and os.path.isfile(image):
             size += os.path.getsize(image)
     return size, unknown
 

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -28,6 +29,7 @@ from filelock import FileLock, Timeout
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.predict.predictor import TRUNCATED, Predictor
+from mmfuse.predict.reasons import add_kind, kind_of
 from mmfuse.predict.studies import Studies
 from mmfuse.types import Failure, MmfuseError, Prediction, Stopped
 
@@ -36,6 +38,14 @@ CLAIM = "run.progress"
 """In a folder of chunks: which run they are of, and once all is written, its counts."""
 CAPTIONS_MARK = ".mmfuse-captions"
 """Tells that a folder of captions is ours."""
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Counts:
         texts: How many of the predictions have a text.
         cut: How many of these texts were longer than the model reads.
         abstained: By task, rows (classification) or labels of rows (multilabel) that the model does not stand by.
+        reasons: By kind (`mmfuse.predict.reasons`), how many of the errors.
     """
 
     predictions: int
@@ -55,14 +66,25 @@ class Counts:
     texts: int
     cut: int
     abstained: dict[str, int]
+    reasons: dict[str, int]
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Counts:
         """What is committed."""
-        return cls(state["predictions"], state["errors"], state["texts"], state["cut"], dict(state["abstained"]))
+        kinds = {name: dict(state.get(name, {})) for name in ("abstained", "reasons")}
+        return cls(state["predictions"], state["errors"], state["texts"], state["cut"], **kinds)
 
 
-FRESH = {"predictions": 0, "errors": 0, "texts": 0, "cut": 0, "abstained": {}, "bytes": 0, "error_bytes": 0}
+FRESH = {
+    "predictions": 0,
+    "errors": 0,
+    "texts": 0,
+    "cut": 0,
+    "abstained": {},
+    "reasons": {},
+    "bytes": 0,
+    "error_bytes": 0,
+}
 """What is committed to the two files before anything is."""
 
 
@@ -173,8 +195,10 @@ def alone(names: Names) -> Iterator[Names]:
     """Keep other processes from writing the same files: a night's run may go on when the next one starts.
 
     Raises:
-        MmfuseError: Another process is writing them, or nothing can be written there.
+        MmfuseError: Another process is writing them, nothing can be written there, or a name is one of something else
+            than a file.
     """
+    names.refuse_special()
     lock = FileLock(names.lock)
     try:
         names.out.parent.mkdir(parents=True, exist_ok=True)
@@ -199,8 +223,9 @@ def _check_captions(model: FusionModel, ids: Iterable[str], folder: Path, again:
     for id in ids:
         if set(id) & set('\\\0:*?"<>|') or any(part in ("", ".", "..") for part in id.split("/")):
             raise MmfuseError(f"--captions-dir {folder}: the id {id!r} cannot be a file's name")
-    if folder.exists() and not folder.is_dir():
-        raise MmfuseError(f"--captions-dir {folder}: is a file; name a new or empty folder")
+    if os.path.lexists(folder) and not folder.is_dir():  # a link to a folder is one, in which nothing is replaced
+        what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "no folder"
+        raise MmfuseError(f"--captions-dir {folder}: is {what}; name a new or empty folder")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not (folder / CAPTIONS_MARK).is_file():
@@ -255,6 +280,28 @@ class Names:
             out.with_name(f".{out.stem}.mmfuse-lock"),  # out.csv and out.jsonl have the same errors
         )
 
+    def refuse_special(self) -> None:
+        """Raise MmfuseError where a name is that of a link, a FIFO, a device, a folder: it would be replaced by a file.
+
+        A link is not followed either: what is unfinished lies beside the file, and is renamed into its place.
+        """
+        files = (self.out, self.errors, self.partial, self.errors_partial, self.progress, self.journal, self.lock)
+        scratch = (_scratch(path) for path in (self.out, self.errors, self.progress))
+        for path, legal in (*((path, stat.S_IFREG) for path in (*files, *scratch)), (self.chunks, stat.S_IFDIR)):
+            try:
+                kind = stat.S_IFMT(os.lstat(path).st_mode)
+            except OSError:  # not there, or told where it is written
+                continue
+            if kind == stat.S_IFLNK:
+                target = os.path.realpath(path)
+                raise MmfuseError(
+                    f"--out {self.out}: {path.name} is a symbolic link, to {target}; name the file itself"
+                )
+            if kind != legal:
+                raise MmfuseError(
+                    f"--out {self.out}: {path.name} is {_KINDS.get(kind, 'no regular file')}; choose another name"
+                )
+
     def refuse_finished(self) -> None:
         """Raise MmfuseError where another run's results are."""
         for path in (self.out, self.errors, self.journal):
@@ -299,7 +346,7 @@ def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
         if overwrite:
             names.forget()
         if names.progress.exists():
-            state = json.loads(names.progress.read_text(encoding="utf-8"))
+            state = {**fresh, **json.loads(names.progress.read_text(encoding="utf-8"))}
             if state["identity"] != identity:
                 raise MmfuseError(
                     f"{names.progress}: a run over other inputs, another model or other options was interrupted here; "
@@ -330,6 +377,7 @@ def append(result: Prediction | Failure, good: Any, bad: Any, state: dict[str, A
     if isinstance(result, Failure):
         bad.write(line({"id": result.id, "reason": result.reason}))
         state["errors"] += 1
+        add_kind(state["reasons"], kind_of(result.reason))
     else:
         said = {
             "id": result.id,
@@ -361,8 +409,13 @@ def line(values: Any) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
+def _scratch(path: Path) -> Path:
+    """What is written before it is renamed to a path."""
+    return path.with_name(path.name + ".tmp")
+
+
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    scratch = path.with_name(path.name + ".tmp")
+    scratch = _scratch(path)
     with scratch.open("w", encoding="utf-8") as handle:
         json.dump(values, handle)
         handle.flush()
@@ -373,14 +426,14 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _publish(names: Names, out: Path, predictor: Predictor) -> None:
     """Give the finished files their names; killed in between, the next run ends up here again."""
     if out.suffix != ".jsonl":
-        with names.partial.open("rb") as lines, out.with_name(out.name + ".tmp").open("wb") as scratch:
+        with names.partial.open("rb") as lines, _scratch(out).open("wb") as scratch:
             write_rows(scratch, lines, out.suffix, predictor)
             sync(scratch)
     names.errors_partial.replace(names.errors)
     if out.suffix == ".jsonl":
         names.partial.replace(out)
     else:
-        out.with_name(out.name + ".tmp").replace(out)
+        _scratch(out).replace(out)
     names.progress.unlink()
     names.partial.unlink(missing_ok=True)
 

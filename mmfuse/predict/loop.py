@@ -20,6 +20,7 @@ from mmfuse.config import AugmentationConfig, check_live
 from mmfuse.data.augment import Augmentation, TextReader
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.images import ImageError, ImageOptions, content_hash
+from mmfuse.data.locations import absent_hint, refusal
 from mmfuse.data.pairs import PairDataset, TokenLists, make_loader, move_batch, ordered_batches
 from mmfuse.data.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
@@ -235,18 +236,20 @@ def image_options(model: FusionModel) -> ImageOptions | None:
 
 
 def _check_files(pairs: PairDataset) -> None:
-    absent = [
+    """Refuse, before anything is read, images that are not there, and URLs that the manifest does not permit."""
+    urls, table = pairs.table.manifest.urls, pairs.table.manifest.source
+    wrong = [
         (row, path)
         for row, paths in enumerate(pairs.images)
         for path in paths
-        if "://" not in path and not os.path.isfile(path)
+        if isinstance(path, str) and (refusal(path, urls) if "://" in path else not os.path.isfile(path))
     ]
-    if absent:
-        row, path = absent[0]
-        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise MmfuseError(
-            f"{pairs.table.manifest.source}: row {pairs.ids[row]!r}: no image file {path}{more}; see mmfuse data check"
-        )
+    if wrong:
+        row, path = wrong[0]
+        why = refusal(path, urls)
+        what = f"image {path:.200}: {why}" if why else f"no image file {path}{absent_hint(path)}"
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise MmfuseError(f"{table}: row {pairs.ids[row]!r}: {what}{more}; see mmfuse data check")
 
 
 def _attach_caches(
@@ -328,17 +331,17 @@ def _identity(tower: dict[str, Any]) -> dict[str, Any]:
     return {**tower, "versions": libraries}
 
 
-def _hash_image(pairs: PairDataset, row: int, path: str) -> str:
+def _hash_image(pairs: PairDataset, row: int, path: str | bytes) -> str:
     try:
-        return content_hash(path)
+        return content_hash(path, pairs.table.manifest.urls)
     except ImageError as error:
-        raise MmfuseError(f"row {pairs.ids[row]!r}: image {path}: {error}") from error
+        raise MmfuseError(f"row {pairs.ids[row]!r}: image {path!r:.200}: {error}") from error
 
 
 class _ImageBatches(torch.utils.data.Dataset):
     """Numbers of image files to their stacked pixels."""
 
-    def __init__(self, pairs: PairDataset, files: list[tuple[int, str]]):
+    def __init__(self, pairs: PairDataset, files: list[tuple[int, str | bytes]]):
         self.pairs, self.files = pairs, files
 
     def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:

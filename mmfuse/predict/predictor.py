@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
@@ -14,13 +14,16 @@ import torch
 
 from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
-from mmfuse.data.images import ImageError, read_image
+from mmfuse.data.frames import frames_notice
+from mmfuse.data.images import ImageError, read_first_frame
+from mmfuse.data.locations import own_urls
 from mmfuse.data.pairs import move_batch, ordered_batches
 from mmfuse.data.sections import select_sections
 from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.abstain import plan_abstention
 from mmfuse.predict.loop import default_workers, forward_batches, image_options
+from mmfuse.predict.samples import to_sample
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
 
 CHUNK = 512
@@ -32,6 +35,10 @@ TRUNCATED = "report truncated at"
 
 class Predictor:
     """Samples to predictions, in their order; a sample that cannot be predicted gives a `Failure` with its reason.
+
+    A sample is a `Sample` or a dict with `text` and `image` or `images`, and perhaps an `id` (else its position is).
+    Images are paths, URLs, encoded bytes, PIL images or numpy arrays, (H, W) or (H, W, 3) of uint8 or of floats in
+    [0, 1]; None and NaN are what is missing (`mmfuse.predict.samples`).
 
     Args:
         model: A trained model.
@@ -50,7 +57,7 @@ class Predictor:
 
     Example:
         predictor = Predictor.from_pretrained("runs/covid/model")
-        for prediction in predictor([Sample("1", images=("film.jpg",), text="Cough and fever.")]):
+        for prediction in predictor([{"id": "1", "image": "film.jpg", "text": "Cough and fever."}]):
             print(prediction)
     """
 
@@ -98,14 +105,20 @@ class Predictor:
                 raise MmfuseError(f"{model}: {error}") from error
         return cls(loaded, **options)
 
-    def __call__(self, samples: Iterable[Sample]) -> Iterator[Prediction | Failure]:
-        """Predictions or failures, in the order of the samples; at most two chunks of them are in memory."""
+    def __call__(self, samples: Iterable[Sample | Mapping[str, Any]]) -> Iterator[Prediction | Failure]:
+        """Predictions or failures, in the order of the samples; at most two chunks of them are in memory.
+
+        Raises:
+            MmfuseError: It is one sample, and not several.
+        """
         for chunk in self.chunks(samples):
             yield from chunk
 
-    def chunks(self, samples: Iterable[Sample]) -> Iterator[list[Prediction | Failure]]:
+    def chunks(self, samples: Iterable[Sample | Mapping[str, Any]]) -> Iterator[list[Prediction | Failure]]:
         """The same, chunk by chunk: the next one is read while this one is predicted."""
-        source = iter(samples)
+        if isinstance(samples, (Sample, Mapping, str, bytes)):
+            raise MmfuseError(f"a list of samples is expected, not a {type(samples).__name__}: give [sample]")
+        source = (to_sample(given, position) for position, given in enumerate(samples))
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.threads) as pool:
 
             def read_next() -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
@@ -127,14 +140,14 @@ class Predictor:
             return f"nothing to predict from: no {' and no '.join(self.model.uses)}"
         return None
 
-    def prepare(self, sample: Sample) -> Batch:
+    def prepare(self, sample: Sample | Mapping[str, Any]) -> Batch:
         """The packed batch of one sample, on the predictor's device.
 
         Raises:
             MmfuseError: It cannot be predicted; the message is its id and the reason.
         """
         with ThreadPoolExecutor(1) as pool:
-            ((_, item, _),) = self._read(iter([sample]), pool)
+            ((_, item, _),) = self._read(iter([to_sample(sample, 0)]), pool)
         if isinstance(item, Failure):
             raise MmfuseError(f"{item.id}: {item.reason}")
         return move_batch(collate([item], self._pad()), self.device)
@@ -148,11 +161,13 @@ class Predictor:
         """Decide for each sample of a chunk whether it can be predicted, and prepare it; no batch is formed before."""
         samples: list[Sample] = []
         items: list[Item | Failure] = []
+        notices: list[tuple[str, ...]] = []
         while window := list(islice(source, min(_WINDOW, self.chunk - len(samples)))):
             window = [self._cut_out_sections(sample) for sample in window]
-            items += pool.map(self._read_one, range(len(samples), len(samples) + len(window)), window)
+            for item, said in pool.map(self._read_one, range(len(samples), len(samples) + len(window)), window):
+                items.append(item)
+                notices.append(said)
             samples += map(_without_bytes, window)
-        notices: list[tuple[str, ...]] = [()] * len(samples)
         text = self.model.text_encoder
         if text is not None:
             there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
@@ -161,30 +176,35 @@ class Predictor:
                 items[i].input_ids = row  # type: ignore[union-attr]
                 if was_cut:
                     kept = "" if text.truncation == "head" else f" ({text.truncation} kept)"
-                    notices[i] = (f"{TRUNCATED} {text.max_length} tokens{kept}",)
+                    notices[i] = (f"{TRUNCATED} {text.max_length} tokens{kept}", *notices[i])
         return list(zip(samples, items, notices, strict=True))
 
     def _cut_out_sections(self, sample: Sample) -> Sample:
         """As in training, a report without any of the sections that the model reads is a missing text."""
-        if not self.model.text_sections or not sample.text:
+        if not self.model.text_sections or not sample.text or not sample.whole_text:
             return sample
         return replace(sample, text=select_sections(sample.text, self.model.text_sections) or None)
 
-    def _read_one(self, row: int, sample: Sample) -> Item | Failure:
+    def _read_one(self, row: int, sample: Sample) -> tuple[Item | Failure, tuple[str, ...]]:
+        """The item, with its images but without its text; and what is to be noticed of the images."""
         if sample.problem is not None:
-            return Failure(sample.id, _in_one_line(sample.problem))
-        item = Item(row, sample.id)
+            return Failure(sample.id, _in_one_line(sample.problem)), ()
+        item, notices = Item(row, sample.id), []
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         if (lacking := self.lacking(there)) is not None:
-            return Failure(sample.id, lacking)
-        if self._options is not None:
-            for source in sample.images:
-                try:
-                    item.pixels.append(read_image(source, self._options).transpose(2, 0, 1))
-                except ImageError as error:
-                    name = "" if isinstance(source, bytes) else f" {_in_one_line(Path(source).name)}"
-                    return Failure(sample.id, f"image{name}: {error}")
-        return item
+            return Failure(sample.id, lacking), ()
+        for number, source in enumerate(sample.images if self._options else (), start=1):
+            place = f"{number} of {len(sample.images)}" if len(sample.images) > 1 else ""
+            name = _in_one_line(Path(source).name) if isinstance(source, str) else place
+            try:
+                urls = own_urls(source) if sample.urls is None else sample.urls
+                pixels, frames = read_first_frame(source, self._options, urls)
+            except ImageError as error:
+                return Failure(sample.id, f"{f'image {name}'.strip()}: {error}"), ()
+            item.pixels.append(pixels.transpose(2, 0, 1))
+            if frames > 1:
+                notices.append(frames_notice(name, frames))
+        return item, tuple(notices)
 
     def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
         good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
@@ -244,7 +264,7 @@ def _tokenizable(text: str) -> str:
 
 def _without_bytes(sample: Sample) -> Sample:
     """What is asked of a sample once its images are decoded."""
-    if not any(isinstance(image, bytes) for image in sample.images):
+    if all(isinstance(image, str) for image in sample.images):
         return sample
     return replace(sample, images=("",) * len(sample.images))
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -16,13 +16,22 @@ import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
+from mmfuse.config import read_yaml
 from mmfuse.data.folder import Entry, iter_folder
-from mmfuse.data.rows import iter_samples
+from mmfuse.data.images import ImageError, read_image
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.rows import find_files
+from mmfuse.data.sharding import MANIFEST
 from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
+from mmfuse.data.stores import list_sizes
+from mmfuse.model import MODALITIES, FusionModel
+from mmfuse.predict.samples import to_sample
+from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
 from mmfuse.types import MmfuseError, Sample, first_line
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
+MANIFESTS = (".yaml", ".yml")
 
 
 class Studies(Protocol):
@@ -48,32 +57,31 @@ class Studies(Protocol):
 def open_studies(
     source: str,
     layout: str = "auto",
-    id_column: str = "id",
-    image_column: str = "image",
-    text_column: str = "text",
+    options: TableOptions | None = None,
     damaged: str = "error",
+    model: FusionModel | None = None,
 ) -> FolderStudies | TableStudies | ShardStudies:
-    """The studies of a folder, of a csv, tsv, jsonl or parquet table, or of a folder of shards.
+    """The studies of a folder, of a csv, tsv, jsonl or parquet table, of a manifest, or of a folder of shards.
 
     Args:
-        source: A path; of a table or shards also an fsspec URL. A folder that holds a `shards.json` is one of shards.
+        source: A path; of a table, a manifest (.yaml) or shards also an fsspec URL. A folder that holds a `shards.json`
+            is one of shards. Of a manifest, all rows are predicted, as it says.
         layout: Of a folder, as `mmfuse.data.folder.pair_folder` says.
-        id_column: Of a table.
-        image_column: Of a table; paths are relative to it.
-        text_column: Of a table.
+        options: Of a table.
+        model: Says how the texts and images of a table were made in training.
         damaged: Of shards: "error" refuses one that is missing, cut off or rotten, "skip" makes each of its rows that
             cannot be read a study with a `problem`.
 
     Raises:
         MmfuseError: Nothing is there, or it cannot be read.
     """
-    remote = "://" in source
+    remote, options = "://" in source, options or TableOptions()
     if remote:
         try:
             system, path = fsspec.core.url_to_fs(source)
             if isinstance(system, LocalFileSystem):
                 source, remote = path, False
-            elif not is_shards(source) and not source.lower().endswith(TABLES):
+            elif not is_shards(source) and not source.lower().endswith((*TABLES, *MANIFESTS)):
                 if not system.exists(f"{path.rstrip('/')}/{INDEX}"):
                     raise MmfuseError(
                         f"{source}: no {INDEX} there; a remote folder of loose images is not read: shard it first "
@@ -84,10 +92,21 @@ def open_studies(
             raise
         except Exception as error:  # every remote file system has its own exceptions
             raise MmfuseError(f"{source}: cannot be read: {first_line(error)}") from error
+    trained, uses = (model.inputs, model.uses) if model else (None, MODALITIES)
+    if source.lower().endswith(MANIFESTS) and (remote or os.path.isfile(source)):
+        manifest = load_manifest(source)
+        if is_shards(manifest.rows):
+            source = manifest.rows
+        elif options != TableOptions():
+            raise MmfuseError(f"{source}: a manifest says what its columns are: leave out --...-column and --image-...")
+        else:
+            files = find_files(manifest.rows, manifest.source)
+            return TableStudies(files, plan_manifest(manifest, uses, trained))
     if is_shards(source) or (not remote and os.path.isfile(os.path.join(source, INDEX))):
         return ShardStudies(source, damaged)
     if remote or os.path.isfile(source):
-        return TableStudies(source, id_column, image_column, text_column)
+        table = source if remote else os.path.abspath(source)
+        return TableStudies(table, plan_reading(table, options, trained))
     return FolderStudies(source, layout)
 
 
@@ -127,22 +146,30 @@ class TableStudies:
     """The rows of a table, sorted by id.
 
     Args:
-        path: A csv, tsv, jsonl or parquet file, or its fsspec URL.
-        id_column: Of the ids, each once.
-        image_column: Of paths, which are relative to the table's folder, or URLs.
-        text_column: Of the reports.
+        files: One or several of csv, tsv, jsonl or parquet: paths or fsspec URLs.
+        reading: How they are read; default: `plan_reading` of a table of which nothing is known.
+
+    Attributes:
+        reading: As given.
+        holds_images: Whether images, and not only paths, stand in it.
 
     Raises:
-        MmfuseError: As `mmfuse.data.rows.iter_samples`, or an id is not unique.
+        MmfuseError: As `mmfuse.predict.tables.iter_rows`, or an id is not unique.
     """
 
-    def __init__(self, path: str, id_column: str = "id", image_column: str = "image", text_column: str = "text"):
-        where = path if "://" in path else os.path.abspath(path)
-        samples = iter_samples(where, id_column, image_column, text_column)
-        self._listing = _Listing((sample.id, sample.images, sample.text) for sample in samples)
+    def __init__(self, files: str | Sequence[str], reading: Reading | None = None):
+        named = [files] if isinstance(files, str) else files
+        files = [file if "://" in file else os.path.abspath(file) for file in named]
+        self.reading = reading or plan_reading(files[0], TableOptions(), None)
+        self._listing = _Listing(iter_rows(files, self.reading))
+        self.holds_images = self._listing.blobs > 0
+        self._urls = self.reading.recipe.permitted()
         self.identity = self._listing.identity
+        if self.reading.cuts_sections or self._urls:  # without, a run that an older version began goes on
+            self.identity = _hash_lines([json.dumps([self.identity, self.reading.cuts_sections, self._urls]).encode()])
         if self._listing.repeated is not None:
-            raise MmfuseError(f"{path}: --id-column {id_column}: {self._listing.repeated!r} names more than one row")
+            key = f"{self.reading.where['id']} {self.reading.id}"
+            raise MmfuseError(f"{files[0]}: {key}: {self._listing.repeated!r} names more than one row")
 
     def __len__(self) -> int:
         return len(self._listing)
@@ -150,7 +177,8 @@ class TableStudies:
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Rows in the order of their ids."""
         for id, images, text in self._listing.read(start, stop):
-            yield Sample(id, tuple(images), text, group=id)
+            whole = not self.reading.cuts_sections
+            yield Sample(id, tuple(images), text, group=id, urls=self._urls, whole_text=whole)
 
     def ids(self) -> Iterator[str]:
         """All ids, sorted."""
@@ -176,6 +204,9 @@ class ShardStudies:
         self._all = sorted([*self._shards.shards, *absent], key=_place)
         self._ends = np.cumsum([shard.rows for shard in self._all], dtype=np.int64)
         self.identity = self._shards.identity
+        self._whole_texts = not _are_sections(self._shards.url)
+        if not self._whole_texts:  # a run that took them for whole reports must not go on
+            self.identity = _hash_lines([self.identity.encode()])
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -186,7 +217,8 @@ class ShardStudies:
             if isinstance(row, Sample):
                 yield row
             else:
-                yield Sample(row["id"], tuple(row["images"] or ()), row["text"], group=row["id"])
+                images, whole = tuple(row["images"] or ()), self._whole_texts
+                yield Sample(row["id"], images, row["text"], group=row["id"], whole_text=whole)
 
     def ids(self) -> Iterator[str]:
         """All ids; only their column is fetched."""
@@ -219,6 +251,14 @@ class ShardStudies:
         return [Sample(name, group=name, problem=f"shard {shard.file}: {why}") for name in names]
 
 
+def _are_sections(url: str) -> bool:
+    """Whether the texts of shards are sections of reports already, as the manifest that they were made by says."""
+    if MANIFEST not in list_sizes(url):
+        return False
+    text = read_yaml(f"{url}/{MANIFEST}").get("text")
+    return isinstance(text, dict) and bool(text.get("section"))
+
+
 def _place(shard: Shard) -> tuple[int, int, str]:
     """Of a file in the index: by split, then by number, which may outgrow its zeros."""
     return SPLITS.index(shard.split), len(shard.file), shard.file
@@ -228,12 +268,12 @@ class SampleStudies:
     """Samples that are in memory already, in their order.
 
     Args:
-        samples: Ids are unique.
+        samples: As a `Predictor` takes them, dicts too; ids are unique.
     """
 
-    def __init__(self, samples: Sequence[Sample]):
-        self._samples = samples
-        self.identity = _hash_lines(json.dumps(_record(sample)).encode() for sample in samples)
+    def __init__(self, samples: Sequence[Sample | Mapping[str, Any]]):
+        self._samples = [to_sample(given, position) for position, given in enumerate(samples)]
+        self.identity = _hash_lines(json.dumps(_record(sample)).encode() for sample in self._samples)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -250,26 +290,36 @@ class SampleStudies:
 class _Listing:
     """Records that begin with an id, sorted by it, in a temporary file: 12 bytes of memory a record.
 
+    A record is a line of JSON, and behind it the images of its second field that are bytes, for each of which a
+    `[size, sha256]` stands in the line.
+
     Args:
-        records: Of what JSON can hold.
+        records: Of what JSON can hold, and those images.
 
     Attributes:
         identity: sha256 of the records in order.
         repeated: An id that more than one record has, if there is one.
+        blobs: How many images are bytes.
     """
 
     def __init__(self, records: Iterable[Sequence[Any]]):
         self._open()
+        self.blobs = 0
         ids: list[str] = []
-        sizes = array("I")
-        for record in records:
-            ids.append(record[0])
-            sizes.append(self._file.write(json.dumps(record).encode()))  # ASCII: names that are not UTF-8 stay
+        starts, sizes, end = array("Q"), array("I"), 0
+        for id, images, *rest in records:
+            blobs = [image for image in images if isinstance(image, bytes)]
+            kept = [[len(i), hashlib.sha256(i).hexdigest()] if isinstance(i, bytes) else i for i in images]
+            ids.append(id)
+            starts.append(end)
+            sizes.append(
+                self._file.write(json.dumps([id, kept, *rest]).encode())
+            )  # ASCII: names that are not UTF-8 stay
+            end += sizes[-1] + sum(map(self._file.write, blobs))
+            self.blobs += len(blobs)
         self._file.flush()
         order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-        self._sizes = np.array(sizes, dtype=np.uint32)
-        self._starts = (np.cumsum(self._sizes, dtype=np.int64) - self._sizes)[order]
-        self._sizes = self._sizes[order]
+        self._starts, self._sizes = np.array(starts, dtype=np.int64)[order], np.array(sizes, dtype=np.uint32)[order]
         self.identity = _hash_lines(self._lines(0, len(self)))
         self.repeated = next((ids[a] for a, b in pairwise(order) if ids[a] == ids[b]), None)
 
@@ -281,18 +331,29 @@ class _Listing:
         return len(self._starts)
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
-        return map(json.loads, self._lines(start, stop))
+        ends = self._starts[start:stop] + self._sizes[start:stop]
+        for line, end in zip(self._lines(start, stop), ends.tolist(), strict=True):
+            id, images, *rest = json.loads(line)
+            yield [id, [*self._whole(images, end)], *rest]
+
+    def _whole(self, images: Sequence[Any], position: int) -> Iterator[str | bytes]:
+        for image in images:
+            if isinstance(image, str):
+                yield image
+                continue
+            yield os.pread(self._file.fileno(), image[0], position)
+            position += image[0]
 
     def _lines(self, start: int, stop: int) -> Iterator[bytes]:
         for begin, size in zip(self._starts[start:stop].tolist(), self._sizes[start:stop].tolist(), strict=True):
             yield os.pread(self._file.fileno(), size, begin)
 
     def ids(self) -> Iterator[str]:
-        return (record[0] for record in self.read(0, len(self)))
+        return (json.loads(line)[0] for line in self._lines(0, len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        size = os.fstat(self._file.fileno()).st_size
-        return {**self.__dict__, "_file": os.pread(self._file.fileno(), size, 0)}
+        self._file.seek(0)
+        return {**self.__dict__, "_file": self._file.read()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -302,9 +363,20 @@ class _Listing:
 
 
 def _record(sample: Sample) -> list[Any]:
-    """All of it, with a hash in place of an image's bytes."""
-    images = [hashlib.sha256(i).hexdigest() if isinstance(i, bytes) else i for i in sample.images]
-    return [sample.id, images, sample.text, sample.problem]
+    """All of it, with a hash in place of an image that is in memory."""
+    return [sample.id, [_digest(image) for image in sample.images], sample.text, sample.problem]
+
+
+def _digest(image: Any) -> str:
+    if isinstance(image, str):
+        return image
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    try:
+        levels = read_image(image)
+    except ImageError as error:
+        return str(error)
+    return hashlib.sha256(repr(levels.shape).encode() + levels.tobytes()).hexdigest()
 
 
 def _hash_lines(lines: Iterable[bytes]) -> str:

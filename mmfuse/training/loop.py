@@ -23,13 +23,12 @@ from mmfuse.config import Config
 from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
 from mmfuse.data.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
-from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
-from mmfuse.registry import nearest
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
+from mmfuse.training.monitor import MONITORED, monitored_value
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
@@ -53,8 +52,6 @@ from mmfuse.types import Batch, MmfuseError, Stopped
 LOG_EVERY = 20
 _ROWS = 4096
 """Rows that are hashed at once."""
-MONITORED = "monitored"
-"""In `metrics.jsonl`, among the validation scores, what is stopped on where that is none of them."""
 
 
 @dataclass
@@ -438,32 +435,6 @@ def rows_identity(pairs: PairDataset) -> str:
         captions = targets.dtype == object
         digest.update(task.encode() + (json.dumps(targets.tolist()).encode() if captions else targets.tobytes()))
     return digest.hexdigest()
-
-
-def monitored_value(monitor: str, values: dict[str, float]) -> float:
-    """A metric, or a sum of metrics with factors, as a number of which more is better.
-
-    Args:
-        monitor: "TASK/METRIC", or "TASK/METRIC + 0.1 * TASK/METRIC"; of metrics of which less is better, the negative.
-        values: By "TASK/METRIC".
-
-    Raises:
-        MmfuseError: It is written otherwise, or there is no such metric.
-    """
-    total = 0.0
-    for term in monitor.split("+"):
-        factor, star, name = term.rpartition("*")
-        name = name.strip()
-        if name not in values:
-            raise MmfuseError(f"training.monitor: {name!r} is not there; {nearest(name, values)}")
-        try:
-            weight = float(factor) if star else 1.0
-        except ValueError as error:
-            raise MmfuseError(
-                f"training.monitor: {term.strip()!r}: TASK/METRIC or NUMBER * TASK/METRIC is expected"
-            ) from error
-        total += weight * (-values[name] if name.rsplit("/", 1)[-1] in LOWER_IS_BETTER else values[name])
-    return total
 
 
 class MetricsLog:

@@ -33,6 +33,8 @@ from mmfuse.config import (
     load_config,
     read_small,
 )
+from mmfuse.data.gaps import refuse_gaps, scored_split
+from mmfuse.data.inputs import TableInputs
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.shards import index_bytes
@@ -66,6 +68,7 @@ from mmfuse.training.claim import claimed
 from mmfuse.training.launch import check_precision, heed_launch
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
+from mmfuse.training.monitor import check_monitor
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
 from mmfuse.training.sharded import shard_on_cpu, tell_sharding
 from mmfuse.training.zero import check_zero, tell_zero
@@ -79,7 +82,7 @@ class Run:
     Attributes:
         dir: The run's folder.
         model_dir: The model folder in it.
-        report: What `evaluate` says of the test split (of the validation split where there is no test split).
+        report: What `evaluate` says of the test split (of the validation split where no test row has a target).
         steps: Optimiser steps that were done.
         best_step: The step whose weights were kept.
     """
@@ -149,11 +152,13 @@ def set_up(
     check_report_metrics(manifest)
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
+    gaps = refuse_gaps(table)
     now("building the model")
     model = build_model(config, table)
+    check_monitor(config.training.monitor, model, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
-    console.print(_summary(model, table, accelerator))
+    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
         pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
@@ -292,6 +297,7 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
             head.weigh(table.targets_of(task, "train"))
     model.text_sections = table.manifest.text.sections if table.manifest.text else []
+    model.inputs = TableInputs.of(table.manifest, model.uses)
     dropout = dataclasses.asdict(config.training.modality_dropout)
     lacks = table.lacks("train")
     learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
@@ -438,7 +444,7 @@ def _finish(
     model.eval()
     if trainer.validation_rows:
         calibrate(model, pairs, trainer.validation_rows, table_logits(model, pairs, trainer.validation_rows, **options))
-    split = next(s for s in ("test", "validation", "train") if s in pairs.table.splits)
+    split = scored_split(pairs.table)
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
     scores = score_rows(model, pairs, rows, logits)

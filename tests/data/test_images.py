@@ -531,18 +531,20 @@ def test_suffix_is_not_trusted(tmp_path):
     path.write_bytes(PNG)
     assert np.array_equal(read_image(path), PIXELS)
     assert np.array_equal(read_image(str(path)), PIXELS)
-    assert np.array_equal(read_image(path.as_uri()), PIXELS)
+    assert np.array_equal(read_image(path.as_uri(), urls=["file"]), PIXELS)
 
 
 def test_urls_are_read_with_fsspec():
     with fsspec.open("memory://images/a.png", "wb") as file:
         file.write(PNG)
-    assert np.array_equal(read_image("memory://images/a.png"), PIXELS)
-    assert content_hash("memory://images/a.png") == content_hash(PNG)
+    below = ["memory://images"]
+    assert np.array_equal(read_image("memory://images/a.png", urls=below), PIXELS)
+    assert content_hash("memory://images/a.png", urls=below) == content_hash(PNG)
     for url in ("memory://images/missing.png", "nosuchprotocol://a.png", "file:///nowhere/a.png"):
-        with pytest.raises(ImageError) as caught:
-            read_image(url)
-        assert url.split("://")[1] not in str(caught.value)
+        for urls in ([], ["file", *below]):
+            with pytest.raises(ImageError) as caught:
+                read_image(url, urls=urls)
+            assert url.split("://")[1] not in str(caught.value)
 
 
 def test_content_hash(tmp_path):

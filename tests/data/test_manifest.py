@@ -100,7 +100,6 @@ def test_the_texts_missing_words_must_be_quoted(load):
         ("tasks: {view: {}}", "tasks.view: give either column or columns"),
         ("tasks: {view: {column: a, columns: [b]}}", "tasks.view: give either column or columns"),
         ("tasks: {view: {columns: [a, b]}}", "tasks.view: a classification needs column"),
-        ("tasks: {view: {type: multilabel, column: a}}", "tasks.view.separator is missing"),
         ("tasks: {view: {column: view, values: a}}", "tasks.view.values: a list, or a mapping"),
         ("tasks: {view: {column: report}}", "'report' is the target and a text column too"),
         ("tasks: {view: {type: multilabel, columns: [a, report]}}", "'report' is the target and a text column too"),

@@ -530,7 +530,9 @@ def test_a_network_that_fails_makes_no_row_an_error(tmp_path, web):
     (tmp_path / "3.png").unlink()
     (tmp_path / "9.png").write_bytes((tmp_path / "9.png").read_bytes()[:40])
     (tmp_path / "rows.csv").write_text("\n".join(lines))
-    (tmp_path / "m.yaml").write_text("{name: n, rows: rows.csv, id: id, image: {column: image}}")
+    (tmp_path / "m.yaml").write_text(
+        "{name: n, rows: rows.csv, id: id, image: {column: image, urls: [URL]}}".replace("URL", url)
+    )
     rows, out = load_table(load_manifest(tmp_path / "m.yaml")), str(tmp_path / "out")
     fails.update({"7.png": 3, "39.png": 99})
     with pytest.raises(MmfuseError, match=rf"^{url}/39.png: cannot be read \(ClientResponseError 503\); .* goes on$"):

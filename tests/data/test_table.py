@@ -119,12 +119,12 @@ def test_typed_values_become_what_they_say(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("r.csv", b"id,x\n1,a,b\n2,c\n", "rows have more fields than the header"),
-        ("r.csv", b"id,x\n1,a,\n2,b,\n", "rows have more fields than the header"),
-        ("r.csv", b"id,x\n1,a\n2,b,c\n", "Expected 2 fields in line 3, saw 3"),
-        ("r.csv", b'id,x\n1,"a\n', "EOF inside string"),
-        ("r.csv", b"id,x\n1,\xfc\n", "can't decode byte 0xfc"),
-        ("r.csv", b"", "No columns"),
+        ("r.csv", b"id,x\n1,a,b\n2,c\n", "line 2: 3 field(s), but the header has 2"),
+        ("r.csv", b"id,x\n1,a,\n2,b,\n", "line 2: 3 field(s), but the header has 2"),
+        ("r.csv", b"id,x\n1,a\n2,b,c\n", "line 3: 3 field(s), but the header has 2"),
+        ("r.csv", b'id,x\n1,"a\n', "line 2: a field begins with a quote that nothing ends"),
+        ("r.csv", b"id,x\n1,\xfc\n", "line 2: not UTF-8: save it as UTF-8, or say csv: {encoding: cp1252}"),
+        ("r.csv", b"", "an empty file"),
         ("r.csv", b"id,x\n", "no rows"),
         ("r.jsonl", b'{"a": 1}\n{"a"\n', "line 2: not JSON"),
         ("r.jsonl", b'{"a": 1}\n[1]\n', "line 2: an object"),
@@ -277,7 +277,7 @@ def test_lists_of_labels_with_declared_values(table):
     assert "row 2: 'node' is not in values" in refusal(encoded, table, ["eff;nod", "node"], **task)
     _, target = encoded(table, ["eff;nod", "node"], other="missing", **task)
     assert target == [[1, 1], [0, 0]]
-    assert "only [] is left as label" in refusal(encoded, table, ["", ""], empty="negative", **task)
+    assert "no row has a label" in refusal(encoded, table, ["", ""], empty="negative", **task)
 
 
 @pytest.mark.parametrize(("policy", "value"), [("mask", NAN), ("positive", 1.0), ("negative", 0.0)])

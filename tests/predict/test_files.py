@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from mmfuse.predict import Predictor, files, open_studies, predict_to_chunks, predict_to_file
+from mmfuse.predict import Predictor, TableOptions, files, open_studies, predict_to_chunks, predict_to_file
 from mmfuse.types import MmfuseError, Stopped
 
 
@@ -186,9 +186,11 @@ def test_a_run_over_the_same_ids_with_other_texts_is_another_run(model_dir, pair
     predictor, table = Predictor.from_pretrained(model_dir, chunk=8), str(tmp_path / "rows.csv")
     interrupt(predictor, open_studies(table), tmp_path / "out.jsonl", monkeypatch)
     with pytest.raises(MmfuseError, match="a run over other inputs"):
-        predict_to_file(predictor, open_studies(table, text_column="note"), tmp_path / "out.jsonl")
+        predict_to_file(
+            predictor, open_studies(table, options=TableOptions(text_column="note")), tmp_path / "out.jsonl"
+        )
     with pytest.raises(MmfuseError, match=r"--image-column: the rows have no column 'flim'"):
-        open_studies(table, image_column="flim")
+        open_studies(table, options=TableOptions(image_column="flim"))
     monkeypatch.chdir(tmp_path)
     assert predict_to_file(predictor, open_studies("rows.csv"), tmp_path / "out.jsonl").predictions == 60
 

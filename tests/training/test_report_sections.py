@@ -13,6 +13,9 @@ from PIL import Image
 
 import mmfuse
 from mmfuse.cli import main
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.sharding import write_shards
+from mmfuse.data.table import load_table
 from mmfuse.predict import Predictor, open_studies, predict_to_file
 from mmfuse.types import Failure, Sample
 
@@ -76,14 +79,16 @@ def probabilities(results):
     return np.array([list(r.tasks["y"]["probabilities"].values()) for r in results])
 
 
-def test_a_table_a_folder_and_training_agree(world):
+def test_a_table_a_folder_shards_and_training_agree(world):
     folder, run, predictor, _ = world
-    from_folder, from_table = (
-        list(predictor(studies.read(0, len(studies))))
-        for studies in (open_studies(str(folder / name)) for name in ("films", "rows.csv"))
+    write_shards(load_table(load_manifest(folder / "m.yaml")), folder / "shards")
+    opened = [open_studies(str(folder / name), model=predictor.model) for name in ("films", "rows.csv", "shards")]
+    from_folder, from_table, from_shards = (
+        sorted(predictor(studies.read(0, len(studies))), key=lambda result: result.id) for studies in opened
     )
     assert [r.id for r in from_folder] == [r.id for r in from_table] == [f"{i:02}" for i in range(24)]
     np.testing.assert_array_equal(probabilities(from_folder), probabilities(from_table))
+    np.testing.assert_allclose(probabilities(from_folder), probabilities(from_shards), atol=2e-6)
     tested = [json.loads(line) for line in (run.dir / "test" / "predictions.jsonl").read_text().splitlines()]
     expected = [list(line["tasks"]["y"]["probabilities"].values()) for line in tested]
     np.testing.assert_allclose(probabilities(from_folder)[3::4], expected, atol=1e-5)

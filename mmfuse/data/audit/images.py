@@ -17,8 +17,8 @@ from PIL import Image
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
 from mmfuse.data.audit.rows import Rows, place_sets
-from mmfuse.data.images import read_image
-from mmfuse.data.texts import read_bytes
+from mmfuse.data.images import read_first_frame
+from mmfuse.data.locations import ABSENT, NOT_PERMITTED, read_location
 from mmfuse.types import MmfuseError
 
 NEAR_BITS = 8
@@ -38,29 +38,33 @@ class ImageFacts:
 
     Attributes:
         row: `(n,)` int64, the row that each image is of.
-        path: `n` paths or URLs.
+        path: `n` paths, URLs or encoded images.
         reason: By number of an image, why it cannot be read.
         digest: `(n, 32)` uint8, SHA-256 of the file's bytes; zeros where it cannot be read.
         hash: `(n, 32)` uint8, perceptual hash of 256 bits.
         colour: `(n, 192)` uint8, mean RGB of 8 x 8 cells.
         size: `(n, 2)` int64, H and W.
         blank: `(n,)` bool, whether (nearly) all pixels have one gray.
+        frames: `(n,)` int64, how many its file holds; the others are not looked at.
     """
 
     row: np.ndarray
-    path: list[str]
+    path: list[str | bytes]
     reason: dict[int, str]
     digest: np.ndarray
     hash: np.ndarray
     colour: np.ndarray
     size: np.ndarray
     blank: np.ndarray
+    frames: np.ndarray
 
     def contents(self, num_rows: int) -> list[tuple[bytes, ...]]:
         """By row, what its images are: digests, or paths where they cannot be read."""
         found: list[list[bytes]] = [[] for _ in range(num_rows)]
         for i, row in enumerate(self.row):
-            found[row].append(self.path[i].encode() if i in self.reason else self.digest[i].tobytes())
+            path = self.path[i]
+            unread = path if isinstance(path, bytes) else path.encode()
+            found[row].append(unread if i in self.reason else self.digest[i].tobytes())
         return [tuple(one) for one in found]
 
 
@@ -82,41 +86,46 @@ def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) 
         colour=np.zeros((n, 192), np.uint8),
         size=np.zeros((n, 2), np.int64),
         blank=np.zeros(n, bool),
+        frames=np.ones(n, np.int64),
     )
     with ThreadPoolExecutor() as pool:
-        for i, seen in enumerate(_in_order(pool, facts.path)):
+        for i, seen in enumerate(_in_order(pool, facts.path, rows.urls)):
             if isinstance(seen, str):
                 facts.reason[i] = seen
             else:
-                facts.digest[i], facts.hash[i], facts.colour[i], facts.size[i], facts.blank[i] = seen
+                facts.digest[i], facts.hash[i], facts.colour[i], facts.size[i], facts.blank[i], facts.frames[i] = seen
             if progress:
                 progress(i + 1, n)
     return facts
 
 
-def _in_order(pool: ThreadPoolExecutor, paths: Sequence[str]) -> Iterator[tuple | str]:
+def _in_order(pool: ThreadPoolExecutor, paths: Sequence[str | bytes], urls: Sequence[str]) -> Iterator[tuple | str]:
     """`_look` at each, with at most 64 waiting: with 100,000, their futures alone would be memory."""
     left = iter(paths)
-    waiting = deque(_begin(pool, path) for path in islice(left, _WAITING))
+    waiting = deque(_begin(pool, path, urls) for path in islice(left, _WAITING))
     while waiting:
         yield waiting.popleft().result()
-        waiting.extend(_begin(pool, path) for path in islice(left, 1))
+        waiting.extend(_begin(pool, path, urls) for path in islice(left, 1))
 
 
-def _begin(pool: ThreadPoolExecutor, path: str) -> Future[tuple | str]:
+def _begin(pool: ThreadPoolExecutor, path: str | bytes, urls: Sequence[str]) -> Future[tuple | str]:
     """Look in a thread; here where the file is so small that threads would mostly wait for the interpreter's lock."""
-    if "://" in path or (os.path.isfile(path) and os.path.getsize(path) > _WORTH_A_THREAD):
-        return pool.submit(_look, path)
+    if isinstance(path, bytes):
+        large = len(path) > _WORTH_A_THREAD
+    else:
+        large = "://" in path or (os.path.isfile(path) and os.path.getsize(path) > _WORTH_A_THREAD)
+    if large:
+        return pool.submit(_look, path, urls)
     found: Future[tuple | str] = Future()
-    found.set_result(_look(path))
+    found.set_result(_look(path, urls))
     return found
 
 
-def _look(path: str) -> tuple | str:
-    """Digest, hash, colours, size and blankness of an image, or the reason why there are none."""
+def _look(path: str | bytes, urls: Sequence[str]) -> tuple | str:
+    """Digest, hash, colours, size, blankness and frames of an image, or the reason why there are none."""
     try:
-        data = read_bytes(path, _MAX_BYTES)
-        pixels = read_image(data)
+        data = path if isinstance(path, bytes) else read_location(path, _MAX_BYTES, urls)
+        pixels, frames = read_first_frame(data)
     except MmfuseError as error:
         return str(error)
     image = Image.fromarray(pixels)
@@ -128,6 +137,7 @@ def _look(path: str) -> tuple | str:
         np.asarray(image.resize((8, 8), Image.Resampling.BOX)).ravel(),
         pixels.shape[:2],
         high - low <= _BLANK,
+        frames,
     )
 
 
@@ -143,21 +153,22 @@ def check_images(rows: Rows, facts: ImageFacts, contents: Sequence[tuple]) -> li
 
 
 def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
-    missing = [i for i, reason in facts.reason.items() if reason == "no such file"]
+    missing = [i for i, reason in facts.reason.items() if reason.startswith(ABSENT)]
     found = []
     if missing:
+        hints = [facts.reason[i].removeprefix(ABSENT) for i in missing]
         found.append(
             finding(
                 "images.missing",
                 "error",
-                f"{len(missing)} image(s) are not where the rows say",
+                f"{len(missing)} image(s) are not where the rows say{max(hints)}",
                 "correct image.root or the paths, or fetch the files; an empty path means that there is no image",
                 rows.names(facts.row[missing]),
             )
         )
     reasons: dict[str, list[int]] = defaultdict(list)
     for i, reason in facts.reason.items():
-        if reason != "no such file":
+        if not reason.startswith(ABSENT):
             reasons[reason].append(i)
     for reason, images in sorted(reasons.items(), key=lambda item: -len(item[1])):
         found.append(
@@ -165,7 +176,9 @@ def _unreadable(rows: Rows, facts: ImageFacts) -> list[Finding]:
                 "images.unreadable",
                 "error",
                 f"{len(images)} image(s) cannot be read: {reason}",
-                "fetch them again or export them anew; else remove the rows",
+                "name in image.urls what may be read, or copy the images and name their paths"
+                if NOT_PERMITTED in reason
+                else "fetch them again or export them anew; else remove the rows",
                 rows.names(facts.row[images]),
             )
         )
@@ -207,7 +220,7 @@ def _copies_found(
                 f"images.{kind}_across_splits",
                 "error",
                 f"{what} is in rows of different groups in two splits: {_sizes(placed['splits'])}",
-                "give the rows one group, or remove all but one",
+                "--groups FILE.csv joins the rows' groups (where splits are ratios or folds); or remove all but one",
                 map(rows.examples, placed["splits"]),
             )
         )
@@ -262,6 +275,13 @@ def _strange(rows: Rows, facts: ImageFacts) -> list[Finding]:
             long > _NARROW * np.maximum(short, 1),
             f"are more than {_NARROW:g} times as long as wide",
             "resize: pad keeps their shape; squash distorts and crop loses most of them",
+        ),
+        (
+            "images.frames",
+            "warning",
+            facts.frames > 1,
+            f"have more than one frame (pages, slices; {facts.frames.max(initial=1)} at most): the first is read",
+            "if another one is meant, save it as an image of its own; several may be the images of one row",
         ),
     )
     found = []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from mmfuse.config import read_yaml
+from mmfuse.data import cells
 from mmfuse.data.identifiers import Finder, redact
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.rows import read_rows
@@ -40,21 +41,17 @@ def redact_rows(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmfuseError(f"--redact {out}: name a new or empty folder; nothing is overwritten")
-    frame = read_rows(manifest.rows, manifest.source)
+    frame = read_rows(manifest.rows, manifest.source, csv=manifest.csv)
     columns = _text_columns(manifest)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise MmfuseError(f"{manifest.source}: the rows have no column {missing[0]!r}")
     counts: Counter[str] = Counter()
 
-    def clean(value: str) -> str:
-        if value.startswith("["):  # a list of captions, as read_rows gives it
-            try:
-                parts = json.loads(value)
-            except ValueError:
-                return clean_text(value)
-            return json.dumps([clean_text(part) if isinstance(part, str) else part for part in parts])
-        return clean_text(value)
+    def clean(cell: Any) -> Any:
+        if isinstance(cell, list):
+            return [clean(part) for part in cell]
+        return clean_text(cell) if isinstance(cell, str) else cell
 
     def clean_text(text: str) -> str:
         found = find(text)
@@ -68,10 +65,12 @@ def redact_rows(
         if progress:
             progress(row + 1, len(frame))
     out.mkdir(parents=True, exist_ok=True)
-    table = pa.table({name: pa.array(column, pa.string()) for name, column in values.items()})
+    table = pa.table({name: cells.to_arrow(column, f"{manifest.source}: {name}") for name, column in values.items()})
     pq.write_table(table, out / "rows.parquet")
     path = out / "manifest.yaml"
-    path.write_text(yaml.safe_dump(_manifest(manifest), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(beside_rows(manifest, "rows.parquet"), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     return path, dict(counts)
 
 
@@ -83,11 +82,18 @@ def _text_columns(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def _manifest(manifest: Manifest) -> dict:
-    """The manifest's own words, with the new rows and the old images."""
+def beside_rows(manifest: Manifest, rows: str) -> dict[str, Any]:
+    """The manifest's own words for other rows, with the images, and the table of groups, where they are."""
     values = read_yaml(manifest.source)
-    values["rows"] = "rows.parquet"
+    values["rows"] = rows
+    if rows.endswith(".parquet"):
+        values.pop("csv", None)
     if manifest.image is not None:
-        root = manifest.image.root
-        values["image"]["root"] = root if "://" in root else str(Path(root).resolve())
+        values["image"]["root"] = _whole(manifest.image.root)
+    if manifest.group_file is not None:
+        values["group"]["file"] = _whole(manifest.group_file)
     return values
+
+
+def _whole(location: str) -> str:
+    return location if "://" in location else str(Path(location).resolve())
