@@ -48,7 +48,7 @@ def _options(
     ] = False,
 ) -> None:
     """Options that stand before any command."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and "LOCAL_RANK" in os.environ:
+    if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1") and "LOCAL_RANK" in os.environ:
         _join(str(context.invoked_subcommand))
 
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.core import url_to_fs
 
+from mmfuse.data.stores import http_timeout
 from mmfuse.data.texts import read_bytes
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
@@ -239,4 +240,5 @@ class _Guarded:
                     raise LocationError(why)
                 return await super().connect(req, *args, **kwargs)
 
-        return aiohttp.ClientSession(connector=Connector(resolver=Resolver()), **options)
+        given = {"timeout": http_timeout(), **options}
+        return aiohttp.ClientSession(connector=Connector(resolver=Resolver()), **given)

@@ -324,15 +324,6 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")
 
 
-def _check_group(group: Any, where: str) -> None:
-    names = group if isinstance(group, list) else [group]
-    if isinstance(group, dict):
-        if list(group) != ["file"] or not isinstance(group["file"], str):
-            raise MmfuseError(f"{where}: group: of mappings, only {{file: groups.csv}} is legal")
-    elif not names or not all(isinstance(name, str) and name for name in names if group is not None):
-        raise MmfuseError(f"{where}: group: {group!r}: the name of a column, a list of names, or {{file: groups.csv}}")
-
-
 def _check_name(task: str, where: str) -> None:
     """Refuse what cannot be part of a file's name, of a key such as `tasks.NAME.weight` or of `NAME/METRIC`."""
     if task in ("log_variances", "monitored", "training"):
@@ -342,3 +333,12 @@ def _check_name(task: str, where: str) -> None:
             f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash "
             "or line break, are legal"
         )
+
+
+def _check_group(group: Any, where: str) -> None:
+    names = group if isinstance(group, list) else [group]
+    if isinstance(group, dict):
+        if list(group) != ["file"] or not isinstance(group["file"], str):
+            raise MmfuseError(f"{where}: group: of mappings, only {{file: groups.csv}} is legal")
+    elif not names or not all(isinstance(name, str) and name for name in names if group is not None):
+        raise MmfuseError(f"{where}: group: {group!r}: the name of a column, a list of names, or {{file: groups.csv}}")

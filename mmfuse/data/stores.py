@@ -101,8 +101,14 @@ def _wait_less() -> None:
 async def _http_client(**options: Any) -> Any:
     import aiohttp  # only here: it takes a quarter of a second
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=READ)
-    return aiohttp.ClientSession(**{"timeout": timeout, **options})
+    return aiohttp.ClientSession(**{"timeout": http_timeout(), **options})
+
+
+def http_timeout() -> Any:
+    """How long aiohttp waits for a server of web pages."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=READ)
 
 
 def true_cause(error: Exception) -> Exception:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from copy import deepcopy
@@ -125,6 +125,10 @@ class Chunks:
         there = {int(found[1]) for found in map(own.fullmatch, stores.list_sizes(self.folder)) if found}
         return [number for number in range(len(self)) if number not in there]
 
+    def studies_in(self, numbers: Iterable[int]) -> int:
+        """How many studies the chunks of these numbers have."""
+        return sum(stop - start for start, stop in map(self.span, numbers))
+
     def begin(self, number: int) -> int:
         """Note that a chunk is begun; how often it was before, in this run, without being committed."""
         before = next(n for n in range(DEADLY + 1) if n == DEADLY or not stores.exists(self._mark(number, n)))
@@ -192,7 +196,7 @@ def predict_to_chunks(
         if finished is None:
             chunks.forget_begun()
             todo = chunks.missing()
-            done, errors = len(studies) - sum(stop - start for start, stop in map(chunks.span, todo)), 0
+            done, errors = len(studies) - chunks.studies_in(todo), 0
             commit = run or (lambda _, numbers: commit_chunks(predictor, studies, chunks, numbers))
             try:
                 for counts in commit(chunks, todo) if todo else ():
@@ -201,7 +205,8 @@ def predict_to_chunks(
                     if progress:
                         progress(done, errors)
                 finished = _join(chunks, predictor)
-            except KeyboardInterrupt as stop:
+            except KeyboardInterrupt as stop:  # an actor may have committed more than it has told
+                done = len(studies) - chunks.studies_in(chunks.missing()) if stores.is_local(out) else done
                 raise stopped(done, len(studies)) from stop
         _remove(chunks.folder)
     return Counts.of(finished)

@@ -6,6 +6,8 @@ import dataclasses
 import os
 from typing import NamedTuple, Protocol, TypeVar
 
+import torch
+
 from mmfuse.config import TrainingConfig
 from mmfuse.types import MmfuseError
 
@@ -102,6 +104,16 @@ def heed_launch(config: _Config) -> _Config:
         raise _contradiction("mixed_precision", training.mixed_precision, "MIXED_PRECISION", precision)
     heeded = dataclasses.replace(training, mixed_precision=precision)
     return dataclasses.replace(config, training=heeded)  # type: ignore[type-var]
+
+
+def check_precision(config: _Trains, device: torch.device) -> None:
+    """Refuse what Accelerate would leave out without a word.
+
+    Raises:
+        MmfuseError: A CPU is asked for fp16.
+    """
+    if config.training.mixed_precision == "fp16" and device.type == "cpu":
+        raise MmfuseError("training.mixed_precision: fp16 is for GPUs; on a CPU bf16 or null is expected")
 
 
 def _said(name: str) -> str:

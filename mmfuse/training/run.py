@@ -65,7 +65,7 @@ from mmfuse.training.batch_norm import check_images, check_sync
 from mmfuse.training.card import model_card
 from mmfuse.training.checkpoint import room_in
 from mmfuse.training.claim import claimed
-from mmfuse.training.launch import heed_launch
+from mmfuse.training.launch import check_precision, heed_launch
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
 from mmfuse.training.monitor import check_monitor
@@ -117,7 +117,8 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     with open_accelerator(config) as accelerator, room_in(run_dir), claimed(run_dir, config, restart, accelerator):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if config != asked:
-            console.print(f"training.mixed_precision: {config.training.mixed_precision}, as the launcher says")
+            precision = config.training.mixed_precision
+            console.print(f"training.mixed_precision: {precision}, as ACCELERATE_MIXED_PRECISION says")
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
         table, model, pairs, stream = set_up(config, accelerator, workers, console)
         if accelerator.is_main_process:
@@ -227,14 +228,13 @@ def open_accelerator(config: Config):
             log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
             project_dir=str(config.run_dir),
             kwargs_handlers=[kwargs],
-            gradient_accumulation_plugin=GradientAccumulationPlugin(
-                num_steps=1
-            ),  # our loop accumulates; not by the environment
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop's own, or it is done twice
         )
     except (ValueError, ImportError) as error:
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
         shard_on_cpu(accelerator)
+        check_precision(config, accelerator.device)
         check_sync(config, accelerator)
         yield accelerator
     finally:

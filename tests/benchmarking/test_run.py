@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -326,18 +328,41 @@ def start(config, log, *options):
         return subprocess.Popen(command, env=environment, start_new_session=True, stdout=out, stderr=out)
 
 
-def test_killed_and_shared_it_says_the_same(finished, values, tmp_path):
-    """Two processes share the cells; both are killed while they work, and another start ends it."""
+def gone(session: int) -> bool:
+    """Whether all processes of a session have ended."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                return False
+    return True
+
+
+@pytest.mark.parametrize(("deadly", "cells"), [(signal.SIGKILL, 3), (signal.SIGTERM, 1)], ids=["SIGKILL", "SIGTERM"])
+def test_killed_and_shared_it_says_the_same(finished, values, tmp_path, deadly, cells):
+    """Two processes share the cells; the first is ended while they work, and another start ends it.
+
+    However it is ended, the second does not outlive it.
+    """
     path, log = tmp_path / "config.yaml", tmp_path / "log"
     path.write_text(yaml.safe_dump(values))
     results = Path(values["output_dir"]) / "results.jsonl"
     process = start(path, log, "processes=2")
-    while not (results.exists() and len(results.read_text().splitlines()) >= 3):
+    while not (results.exists() and len(results.read_text().splitlines()) >= cells):
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send_signal(deadly)
     process.wait()
-    assert len(results.read_text().splitlines()) < 10
+    for _ in range(200):
+        if gone(process.pid):
+            break
+        time.sleep(0.05)
+    assert gone(process.pid)
+    done = len(results.read_text().splitlines())
+    assert done < 10
+    if deadly == signal.SIGTERM:
+        assert process.returncode == 143
+        assert log.read_text().splitlines()[-1] == f"stopped; {done} of 10 cells are kept; the same command goes on"
+        return
     again = benchmark(path)
     assert without_times(again.dir) == without_times(finished.dir)
     assert len(lines_of(again.dir)) == 10

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 
 from mmfuse.data import stores
+from mmfuse.data.locations import read_location
 from mmfuse.data.stores import FetchError, exists, list_sizes, patiently, put, watched, writing
 from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
@@ -76,6 +77,14 @@ def test_s3_that_never_answers_ends_in_finite_time(silent, monkeypatch, capfd):
         list_sizes("s3://bucket/x")
     assert "s3://bucket/x: no answer for" in capfd.readouterr().err
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_a_cells_url_is_given_up_as_soon(silent, capfd):
+    """Its client is another one, which looks at each address first."""
+    url = f"http://{silent}/film.png"
+    with pytest.raises(FetchError, match="cannot be read"):
+        read_location(url, 100, [f"http://{silent}"])
+    assert f"{url}: no answer for" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

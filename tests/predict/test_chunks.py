@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from mmfuse.cli import app
 from mmfuse.data import stores
 from mmfuse.predict import FolderStudies, Predictor, chunks, predict_to_chunks, predict_to_file
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, Stopped
 
 SIZE = 8
 
@@ -29,6 +29,18 @@ def studies(pairs):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_stopped_it_says_how_many_are_kept(predictor, studies, tmp_path):
+    """Those that are committed, told or not."""
+
+    def run(chunks_, numbers):
+        yield from ()
+        list(chunks.commit_chunks(predictor, studies, chunks_, numbers[:2]))
+        raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match=r"^stopped; 16 of 60 studies are kept; the same command goes on$"):
+        predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mmfuse.predict import Predictor, TableOptions, files, open_studies, predict_to_chunks, predict_to_file
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, Stopped
 
 
 @pytest.fixture
@@ -84,6 +84,16 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(run, tmp_path, monkeypatch,
         run(f"killed/{name}")
     killed = {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()}
     assert killed == whole
+
+
+def test_stopped_it_says_how_many_are_kept(run):
+    def stop(done, errors):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match=r"^stopped; 16 of 60 studies are kept; the same command goes on$"):
+        run("out.jsonl", progress=stop)
+    assert run("out.jsonl").predictions == 57
 
 
 def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):

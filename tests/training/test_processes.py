@@ -43,16 +43,34 @@ loop.table_logits = watched
 """A plug-in that prints the sum of a process's buffers before it evaluates."""
 
 
+LONE = """
+import os
+from mmfuse.training import loop
+def failing(self, batches):
+    if os.environ["RANK"] == "1":
+        raise loop.MmfuseError("row 'x': image y.png: cannot be read")
+    return self.accelerator.reduce(loop.torch.zeros(1))
+loop.Trainer._step = failing
+"""
+"""A plug-in that lets one process fail, and the other wait for it."""
+
+
 def launch(
-    processes: int, *args: str, script: tuple[str, ...] = ("-m", "mmfuse.cli"), code: int = 0, timeout: int = 120
+    processes: int,
+    *args: str,
+    script: tuple[str, ...] = ("-m", "mmfuse.cli"),
+    code: int = 0,
+    timeout: int = 120,
+    forced: bool = True,
 ) -> str:
-    """What `torchrun` prints, which must end with this exit code and in so many seconds."""
+    """What `torchrun` prints, which must end with this exit code and in so many seconds; `forced`: told to use CPUs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment |= {"ACCELERATE_USE_CPU": "true"} if forced else {"CUDA_VISIBLE_DEVICES": ""}
     command += [*script, *args]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, text=True, env=environment, stdout=pipe, stderr=pipe) as running:
@@ -122,12 +140,14 @@ def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, 
         (tmp_path / run).write_text(yaml.safe_dump(config_to_dict(tiny(*options, option, run="other"))))
     monkeypatch.chdir(nodes[0])
     kill_at(load_config(tmp_path / "begun"), 3)
+    sync = tiny("output_dir=sync", "image_encoder.batch_norm=sync", run="other")
+    (tmp_path / "sync.yaml").write_text(yaml.safe_dump(config_to_dict(sync)))
     (nodes[1] / "begun").mkdir()
     shutil.copy(nodes[0] / "begun" / "config.yaml", nodes[1] / "begun")
 
     (tmp_path / "each.py").write_text(EACH)
     configs = [str(tmp_path / "table" / "config.yaml"), str(tmp_path / "shards" / "config.yaml")]
-    configs += [str(tmp_path / run) for run in own]
+    configs += [*(str(tmp_path / run) for run in own), str(tmp_path / "sync.yaml")]
     monkeypatch.chdir(tmp_path)
     printed = launch(2, *configs, script=(str(tmp_path / "each.py"),), timeout=90)
     refusals = (
@@ -136,14 +156,19 @@ def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, 
         "output_dir: in begun process 0 finds step 2, process 1 no checkpoint: it must be on a disk",
         "output_dir: in new process 0 finds no checkpoint, process 1 no run: it must be on a disk",
         "data/manifest.yaml: the processes do not read the same rows; all machines need the same",
+        "image_encoder.batch_norm: sync is for GPUs, and these 2 processes have none; frozen or train is expected",
     )
     for refusal in refusals:
         assert [f"process {rank}: {refusal}" in printed for rank in (0, 1)] == [True, True], printed
+    assert not any((nodes[0] / run).exists() for run in ("new", "other", "sync"))  # nothing was begun there
     assert len(losses(tmp_path / "table")) == len(losses(tmp_path / "shards")) == len(losses(nodes[0] / "begun")) == 2
 
 
 def test_fewer_validation_rows_than_processes(tiny, phantom, tmp_path):
-    """With batch norm, whose running statistics are each process's own: all evaluate with those of the first."""
+    """With batch norm, whose running statistics are each process's own: all evaluate with those of the first.
+
+    And without ACCELERATE_USE_CPU, where Accelerate alone would see one process and each train into the same folder.
+    """
     with (phantom.parent / "data.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     there = [row["split"] for row in rows].index("validation")
@@ -157,10 +182,31 @@ def test_fewer_validation_rows_than_processes(tiny, phantom, tmp_path):
     batch_norm = ImageEncoderConfig(name="test_resnet", pretrained=False, size=[32, 32])
     settings = (f"data.manifest={tmp_path / 'manifest.yaml'}", f"plugins=[{tmp_path / 'watch.py'}]")
     config = dataclasses.replace(tiny(*settings, "training.max_steps=5"), image_encoder=batch_norm)
-    printed = launch(2, "train", write_config(tmp_path, config), timeout=90)
+    printed = launch(2, "train", write_config(tmp_path, config), timeout=90, forced=False)
+    assert "num_processes: 2" in printed
     assert "1 validation" in printed
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation" in line] == [4, 5]
     statistics = [[line for line in printed.splitlines() if line.startswith(f"{rank}: ")] for rank in (0, 1)]
     assert len(statistics[0]) == 2
     assert [line[3:] for line in statistics[0]] == [line[3:] for line in statistics[1]]
+
+
+def test_a_failure_of_one_process_is_one_line_and_frees_the_folder(tiny, tmp_path):
+    (tmp_path / "lone.py").write_text(LONE)
+    printed = launch(2, "train", write_config(tmp_path, tiny(f"plugins=[{tmp_path / 'lone.py'}]")), code=1)
+    assert printed.count("error: row 'x': image y.png: cannot be read\n") == printed.count("error: ") == 1
+    assert "[rank" not in printed  # whose traceback it would be; torchrun's own has no rank
+    assert "stopped" not in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_launcher_does_not_predict(mmfuse, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in enumerate(("error: predict: a launcher has started several processes, which", "")):
+        for name in ("RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(name, str(rank))
+        code, _, err = mmfuse("predict", "model", "folder")
+        assert code == 2
+        assert err.startswith(said)
+        assert err.count("\n") == bool(said)
