@@ -78,7 +78,23 @@ def image_files() -> list[bytes]:
         encode(few, "BMP"),
         encode(colour, "PPM"),
         b"P3\n3 2 255\n" + b"1 2 3 " * 6,
+        encode(colour, "MPO", save_all=True, append_images=[colour.rotate(90)]),
+        encode(colour, "TIFF", save_all=True, append_images=[colour.rotate(90)] * 2),
+        *newer_files(colour, deep),
     ]
+
+
+def newer_files(colour: Image.Image, deep: Image.Image) -> list[bytes]:
+    """JPEG 2000, AVIF and HEIC; `--what newer` damages them alone, as each goes to a decoder of its own."""
+    files = [encode(colour, "JPEG2000"), encode(deep, "JPEG2000", no_jp2=True)]
+    files += [encode(colour, "AVIF"), encode(colour, "AVIF", save_all=True, append_images=[colour.rotate(90)])]
+    try:
+        from pillow_heif import from_pillow  # type: ignore[import-not-found]  (an extra)
+    except ImportError:
+        return files
+    out = io.BytesIO()
+    from_pillow(colour).save(out)
+    return [*files, out.getvalue()]
 
 
 def dicom_files() -> list[bytes]:
@@ -119,6 +135,7 @@ def text_files() -> list[bytes]:
 READERS = {
     "text": Reader(read_any_text, TextError, text_files),
     "image": Reader(read_any_image, ImageError, image_files),
+    "newer": Reader(read_any_image, ImageError, lambda: image_files()[-5:]),
     "dicom": Reader(read_any_dicom, ImageError, dicom_files),
 }
 

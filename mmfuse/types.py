@@ -135,6 +135,10 @@ class Prediction:
     notices: tuple[str, ...] = ()
 
 
+class Stopped(KeyboardInterrupt):
+    """A run was stopped, by Ctrl-C or SIGTERM; what it keeps is said in one line."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a sample has no prediction.

@@ -223,10 +223,10 @@ def images() -> Iterator[tuple[str, str, object, str | None]]:
         yield f"{mode} {fmt}", suffix, encode(picture(mode), fmt), None
     yield "palette with transparency", ".png", encode(picture("P"), "PNG", transparency=0), None
     yield "palette that is missing", ".png", png(1, 1, 8, 3, b"\0\x05"), None
-    yield "animated gif", ".gif", pages("GIF"), None
-    yield "animated webp", ".webp", pages("WEBP", "RGB"), None
-    yield "animated png", ".png", pages("PNG", "RGB"), None
-    yield "tiff of several pages", ".tif", pages("TIFF", "RGB"), None
+    yield "animated gif", ".gif", pages("GIF"), Notice(": first of [23] frames")
+    yield "animated webp", ".webp", pages("WEBP", "RGB"), Notice(": first of [23] frames")
+    yield "animated png", ".png", pages("PNG", "RGB"), Notice(": first of [23] frames")
+    yield "tiff of several pages", ".tif", pages("TIFF", "RGB"), Notice(": first of [23] frames")
     yield "tiff whose last page is its first", ".tif", tiff(4, 4, bytes(16), next_ifd=8), None
     yield "tiff whose pixels are elsewhere", ".tif", tiff(4, 4, bytes(16), offset=10**9), "TIFF cannot be decoded"
     yield "NaN", ".tif", float_tiff([[np.nan, 1.0], [2.0, np.nan]]), None
@@ -248,11 +248,11 @@ def images() -> Iterator[tuple[str, str, object, str | None]]:
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
         "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
         "zip": b"PK\3\4" + bytes(60),
-        "heic": b"\0\0\0\x18ftypheic" + bytes(60),
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%stdin) run\n",
         "psd": b"8BPS" + bytes(60),
     }.items():
         yield f"a {name}", ".png", data, "not an image"
+    yield "a heic", ".png", b"\0\0\0\x18ftypheic" + bytes(60), "HEI[CF] (needs pillow-heif|cannot be decoded)"
     for fmt, head in {
         "jpg": b"\xff\xd8\xff",
         "gif": b"GIF89a",
@@ -333,7 +333,7 @@ def dicoms() -> Iterator[tuple[str, str, object, str | None]]:
         "good": (whole, None),
         "MONOCHROME1": (dicom(PhotometricInterpretation="MONOCHROME1"), None),
         "RGB": (dicom(**rgb), None),
-        "several frames": (dicom(**frames), None),
+        "several frames": (dicom(**frames), Notice(": first of 3 frames")),
         "implicit": (dicom(syntax="1.2.840.10008.1.2"), None),
         "big endian": (dicom(syntax="1.2.840.10008.1.2.2"), None),
         "no preamble": (whole[132:], None),

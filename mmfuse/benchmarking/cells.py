@@ -18,6 +18,7 @@ import torch
 from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmarking.plan import Cell, Plan, Widths
 from mmfuse.config import Config
+from mmfuse.data.gaps import refuse_gaps
 from mmfuse.data.interactions import bayes_accuracy
 from mmfuse.data.leaks import find_leaks
 from mmfuse.data.manifest import load_manifest
@@ -77,6 +78,7 @@ class Workshop:
         """The rows, with the splits of a fold."""
         if fold not in self._tables:
             table = load_table(self.manifest, tasks=self.config.data.tasks, fold=fold, allow_leaks=self.allow_leaks)
+            refuse_gaps(table)
             self._tables[fold] = table
             if self.allow_leaks:
                 self.leaks += [leak for leak in find_leaks(table) if leak not in self.leaks]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mmfuse.training.run import flat_config
+from mmfuse.training.claim import flat_config
 from mmfuse.types import MmfuseError
 
 

@@ -10,9 +10,11 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,15 +33,20 @@ from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
+from mmfuse.predict.processes import RANKS, SIZES, launched
 from mmfuse.registry import load_plugin
-from mmfuse.training.run import commit, flat_config
-from mmfuse.types import MmfuseError
+from mmfuse.training.claim import flat_config
+from mmfuse.training.launch import heed_launch
+from mmfuse.training.run import commit
+from mmfuse.types import MmfuseError, Stopped
 
 WAIT_SECONDS = 1.0
 FREE = ("seeds", "resamples")
 """Keys that no finished cell depends on: a benchmark may be gone on with under others, with more seeds for example."""
 LIBRARIES = ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy", "scipy")
-_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PATIENCE = 10.0
+"""Seconds that a process has to end itself before it is killed."""
+_LAUNCHED = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ def benchmark(
     Raises:
         MmfuseError: The config or the data are not legal, or the folder holds another benchmark.
     """
-    config = load_benchmark_config(config, overrides)
-    launched = _stand_alone(config.processes)
+    config = heed_launch(load_benchmark_config(config, overrides))
+    others = _stand_alone(config.processes)
     for plugin in config.plugins:
         load_plugin(plugin)
     folder = config.run_dir
@@ -86,21 +93,19 @@ def benchmark(
     try:
         workshop, plan = _open(config, force, console)
         _check_unchanged(folder, workshop)
-    except MmfuseError:
+    except BaseException:
         if claimed:  # nothing was begun: the mended config may have the folder
-            (folder / "config.yaml").unlink()
+            for name in ("config.yaml", "fingerprints.json"):
+                (folder / name).unlink(missing_ok=True)
         raise
     ledger = Ledger(folder)
     _check_rows(plan, ledger)
-    helpers = [] if launched else _start_helpers(folder, config, force)
     try:
-        _work(workshop, plan, ledger, console)
-    except BaseException:
-        for helper in helpers:
-            helper.terminate()
-        raise
-    for helper in helpers:
-        helper.wait()
+        with _helpers(0 if others else config.processes - 1, folder, force):
+            _work(workshop, plan, ledger, console)
+    except KeyboardInterrupt as stop:
+        done, cells = sum(map(ledger.done, plan.cells)), len(plan.cells)
+        raise Stopped(f"stopped; {done} of {cells} cells are kept; the same command goes on") from stop
     ledger.mend(plan.cells)
     console.print("all cells are done; comparing")
     summary = analyse(workshop, plan, ledger)
@@ -113,6 +118,7 @@ def benchmark(
 
 def work(folder: str | Path, force: bool = False) -> None:
     """Help with the benchmark in `folder` until no cell is left to begin; the one who began it writes the report."""
+    threading.Thread(target=_end_with_starter, daemon=True).start()
     config = load_benchmark_config(Path(folder) / "config.yaml")
     _stand_alone(config.processes)
     for plugin in config.plugins:
@@ -132,7 +138,7 @@ def dry_run(
     Raises:
         MmfuseError: The config or the data are not legal.
     """
-    config = load_benchmark_config(config, overrides)
+    config = heed_launch(load_benchmark_config(config, overrides))
     _stand_alone(config.processes)
     for plugin in config.plugins:
         load_plugin(plugin)
@@ -274,20 +280,47 @@ def _stand_alone(processes: int) -> bool:
     Returns:
         Whether there is a launcher, who has started the other processes.
     """
-    rank, launched = os.environ.get("LOCAL_RANK"), int(os.environ.get("WORLD_SIZE", 1)) > 1
-    for name in _LAUNCHED:
+    rank, others = os.environ.get("LOCAL_RANK"), launched() > 1
+    for name in (*SIZES, *RANKS, *_LAUNCHED):
         os.environ.pop(name, None)
     if rank is not None and torch.cuda.is_available():
         torch.cuda.set_device(int(rank))
     if processes > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    return launched
+    return others
 
 
-def _start_helpers(folder: Path, config: BenchmarkConfig, force: bool) -> list[subprocess.Popen]:
+@contextmanager
+def _helpers(count: int, folder: Path, force: bool) -> Iterator[None]:
+    """So many processes that help, until the work is done; where it is not, they are ended."""
     command = [sys.executable, "-m", "mmfuse.cli", "benchmark", str(folder / "config.yaml"), "--worker"]
     command += ["--force"] if force else []
-    return [subprocess.Popen(command) for _ in range(config.processes - 1)]
+    helpers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(count)]
+    try:
+        yield
+        for helper in helpers:
+            helper.wait()
+    except BaseException:
+        for helper in helpers:
+            helper.terminate()
+        for helper in helpers:
+            try:
+                helper.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                helper.kill()
+                helper.wait()
+        raise
+    finally:
+        for helper in helpers:
+            if helper.stdin is not None:
+                helper.stdin.close()
+
+
+def _end_with_starter() -> None:
+    """End this process when the one that started it is gone, in whatever way: then its standard input ends."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:

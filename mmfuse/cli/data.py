@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmfuse.cli.shared import DATA_FAILS, NOTHING_READ, Bar, PluginOption, RootOption, load_plugins
 from mmfuse.types import MmfuseError
+
+if TYPE_CHECKING:
+    from mmfuse.data.audit import AuditReport
+    from mmfuse.data.manifest import Manifest
 
 app = typer.Typer(help="Look at a dataset, prepare a public one, or make a synthetic one.", no_args_is_help=True)
 
@@ -23,6 +27,12 @@ def data_check(
     identifiers: Annotated[str, typer.Option(help="Personal identifiers by rules, presidio, or off.")] = "rules",
     redact: Annotated[
         Path | None, typer.Option(help="New folder for a copy of the rows without the identifiers found.")
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="New csv of id and group that joins copies and near copies, for the manifest.")
+    ] = None,
+    drop: Annotated[
+        str | None, typer.Option(help="copies: --out gets the rows without them too, and their manifest.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
 ) -> None:
@@ -42,6 +52,7 @@ def data_check(
     find = finders[identifiers]()
     if redact is not None and find is None:
         raise MmfuseError("--redact needs identifiers to be found: --identifiers rules or presidio")
+    _check_outputs(groups, drop, out)
     loaded = load_manifest(manifest, data_root)
     for name, task in loaded.tasks.items():
         if task.type not in TASK_TYPES:  # a plug-in's, or none: only then is torch worth its seconds
@@ -68,8 +79,42 @@ def data_check(
             path, counts = redact_rows(loaded, redact, find, progress=lambda done, total: bar.update(done, total))
         told = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "nothing"
         typer.echo(f"written: {path}; replaced: {told}")
+    if report.groups:
+        _repair(loaded, report, groups, out if drop else None)
     if report.fails(strict):
         raise typer.Exit(DATA_FAILS)
+
+
+def _check_outputs(groups: Path | None, drop: str | None, out: Path | None) -> None:
+    """Refuse before the audit what could not be written after it."""
+    if drop not in (None, "copies"):
+        raise MmfuseError(f"--drop {drop!r} is not legal; legal: copies")
+    if drop and out is None:
+        raise MmfuseError("--drop copies: name with --out the folder that gets the rows without them")
+    made = [groups] if groups else []
+    made += [out / "manifest.yaml", *out.glob("rows.*"), out / "rows"] if drop and out else []
+    for path in made:
+        if path.exists():
+            raise MmfuseError(f"{path} exists already: name another; nothing is overwritten")
+
+
+def _repair(manifest: Manifest, report: AuditReport, groups: Path | None, out: Path | None) -> None:
+    """Write what --groups and --drop ask for, and say how it is used."""
+    from collections import Counter
+
+    from mmfuse.data.audit.repair import drop_copies, write_groups
+
+    if groups is not None:
+        write_groups(report, groups)
+        sizes = Counter(report.groups.values())
+        typer.echo(f"written: {groups}: {len(sizes)} groups, the largest of {max(sizes.values())} rows")
+        typer.echo(f"next:  in {manifest.source}, group: {{file: {groups.resolve()}}}")
+        if manifest.splits.column:
+            typer.echo(f"       and splits by ratios or folds: now the column {manifest.splits.column!r} decides")
+    if out is not None:
+        path, dropped = drop_copies(manifest, report, out)
+        typer.echo(f"written: {path}: {len(report.groups) - dropped} rows, without {dropped} copies")
+        typer.echo(f"next:  mmfuse data check {path}")
 
 
 @app.command("shard", epilog="Example: mmfuse data shard studies.yaml --out s3://bucket/studies --size 256MB")
@@ -196,7 +241,7 @@ def data_sources(
 ) -> None:
     """The public datasets that `prepare` reads: licence, citation, how to get them, split, known traps."""
     load_plugins(plugin)
-    from mmfuse.data.prepare import card_text, source_lines
+    from mmfuse.data.cards import card_text, source_lines
 
     typer.echo(card_text(name) if name else "\n".join(source_lines()))
 
@@ -225,4 +270,6 @@ def data_prepare(
         typer.echo(f"    {count} skipped: {reason}")
     if skipped:
         typer.echo(f"which: {out / 'skipped.jsonl'}")
+    for note in done.notes:
+        typer.echo(f"note:  {note}")
     typer.echo(f"next:  mmfuse data check {done.manifest}")

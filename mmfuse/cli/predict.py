@@ -187,6 +187,7 @@ def _check_there(source: str) -> None:
 
 def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) -> Any:
     """The studies, and a line that says what of them is read."""
+    from mmfuse.data.folder import tell_ignored
     from mmfuse.predict import FolderStudies, TableStudies, open_studies
 
     studies = open_studies(source, layout, table, damaged, predictor.model)
@@ -197,7 +198,7 @@ def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) ->
     if isinstance(studies, FolderStudies):
         _tell_whole_texts(predictor)
         if studies.ignored:
-            typer.echo(f"{len(studies.ignored)} file(s) ignored, such as {studies.ignored[0]!r}", err=True)
+            typer.echo(tell_ignored(studies.ignored), err=True)
     return studies
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-NOTHING_READ, DATA_FAILS, INTERRUPTED = 3, 4, 130
+NOTHING_READ, DATA_FAILS, INTERRUPTED, TERMINATED = 3, 4, 130, 143
 """Exit codes; that of an error which is told in one line is 2."""
 
 PluginOption = Annotated[

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from mmfuse.data.groups import joins_groups
 from mmfuse.data.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
-from mmfuse.data.manifest import Manifest
+from mmfuse.data.manifest import CONTENT, Manifest
 from mmfuse.data.rows import RowFiles
 from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table, needed_columns
 from mmfuse.data.targets import choose_labels, count_labels, encode_read, read_targets
@@ -198,9 +199,16 @@ def open_blocks(
         MmfuseError: As of `load_table`.
     """
     splits = manifest.splits
-    if splits.column is None and (splits.stratify or splits.exact):
+    name = next((f"splits.{name}" for name in ("time", "stratify", "exact") if getattr(splits, name)), None)
+    if splits.column is not None:
+        name = None
+    if name is None:
+        doubtful = manifest.group in (CONTENT, [CONTENT])  # which may be a column
+        name = joins_groups(
+            manifest, RowFiles(manifest.rows, manifest.source, manifest.csv).columns if doubtful else ()
+        )
+    if name:
         if tell:
-            name = "stratify" if splits.stratify else "exact"
-            tell(f"{manifest.source}: splits.{name} needs all rows in memory: they are not read in blocks")
+            tell(f"{manifest.source}: {name} needs all rows in memory: they are not read in blocks")
         return TableBlocks(load_table(manifest, fold=fold))
     return FileBlocks(manifest, fold)

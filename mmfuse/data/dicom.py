@@ -8,34 +8,32 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import re
-import struct
 import zlib
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmfuse.data.dicom_pixels import PIXELS, check_bits, count_frames, decode_frame
 from mmfuse.data.quiet import quiet
 from mmfuse.types import MmfuseError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing")
 _REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _MACROS = ("PixelMeasuresSequence", "FrameVOILUTSequence", "PixelValueTransformationSequence")
 _KEYWORDS = (
-    *_PIXELS,
+    *PIXELS,
     *_SPACINGS,
     *_REQUIRED,
     *_GROUPS,
-    *("PhotometricInterpretation", "BitsStored", "PixelRepresentation", "PlanarConfiguration", "NumberOfFrames"),
+    *("PhotometricInterpretation", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
+    "NumberOfFrames",
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -48,8 +46,6 @@ _KEYWORDS = (
 _COLOURS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MAX_INFLATED = 512 * 2**20
 _MAX_ENTRIES = 2**16  # of a lookup table, as its descriptor can say
-_MAX_JPEG_SCANS = 100
-_JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and JPEG-LS
 _HEAD = 4096  # bytes in which a data set names its class
 _PIECE = 2**14  # deflate makes at most 1,032 times as much of it
 _DICOM_UID = b"1.2.840.10008."  # every class of objects and every transfer syntax of the standard begins with it
@@ -64,25 +60,12 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or (_BARE.match(data) is not None and _DICOM_UID in data[:_HEAD])
 
 
-def is_dicom_file(path: str | Path) -> bool:
-    """Tell it of a local file by its first bytes; False where it cannot be read. Never blocks on a FIFO."""
-    return is_dicom(_head(path))
+def is_structured_report(head: bytes) -> bool:
+    """Tell by the class in its file header whether a file that begins so is a DICOM report."""
+    return _STRUCTURED_REPORT.search(head) is not None
 
 
-def is_structured_report(path: str | Path) -> bool:
-    """Tell by the class in its file header whether a local file is a DICOM report; False where it cannot be read."""
-    return _STRUCTURED_REPORT.search(_head(path)) is not None
-
-
-def _head(path: str | Path) -> bytes:
-    try:
-        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            return file.read(_HEAD)
-    except OSError:
-        return b""
-
-
-def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_dicom(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     """Decode the first frame.
 
     Gray goes through the modality LUT or rescale, then through the first VOI LUT, else the first window. Where there is
@@ -96,7 +79,7 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
         max_pixels: A frame whose header says more is refused before it is decoded.
 
     Returns:
-        `(H, W)` or `(H, W, 3)` uint8.
+        `(H, W)` or `(H, W, 3)` uint8; and how many frames the file says it has, at least 1.
 
     Raises:
         MmfuseError: Why it cannot be read; pydicom or a plug-in that is missing, too.
@@ -106,7 +89,7 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
     """
     with _pydicom():
         dataset = _read(data)
-        if not any(keyword in dataset for keyword in _PIXELS):
+        if not any(keyword in dataset for keyword in PIXELS):
             raise MmfuseError("DICOM without pixels")
         for keyword in _REQUIRED:
             if not isinstance(dataset.get(keyword), int):  # a long text, multiplied, would fill the memory
@@ -117,20 +100,28 @@ def decode_dicom(data: bytes, max_pixels: int) -> np.ndarray:
             raise MmfuseError(f"{columns} x {rows} pixels: more than max_pixels, {max_pixels}")
         if dataset.get("PhotometricInterpretation") not in _COLOURS:
             raise MmfuseError("DICOM of a colour space that is not read")
-        stored, photometric = _decode_frame(dataset)
-        if stored.shape[:2] != (rows, columns) or not stored.size:
-            raise MmfuseError("damaged DICOM: no pixels of the size that its header says")
-        if photometric in ("MONOCHROME1", "MONOCHROME2"):
-            # For a MONOCHROME1 film the shape must be INVERSE (C.8.11.3): one inversion, said twice.
-            inverse = photometric == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
-            gray = _gray(stored, dataset)
-            return 255 - gray if inverse else gray
-        if photometric == "PALETTE COLOR":
-            return _palette(stored, dataset)
-        if photometric != "RGB":  # YBR_ICT and YBR_RCT are legal in JPEG 2000 alone
-            raise MmfuseError("damaged DICOM: its colour space and its compression do not fit")
-        bits = int(dataset.BitsStored)
-        return (stored >> (bits - 8) if bits > 8 else stored).clip(0, 255).astype(np.uint8)
+        check_bits(dataset)
+        return _shown(dataset), count_frames(dataset)
+
+
+def _shown(dataset: Dataset) -> np.ndarray:
+    """Give the first frame as a viewer shows it."""
+    stored, photometric = decode_frame(dataset)
+    if stored.shape[:2] != (dataset.Rows, dataset.Columns) or not stored.size:
+        raise MmfuseError("damaged DICOM: no pixels of the size that its header says")
+    if photometric in ("MONOCHROME1", "MONOCHROME2"):
+        # For a MONOCHROME1 film the shape must be INVERSE (C.8.11.3): one inversion, said twice.
+        inverse = photometric == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+        gray = _gray(stored, dataset)
+        return 255 - gray if inverse else gray
+    if photometric == "PALETTE COLOR":
+        return _palette(stored, dataset)
+    if photometric != "RGB":  # YBR_ICT and YBR_RCT are legal in JPEG 2000 alone
+        raise MmfuseError("damaged DICOM: its colour space and its compression do not fit")
+    bits = int(dataset.BitsStored)
+    if bits < 8:
+        return (stored * (255 / (2**bits - 1))).round().astype(np.uint8)
+    return (stored >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
 
 def dicom_spacing(data: bytes) -> tuple[float, float] | None:
@@ -194,75 +185,6 @@ def _check_inflated(deflated: bytes) -> None:
         size += len(inflater.decompress(deflated[start : start + _PIECE]))
         if size > _MAX_INFLATED:
             raise MmfuseError(f"deflated DICOM of more than {_MAX_INFLATED} bytes")
-
-
-def _decode_frame(dataset: Dataset) -> tuple[np.ndarray, str]:
-    """Decode the first frame; YBR becomes RGB. Returns the stored values and what they are."""
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.pixels.utils import get_expected_length
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
-    if syntax is None:
-        implicit, little = dataset.original_encoding
-        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise MmfuseError("DICOM of a transfer syntax that is not read") from None
-    if not decoder.is_available:
-        raise MmfuseError(f'DICOM of {syntax.name} needs a decoder: pip install "mmfuse[dicom]"')
-    if syntax.is_encapsulated:
-        _check_frame(dataset, syntax.name)
-    elif len(next(dataset[keyword].value for keyword in _PIXELS if keyword in dataset)) < get_expected_length(dataset):
-        raise MmfuseError("truncated DICOM")
-    try:
-        pixels, properties = decoder.as_array(dataset, index=0)
-    except RuntimeError:  # what the decoders say of it may hold anything
-        raise MmfuseError("damaged DICOM: its compressed pixels cannot be decoded") from None
-    return pixels, str(properties["photometric_interpretation"])
-
-
-def _check_frame(dataset: Dataset, syntax: str) -> None:
-    """Refuse a compressed frame that would decode to more than the header says."""
-    from pydicom.encaps import get_frame
-
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=dataset.NumberOfFrames)
-    samples = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
-    if syntax.startswith("RLE"):
-        if len(frame) > samples * dataset.BitsAllocated // 8 * 5 // 4 + 1024:
-            raise MmfuseError("damaged DICOM: more RLE data than pixels")
-    elif _codestream_size(frame) != (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel):
-        raise MmfuseError("damaged DICOM: its compressed pixels are not of the size that its header says")
-    elif (
-        frame.startswith(b"\xff\xd8") and b"\xff\xd9" not in frame[frame.rfind(b"\xff\xda") :]
-    ):  # decoders would make up the rest
-        raise MmfuseError("truncated DICOM: its JPEG has no end")
-    elif frame.startswith(b"\xff\xd8") and frame.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise MmfuseError(f"JPEG with more than {_MAX_JPEG_SCANS} scans")
-
-
-def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Give columns, rows and samples by the header of a JPEG, JPEG-LS or JPEG 2000 stream (ITU-T T.81, T.87, T.800)."""
-    start = 0
-    if frame.startswith(b"\0\0\0\x0cjP  "):  # JPEG 2000 in boxes; with one of length 0, pydicom would never end
-        while frame[start + 4 : start + 8] != b"jp2c":
-            length = int.from_bytes(frame[start : start + 4])
-            if length < 8:
-                return None
-            start += length
-        start += 8
-    if frame[start : start + 4] == b"\xff\x4f\xff\x51":
-        right, bottom, left, top, samples = struct.unpack_from(">IIII16xH", frame, start + 8)
-        return right - left, bottom - top, samples
-    place = 2
-    while frame.startswith(b"\xff\xd8") and frame[place] == 0xFF:
-        marker = frame[place + 1]
-        if marker in _JPEG_FRAMES:
-            rows, columns, samples = struct.unpack_from(">HHB", frame, place + 5)
-            return columns, rows, samples
-        place += 1 if marker == 0xFF else 2 + int.from_bytes(frame[place + 2 : place + 4])
-    return None
 
 
 def _gray(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

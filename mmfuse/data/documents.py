@@ -16,6 +16,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 from striprtf.striprtf import font_table_group, rtf_to_text
 
+from mmfuse.data.kinds import HEAD, format_of
 from mmfuse.data.quiet import quiet
 from mmfuse.data.sections import section_of
 from mmfuse.data.texts import BINARY, LATIN, OTHER, TextError, decode_text, read_bytes
@@ -100,8 +101,11 @@ def decode_report(data: bytes) -> str:
     Raises:
         TextError: It is damaged, too deep, or no report; the message quotes nothing of it.
     """
+    form, _ = format_of(data[:HEAD]) or (None, None)
     if data[128:132] == b"DICM":
         text = _from_dicom(data)
+    elif form not in (None, "DICOM"):
+        raise TextError(f"binary, not text: {form}")
     elif data.lstrip().startswith(rb"{\rtf"):
         text = _from_rtf(data)
     else:

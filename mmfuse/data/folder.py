@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from mmfuse.data.dicom import is_dicom_file, is_structured_report
+from mmfuse.data.dicom import is_structured_report
 from mmfuse.data.documents import read_report
+from mmfuse.data.kinds import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    PICTURES,
+    TEXT_SUFFIXES,
+    Kind,
+    head_of,
+    is_picture,
+    kind_of,
+    stem_of,
+    suffix_of,
+)
 from mmfuse.data.texts import TextError
 from mmfuse.types import MmfuseError, Sample
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
-IMAGE_SUFFIXES = (*_PICTURES, ".dcm", ".dicom")
-TEXT_SUFFIXES = (".txt", ".text", ".report", ".xml", ".html", ".htm", ".json", ".rtf", ".sr")
-
 Layout = Literal["auto", "stem", "study"]
 
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx", "dicomdir"}  # and all that begins with a dot
-_BARE = re.compile(r"[^.]+|[\d.]+")  # how DICOM files without suffix are named: IM000001, or 1.2.840.113619.2.5
+_CLUTTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "dicomdir", "@eadir", "$recycle.bin", "#recycle"}
+"""Passed over, with all that begins with a dot."""
+_READ = f"images ({FORMATS}) and reports ({' '.join(TEXT_SUFFIXES)})"
+_NAMED = 3  # files that a message names
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,18 @@ class Entry:
         images: Paths.
         texts: Paths of the report, or of its parts.
         problem: Why it is no sample, if its names show that already.
+        unread: Paths of what belongs to it and is not read, which is its problem.
     """
 
     id: str
     images: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     problem: str | None = None
+    unread: tuple[str, ...] = ()
 
     def files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Its images and its texts; a DICOM file that is a structured report, by its first bytes, is a text."""
-        reports = [p for p in self.images if not p.lower().endswith(_PICTURES) and is_structured_report(p)]
+        reports = [p for p in self.images if suffix_of(p) not in PICTURES and is_structured_report(head_of(p))]
         return tuple(p for p in self.images if p not in reports), (*self.texts, *reports)
 
     def sample(self) -> Sample:
@@ -65,11 +76,24 @@ class Entry:
 
 
 class _Place(NamedTuple):
-    """The names that one folder holds itself, each list sorted."""
+    """The names that one folder holds itself, or those of one study in it, each list sorted."""
 
     images: list[str]
     texts: list[str]
+    unread: list[str]
+    aside: list[str]
     others: list[str]
+
+    @classmethod
+    def empty(cls) -> _Place:
+        return cls([], [], [], [], [])
+
+    def put(self, name: str, kind: Kind) -> None:
+        self[_KINDS.index(kind)].append(name)
+
+
+_KINDS: tuple[Kind, ...] = ("image", "text", "unread", "aside", "other")
+"""Of the lists of a place, in their order."""
 
 
 def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry], list[str]]:
@@ -83,10 +107,13 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
     - `auto`: `study` if all images are in sub-folders, and some sub-folder holds images and texts that are not just one
       pair of the same name, and none holds two such pairs; else `stem`.
 
-    Suffixes may be in upper or lower case. A file without suffix, or with a name of digits and dots, is an image if it
-    begins as DICOM does: of these files alone, the first bytes are read. Hidden files and folders, and the clutter of
-    Windows, macOS and DICOM media, are passed over in silence. Links are followed, but no folder is visited twice, nor
-    one that the folder itself is in.
+    Suffixes may be in upper or lower case. A file whose suffix is not known, or that has none, is an image if it begins
+    as one: of these files alone, the first bytes are read. What is in a study and is not read, such as a `.jxl`, a
+    `.pdf` or a film, is its problem, and a study of its own where it stands alone; so are notes (`.md`), archives and
+    arrays where the study lacks an image or a text. Names that look the same (`E.jpg` beside `e.txt`) are a problem of
+    both where neither has all. Hidden files and folders, and the clutter of Windows, macOS, network disks and DICOM
+    media, are passed over in silence. Links are followed, but no folder is visited twice, nor one that the folder
+    itself is in.
 
     Args:
         folder: Where to look.
@@ -97,7 +124,8 @@ def pair_folder(folder: str | Path, layout: Layout = "auto") -> tuple[list[Entry
         the ignored files, relative to the folder.
 
     Raises:
-        MmfuseError: The layout is none of these, or the folder is missing, unreadable, or without any image and text.
+        MmfuseError: The layout is none of these, or `auto` cannot tell it for a file that is not read; or the folder is
+            missing, unreadable, or without any image and text.
     """
     entries, ignored = iter_folder(folder, layout)
     return sorted(entries, key=lambda entry: entry.id), ignored
@@ -109,7 +137,7 @@ def iter_folder(folder: str | Path, layout: Layout = "auto") -> tuple[Iterator[E
     Raises:
         MmfuseError: As `pair_folder`, all of it before the first study is given.
     """
-    expected = f"expected a folder of images ({' '.join(IMAGE_SUFFIXES)}) and reports ({' '.join(TEXT_SUFFIXES)})"
+    expected = f"expected a folder of {_READ}"
     try:
         entries, ignored = _scan(folder, layout)
     except MmfuseError:
@@ -139,14 +167,25 @@ def _scan(folder: str | Path, layout: Layout) -> tuple[Iterator[Entry], list[str
     if layout not in get_args(Layout):
         raise MmfuseError(f"layout {layout!r}: expected one of {', '.join(get_args(Layout))}")
     places, unreadable = _walk(os.fspath(folder))
-    by_study = layout == "study" or (layout == "auto" and _are_studies(places))
+    by_study = layout == "study" or (layout == "auto" and _tell_layout(places))
+    for name, place in places.items():
+        _set_aside(place, by_study, bool(name))
     ignored = [_join(name, other) for name, place in places.items() for other in place.others]
     if by_study:
-        ignored += places[""].images + places[""].texts
+        top = places.pop("")
+        ignored += top.images + top.texts + top.unread
     broken = (Entry(f"{_printable(name)}/", problem=f"folder: {reason}") for name, reason in unreadable.items())
-    studies = _one_study if by_study else _pairs
-    found = (studies(os.path.join(folder, name), name, place) for name, place in places.items())
+    if by_study:
+        twins = _twins(places, {name: [name] for name in places})
+        found = (_one_study(os.path.join(folder, name), name, place, twins) for name, place in places.items())
+    else:
+        found = (_pairs(os.path.join(folder, name), name, place) for name, place in places.items())
     return chain(broken, chain.from_iterable(found)), sorted(map(_printable, ignored))
+
+
+def tell_ignored(ignored: Sequence[str]) -> str:
+    """One line about files that are no image and no report; there is at least one."""
+    return f"{len(ignored)} file(s) ignored: {_list(ignored)}"
 
 
 def find_study(path: str | Path) -> Entry:
@@ -156,21 +195,27 @@ def find_study(path: str | Path) -> Entry:
         MmfuseError: Nothing is there.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
+    is_folder = path.is_dir()
+    folder = path if is_folder else path.parent
     try:
         names = sorted(item.name for item in os.scandir(folder) if not item.name.startswith("."))
     except OSError as error:
         raise MmfuseError(f"{path}: {_reason(error)}") from error
-    if not path.is_dir():
-        names = [name for name in names if _stem(name) == _stem(path.name)]
-    place = _Place([], [], [])
+    if not is_folder:
+        names = [name for name in names if _looks(name).split(".")[0] == _looks(path.name).split(".")[0]]
+    place = _Place.empty()
+    stem = _stem(path.name)
     for name in names:
-        _list_of(place, str(folder), name).append(name)
-    if not place.images and not place.texts:
+        kind = kind_of(folder / name)
+        place.put(name, kind)
+        stem = _stem(name, kind) if name == path.name else stem
+    _set_aside(place, is_folder, True)
+    name = path.name if is_folder else ""
+    studies = _one_study(str(folder), name, place, {}) if is_folder else _pairs(str(folder), "", place)
+    found = next((study for study in studies if is_folder or study.id == _printable(stem)), None)
+    if found is None:
         raise MmfuseError(f"{path}: no image and no report of this name; expected a study's folder, image or report")
-    if path.is_dir():
-        return Entry(_printable(path.name), _paths(str(folder), place.images), _paths(str(folder), place.texts))
-    return next(_pairs(str(folder), "", place))
+    return found
 
 
 def _walk(root: str) -> tuple[dict[str, _Place], dict[str, str]]:
@@ -195,14 +240,14 @@ def _walk(root: str) -> tuple[dict[str, _Place], dict[str, str]]:
                 raise
             unreadable[name] = _reason(error)
             continue
-        places[name] = place = _Place([], [], [])
+        places[name] = place = _Place.empty()
         for item in items:
             if item.name.startswith(".") or item.name.lower() in _CLUTTER:
                 continue
             if _is_folder(item):
                 (linked if item.is_symlink() else real).append(_join(name, item.name))
             else:
-                _list_of(place, path, item.name).append(item.name)
+                place.put(item.name, kind_of(item.path))
     return places, unreadable
 
 
@@ -218,18 +263,31 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
         return False
 
 
-def _list_of(place: _Place, folder: str, name: str) -> list[str]:
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix in TEXT_SUFFIXES:
-        return place.texts
-    bare = _BARE.fullmatch(name) and is_dicom_file(os.path.join(folder, name))
-    return place.images if suffix in IMAGE_SUFFIXES or bare else place.others
+def _tell_layout(places: Mapping[str, _Place]) -> bool:
+    """Whether each sub-folder is a study, of whatever kinds its files are."""
+    by_study = _are_studies(places)
+    unread = {name: place for name, place in places.items() if place.unread}
+    if unread:
+        as_if = {
+            name: place._replace(
+                images=place.images + [file for file in place.unread if is_picture(file)],
+                texts=place.texts + [file for file in place.unread if not is_picture(file)],
+            )
+            for name, place in places.items()
+        }
+        if _are_studies(as_if) != by_study:
+            name, place = next(iter(unread.items()))
+            raise MmfuseError(
+                f"layout auto: {_printable(_join(name, place.unread[0]))} is of a kind that is not read, so whether "
+                "each sub-folder is a study cannot be told; say stem or study (--layout), or move such files away"
+            )
+    return by_study
 
 
-def _are_studies(places: dict[str, _Place]) -> bool:
+def _are_studies(places: Mapping[str, _Place]) -> bool:
     found = False
     for name, place in places.items():
-        pairs = {_stem(image) for image in place.images} & {_stem(text) for text in place.texts}
+        pairs = {_stem(image, "image") for image in place.images} & {_stem(text) for text in place.texts}
         if len(pairs) > 1 or (name == "" and place.images):
             return False
         one_pair = len(pairs) == len(place.images) == len(place.texts) == 1
@@ -237,39 +295,98 @@ def _are_studies(places: dict[str, _Place]) -> bool:
     return found
 
 
-def _one_study(root: str, name: str, place: _Place) -> Iterator[Entry]:
-    if name and (place.images or place.texts):
-        yield Entry(_printable(name), _paths(root, place.images), _paths(root, place.texts))
+def _set_aside(place: _Place, by_study: bool, in_folder: bool) -> None:
+    """Decide of each file that may be a part of a study whether it is: where an image or a text is missing."""
+    if not place.aside:
+        return
+    images = {_stem(name, "image") for name in place.images}
+    texts = {_stem(name) for name in place.texts}
+    for name in place.aside:
+        is_missed = in_folder and bool(images) != bool(texts) if by_study else _stem(name, "unread") in images ^ texts
+        (place.unread if is_missed else place.others).append(name)
+    place.aside.clear()
+
+
+def _one_study(root: str, name: str, place: _Place, twins: Mapping[str, str]) -> Iterator[Entry]:
+    if place.images or place.texts or place.unread:
+        problems = [*_of_unread(place.unread), *filter(None, [twins.get(name)])]
+        lists = (_paths(root, names) for names in (place.images, place.texts, place.unread))
+        images, texts, unread = lists
+        yield Entry(_printable(name), images, texts, "; ".join(problems) or None, unread)
 
 
 def _pairs(root: str, name: str, place: _Place) -> Iterator[Entry]:
-    studies: dict[str, _Place] = defaultdict(lambda: _Place([], [], []))
-    for file in place.images:
-        studies[_stem(file)].images.append(file)
-    for file in place.texts:
-        studies[_stem(file)].texts.append(file)
-    for stem, (images, texts, _) in studies.items():
+    studies: dict[str, _Place] = defaultdict(_Place.empty)
+    kinds: tuple[tuple[Kind, list[str]], ...] = (
+        ("image", place.images),
+        ("text", place.texts),
+        ("unread", place.unread),
+    )
+    for kind, files in kinds:
+        for file in files:
+            studies[_stem(file, kind)].put(file, kind)
+    twins = _twins(studies, {stem: [*found.images, *found.texts] for stem, found in studies.items()})
+    for stem, found in studies.items():
         problems = [
             f"{len(files)} {kind} of the same name: {_printable(', '.join(files))}"
-            for kind, files in (("images", images), ("texts", texts))
+            for kind, files in (("images", found.images), ("texts", found.texts))
             if len(files) > 1
         ]
-        yield Entry(
-            _printable(_join(name, stem)),
-            _paths(root, images),
-            _paths(root, texts),
-            "; ".join(problems) or None,
-        )
+        problems += [*_of_unread(found.unread), *filter(None, [twins.get(stem)])]
+        images, texts, unread = (_paths(root, names) for names in (found.images, found.texts, found.unread))
+        yield Entry(_printable(_join(name, stem)), images, texts, "; ".join(problems) or None, unread)
+
+
+def _of_unread(names: Sequence[str]) -> Iterator[str]:
+    """What to say of files that belong to a study and are not read."""
+    if names:
+        what = "is of a kind that is not read" if len(names) == 1 else "are of kinds that are not read"
+        yield f"{_list(names)} {what}; convert or move away; read are {_READ}"
+
+
+def _twins(studies: Mapping[str, _Place], names: Mapping[str, list[str]]) -> dict[str, str]:
+    """What to say of studies whose names look the same, where one may be the other's missing half."""
+    lacking = {key for key, place in studies.items() if not (place.images and place.texts)}
+    if not lacking:
+        return {}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for key, place in studies.items():
+        if place.images or place.texts:
+            alike[_looks(key)].append(key)
+    said = {}
+    for keys in alike.values():
+        places = [studies[key] for key in keys]
+        is_split = any(place.images for place in places) and any(place.texts for place in places)
+        if len(keys) > 1 and is_split and not lacking.isdisjoint(keys):
+            files = _list(sorted(f"'{name}'" for key in keys for name in names[key]))
+            why = f"one study or several? {files} differ in case, spaces or suffixes alone; rename them"
+            said |= dict.fromkeys(keys, why)
+    return said
+
+
+def _looks(name: str) -> str:
+    """A name without what is easily overlooked: case, spaces, invisible characters, suffixes."""
+    if not name.isascii():
+        name = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    name = " ".join(name.casefold().split())
+    while suffix_of(name) in IMAGE_SUFFIXES + TEXT_SUFFIXES:
+        name = os.path.splitext(name)[0].rstrip()
+    return name
 
 
 def _paths(root: str, names: list[str]) -> tuple[str, ...]:
     return tuple(os.path.join(root, name) for name in names)
 
 
-def _stem(name: str) -> str:
-    """Give a name without its suffix, if it is a known one; accents composed, since macOS stores them decomposed."""
-    stem, suffix = os.path.splitext(name)
-    return unicodedata.normalize("NFC", stem if suffix.lower() in IMAGE_SUFFIXES + TEXT_SUFFIXES else name)
+def _stem(name: str, kind: Kind | None = None) -> str:
+    """As `stem_of`, with accents composed, since macOS stores them decomposed."""
+    return unicodedata.normalize("NFC", stem_of(name, kind))
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    shown = _printable(", ".join(names[:_NAMED]))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown) + more
 
 
 def _join(folder: str, name: str) -> str:

@@ -18,6 +18,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -26,8 +27,10 @@ from PIL import (
 )
 
 from mmfuse.data.dicom import decode_dicom, dicom_spacing, is_dicom
+from mmfuse.data.frames import FirstFrame, count_frames
+from mmfuse.data.kinds import FORMATS, HEAD, format_of
 from mmfuse.data.locations import read_location
-from mmfuse.data.pictures import Picture, to_pil
+from mmfuse.data.pictures import Picture, frames_of, to_pil
 from mmfuse.data.quiet import quiet
 from mmfuse.types import MmfuseError
 
@@ -95,10 +98,10 @@ def read_image(
 ) -> np.ndarray:
     """Read one image as RGB, upright, in the size that is wanted.
 
-    JPEG, PNG, GIF, WebP, TIFF, BMP, PPM/PGM/PBM and DICOM, told apart by their bytes, never by the file's name. EXIF
-    orientation is applied, transparency is laid over the background; an animation, a TIFF of several pages and a DICOM
-    of several frames give the first; colour profiles are ignored. Of DICOM, `mmfuse.data.dicom.decode_dicom` says how
-    it is shown.
+    JPEG, PNG, GIF, WebP, TIFF, BMP, PPM/PGM/PBM, AVIF, JPEG 2000, HEIC (with pillow-heif) and DICOM, told apart by
+    their bytes, never by the file's name. EXIF orientation is applied, transparency is laid over the background; an
+    animation, a TIFF of several pages and a DICOM of several frames give the first; colour profiles are ignored. Of
+    DICOM, `mmfuse.data.dicom.decode_dicom` says how it is shown.
 
     Gray levels of more than 8 bits are scaled, not clipped:
 
@@ -121,19 +124,32 @@ def read_image(
     Raises:
         ImageError: It cannot be read, is damaged, of another format, or larger than `options.max_pixels`.
     """
+    return read_first_frame(source, options, urls).pixels
+
+
+def read_first_frame(
+    source: str | Path | bytes | Picture, options: ImageOptions | None = None, urls: Sequence[str] = ()
+) -> FirstFrame:
+    """As `read_image`, with the number of frames of which this is the first.
+
+    Raises:
+        ImageError: As `read_image`.
+    """
     options = options or ImageOptions()
     if isinstance(source, Picture):
         return _decode_picture(source, options)
     data = _read(source, urls)
     if is_dicom(data):
         try:
-            return _decode(Image.fromarray(decode_dicom(data, options.max_pixels)), options)
+            pixels, frames = decode_dicom(data, options.max_pixels)
+            return FirstFrame(_decode(Image.fromarray(pixels), options), frames)
         except MmfuseError as error:
             raise ImageError(str(error)) from None
     plugin = _plugin_of(data)
     try:
         with quiet():
-            return _decode(plugin(io.BytesIO(data)), options)
+            image = plugin(io.BytesIO(data))
+            return FirstFrame(_decode(image, options), count_frames(image, data))
     except ImageError:
         raise
     except Exception as error:  # hostile bytes bring nearly every exception out of Pillow, MemoryError included
@@ -141,10 +157,11 @@ def read_image(
         raise ImageError(f"{plugin.format} cannot be decoded: {words[:100]}") from error
 
 
-def _decode_picture(picture: Picture, options: ImageOptions) -> np.ndarray:
+def _decode_picture(picture: Picture, options: ImageOptions) -> FirstFrame:
     try:
         with quiet():
-            return _decode(to_pil(picture), options)
+            frames = frames_of(picture)  # before it is decoded: Pillow seeks to the last one
+            return FirstFrame(_decode(to_pil(picture), options), frames)
     except MmfuseError as error:
         raise ImageError(str(error)) from None
     except Exception as error:  # as of a file: Pillow may not have decoded it yet
@@ -199,29 +216,52 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
 
 # The plugins are called directly: Image.open would add a DecompressionBombWarning of its own limit, and read JPEGs with
 # several pictures as another format.
-_PLUGINS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), _JpegFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    (re.compile(rb"P[1-6f]\s"), PpmImagePlugin.PpmImageFile),
-)
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": _JpegFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
 
 
 def _plugin_of(data: bytes) -> type[ImageFile.ImageFile]:
     if not data:
         raise ImageError("empty file")
-    plugin = next((plugin for signature, plugin in _PLUGINS if signature.match(data)), None)
+    name, _ = format_of(data[:HEAD]) or ("", None)
+    if name in ("AVIF", "HEIC"):
+        return _import_plugin(name)
+    plugin = _PLUGINS.get(name)
+    if plugin is None and data.startswith(b"BM"):
+        plugin = BmpImagePlugin.BmpImageFile
+    if plugin is None and re.match(rb"P[1-6f]\s", data):
+        plugin = PpmImagePlugin.PpmImageFile
     if plugin is None:
-        raise ImageError("not an image (JPEG, PNG, GIF, WebP, TIFF, BMP, PPM or DICOM)")
+        raise ImageError(f"not an image{f' that is read, but {name}' if name else ''} ({FORMATS})")
     if plugin is PngImagePlugin.PngImageFile:
         _check_png(data)
     # In JPEG data these two bytes only begin a scan. A small file with thousands of scans would decode for hours.
     if plugin is _JpegFile and data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise ImageError(f"JPEG with more than {_MAX_JPEG_SCANS} scans")
     return plugin
+
+
+def _import_plugin(name: str) -> type[ImageFile.ImageFile]:
+    """What reads formats that need more than every Pillow has."""
+    try:
+        if name == "HEIC":
+            from pillow_heif import HeifImageFile  # type: ignore[import-not-found]
+
+            return HeifImageFile
+        from PIL import AvifImagePlugin
+
+        if not AvifImagePlugin.SUPPORTED:
+            raise ImportError
+    except ImportError:
+        way = 'pillow-heif: pip install "mmfuse[heic]"' if name == "HEIC" else "Pillow 11.3 or later, with AVIF in it"
+        raise ImageError(f"{name} needs {way}") from None
+    return AvifImagePlugin.AvifImageFile
 
 
 def _check_png(data: bytes) -> None:
@@ -246,7 +286,7 @@ def _decode(image: Image.Image, options: ImageOptions) -> np.ndarray:
         raise ImageError(f"{image.width} x {image.height} pixels: more than max_pixels, {options.max_pixels}")
     if not isinstance(image, _JpegFile):
         image.load()  # before the orientation is asked for: PNGs may carry it at the end, TIFFs apply it themselves
-    orientation = _orientation(image.info.get("exif", b""))
+    orientation = _orientation(image.info.get("exif") or b"")
     content, drafted = image.size, None  # (W, H), as the image is stored
     if options.size is not None:
         height, width = options.size

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmfuse.data.images import content_hash
+from mmfuse.data.groups import content_or_name
 from mmfuse.data.rows import BLOCK
 from mmfuse.data.splits import SPLITS
 from mmfuse.types import MmfuseError
@@ -92,7 +92,7 @@ def find_leaks(table: Table) -> list[str]:
 
 def describe_leaks(keys: Keys, read: ReadRows, where: str, urls: Sequence[str] = ()) -> list[str]:
     """As `find_leaks`, of rows of which only the keys are in memory; `urls` may be opened as images."""
-    found = (_leaked_groups(keys, read), _leaked_duplicates(keys, read, urls), _leaked_images(keys, read))
+    found = (_leaked_groups(keys, read), _leaked_duplicates(keys, read, where, urls), _leaked_images(keys, read))
     return [f"{where}: {sentence}" for sentence in found if sentence]
 
 
@@ -112,7 +112,7 @@ def _leaked_groups(keys: Keys, read: ReadRows) -> str | None:
     return None
 
 
-def _leaked_duplicates(keys: Keys, read: ReadRows, urls: Sequence[str]) -> str | None:
+def _leaked_duplicates(keys: Keys, read: ReadRows, where: str, urls: Sequence[str]) -> str | None:
     _, rows = _across_splits(keys.text, keys.splits)
     shared = np.flatnonzero(np.isin(keys.text, keys.text[rows]))
     same = _hashes(_contents(row, urls) for row in read(shared))
@@ -123,8 +123,9 @@ def _leaked_duplicates(keys: Keys, read: ReadRows, urls: Sequence[str]) -> str |
         return None
     a, b = leaks[0]
     return (
-        f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; remove "
-        "them, or give duplicates the same group"
+        f"{len(leaks)} exact duplicate(s) across splits, such as rows {a!r} and {b!r}: same text and images; "
+        "`group: content` keeps them together where splits are ratios or folds; "
+        f"`mmfuse data check {where} --drop copies --out FOLDER` writes the rows without them"
     )
 
 
@@ -136,7 +137,7 @@ def _leaked_images(keys: Keys, read: ReadRows) -> str | None:
         if path is not None:
             return (
                 f"image {_name(path)} is captioned in two splits, in rows {a['id']!r} ({_split(keys, i)}) "
-                f"and {b['id']!r} ({_split(keys, j)}): give `group` a column that names the image"
+                f"and {b['id']!r} ({_split(keys, j)}): give `group` a column that names the image, or content"
             )
     return None
 
@@ -211,11 +212,4 @@ _SHORTEST_COPY = 4
 
 
 def _contents(row: dict[str, Any], urls: Sequence[str]) -> tuple[str | None, tuple[str | bytes, ...]]:
-    return row["text"], tuple(_content(image, urls) for image in row["images"])
-
-
-def _content(image: str | bytes, urls: Sequence[str]) -> str | bytes:
-    try:
-        return content_hash(image, urls)
-    except MmfuseError:
-        return image
+    return row["text"], tuple(content_or_name(image, urls) for image in row["images"])

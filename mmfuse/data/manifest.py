@@ -21,6 +21,8 @@ TASK_TYPES = ("captioning", "classification", "multilabel")
 """The heads of mmfuse itself, told without importing them; plug-ins add others."""
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
+CONTENT = "content"
+"""As `group`, where no column has this name: rows that are alike."""
 
 
 @dataclass
@@ -100,6 +102,9 @@ class SplitSpec:
     """Which row is for what: a column, ratios by hash of the group, or folds."""
 
     column: str | None = key(None, "column that says train, validation or test")
+    time: str | None = key(
+        None, "column of dates (ISO 8601) or numbers: train before validation before test, in the shares of ratios"
+    )
     names: dict[str, str] = key({}, "that column's own words: {val: validation}")
     ratios: dict[str, float] = key({}, "shares such as {train: 0.7, validation: 0.1, test: 0.2}")
     folds: int | None = key(None, "instead of ratios: cross-validation with this many folds", low=2)
@@ -124,8 +129,15 @@ class Manifest:
     licence: str = key("", "under which it may be used")
     citation: str = key("", "what to cite")
     obtain: str = key("", "how to get it")
+    notes: list[str] = key([], "what must be known of these very rows; `data check` repeats it")
     csv: CsvSpec = field(default_factory=CsvSpec)
-    group: str | None = key(None, "column that is never in two splits (a patient); default: the id")
+    group: Any = field(
+        default=None,
+        metadata={
+            "help": "column that is never in two splits (a patient); content: rows that are alike; a list: rows that "
+            "have any of these in common; {file: groups.csv}: a table of id and group; default: the id"
+        },
+    )
     image: ImageSpec | None = key(None, "where the images are; absent: none")
     text: TextSpec | None = key(None, "what the text encoder reads; absent: nothing")
     splits: SplitSpec = field(default_factory=SplitSpec)
@@ -133,6 +145,16 @@ class Manifest:
 
     source: str = key("", "set when read: the manifest's own path")
     sha256: str = key("", "set when read: hash of the manifest's own bytes")
+
+    @property
+    def group_names(self) -> list[str]:
+        """The columns that name a row's groups, or `content`."""
+        return self.group if isinstance(self.group, list) else [self.group] if isinstance(self.group, str) else []
+
+    @property
+    def group_file(self) -> str | None:
+        """Where the table of groups lies, if there is one."""
+        return _beside(self.source, self.group["file"]) if isinstance(self.group, dict) else None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -248,6 +270,7 @@ def check_text(text: TextSpec | None, where: str) -> None:
 def _check(manifest: Manifest) -> None:
     where = manifest.source
     image, text, splits = manifest.image, manifest.text, manifest.splits
+    _check_group(manifest.group, where)
     if image is None and text is None:
         raise MmfuseError(f"{where}: neither image nor text is given; at least one is needed")
     check_image(image, where)
@@ -280,6 +303,9 @@ def _check(manifest: Manifest) -> None:
     chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]
     if len(chosen) > 1:
         raise MmfuseError(f"{where}: splits: give one of column, ratios and folds, not {' and '.join(chosen)}")
+    for name in ("column", "folds", "stratify", "exact"):
+        if splits.time and getattr(splits, name):
+            raise MmfuseError(f"{where}: splits: time goes with ratios, not with {name}: what is when decides alone")
     if splits.ratios and abs(sum(splits.ratios.values()) - 1) > 1e-6:
         raise MmfuseError(f"{where}: splits.ratios: they sum to {sum(splits.ratios.values()):g}, not 1")
     for name, share in splits.ratios.items():
@@ -295,3 +321,12 @@ def _check(manifest: Manifest) -> None:
         )
     if splits.stratify is not None and manifest.tasks[splits.stratify].type == "captioning":
         raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")
+
+
+def _check_group(group: Any, where: str) -> None:
+    names = group if isinstance(group, list) else [group]
+    if isinstance(group, dict):
+        if list(group) != ["file"] or not isinstance(group["file"], str):
+            raise MmfuseError(f"{where}: group: of mappings, only {{file: groups.csv}} is legal")
+    elif not names or not all(isinstance(name, str) and name for name in names if group is not None):
+        raise MmfuseError(f"{where}: group: {group!r}: the name of a column, a list of names, or {{file: groups.csv}}")

@@ -33,6 +33,15 @@ def to_pil(picture: Picture) -> Image.Image:
     return picture
 
 
+def frames_of(picture: Picture) -> int:
+    """How many frames a PIL image has of which it is the first; 1 where its file is closed, or it is a later one."""
+    with _LOADING:
+        try:
+            return 1 if isinstance(picture, np.ndarray) or picture.tell() else getattr(picture, "n_frames", 1)
+        except Exception:  # each plugin has its own way to fail on a file that is closed or cut off
+            return 1
+
+
 def _gray_levels(array: np.ndarray) -> np.ndarray:
     """`(H, W)` or `(H, W, 3)` uint8."""
     _check_shape(array.shape)

@@ -8,10 +8,9 @@ import io
 import json
 import os
 import shutil
-import textwrap
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from typing import Any
 import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from mmfuse.data.images import ImageError, ImageOptions, read_image
-from mmfuse.data.sources import READY, SOURCES, Row, Source
-from mmfuse.data.sources.files import find
+from mmfuse.data.cards import SEPARATOR, manifest_text
+from mmfuse.data.downloads import locate
+from mmfuse.data.images import ImageOptions, read_image
+from mmfuse.data.sources import SOURCES, Note, Row, Source
+from mmfuse.data.sources.parquet import Packed, forget
 from mmfuse.types import MmfuseError
 
 CHUNK = 512
@@ -31,7 +31,7 @@ CHUNK = 512
 
 _STATE, _LOCK, _CHECKED = "prepared.json", "prepare.lock", "checked"
 _SMALL = ImageOptions(size=(32, 32))  # all of the file is decoded, but JPEGs at an eighth of their size
-_SEPARATOR = ";"
+_AHEAD = 32  # rows that are read before they are asked for: images of parquet files are held until then
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,14 @@ class Prepared:
         rows: How many there are in `rows.parquet`.
         skipped: Reason -> how many rows of the download it kept out.
         already: Everything was there, and nothing was done.
+        notes: What must be said of this download; they stand in the manifest too.
     """
 
     manifest: Path
     rows: int
     skipped: dict[str, int]
     already: bool = False
-
-
-class _Plain(yaml.SafeDumper):
-    """YAML without anchors: what stands twice is written twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,7 @@ class _Skip:
     id: str
     path: str
     reason: str
+    line: int | None = None
 
 
 def prepare(
@@ -70,10 +66,11 @@ def prepare(
 ) -> Prepared:
     """Turn a download into `rows.parquet`, `images/`, `manifest.yaml` and `skipped.jsonl`.
 
-    Every row of the download is in exactly one of `rows.parquet` and `skipped.jsonl`, there with the file and the
-    reason. Every image is decoded once; one that is missing or damaged keeps its row out. Images are hard links to the
-    download where the file system can do that, so they cost no disk, and copies elsewhere; either way their bytes and
-    their paths within the download stay.
+    Every row of the download is in exactly one of `rows.parquet` and `skipped.jsonl`, there with the file, its line and
+    the reason. Of rows with one id the first that can be used is taken. Every image is decoded once; one that is
+    missing or damaged keeps its row out. Images are hard links to the download where the file system can do that, so
+    they cost no disk, and copies elsewhere; either way their bytes and their paths within the download stay. An image
+    inside of a parquet file becomes a file with the same bytes.
 
     Every file is renamed into place when it is whole. After a kill the same call goes on, with the same result to the
     byte. On a finished folder it does nothing, unless the download has changed: then it reads all of it anew.
@@ -88,9 +85,9 @@ def prepare(
         MmfuseError: No such source; the folder is not its download, or a file of it is damaged; the other folder
             belongs to something else, or its manifest was changed by hand; no row can be used.
     """
-    folder, out = Path(source_dir), Path(out_dir)
+    out = Path(out_dir)
     source: Source = SOURCES.get(name)()
-    _check_download(name, source, folder)
+    folder = locate(name, source, Path(source_dir))
     if out.resolve().is_relative_to(folder.resolve()):
         raise MmfuseError(f"{out}: inside of the download; give --out a folder outside of {folder}")
     _read_state(out, name)
@@ -102,57 +99,8 @@ def prepare(
         raise MmfuseError(f"{out}: another mmfuse data prepare is at work in it") from error
     except OSError as error:  # what cannot be read of the download is a skipped row: this is about `out`
         raise MmfuseError(f"{out}: {(error.strerror or str(error)).lower()}") from error
-
-
-def manifest_text(name: str, folder: Path | None = None) -> str:
-    """The manifest of a source as YAML, with its traps as comments; None: of a complete download."""
-    source: Source = SOURCES.get(name)()
-    card, keys = source.card, source.manifest(folder)
-    facts = {key: getattr(card, key) for key in ("about", "homepage", "licence", "citation", "obtain")}
-    image = {"column": "images", "separator": _SEPARATOR, "root": "images"}
-    manifest = {"name": name, "version": 1, **facts, "rows": "rows.parquet", "id": "id"}
-    manifest |= {"group": keys["group"]} if "group" in keys else {}
-    manifest |= {"image": image, **{key: value for key, value in keys.items() if key != "group"}}
-    notes = [f"Written by `mmfuse data prepare {name}`.", f"Split: {card.split}", *card.traps]
-    comment = "\n".join(textwrap.fill(n, 118, initial_indent="# ", subsequent_indent="#   ") for n in notes)
-    body = yaml.dump(manifest, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    return f"{comment}\n{body}"
-
-
-def source_lines() -> list[str]:
-    """A line on each source, and on each set that needs no preparing."""
-    lines = {name: SOURCES.get(name)().card.about.split(". ")[0].rstrip(".") + "." for name in SOURCES.names()}
-    lines |= {name: f"{about} Ready: data_manifests/{name}.yaml" for name, about in READY.items()}
-    return [f"{name}: {line}" for name, line in sorted(lines.items())]
-
-
-def card_text(name: str) -> str:
-    """All that is known of a source, in lines.
-
-    Raises:
-        MmfuseError: No such source.
-    """
-    if name in READY:
-        return f"{name}: {READY[name]}\nNothing to prepare: data_manifests/{name}.yaml in the repository is its card"
-    source: Source = SOURCES.get(name)()
-    card, keys = source.card, source.manifest(None)
-    facts = {key: getattr(card, key) for key in ("about", "homepage", "licence", "citation", "obtain")}
-    facts["files"] = "; ".join(" or ".join(patterns) for patterns in card.files)
-    facts |= {"group": keys.get("group", "none: each row is its own"), "split": card.split}
-    facts |= {
-        f"task {task}": f"{spec['type']}, labels {spec['label_origin']}" for task, spec in keys.get("tasks", {}).items()
-    }
-    parts = [*facts.items(), *(("trap", trap) for trap in card.traps)]
-    return "\n".join([name, *(textwrap.fill(f"{k}: {v}", 118, subsequent_indent="    ") for k, v in parts)])
-
-
-def _check_download(name: str, source: Source, folder: Path) -> None:
-    expected = ", ".join(patterns[0] for patterns in source.card.files)
-    if not folder.is_dir():
-        raise MmfuseError(f"{folder}: no such folder; expected is the download of {name}, with {expected}")
-    missing = [" or ".join(patterns) for patterns in source.card.files if find(folder, patterns) is None]
-    if missing:
-        raise MmfuseError(f"{folder}: not the download of {name}: no {missing[0]}; expected are {expected}")
+    finally:
+        forget()
 
 
 def _read_state(out: Path, name: str) -> dict[str, Any]:
@@ -176,12 +124,20 @@ def _read_state(out: Path, name: str) -> dict[str, Any]:
 
 
 def _prepare(name: str, source: Source, folder: Path, out: Path, progress: Callable[[int, int], None]) -> Prepared:
-    rows = list(source.rows(folder))
-    state, manifest = _read_state(out, name), manifest_text(name, folder).encode()
+    forget()
+    rows: list[Row] = []
+    notes: list[str] = []
+    for item in source.rows(folder):
+        if isinstance(item, Note):
+            notes.append(item.text)
+        else:
+            rows.append(item)
+    state, manifest = _read_state(out, name), manifest_text(name, folder, notes).encode()
     inputs = _fingerprint(rows, folder)
+    told = tuple(notes)
     if state.get("inputs") == inputs and "rows" in state:
         shutil.rmtree(out / _CHECKED, ignore_errors=True)
-        return Prepared(out / "manifest.yaml", state["rows"], state["skipped"], already=True)
+        return Prepared(out / "manifest.yaml", state["rows"], state["skipped"], already=True, notes=told)
     written = {*state.get("manifests", ()), _hash(manifest)}
     _refuse_edited(out / "manifest.yaml", written)
     if state.get("inputs") != inputs:
@@ -190,9 +146,9 @@ def _prepare(name: str, source: Source, folder: Path, out: Path, progress: Calla
             (out / stale).unlink(missing_ok=True)
     state = {"source": name, "inputs": inputs, "manifests": sorted(written)}
     _write(out / _STATE, _json(state))
-    kept, skips = _sort_out(rows, folder)
-    bad = _read_images(kept, folder, out, progress)
-    kept = [row for row in kept if row.id not in bad]
+    possible, skips = _sort_out(rows, folder)
+    bad = _read_images(possible, folder, out, progress)
+    kept = [row for number, row in enumerate(possible) if number not in bad]
     skips += bad.values()
     if not kept:
         example = f", such as {skips[0].id!r}: {skips[0].path} {skips[0].reason}" if skips else ""
@@ -204,76 +160,116 @@ def _prepare(name: str, source: Source, folder: Path, out: Path, progress: Calla
     reasons = dict(Counter(skip.reason for skip in skips).most_common())
     _write(out / _STATE, _json(state | {"rows": len(kept), "skipped": reasons}))
     shutil.rmtree(out / _CHECKED)
-    return Prepared(out / "manifest.yaml", len(kept), reasons)
+    return Prepared(out / "manifest.yaml", len(kept), reasons, notes=told)
 
 
 def _sort_out(rows: list[Row], folder: Path) -> tuple[list[Row], list[_Skip]]:
     """The rows whose images are worth reading, and the others."""
-    kept: dict[str, Row] = {}
-    skips = []
+    possible, skips = [], []
     for row in rows:
-        reason, path = row.problem, row.path
+        reason, path, line = row.problem, row.path, row.line
         name = row.id.strip()
         if reason is None and not (name and row.images):
             reason = "no image" if name else "no id"
-        if reason is None and name in kept:
-            reason = "another row has the same id"
         for image in row.images if reason is None else ():
             place = _within(image, folder)
-            if place is None or _SEPARATOR in place:
-                reason, path = f"its path leads out of the download, or has a {_SEPARATOR!r}", image
+            if place is None or SEPARATOR in place:
+                reason = f"its path leads out of the download, or has a {SEPARATOR!r}"
+                path, line = (path, line) if isinstance(image, Packed) else (image, None)
         if reason is None and not all(_is_unicode(text) for text in (row.id, *row.columns.values())):
             reason = "a text is not legal Unicode"
         if reason is None:
-            kept[name] = row
+            possible.append(row)
         else:
-            skips.append(_Skip(row.id, _within(path, folder) or "" if path else "", reason))
-    return list(kept.values()), skips
+            skips.append(_skip(row, reason, path, line, folder))
+    return possible, skips
 
 
-def _read_images(rows: list[Row], folder: Path, out: Path, progress: Callable[[int, int], None]) -> dict[str, _Skip]:
-    """Decode the images of all rows and put them in place; by id, the rows with one that cannot be read."""
+def _skip(row: Row, reason: str, path: Path | None, line: int | None, folder: Path) -> _Skip:
+    return _Skip(row.id, _within(path, folder) or "" if path else "", reason, line)
+
+
+def _read_images(rows: list[Row], folder: Path, out: Path, progress: Callable[[int, int], None]) -> dict[int, _Skip]:
+    """Decode the images of all rows and put them in place; by number, the rows that are left out.
+
+    These are the rows with an image that cannot be read, and those whose id an earlier row has, one that is kept.
+    """
     (out / _CHECKED).mkdir(exist_ok=True)
-    bad: dict[str, _Skip] = {}
+    bad: dict[int, _Skip] = {}
+    taken: set[str] = set()
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(rows), CHUNK):
             chunk, done = rows[start : start + CHUNK], out / _CHECKED / f"{start:09d}.json"
-            if done.exists():
-                found = [_Skip(**item) for item in json.loads(done.read_bytes())]
+            found = _found_before(done)
+            if found is not None:
+                taken |= {row.id.strip() for number, row in enumerate(chunk, start=start) if number not in found}
                 progress(start + len(chunk), len(rows))
             else:
-                found = []
-                for number, (row, skip) in enumerate(
-                    zip(chunk, pool.map(lambda row: _unreadable(row, folder), chunk), strict=True), start=start + 1
+                found = {}
+                for number, (row, (skip, packed)) in enumerate(
+                    zip(chunk, _in_order(pool, chunk, folder), strict=True), start=start
                 ):
+                    name = row.id.strip()
+                    if skip is None and name in taken:
+                        skip = _skip(row, "another row has the same id", row.path, row.line, folder)
                     if skip:
-                        found.append(skip)
+                        found[number] = skip
                     else:
-                        for image in row.images:
-                            _place(image, out / "images" / str(_within(image, folder)))
-                    progress(number, len(rows))
-                _write(done, _json([vars(skip) for skip in found]))
-            bad |= {skip.id: skip for skip in found}
+                        taken.add(name)
+                        for image, data in zip(row.images, packed, strict=True):
+                            _place(image, data, out / "images" / str(_within(image, folder)))
+                    progress(number + 1, len(rows))
+                _write(done, _json({number: vars(skip) for number, skip in found.items()}))
+            bad |= found
     return bad
 
 
-def _unreadable(row: Row, folder: Path) -> _Skip | None:
+def _found_before(done: Path) -> dict[int, _Skip] | None:
+    """What an earlier call found in a chunk; None if it did not come so far, or was of another version."""
+    skips = json.loads(done.read_bytes()) if done.exists() else None
+    return {int(number): _Skip(**skip) for number, skip in skips.items()} if isinstance(skips, dict) else None
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, rows: list[Row], folder: Path
+) -> Iterator[tuple[_Skip | None, list[bytes | None]]]:
+    """Of each row why it cannot be read, and the bytes of its packed images; few are read ahead."""
+    waiting: deque[Future[tuple[_Skip | None, list[bytes | None]]]] = deque()
+    for row in rows:
+        waiting.append(pool.submit(_unreadable, row, folder))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _unreadable(row: Row, folder: Path) -> tuple[_Skip | None, list[bytes | None]]:
+    read: list[bytes | None] = []
     for image in row.images:
         try:
-            read_image(image, _SMALL)
-        except ImageError as error:
-            return _Skip(row.id, str(_within(image, folder)), f"image: {error}")
-    return None
+            data = image.read() if isinstance(image, Packed) else None
+            if isinstance(image, Packed) and data is None:
+                return _skip(row, "no image", row.path, row.line, folder), []
+            read_image(image if data is None else data, _SMALL)  # type: ignore[arg-type]
+        except MmfuseError as error:  # of the image, or of the parquet file it is in
+            path, line = (row.path, row.line) if isinstance(image, Packed) else (image, None)
+            return _skip(row, f"image: {error}", path, line, folder), []
+        read.append(data)
+    return None, read
 
 
-def _place(image: Path, target: Path) -> None:
-    """Hard link, or copy where the file system cannot link."""
-    image = image.resolve()
+def _place(image: Path | Packed, data: bytes | None, target: Path) -> None:
+    """Hard link, or copy where the file system cannot link; a file of its own for bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.samefile(image):
-        return
     scratch = target.with_name(f"{target.name}.part")
     scratch.unlink(missing_ok=True)
+    if isinstance(image, Packed):
+        scratch.write_bytes(data or b"")
+        scratch.replace(target)
+        return
+    image = image.resolve()
+    if target.exists() and target.samefile(image):
+        return
     try:
         os.link(image, scratch)
     except OSError:  # another file system, or one without hard links; what fails for another reason fails again below
@@ -285,7 +281,7 @@ def _parquet(rows: list[Row], folder: Path) -> bytes:
     names = list(rows[0].columns)
     assert all(list(row.columns) == names for row in rows)
     columns = {"id": [row.id for row in rows], **{n: [row.columns[n] for row in rows] for n in names}}
-    columns["images"] = [_SEPARATOR.join(str(_within(image, folder)) for image in row.images) for row in rows]
+    columns["images"] = [SEPARATOR.join(str(_within(image, folder)) for image in row.images) for row in rows]
     buffer = io.BytesIO()
     pq.write_table(pa.table({n: pa.array(values, pa.string()) for n, values in columns.items()}), buffer)
     return buffer.getvalue()
@@ -295,7 +291,7 @@ def _fingerprint(rows: list[Row], folder: Path) -> str:
     """A hash of all that the result depends on; of an image, its size and time."""
     digest = hashlib.sha256()
     for row in rows:
-        stats = [_stat(image) for image in row.images]
+        stats = [_stat(image.table if isinstance(image, Packed) else image) for image in row.images]
         names = [_within(image, folder) for image in row.images]
         digest.update(_json([row.id, row.columns, names, stats, row.problem]))
     return digest.hexdigest()
@@ -308,8 +304,10 @@ def _stat(path: Path) -> list[int]:
     return []
 
 
-def _within(path: Path, folder: Path) -> str | None:
+def _within(path: Path | Packed, folder: Path) -> str | None:
     """The path relative to the folder, with `/`; None if it leads out of it, or its name is not legal Unicode."""
+    if isinstance(path, Packed):
+        path = folder / path.name
     if ".." in path.parts or not path.is_relative_to(folder):
         return None
     name = path.relative_to(folder).as_posix()

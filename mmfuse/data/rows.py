@@ -83,7 +83,7 @@ class RowFiles:
         for file in self.files:
             every = file.lower().endswith(("jsonl", "ndjson"))  # any row may bring a column
             found = self._columns[file] = {}
-            for frame in self._frames(file) if every else islice(self._frames(file), 1):
+            for frame in self._frames(file, ()) if every else islice(self._frames(file, ()), 1):
                 found |= dict.fromkeys(frame.columns)
         self.columns = list(dict.fromkeys(name for found in self._columns.values() for name in found))
 
@@ -166,7 +166,7 @@ def read_blocks(
     Args:
         file: At its beginning.
         name: Of the file, whose suffix says what it is.
-        columns: Those that are needed: of parquet, the others are not read. Default: all.
+        columns: Those that are needed: of parquet, the others are not read, and where none is, no row. Default: all.
         csv: How a csv or tsv file is written.
 
     Raises:
@@ -196,6 +196,19 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
     found = pq.ParquetFile(file)
     names = found.schema_arrow.names
     _check_once(names)
+<<<<<<< HEAD
+    wanted = set(names if columns is None else columns)
+    if not found.metadata.num_rows or not wanted:
+        yield pd.DataFrame(columns=names, dtype="object")
+        return
+    # Where one is not there, all are read: it is told with the nearest that is.
+    chosen = [name for name in names if name in wanted] if wanted <= set(names) else names
+    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
+    for batch in found.iter_batches(rows, columns=chosen):
+        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
+=======
     chosen = [name for name in names if name in set(columns)] if columns is not None else names
     if columns is not None and not set(columns) <= set(names):
         chosen = names  # one that is not there is told with the nearest that is
@@ -206,6 +219,7 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
         yield _frame(batch.schema.names, map(_cells_of, batch.columns))
     if not found.metadata.num_rows:
         yield pd.DataFrame(columns=chosen, dtype="object")
+>>>>>>> i14-predict
 
 
 def _cells_of(column: Any) -> list[cells.Cell]:
@@ -227,15 +241,16 @@ def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
             if not line.strip():
                 continue
             row = json.loads(line, object_pairs_hook=_json_object)
+            cell = _escaped(cells.as_cell(row)) if isinstance(row, dict) else None
         except MmfuseError as error:
             raise ValueError(f"line {number}: {error}") from error
         except ValueError as error:
             raise ValueError(f"line {number}: not JSON: {error}") from error
         except RecursionError as error:
             raise ValueError(f"line {number}: nested too deep") from error
-        if not isinstance(row, dict):
+        if cell is None:
             raise ValueError(f"line {number}: an object, {{...}}, is expected")
-        yield {name: _escaped(cells.as_cell(value)) for name, value in row.items()}
+        yield cell
 
 
 def _escaped(cell: Any) -> Any:

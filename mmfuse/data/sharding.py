@@ -28,6 +28,7 @@ from mmfuse.data.locations import read_location
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import (
     DAMAGED,
+    IMAGES,
     INDEX,
     ROW_GROUP,
     SHARD_FILE,
@@ -151,7 +152,7 @@ def _place(location: str) -> tuple[Any, str]:
 
 def shard_schema(data: Table | Blocks) -> pa.Schema:
     """The columns of a shard of these rows."""
-    fields = [("id", pa.string()), ("group", pa.string()), ("images", pa.list_(pa.binary())), ("text", pa.string())]
+    fields = [("id", pa.string()), ("group", pa.string()), ("images", IMAGES), ("text", pa.string())]
     for task in data.labels:
         kind = data.manifest.tasks[task].type
         types = {"classification": pa.int64(), "captioning": pa.list_(pa.string())}

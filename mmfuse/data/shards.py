@@ -36,6 +36,8 @@ INDEX, DAMAGED = "shards.json", "shards.damaged.json"
 VERSION = 1
 ROW_GROUP = 64
 """Rows of a row group: what is read at once."""
+IMAGES = pa.list_(pa.binary())
+"""The type of a shard's images: encoded, never locations."""
 SHARD_FILE = re.compile(r"(train|validation|test)-\d{5,}\.parquet")
 _MAX_INDEX_BYTES = 2**30
 _HASHED_BYTES = 8 * 2**20
@@ -123,6 +125,8 @@ class Shards:
             raise
         except Exception as error:  # damaged bytes bring various ones out of Arrow
             raise DamagedShardError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
+        if "images" in table.column_names and table.schema.field("images").type != IMAGES:  # texts would be opened
+            raise DamagedShardError(f"{self.url}/{shard.file}: its images are not of type {IMAGES}: it is no shard")
         table = table.slice(start - first * ROW_GROUP, stop - start)
         if len(table) != max(0, stop - start):
             raise DamagedShardError(

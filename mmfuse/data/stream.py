@@ -28,6 +28,7 @@ from mmfuse.data.manifest import Manifest, load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.shards import DamagedShardError, Shard, Shards, open_shards
 from mmfuse.data.table import Table
+from mmfuse.data.targets import labelled
 from mmfuse.registry import nearest
 from mmfuse.types import Batch, MmfuseError
 
@@ -191,6 +192,12 @@ class ShardedTable(EncodedTable):
         column = f"target.{task}"
         blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
         return np.concatenate([_targets(block[column]) for block in blocks])
+
+    def has_target(self, task: str, split: str) -> bool:
+        """Whether any row of a split says anything of a task; read is no more than up to the first that does."""
+        column = f"target.{task}"
+        blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
+        return any(labelled(_targets(block[column])).any() for block in blocks)
 
     def _values(self, column: str, split: str) -> Iterator[Any]:
         for block in ShardRows(self.shards, self.shards.of(split)).blocks([column]):

@@ -14,16 +14,18 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 
 from mmfuse.data import cells
+from mmfuse.data.groups import group_columns, join_groups, joins_groups
 from mmfuse.data.leaks import copies_error, find_copies, find_leaks
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import need_columns, read_rows
 from mmfuse.data.shards import is_shards
-from mmfuse.data.splits import SPLITS, split_by_hash, split_stratified
-from mmfuse.data.targets import encode_targets, one_hot
+from mmfuse.data.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
+from mmfuse.data.targets import encode_targets, labelled, one_hot
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
 
@@ -86,6 +88,10 @@ class Table:
         """A task's targets of a split, as in `targets`."""
         return self.targets[task][self.indices(split)]
 
+    def has_target(self, task: str, split: str) -> bool:
+        """Whether any row of a split says anything of a task."""
+        return bool(labelled(self.targets_of(task, split)).any())
+
     def captions(self, task: str, split: str) -> Iterable[str]:
         """All references of a captioning task in a split; they may be gone through more than once."""
         return [caption for captions in self.targets_of(task, split) for caption in captions]
@@ -118,7 +124,8 @@ class Table:
 
     def has_image(self) -> np.ndarray:
         """`(rows,)` bool."""
-        return np.array([bool(images) for images in self.rows["images"]], dtype=bool)
+        lengths = pc.list_value_length(self.rows.data.column("images"))  # type: ignore[attr-defined]
+        return lengths.fill_null(0).to_numpy() > 0
 
     def save_splits(self, path: Path) -> None:
         """Write `id,group,split`, a line a row."""
@@ -169,8 +176,12 @@ def load_table(
     ids, groups = identify_rows(frame, manifest)
     if len(set(ids)) < len(ids) or "" in ids:
         raise id_error(manifest, Counter(ids))
+    described = dict(describe_rows(frame, manifest))
+    if joins_groups(manifest, frame.columns):
+        groups = join_groups(frame, manifest, ids, described["text"], described["images"])
     columns = {"id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string())}
-    for name, values in describe_rows(frame, manifest):
+    for name in list(described):
+        values = described.pop(name)
         columns[name] = _pack_images(values) if name == "images" else pa.array(values, pa.string())
     # Without a fingerprint, all of the rows would be pickled for one.
     rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
@@ -200,12 +211,18 @@ def load_table(
 def needed_columns(manifest: Manifest, tasks: Iterable[str]) -> list[str]:
     """All columns that a manifest names, of its tasks those of `tasks`."""
     targets = [name for task in tasks for name in manifest.tasks[task].named]
-    others = [name for name in (manifest.id, manifest.group, manifest.splits.column) if name]
+    splits = [name for name in (manifest.splits.column, manifest.splits.time) if name]
+    others = [manifest.id, *manifest.group_names, *splits]
     return list(dict.fromkeys([*others, *Recipe.of(manifest).columns(), *targets, *manifest.subgroups]))
 
 
 def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tuple[list[str], list[str]]:
-    """The ids and groups of rows, of which the first has the number `first`, from 0.
+    """The ids and groups of rows; where groups are joined (see `joins_groups`), each row is one by itself.
+
+    Args:
+        frame: The rows.
+        manifest: Theirs.
+        first: The number of the first row, from 0; named in errors.
 
     Raises:
         MmfuseError: A column is missing, or holds something else than texts.
@@ -213,10 +230,11 @@ def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tu
     where = manifest.source
     need_columns(frame, [manifest.id], "id", where)
     ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
-    if not manifest.group:
+    if not manifest.group or joins_groups(manifest, frame.columns):
         return ids, ids
-    need_columns(frame, [manifest.group], "group", where)
-    groups = cells.texts(frame, manifest.group, where, "group", first)
+    (name,), _ = group_columns(manifest, frame.columns)
+    need_columns(frame, [name], "group", where)
+    groups = cells.texts(frame, name, where, "group", first)
     return ids, [g.strip() or f"row {i}" for g, i in zip(groups, ids, strict=True)]
 
 
@@ -282,7 +300,7 @@ def assign_splits(
     strata: tuple[list[str], np.ndarray] | None,
     fold: int | None,
 ) -> list[str]:
-    """A split for each row, as the manifest says; each row by itself unless it is `stratify` or `exact`.
+    """A split for each row, as the manifest says; each row by itself unless it is `stratify`, `exact` or `time`.
 
     Args:
         frame: The rows.
@@ -308,6 +326,10 @@ def assign_splits(
                 "(splits.names translates other words)"
             )
         return names
+    if spec.time:
+        need_columns(frame, [spec.time], "splits.time", where)
+        times = parse_times(cells.texts(frame, spec.time, where, "splits.time"), ids, f"{where}: splits.time")
+        return split_by_time(groups, times, spec.ratios or _DEFAULT_RATIOS, f"{where}: splits.time")
 
     def assign(rows: Sequence[int], shares: dict[str, float], seed: int) -> list[str]:
         members = [groups[i] for i in rows]

@@ -245,3 +245,17 @@ def one_hot(target: np.ndarray, num_labels: int) -> np.ndarray:
     if target.ndim == 2:
         return np.nan_to_num(target.astype(np.float64))
     return np.eye(num_labels + 1)[np.where(target == MISSING_CLASS, num_labels, target)][:, :num_labels]
+
+
+def labelled(target: np.ndarray) -> np.ndarray:
+    """`(rows,)` bool: which rows of a task's targets, as `Table.targets` has them, say anything."""
+    if target.dtype == object:  # references
+        return np.array([bool(captions) for captions in target], dtype=bool)
+    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(axis=1))
+
+
+def has_both(target: np.ndarray) -> bool:
+    """Whether a label has positive and negative rows among these targets, so that its AUROC is defined."""
+    if target.ndim == 1:
+        return len(np.unique(target[target != MISSING_CLASS])) > 1
+    return bool(((target == 1).any(axis=0) & (target == 0).any(axis=0)).any())

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import load_table
+from mmfuse.data.targets import labelled
 from mmfuse.evaluation.captions import compare_captioning, consensus_caption, retrieve_captions, score_captioning
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.evaluation.plots import plot_confusion
@@ -22,6 +22,7 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
     default_workers,
+    join_processes,
     prepare_pairs,
     table_features,
     table_logits,
@@ -73,7 +74,7 @@ def evaluate(
         MmfuseError: The model or the data cannot be read, or a task or a label is not the model's.
     """
     loaded = model if isinstance(model, FusionModel) else FusionModel.from_pretrained(model)
-    state = PartialState()
+    state = join_processes()
     loaded = loaded.to(state.device).eval()
     described = load_manifest(manifest, data_root)
     for task, options in loaded.task_config.items():
@@ -134,7 +135,7 @@ def score_rows(
     scores = {}
     for task, head in model.heads.items():
         target = pairs.table.targets[task][list(rows)]
-        if not _labelled(target).any():
+        if not labelled(target).any():
             continue
         found: Any = head
         if found.kind == "captioning":
@@ -230,12 +231,6 @@ def _pooled(model: FusionModel, pairs: PairDataset, rows: Sequence[int], batch_s
             np.concatenate([(p / p.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy() for p in pooled], axis=1)
         )
     return np.concatenate(found)
-
-
-def _labelled(target: np.ndarray) -> np.ndarray:
-    if target.dtype == object:  # references
-        return np.array([bool(captions) for captions in target])
-    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
 
 
 def _missing(pairs: PairDataset, rows: Sequence[int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ from mmfuse.predict.loop import (
     tell_cut_texts,
 )
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.processes import join_processes
 from mmfuse.predict.studies import (
     FolderStudies,
     SampleStudies,
@@ -35,6 +36,7 @@ __all__ = [
     "count_cut_texts",
     "default_workers",
     "fingerprint",
+    "join_processes",
     "open_studies",
     "pair_reader",
     "predict_to_chunks",

@@ -34,6 +34,7 @@ from mmfuse.predict.files import (
     interrupted,
     run_identity,
     same_errors,
+    stopped,
     write_rows,
 )
 from mmfuse.predict.predictor import Predictor
@@ -193,12 +194,15 @@ def predict_to_chunks(
             todo = chunks.missing()
             done, errors = len(studies) - sum(stop - start for start, stop in map(chunks.span, todo)), 0
             commit = run or (lambda _, numbers: commit_chunks(predictor, studies, chunks, numbers))
-            for counts in commit(chunks, todo) if todo else ():
-                errors += counts["errors"]
-                done += counts["predictions"] + counts["errors"]
-                if progress:
-                    progress(done, errors)
-            finished = _join(chunks, predictor)
+            try:
+                for counts in commit(chunks, todo) if todo else ():
+                    errors += counts["errors"]
+                    done += counts["predictions"] + counts["errors"]
+                    if progress:
+                        progress(done, errors)
+                finished = _join(chunks, predictor)
+            except KeyboardInterrupt as stop:
+                raise stopped(done, len(studies)) from stop
         _remove(chunks.folder)
     return Counts.of(finished)
 

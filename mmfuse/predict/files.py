@@ -31,7 +31,7 @@ from mmfuse.model import FusionModel
 from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.predict.reasons import add_kind, kind_of
 from mmfuse.predict.studies import Studies
-from mmfuse.types import Failure, MmfuseError, Prediction
+from mmfuse.types import Failure, MmfuseError, Prediction, Stopped
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 CLAIM = "run.progress"
@@ -132,6 +132,7 @@ def _predict_to(
     if captions_dir is not None:
         _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
     state = _open(names, identity, overwrite)
+    kept = state["done"]
     try:
         if captions_dir is not None:
             _claim_captions(captions_dir, state["done"])
@@ -147,11 +148,14 @@ def _predict_to(
                     state["done"] += 1
                 sync(good, bad)
                 _write_json(names.progress, state)
+                kept = state["done"]
                 if progress:
                     progress(state["done"], state["errors"])
         _publish(names, names.out, predictor)
     except OSError as error:
         raise cannot_write(names.out, error) from error
+    except KeyboardInterrupt as stop:
+        raise stopped(kept, len(studies)) from stop
     return Counts.of(state)
 
 
@@ -167,6 +171,11 @@ def check_suffix(out: Path | str) -> None:
 def exists_already(out: Path | str, name: str) -> MmfuseError:
     """What is said where another run's results are."""
     return MmfuseError(f"--out {out}: {name} exists already; choose another name, or --overwrite")
+
+
+def stopped(kept: int, studies: int) -> Stopped:
+    """What a run that is stopped leaves behind, in words."""
+    return Stopped(f"stopped; {kept} of {studies} studies are kept; the same command goes on")
 
 
 def run_identity(fingerprint: str, predictor: Predictor, studies: Studies, captions_dir: Path | None = None) -> str:

@@ -14,7 +14,8 @@ import torch
 
 from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
-from mmfuse.data.images import ImageError, read_image
+from mmfuse.data.frames import frames_notice
+from mmfuse.data.images import ImageError, read_first_frame
 from mmfuse.data.locations import own_urls
 from mmfuse.data.pairs import move_batch, ordered_batches
 from mmfuse.data.sections import select_sections
@@ -160,11 +161,13 @@ class Predictor:
         """Decide for each sample of a chunk whether it can be predicted, and prepare it; no batch is formed before."""
         samples: list[Sample] = []
         items: list[Item | Failure] = []
+        notices: list[tuple[str, ...]] = []
         while window := list(islice(source, min(_WINDOW, self.chunk - len(samples)))):
             window = [self._cut_out_sections(sample) for sample in window]
-            items += pool.map(self._read_one, range(len(samples), len(samples) + len(window)), window)
+            for item, said in pool.map(self._read_one, range(len(samples), len(samples) + len(window)), window):
+                items.append(item)
+                notices.append(said)
             samples += map(_without_bytes, window)
-        notices: list[tuple[str, ...]] = [()] * len(samples)
         text = self.model.text_encoder
         if text is not None:
             there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
@@ -173,7 +176,7 @@ class Predictor:
                 items[i].input_ids = row  # type: ignore[union-attr]
                 if was_cut:
                     kept = "" if text.truncation == "head" else f" ({text.truncation} kept)"
-                    notices[i] = (f"{TRUNCATED} {text.max_length} tokens{kept}",)
+                    notices[i] = (f"{TRUNCATED} {text.max_length} tokens{kept}", *notices[i])
         return list(zip(samples, items, notices, strict=True))
 
     def _cut_out_sections(self, sample: Sample) -> Sample:
@@ -182,23 +185,26 @@ class Predictor:
             return sample
         return replace(sample, text=select_sections(sample.text, self.model.text_sections) or None)
 
-    def _read_one(self, row: int, sample: Sample) -> Item | Failure:
+    def _read_one(self, row: int, sample: Sample) -> tuple[Item | Failure, tuple[str, ...]]:
+        """The item, with its images but without its text; and what is to be noticed of the images."""
         if sample.problem is not None:
-            return Failure(sample.id, _in_one_line(sample.problem))
-        item = Item(row, sample.id)
+            return Failure(sample.id, _in_one_line(sample.problem)), ()
+        item, notices = Item(row, sample.id), []
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         if (lacking := self.lacking(there)) is not None:
-            return Failure(sample.id, lacking)
-        if self._options is not None:
-            for number, source in enumerate(sample.images, start=1):
-                try:
-                    urls = own_urls(source) if sample.urls is None else sample.urls
-                    item.pixels.append(read_image(source, self._options, urls).transpose(2, 0, 1))
-                except ImageError as error:
-                    name = f" {_in_one_line(Path(source).name)}" if isinstance(source, str) else ""
-                    place = f" {number} of {len(sample.images)}" if not name and len(sample.images) > 1 else ""
-                    return Failure(sample.id, f"image{name or place}: {error}")
-        return item
+            return Failure(sample.id, lacking), ()
+        for number, source in enumerate(sample.images if self._options else (), start=1):
+            place = f"{number} of {len(sample.images)}" if len(sample.images) > 1 else ""
+            name = _in_one_line(Path(source).name) if isinstance(source, str) else place
+            try:
+                urls = own_urls(source) if sample.urls is None else sample.urls
+                pixels, frames = read_first_frame(source, self._options, urls)
+            except ImageError as error:
+                return Failure(sample.id, f"{f'image {name}'.strip()}: {error}"), ()
+            item.pixels.append(pixels.transpose(2, 0, 1))
+            if frames > 1:
+                notices.append(frames_notice(name, frames))
+        return item, tuple(notices)
 
     def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
         good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}

@@ -39,6 +39,8 @@ TASK = 8
 """Chunks that an actor is given at once at most; it reads the next of them while it predicts one."""
 COUNTS = ("predictions", "errors")
 """What is told of a chunk; and a `problem`, which ends the run, and whether it is `deadly`."""
+GRACE = 30.0
+"""Seconds from SIGTERM to the end of the process."""
 STORE_BYTES = 128 * 2**20
 """Of a local cluster's object store, through which go the list of studies, once an actor, and counts."""
 
@@ -269,6 +271,7 @@ def _cluster() -> Iterator[bool]:
     options: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             _reach(address)
@@ -277,10 +280,25 @@ def _cluster() -> Iterator[bool]:
     except (OSError, RuntimeError, ValueError) as error:
         where = f"RAY_ADDRESS {address}" if address else "--engine ray"
         raise MmfuseError(f"{where}: no cluster: {_last_line(error.__cause__ or error)}") from error
+    _heed_sigterm(sigterm)
     try:
         yield not address
     finally:
         ray.shutdown()
+
+
+def _heed_sigterm(before: Any) -> None:
+    """Let SIGTERM do what it did before Ray set a way of its own; where Ray loses that, the process ends after all."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        late = threading.Timer(GRACE, os._exit, (128 + number,))
+        late.daemon = True
+        late.start()
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, stop if callable(before) else before)
 
 
 def _reach(address: str) -> None:

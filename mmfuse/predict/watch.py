@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from mmfuse.data.folder import Entry, Layout, scan_folder
+from mmfuse.data.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.predict.files import FRESH, Counts, Names, alone, append, cannot_write, line, sync
 from mmfuse.predict.predictor import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction
@@ -88,7 +88,7 @@ def watch_folder(
     with alone(Names.of(out)) as names:
         try:
             with Journal(names, identity, overwrite) as journal:
-                watch = FolderWatch(predictor, lambda: scan_folder(folder, layout)[0], journal, settle, tell)
+                watch = FolderWatch(predictor, lambda: scan_folder(folder, layout), journal, settle, tell)
                 tell(f"watching {folder}, studies by {layout}; {len(journal.done)} done before; Ctrl-C ends it")
                 try:
                     while True:
@@ -106,7 +106,7 @@ class FolderWatch:
 
     Args:
         predictor: Makes the predictions.
-        scan: Gives the folder's studies.
+        scan: Gives the folder's studies, and the files in it that are ignored.
         journal: Where results go.
         settle: Seconds.
         tell: Called with each line that the user should see.
@@ -116,7 +116,7 @@ class FolderWatch:
     def __init__(
         self,
         predictor: Predictor,
-        scan: Callable[[], list[Entry]],
+        scan: Callable[[], tuple[list[Entry], list[str]]],
         journal: Journal,
         settle: float,
         tell: Callable[[str], None],
@@ -126,13 +126,14 @@ class FolderWatch:
         self.clock = clock
         self.since: dict[str, tuple[Signature, float]] = {}
         self.left: dict[str, str] = {}
+        self.ignored: set[str] = set()
         self.unreadable: str | None = None
 
     def look(self) -> None:
         """Take every study that has settled."""
         before_reading = self.clock()  # reading a folder takes seconds on a slow share: neither end counts as settling
         try:
-            entries = self.scan()
+            entries, ignored = self.scan()
         except OSError as error:  # a network share that is gone for a minute must not end a night
             reason = error.strerror or str(error)
             if reason != self.unreadable:
@@ -140,6 +141,9 @@ class FolderWatch:
             self.unreadable = reason
             return
         self.unreadable = None
+        if new := [name for name in ignored if name not in self.ignored]:
+            self.tell(tell_ignored(new))
+        self.ignored = set(ignored)
         found = {entry.id: (entry, sign(entry)) for entry in entries}
         now = self.clock()
         for id in self.since.keys() - found.keys() - self.journal.done.keys():
@@ -189,7 +193,7 @@ class FolderWatch:
 def sign(entry: Entry) -> Signature:
     """What its files are now: equal as long as none of them changes."""
     found = []
-    for path in (*entry.images, *entry.texts):
+    for path in (*entry.images, *entry.texts, *entry.unread):
         try:
             status = os.stat(path)
             found.append((os.path.basename(path), status.st_size, status.st_mtime_ns))

@@ -62,9 +62,14 @@ class Checkpoints:
         _fsync(self.folder)
         self._clean(target.name, state.get("best_file"))
 
+    def last_step(self) -> int | None:
+        """The step of the last checkpoint; None if there is none."""
+        found = self._whole()
+        return int(found[-1].name.removeprefix("step_")) if found else None
+
     def load_last(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
         """State, weights and optimiser tensors of the last checkpoint; None if there is none."""
-        found = sorted(p for p in self.folder.glob("step_*") if p.suffix != ".tmp" and (p / "state.json").is_file())
+        found = self._whole()
         if not found:
             return None
         state = json.loads((found[-1] / "state.json").read_text())
@@ -74,6 +79,9 @@ class Checkpoints:
         """The weights of the best evaluation; None if there was none."""
         name = state.get("best_file")
         return load_file(self.folder / name) if name else None
+
+    def _whole(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob("step_*") if p.suffix != ".tmp" and (p / "state.json").is_file())
 
     def _write_file(self, path: Path, tensors: dict[str, Tensor]) -> None:
         scratch = path.with_suffix(".tmp")

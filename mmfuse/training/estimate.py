@@ -26,6 +26,7 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds
 from mmfuse.registry import load_plugin
+from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import is_frozen_for_good, parameter_groups
 from mmfuse.training.run import open_accelerator, prepare, set_up
@@ -116,6 +117,7 @@ def estimate_training(config: Config) -> TrainingEstimate:
     """
     for plugin in config.plugins:
         load_plugin(plugin)
+    config = heed_launch(config)
     live = _without_cache(config)
     workers = default_workers() if config.data.num_workers is None else config.data.num_workers
     start = time.perf_counter()

@@ -23,11 +23,12 @@ from mmfuse.config import Config
 from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
 from mmfuse.data.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
-from mmfuse.evaluation.metrics import LOWER_IS_BETTER
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
-from mmfuse.registry import nearest
+from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
+from mmfuse.training.claim import tell_kept
+from mmfuse.training.monitor import MONITORED, monitored_value
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
@@ -46,13 +47,11 @@ from mmfuse.training.zero import (
     zero_state,
     zero_step,
 )
-from mmfuse.types import Batch, MmfuseError
+from mmfuse.types import Batch, MmfuseError, Stopped
 
 LOG_EVERY = 20
 _ROWS = 4096
 """Rows that are hashed at once."""
-MONITORED = "monitored"
-"""In `metrics.jsonl`, among the validation scores, what is stopped on where that is none of them."""
 
 
 @dataclass
@@ -142,8 +141,8 @@ class Trainer:
         self.zero = is_zero(accelerator)
         if self.zero:
             prepare_zero(model, config, accelerator)
-        if config.image_encoder.batch_norm == "sync" and accelerator.num_processes > 1:
-            model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[assignment]
+        if model.image_encoder is not None and is_synchronised(config, accelerator.num_processes):
+            synchronise(model.image_encoder)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
@@ -161,20 +160,31 @@ class Trainer:
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
 
     def fit(self) -> TrainerState:
-        """Train to the end, from the last checkpoint if there is one; the model then has the best weights."""
+        """Train to the end, from the last checkpoint if there is one; the model then has the best weights.
+
+        Raises:
+            MmfuseError: The folder holds another run, or the loss is no number.
+            Stopped: A KeyboardInterrupt, with the steps done and the checkpoint that is kept.
+        """
         self._resume()
-        shown = self.accelerator.is_main_process and not self.quiet
-        with Progress(self.total_steps, self.state.step, shown) as progress:
-            while not self.state.finished:
-                self._freeze_for_epoch()
-                self._train_epoch(progress)
-                self._end_epoch(progress)
+        try:
+            self._train()
+        except KeyboardInterrupt as stop:
+            raise Stopped(tell_kept(self.run_dir, self.state.step)) from stop
         if self.skeleton is not None:
             self.wrapped = self.model = whole_model(self.skeleton, self.model)
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
         return self.state
+
+    def _train(self) -> None:
+        shown = self.accelerator.is_main_process and not self.quiet
+        with Progress(self.total_steps, self.state.step, shown) as progress:
+            while not self.state.finished:
+                self._freeze_for_epoch()
+                self._train_epoch(progress)
+                self._end_epoch(progress)
 
     def _epoch(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
@@ -427,32 +437,6 @@ def rows_identity(pairs: PairDataset) -> str:
     return digest.hexdigest()
 
 
-def monitored_value(monitor: str, values: dict[str, float]) -> float:
-    """A metric, or a sum of metrics with factors, as a number of which more is better.
-
-    Args:
-        monitor: "TASK/METRIC", or "TASK/METRIC + 0.1 * TASK/METRIC"; of metrics of which less is better, the negative.
-        values: By "TASK/METRIC".
-
-    Raises:
-        MmfuseError: It is written otherwise, or there is no such metric.
-    """
-    total = 0.0
-    for term in monitor.split("+"):
-        factor, star, name = term.rpartition("*")
-        name = name.strip()
-        if name not in values:
-            raise MmfuseError(f"training.monitor: {name!r} is not there; {nearest(name, values)}")
-        try:
-            weight = float(factor) if star else 1.0
-        except ValueError as error:
-            raise MmfuseError(
-                f"training.monitor: {term.strip()!r}: TASK/METRIC or NUMBER * TASK/METRIC is expected"
-            ) from error
-        total += weight * (-values[name] if name.rsplit("/", 1)[-1] in LOWER_IS_BETTER else values[name])
-    return total
-
-
 class MetricsLog:
     """`metrics.jsonl`: a line a step and a line an evaluation, and the same for the trackers.
 
@@ -468,7 +452,7 @@ class MetricsLog:
     def step(self, **values: Any) -> None:
         """Keep one step's values until there are enough lines to write."""
         self._waiting.append(values)
-        if len(self._waiting) >= LOG_EVERY:
+        if values["step"] == 1 or len(self._waiting) >= LOG_EVERY:  # the first one tells that the run has begun
             self.flush()
 
     def validation(self, line: dict[str, Any]) -> None:

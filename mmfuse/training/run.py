@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import GradientAccumulationPlugin
 from rich.console import Console
 
 import mmfuse
@@ -31,10 +30,10 @@ from mmfuse.config import (
     GenerationConfig,
     TaskConfig,
     config_from_dict,
-    config_to_dict,
     load_config,
     read_small,
 )
+from mmfuse.data.gaps import refuse_gaps, scored_split
 from mmfuse.data.inputs import TableInputs
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
@@ -54,16 +53,21 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
     default_workers,
+    join_processes,
     pair_reader,
     prepare_pairs,
     table_logits,
     tell_cut_texts,
 )
 from mmfuse.registry import load_plugin, nearest
+from mmfuse.training.batch_norm import check_images, check_sync
 from mmfuse.training.card import model_card
+from mmfuse.training.claim import claimed
+from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
+from mmfuse.training.monitor import check_monitor
 from mmfuse.training.optimization import checkpoint_gradients, is_frozen_for_good
-from mmfuse.training.sharded import check_launch, shard_on_cpu, tell_sharding
+from mmfuse.training.sharded import shard_on_cpu, tell_sharding
 from mmfuse.training.zero import check_zero, tell_zero
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
@@ -75,7 +79,7 @@ class Run:
     Attributes:
         dir: The run's folder.
         model_dir: The model folder in it.
-        report: What `evaluate` says of the test split (of the validation split where there is no test split).
+        report: What `evaluate` says of the test split (of the validation split where no test row has a target).
         steps: Optimiser steps that were done.
         best_step: The step whose weights were kept.
     """
@@ -105,18 +109,14 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         config = config_from_dict(config) if isinstance(config, dict) else load_config(config)
     for plugin in config.plugins:
         load_plugin(plugin)
+    config, asked = heed_launch(config), config
     run_dir = config.run_dir
-    with open_accelerator(config) as accelerator:
+    with open_accelerator(config) as accelerator, claimed(run_dir, config, restart, accelerator):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
-        claimed = accelerator.is_main_process and _claim(run_dir, config, restart)
-        accelerator.wait_for_everyone()
+        if config != asked:
+            console.print(f"training.mixed_precision: {config.training.mixed_precision}, as the launcher says")
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
-        try:
-            table, model, pairs, stream = set_up(config, accelerator, workers, console)
-        except MmfuseError:
-            if claimed:  # nothing was begun: the mended config may have the folder
-                (run_dir / "config.yaml").unlink()
-            raise
+        table, model, pairs, stream = set_up(config, accelerator, workers, console)
         if accelerator.is_main_process:
             _describe(run_dir, config, table)
         live_images = pairs.image_options is not None and pairs.image_cache is None
@@ -147,8 +147,12 @@ def set_up(
     check_report_metrics(manifest)
     table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
+    gaps = refuse_gaps(table)
     model = build_model(config, table)
-    console.print(_summary(model, table, accelerator))
+    check_monitor(config.training.monitor, model, table)
+    if model.image_encoder is not None:
+        check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
+    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
         return table, model, *_prepare_stream(model.to(accelerator.device), table, config, plan, console)
@@ -206,9 +210,8 @@ def open_accelerator(config: Config):
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
         if name not in there:
             raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
-    check_launch()
     check_zero(config)
-    plain = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).distributed_type  # as Accelerator begins
+    plain = join_processes().distributed_type
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(
@@ -216,11 +219,15 @@ def open_accelerator(config: Config):
             log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
             project_dir=str(config.run_dir),
             kwargs_handlers=[kwargs],
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=1
+            ),  # our loop accumulates; not by the environment
         )
     except (ValueError, ImportError) as error:
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
         shard_on_cpu(accelerator)
+        check_sync(config, accelerator)
         yield accelerator
     finally:
         accelerator.free_memory()
@@ -359,52 +366,6 @@ def _freeze_for_good(model: FusionModel, config: Config) -> None:
             tower.freeze(is_frozen_for_good(own))
 
 
-def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
-    """Make the run's folder ours: new (True), or of the same config, to be gone on with (False)."""
-    values = config_to_dict(config)
-    path = run_dir / "config.yaml"
-    if restart and path.is_file():
-        shutil.rmtree(run_dir)
-    if path.is_file():
-        then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
-        differs = [key for key in now if now[key] != then.get(key)]
-        if differs:
-            was, is_now = then.get(differs[0]), now[differs[0]]
-            raise MmfuseError(
-                f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
-                "another name or output_dir, or --restart to throw it away"
-            )
-        return False
-    if run_dir.is_dir() and any(run_dir.iterdir()):
-        raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
-    return True
-
-
-_WHERE = (
-    "output_dir",
-    "data.num_workers",
-    "cache.dir",
-    "cache.enabled",
-    "processes",
-    "training.gradient_checkpointing",
-)
-
-
-def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as `a.b.c` -> value; what only says where things are, and how fast, is left out."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat_config(value, f"{prefix}.{key}" if prefix else str(key))
-    return {k: v for k, v in found.items() if k not in _WHERE}
-
-
 def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
     sizes = {
         "all": sum(p.numel() for p in model.parameters()),
@@ -474,7 +435,7 @@ def _finish(
     model.eval()
     if trainer.validation_rows:
         calibrate(model, pairs, trainer.validation_rows, table_logits(model, pairs, trainer.validation_rows, **options))
-    split = next(s for s in ("test", "validation", "train") if s in pairs.table.splits)
+    split = scored_split(pairs.table)
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
     scores = score_rows(model, pairs, rows, logits)

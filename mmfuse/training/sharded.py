@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,29 +15,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmfuse.model import FusionModel
+from mmfuse.training.launch import is_on
 from mmfuse.types import Batch, MmfuseError
-
-_REFUSED = {
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM trains its own models",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "fsdp_cpu_ram_efficient_loading leaves every process but the first without "
-    "weights; set it to false",
-    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing repeats layers with another dropout; set it to "
-    "false, and training.gradient_checkpointing to true",
-}
-"""By environment variable that `accelerate launch` sets, why mmfuse does not train so."""
-
-
-def check_launch() -> None:
-    """Refuse what `accelerate launch` may ask for and this loop does not do, before anything is begun.
-
-    Raises:
-        MmfuseError: The environment asks for it.
-    """
-    for name, reason in _REFUSED.items():
-        if _asked(name):
-            raise MmfuseError(f"{name}: {reason} (configs/accelerate/fsdp2.yaml)")
-    if _asked("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise MmfuseError("FSDP_VERSION: fsdp_version 2 is expected (configs/accelerate/fsdp2.yaml)")
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:
@@ -48,14 +26,14 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
     state.py, in `AcceleratorState.__init__`) and would train CPU processes with whole weights, without a word. This
     sets what it would set there; all that follows in it is the same for both.
     """
-    if _asked("ACCELERATE_USE_FSDP") and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    if is_on("ACCELERATE_USE_FSDP") and accelerator.distributed_type == DistributedType.MULTI_CPU:
         plugin = FullyShardedDataParallelPlugin()  # reads the same variables
         if accelerator.mixed_precision != "no":
             plugin.set_mixed_precision(accelerator.mixed_precision)
         state: Any = accelerator.state
         state.fsdp_plugin = plugin
         state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
-    elif _asked("ACCELERATE_USE_DEEPSPEED") and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    elif is_on("ACCELERATE_USE_DEEPSPEED") and accelerator.distributed_type == DistributedType.MULTI_CPU:
         zero: Any = DeepSpeedPlugin()
         zero.set_mixed_precision("no")
         zero.select(_from_accelerator_state=True)
@@ -171,7 +149,3 @@ def resting(towers: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for tower in towers:
             tower.train()
-
-
-def _asked(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("1", "true", "yes")

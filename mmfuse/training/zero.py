@@ -6,27 +6,20 @@ would pass it over.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, is_deepspeed_available, parse_flag_from_env
+from accelerate.utils import DistributedType, is_deepspeed_available
 from torch import Tensor, nn
 
 from mmfuse.config import Config
+from mmfuse.training.launch import is_on
 from mmfuse.types import MmfuseError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-_LEGAL = {
-    "ACCELERATE_DEEPSPEED_ZERO_STAGE": ("1", "2"),
-    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": ("none",),
-    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": ("none",),
-    "ACCELERATE_DEEPSPEED_CONFIG_FILE": ("none",),
-}
-"""By environment variable that `accelerate launch` sets, the values with which mmfuse trains."""
 
 
 def is_zero(accelerator: Accelerator) -> bool:
@@ -38,14 +31,10 @@ def check_zero(config: Config) -> None:
     """Refuse what DeepSpeed may be asked for and this loop does not do with it, before anything is begun.
 
     Raises:
-        MmfuseError: The environment or the run's config asks for it.
+        MmfuseError: The run's config asks for it, or DeepSpeed is not there.
     """
-    if not parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+    if not is_on("ACCELERATE_USE_DEEPSPEED"):
         return
-    for name, legal in _LEGAL.items():
-        if os.environ.get(name, legal[0]) not in legal:
-            expected = " or ".join(legal)
-            raise MmfuseError(f"{name}: {expected} is expected (configs/accelerate/deepspeed_zero2.yaml)")
     if config.training.mixed_precision is not None:
         raise MmfuseError("training.mixed_precision: with DeepSpeed, null is expected; FSDP2 can do both")
     for name, tower in (("text_encoder", config.text_encoder), ("image_encoder", config.image_encoder)):

@@ -336,6 +336,22 @@ def test_encoded_images_are_trained_on_audited_and_sharded(manifest, tmp_path):
     assert by_id["r7"]["images"] == [picture(0)]
 
 
+def test_a_shard_whose_images_are_texts_is_refused(manifest, tmp_path):
+    """They would be opened as paths."""
+    made = manifest({"picture": pa.array([PICTURE] * 2), "y": [["a"], []]}, image={"column": "picture"})
+    shards = write_shards(load_table(made, allow_leaks=True), str(tmp_path / "shards"))
+    path = tmp_path / "shards" / shards.shards[0].file
+    table = pq.read_table(path)
+    place = table.column_names.index("images")
+    texts = pa.array([["/etc/passwd"]] * len(table))
+    pq.write_table(table.set_column(place, "images", texts), path)
+    index = json.loads((tmp_path / "shards/shards.json").read_text())
+    index["shards"][0] |= {"bytes": path.stat().st_size, "footer_bytes": 0, "footer_sha256": ""}
+    (tmp_path / "shards/shards.json").write_text(json.dumps(index))
+    opened = open_shards(tmp_path / "shards")
+    assert "its images are not of type" in refusal(opened.read, opened.shards[0], 0, 2)
+
+
 def test_copies_across_splits_are_found_by_bytes(manifest):
     packed = pa.array([{"bytes": picture(1), "path": "a"}, {"bytes": picture(1), "path": "b"}], STRUCT)
     keys = {"text": None, "image": {"column": "picture"}, "splits": {"column": "split"}}

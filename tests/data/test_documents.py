@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -311,6 +312,70 @@ def test_any_bytes_are_a_text_or_one_error(data):
         problem = text != text.strip()
     assert not problem, said
     text.encode()
+
+
+def test_other_files_behind_a_texts_name_are_named():
+    for data, form in ((b"%PDF-1.4\n1 0 obj", "PDF"), (b"PK\3\4word", "ZIP"), (b"\xff\xd8\xff\xe0", "JPEG")):
+        with pytest.raises(TextError, match=f"binary, not text: {form}"):
+            decode_report(data)
+    assert decode_report(b"PK of the drug; BM normal.") == "PK of the drug; BM normal."
+
+
+ELSEWHERE = "http://127.0.0.1:9/x"
+LINKS = {
+    "a DTD": f'<!DOCTYPE r SYSTEM "{ELSEWHERE}"><r>seen</r>',
+    "a file's DTD": '<!DOCTYPE r SYSTEM "SECRET"><r>seen</r>',
+    "an entity": f'<!DOCTYPE r [<!ENTITY e SYSTEM "{ELSEWHERE}">]><r>&e;</r>',
+    "a file's entity": '<!DOCTYPE r [<!ENTITY e SYSTEM "file://SECRET">]><r>&e;</r>',
+    "a parameter entity": f'<!DOCTYPE r [<!ENTITY % e SYSTEM "{ELSEWHERE}"> %e;]><r>seen</r>',
+    "an undeclared entity": f'<!DOCTYPE r PUBLIC "-//a//b" "{ELSEWHERE}"><r>seen &e;</r>',
+    "XInclude": '<r xmlns:i="http://www.w3.org/2001/XInclude">seen<i:include href="SECRET" parse="text"/></r>',
+    "a style sheet": f'<?xml version="1.0"?><?xml-stylesheet href="{ELSEWHERE}" type="text/xsl"?><r>seen</r>',
+    "a schema": f'<r xmlns:s="http://www.w3.org/2001/XMLSchema-instance" s:schemaLocation="a {ELSEWHERE}">seen</r>',
+    "HTML": f"""<html><head><base href="{ELSEWHERE}"><link rel=stylesheet href="{ELSEWHERE}"><script src="SECRET">
+        </script><meta http-equiv=refresh content="0;url={ELSEWHERE}"><style>@import "{ELSEWHERE}";</style></head><body
+        style="background:url({ELSEWHERE})">seen<img src="{ELSEWHERE}"><iframe src="file://SECRET"></iframe><object
+        data="SECRET"></object><embed src="SECRET"><video src="{ELSEWHERE}"></video></body></html>""",
+    "SVG in HTML": f'<html><body>seen<svg><image href="{ELSEWHERE}"/><use href="SECRET#a"/></svg></body></html>',
+    "JSON": f'{{"$ref": "{ELSEWHERE}", "report": "seen", "url": "SECRET", "include": "file://SECRET"}}',
+    "RTF": rf'{{\rtf1 {{\*\template {ELSEWHERE}}}seen {{\field{{\*\fldinst INCLUDETEXT "SECRET"}}}}'
+    rf'{{\field{{\*\fldinst INCLUDEPICTURE "{ELSEWHERE}"}}}}}}',
+    "a text": f"seen file://SECRET {ELSEWHERE} \\\\host\\share @SECRET ${{SECRET}} {{{{SECRET}}}}",
+}
+WATCHED = {"hooked": False, "on": False}
+EVENTS = []
+
+
+def _note(event, arguments):
+    if WATCHED["on"] and event.split(".")[0] in ("open", "socket", "urllib", "subprocess", "os", "ctypes", "exec"):
+        EVENTS.append((event, arguments))
+
+
+@pytest.mark.parametrize("case", LINKS)
+def test_what_a_report_refers_to_is_never_opened_or_requested(case, tmp_path):
+    if not WATCHED["hooked"]:
+        sys.addaudithook(_note)  # stays, and does nothing but in this test
+        WATCHED["hooked"] = True
+    secret = tmp_path / "secret.txt"
+    secret.write_text("HIDDEN")
+    data = LINKS[case].replace("SECRET", str(secret)).encode()
+
+    def read():
+        try:
+            return decode_report(data)
+        except TextError as error:
+            return str(error)
+
+    read()  # what is imported at first is imported now
+    EVENTS.clear()
+    WATCHED["on"] = True
+    try:
+        said = read()
+    finally:
+        WATCHED["on"] = False
+    assert EVENTS == []
+    assert "HIDDEN" not in said
+    assert "seen" in said or "entit" in said, said
 
 
 def test_a_structured_report_among_films_is_the_studys_text(tmp_path):

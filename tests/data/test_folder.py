@@ -3,13 +3,15 @@
 import os
 import time
 import unicodedata
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfuse.data import folder as folder_module
-from mmfuse.data.folder import IMAGE_SUFFIXES, TEXT_SUFFIXES, Entry, find_study, pair_folder
+from mmfuse.data.folder import Entry, find_study, pair_folder, tell_ignored
+from mmfuse.data.kinds import IMAGE_SUFFIXES, TEXT_SUFFIXES
 from mmfuse.types import MmfuseError, Sample
 
 
@@ -54,13 +56,13 @@ def test_same_stem_in_the_same_folder_is_one_study(tmp_path):
     }
 
 
-@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
-@pytest.mark.parametrize("text_suffix", TEXT_SUFFIXES)
-def test_suffixes_in_any_case(tmp_path, suffix, text_suffix):
-    fill(tmp_path, f"a{suffix.upper()}", f"a{text_suffix.title()}", f"b{suffix}", f"b{text_suffix}")
-    entries, ignored = pair_folder(tmp_path)
-    assert [(e.id, len(e.images), len(e.texts)) for e in entries] == [("a", 1, 1), ("b", 1, 1)]
-    assert ignored == []
+def test_suffixes_in_any_case(tmp_path):
+    for suffix, text_suffix in [*product(IMAGE_SUFFIXES, TEXT_SUFFIXES[:1]), *product([".jpg"], TEXT_SUFFIXES)]:
+        root = tmp_path / f"{suffix} {text_suffix}"
+        fill(root, f"a{suffix.upper()}", f"a{text_suffix.title()}", f"b{suffix}", f"b{text_suffix}")
+        entries, ignored = pair_folder(root)
+        assert [(e.id, len(e.images), len(e.texts)) for e in entries] == [("a", 1, 1), ("b", 1, 1)]
+        assert ignored == []
 
 
 def test_dicom_files_without_suffix_are_images_by_their_first_bytes(tmp_path):
@@ -69,19 +71,15 @@ def test_dicom_files_without_suffix_are_images_by_their_first_bytes(tmp_path):
     fill(tmp_path, "IM000001.txt", "1.2.840.7.txt", "b.txt", "README", "2024.01")
     os.mkfifo(tmp_path / "IM000002")
     entries, ignored = pair_folder(tmp_path)
-    assert ignored == ["2024.01", "IM000002", "README", "notes.v2"]
+    assert ignored == ["2024.01", "IM000002", "README"]
     assert {entry.id: (len(entry.images), len(entry.texts), entry.problem) for entry in entries} == {
         "IM000001": (1, 1, None),
         "1.2.840.7": (1, 1, None),
         "1.2.840.8": (1, 0, None),
         "b": (1, 1, None),
+        "notes": (1, 0, None),
     }
     assert find_study(tmp_path / "1.2.840.7") == find_study(tmp_path / "1.2.840.7.txt") == entries[0]
-
-
-def test_stems_differ_by_case(tmp_path):
-    fill(tmp_path, "a.png", "A.txt")
-    assert set(summary(tmp_path)) == {"a", "A"}
 
 
 def test_two_images_or_texts_of_one_stem_are_a_problem(tmp_path):
@@ -111,10 +109,138 @@ def test_names_that_are_not_utf8_have_a_printable_id(tmp_path):
 
 def test_clutter_is_passed_over_and_other_files_are_told(tmp_path):
     fill(tmp_path, ".DS_Store", "._a.jpg", "Thumbs.db", "desktop.ini", "__MACOSX/a.jpg", ".git/a.png", "ward/THUMBS.DB")
-    fill(tmp_path, "a.jpg", "a.txt", "labels.csv", "ward/notes.docx", "png", "ward/b.png.bak")
+    fill(tmp_path, "a.jpg", "a.txt", "labels.csv", "ward/README.md", "png", "ward/b.png.bak", "@eaDir/b.jpg")
     entries, ignored = pair_folder(tmp_path)
     assert [entry.id for entry in entries] == ["a"]
-    assert ignored == ["labels.csv", "png", "ward/b.png.bak", "ward/notes.docx"]
+    assert ignored == ["labels.csv", "png", "ward/README.md", "ward/b.png.bak"]
+    assert tell_ignored(ignored) == "4 file(s) ignored: labels.csv, png, ward/README.md and 1 more"
+    assert tell_ignored(["a\nb"]) == "1 file(s) ignored: a\\nb"
+
+
+# --- what is not read ----------------------------------------------------------------------------------------------
+
+
+def problems(root, layout="auto"):
+    return {entry.id: entry.problem for entry in pair_folder(root, layout)[0]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["p.jxl", "p.HEICS.jxl", "p.nii.gz", "p.CR2", "p.pdf", "p.docx", "p.mp4", "p.psd", "p.svs", "p.txt.gz", "p.dcm.xz"],
+)
+def test_an_image_or_report_that_is_not_read_is_its_studys_problem(tmp_path, name):
+    stem = "p.HEICS" if "HEICS" in name else "p"
+    fill(tmp_path / "pair", f"{stem}.txt", f"{stem}.png", name, "q.txt", "q.png")
+    fill(tmp_path / "text", f"{stem}.txt", name, "q.txt")
+    fill(tmp_path / "alone", name, "q.txt", "ward/" + name)
+    said = f"{name} is of a kind that is not read; convert or move away; read are images (JPEG"
+    for root in ("pair", "text", "alone"):
+        found = problems(tmp_path / root)
+        assert found.pop(stem).startswith(said)
+        assert found.pop("q") is None
+        assert all(id == f"ward/{stem}" and problem.startswith(said) for id, problem in found.items())
+        assert pair_folder(tmp_path / root)[1] == []
+        assert find_study(tmp_path / root / name).problem.startswith(said)
+        assert find_study(tmp_path / root / stem).sample().problem.startswith(said)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["p.md", "p.zip", "p.npy", "p.tar.gz", "p.wav"])
+def test_what_may_be_the_missing_half_is_a_problem_only_where_one_is_missing(tmp_path, name):
+    fill(tmp_path / "stem", "p.txt", "p.png", name, "README.md", "other.md", "q.txt")
+    assert problems(tmp_path / "stem") == {"p": None, "q": None}
+    assert pair_folder(tmp_path / "stem")[1] == sorted([name, "README.md", "other.md"])
+    for half in ("p.txt", "p.png"):
+        fill(tmp_path / half, half, name)
+        assert problems(tmp_path / half)["p"].startswith(f"{name} is of a kind")
+    fill(tmp_path / "study", "1/a.png", "1/b.txt", f"1/{name}", "2/a.png", f"2/{name}", f"3/{name}", "2/README.md")
+    found = problems(tmp_path / "study", "study")
+    assert found.pop("1") is None
+    assert found.pop("2").startswith(f"{name} is of a kind")
+    assert not found
+    assert pair_folder(tmp_path / "study", "study")[1] == [f"1/{name}", "2/README.md", f"3/{name}"]
+    assert find_study(tmp_path / "study" / "1").problem is None
+    assert find_study(tmp_path / "study" / "2").problem == problems(tmp_path / "study", "study")["2"]
+
+
+def test_a_study_by_folder_names_what_of_it_is_not_read(tmp_path):
+    fill(tmp_path, "1/a.png", "1/b.jxl", "1/c.txt", "2/x.jxl", "3/a.png", "3/c.txt", "3/labels.csv", "top.jxl")
+    fill(tmp_path, *(f"4/{i}.nii" for i in range(9)))
+    found = problems(tmp_path, "study")
+    assert found.pop("3") is None
+    assert {id: problem.partition(" of ")[0] for id, problem in found.items()} == {
+        "1": "b.jxl is",
+        "2": "x.jxl is",
+        "4": "0.nii, 1.nii, 2.nii and 6 more are",
+    }
+    assert pair_folder(tmp_path, "study")[1] == ["3/labels.csv", "top.jxl"]
+    assert find_study(tmp_path / "2").problem == problems(tmp_path, "study")["2"]
+
+
+def test_auto_does_not_guess_by_files_that_are_not_read(tmp_path):
+    cases = {
+        "images": ["1/a.jxl", "1/b.jxl", "1/report.txt"],
+        "report": ["1/a.png", "1/b.png", "1/report.pdf"],
+        "top": ["1/a.png", "1/b.png", "1/report.txt", "c.jxl"],
+    }
+    for name, files in cases.items():
+        root = fill(tmp_path / name, *files)
+        with pytest.raises(MmfuseError, match=r"layout auto: \S+\.(jxl|pdf) is of a kind that is not read.*--layout"):
+            pair_folder(root)
+        assert any(problems(root, "stem").values())
+        assert any(problems(root, "study").values()) == (name != "top")
+    fill(tmp_path / "clear", "1/a.png", "1/b.png", "1/report.txt", "1/c.jxl", "2/x.pdf")
+    assert pair_folder(tmp_path / "clear") == pair_folder(tmp_path / "clear", "study")
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        ("E.jpg", "e.txt"),
+        ("a .jpg", "a.txt"),
+        ("a.jpg", "a.jpg.txt"),
+        ("a  b.jpg", "a b.txt"),
+        ("a\u00a0b.jpg", "a b.txt"),
+        ("a\u200b.jpg", "a.txt"),
+        ("\uff41.jpg", "a.txt"),
+        ("STRASSE.jpg", "straße.txt"),
+    ],
+)
+def test_names_that_look_the_same_are_a_doubt(tmp_path, image, text):
+    for folder in ("", "ward/"):
+        root = fill(tmp_path / f"in {folder}", f"{folder}{image}", f"{folder}{text}", "b.png", "b.txt")
+        said = {problem for problem in problems(root).values() if problem}
+        assert len(problems(root)) == 3
+        assert len(said) == 1
+        assert "one study or several?" in said.pop()
+        for name in (image, text):
+            assert "one study or several?" in find_study(root / folder / name).problem
+        assert find_study(root / "b").problem is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["A.png", "A.txt", "a.png", "a.txt"],  # both whole
+        ["A.png", "a.png"],  # no report anywhere
+        ["A.txt", "a.txt"],
+        ["film_1.jpg", "film-1.txt"],
+        ["a1.jpg", "a.txt"],
+        ["Ward/a.jpg", "ward/a.txt"],
+    ],
+)
+def test_names_that_differ_enough_or_studies_that_are_whole_are_no_doubt(tmp_path, names):
+    assert set(problems(fill(tmp_path, *names), "stem").values()) == {None}
+
+
+def test_folders_that_look_the_same_are_a_doubt_too(tmp_path):
+    fill(tmp_path, "P1/a.png", "P1/b.png", "p1 /report.txt", "p2/a.png", "p2/b.png", "p2/report.txt")
+    found = problems(tmp_path, "study")
+    assert found.pop("p2") is None
+    assert set(found) == {"P1", "p1 "}
+    assert set(found.values()) == {
+        "one study or several? 'P1', 'p1 ' differ in case, spaces or suffixes alone; rename them"
+    }
 
 
 # --- study ---------------------------------------------------------------------------------------------------------

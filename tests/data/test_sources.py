@@ -1,8 +1,5 @@
 """Public datasets in their own layout, a few rows each, written here: every row arrives, or is told with the reason."""
 
-import csv
-import gzip
-import io
 import json
 import os
 import shutil
@@ -15,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
+from public_sets import WRITERS, chexpert, flickr30k, jsonl, mimic_cxr, picture, roco_v2, table, text
 
 from mmfuse.data import prepare as engine
+from mmfuse.data.cards import card_text, manifest_text, source_lines
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.prepare import card_text, manifest_text, prepare, source_lines
+from mmfuse.data.prepare import prepare
 from mmfuse.data.rows import read_rows
 from mmfuse.data.sources import READY, SOURCES, Card, Row
 from mmfuse.data.sources.chexpert import FINDINGS
@@ -28,283 +26,6 @@ from mmfuse.types import MmfuseError
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in SOURCES.names() if SOURCES.origin(name) == ""]
-
-
-def picture(path, number=0):
-    """A small image whose colour depends on its path: no two are equal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    seed = sum(map(ord, path.as_posix())) + number
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)).save(path)
-    return path
-
-
-def text(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8", newline="")
-    return path
-
-
-def table(path, header, *lines):
-    """A csv file, gzipped by its name, with quotes where they are needed."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([header, *lines] if header else lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = buffer.getvalue().encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-
-
-def jsonl(path, *items):
-    text(path, "".join(json.dumps(item) + "\n" for item in items))
-
-
-# --- the downloads -------------------------------------------------------------------------------------------------
-
-
-def open_i(root):
-    def report(number, sections, images, major=("normal",)):
-        parts = "".join(f'<AbstractText Label="{label}">{content}</AbstractText>' for label, content in sections)
-        terms = "".join(f"<major>{term}</major>" for term in major)
-        figures = "".join(
-            f'<parentImage id="{image}"><figureId>F{i}</figureId><caption>Xray Chest</caption></parentImage>'
-            for i, image in enumerate(images, start=1)
-        )
-        text(
-            root / "ecgen-radiology" / f"{number}.xml",
-            f'<?xml version="1.0" encoding="utf-8"?>\n<eCitation><uId id="CXR{number}"/><MedlineCitation>'
-            f"<Article><Abstract>{parts}</Abstract></Article></MedlineCitation><MeSH>{terms}"
-            f"<automatic>Lung</automatic></MeSH>{figures}</eCitation>",
-        )
-
-    report(
-        1,
-        [
-            ("COMPARISON", "None."),
-            ("INDICATION", "Cough &amp; fever, 5 °C"),
-            ("FINDINGS", "Heart\n  is large."),
-            ("IMPRESSION", "Cardiomegaly."),
-        ],
-        ["CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001"],
-        ["Cardiomegaly/mild  ", "Cardiomegaly/borderline", "Opacity/lung/base/left"],
-    )
-    report(2, [("INDICATION", ""), ("FINDINGS", ""), ("IMPRESSION", "Normal.")], ["CXR2_IM-0652-1001"])
-    report(3, [("FINDINGS", "Clear.")], ["CXR3_IM-1384-1001", "CXR3_IM-1384-2001"])  # the lateral is missing
-    report(4, [("FINDINGS", "Clear.")], [])
-    text(root / "ecgen-radiology" / "5.xml", "<eCitation><uId id='CXR5'/>")
-    report(10, [("FINDINGS", "Fine."), ("INDICATION", "Pain")], ["CXR10_IM-0002-1001"])
-    for name in ("CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001", "CXR2_IM-0652-1001", "CXR3_IM-1384-1001"):
-        picture(root / "NLMCXR_png" / f"{name}.png")
-    picture(root / "NLMCXR_png" / "CXR10_IM-0002-1001.png")
-
-
-LABELS = sorted(FINDINGS)  # the order of MIMIC's files
-
-
-def mimic_cxr(root):
-    studies = {  # study -> subject, split, images with view, chexpert's labels
-        "50414267": ("10000032", "train", [("aa", "PA"), ("bb", "LATERAL")], {"Edema": "1.0", "Fracture": "-1.0"}),
-        "53189527": ("10000032", "train", [("cc", "AP")], {"Edema": "0.0"}),
-        "50000014": ("10000764", "validate", [("dd", "")], {"Edema": "1.0", "Fracture": "1.0"}),
-        "50000028": ("11000007", "test", [("ee", "PA")], None),
-        "50000035": ("11000011", "test", [("ff", "PA")], {"Edema": "1.0"}),
-        "50000042": ("11000099", "train", [("gg", "PA")], {"Edema": "1.0"}),
-    }
-    split, views, labels = [], [], []
-    for study, (subject, part, images, found) in studies.items():
-        place = Path(f"p{subject[:2]}", f"p{subject}")
-        for dicom, view in images:
-            split.append([dicom, study, subject, part])
-            views.append([dicom, subject, study, "CHEST (PA AND LAT)", view])
-            picture(root / "files" / place / f"s{study}" / f"{dicom}.jpg")
-        if found is not None:
-            labels.append([subject, study, *(found.get(name, "") for name in LABELS)])
-        report = " " * 33 + f"FINAL REPORT\n INDICATION:  Fièvre.\n\n FINDINGS: Study {study}.\n\n IMPRESSION: Edema.\n"
-        text(root / "mimic-cxr-reports" / "files" / place / f"s{study}.txt", report)
-    (root / "mimic-cxr-reports/files/p11/p11000011/s50000035.txt").unlink()
-    split.append(["hh", "50000042", "11000099", "test"])  # an image of a study of train
-    table(root / "mimic-cxr-2.0.0-split.csv.gz", ["dicom_id", "study_id", "subject_id", "split"], *split)
-    header = ["dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition"]
-    table(root / "mimic-cxr-2.0.0-metadata.csv.gz", header, *views)
-    for name in ("chexpert", "negbio"):
-        table(root / f"mimic-cxr-2.0.0-{name}.csv.gz", ["subject_id", "study_id", *LABELS], *labels)
-
-
-def chexpert(root):
-    header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS]
-
-    def view(part, patient, study, name, projection, **labels):
-        path = f"CheXpert-v1.0-small/{part}/{patient}/{study}/{name}.jpg"
-        kind = "Lateral" if "lateral" in name else "Frontal"
-        found = [labels.get(finding.replace(" ", "_"), "") for finding in FINDINGS]
-        return [path, "Female", "68", kind, projection, *found]
-
-    positive = {"No_Finding": "1.0", "Support_Devices": "1.0", "Edema": "-1.0", "Fracture": "0.0"}
-    several = {"Edema": "1.0", "Fracture": "1.0", "Pneumonia": "1.0"}
-    lines = [
-        view("train", "patient00001", "study1", "view1_frontal", "AP", **positive),
-        view("train", "patient00002", "study1", "view1_frontal", "AP", **several),
-        view("train", "patient00002", "study1", "view2_lateral", "", **several),
-        view("train", "patient00002", "study2", "view1_frontal", "PA"),
-        view("train", "patient00003", "study1", "view1_frontal", "PA", Edema="1.0"),
-        view("train", "patient00003", "study1", "view2_lateral", "", Edema="0.0"),
-    ]
-    valid = [view("valid", "patient64541", "study1", "view1_frontal", "AP", Edema="0.0")]
-    table(root / "CheXpert-v1.0-small/train.csv", header, *lines)
-    table(root / "CheXpert-v1.0-small/valid.csv", header, *valid)
-    for line in (*lines, *valid):
-        picture(root / line[0])
-    (root / lines[3][0]).write_bytes(picture(root / lines[3][0]).read_bytes()[:200])  # a truncated JPEG
-
-
-def roco_v2(root):
-    for split, numbers in {"train": (1, 2, 3), "valid": (1,), "test": (1,)}.items():
-        names = [f"ROCOv2_2023_{split}_{n:06d}" for n in numbers]
-        captions = [[n, f'CT, axial: "ground\nglass", μ of {n}'] for n in names]
-        table(root / f"{split}_captions.csv", ["ID", "Caption"], *captions)
-        table(root / f"{split}_concepts.csv", ["ID", "CUIs"], *([n, "C0040405;C0817096"] for n in names[:2]))
-        for name in names:
-            picture(root / f"{split}_images" / split / f"{name}.jpg")
-    (root / "train_images/train/ROCOv2_2023_train_000002.jpg").unlink()
-
-
-def flickr8k(root):
-    lines = [
-        f"{name}#{i}\t{'Ein Hund , naïve' if i else 'A dog'} in {name} ."
-        for name in (
-            "1000268201_693b08cb0e.jpg",
-            "1001773457_577c3a7d70.jpg",
-            "2258277193_586949ec62.jpg.1",
-            "44.jpg",
-            "55.jpg",
-        )
-        for i in range(5)
-    ]
-    text(root / "Flickr8k_text/Flickr8k.token.txt", "\n".join(lines) + "\n")
-    text(root / "Flickr8k_text/Flickr_8k.trainImages.txt", "1000268201_693b08cb0e.jpg\n")
-    text(root / "Flickr8k_text/Flickr_8k.devImages.txt", "1001773457_577c3a7d70.jpg\n")
-    text(root / "Flickr8k_text/Flickr_8k.testImages.txt", "55.jpg\n")
-    for name in ("1000268201_693b08cb0e.jpg", "1001773457_577c3a7d70.jpg", "44.jpg", "55.jpg"):
-        picture(root / "Flickr8k_Dataset/Flicker8k_Dataset" / name)
-
-
-def flickr30k(root):
-    text(
-        root / "flickr30k_images/results.csv",
-        "image_name| comment_number| comment\n"
-        '1000092795.jpg| 0| Two young guys , "outside" .\n1000092795.jpg| 1| Zwei Männer .\n'
-        "2199200615.jpg| 3| A dog .\n2199200615.jpg| 4   A dog runs across the grass .\nnonsense\n3.jpg| 0| Gone .\n",
-    )
-    for name in ("1000092795.jpg", "2199200615.jpg"):
-        picture(root / "flickr30k_images/flickr30k_images" / name)
-
-
-def coco_captions(root):
-    for split, ids in {"train": (9, 25), "val": (139,)}.items():
-        images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 8, "width": 8} for i in (*ids, 1000 + ids[0])]
-        pairs = [(i, k) for i in (*ids, 70 + len(ids)) for k in (0, 1)]  # the last is no image
-        notes = [{"image_id": i, "id": 10 * i + k, "caption": f"A café number {i}, {k}.\n"} for i, k in pairs]
-        text(root / f"annotations/captions_{split}2017.json", json.dumps({"images": images, "annotations": notes}))
-        for image in images:
-            picture(root / f"{split}2017" / image["file_name"])
-    (root / "train2017/000000000025.jpg").unlink()
-
-
-def mm_imdb(root):
-    movies = {
-        "0000005": {"title": "Blacksmith", "plot": ["Zorro.", "The longer plot, with “quotes”."], "genres": ["Short"]},
-        "0000008": {"title": "B", "plot": ["Plot B."], "genres": ["Drama", "News"]},
-        "0000010": {"title": None, "plot": None, "genres": ["Sci-Fi", "Film-Noir"]},
-        "0000012": {"title": "D", "plot": ["Plot D."], "genres": ["Drama"]},
-        "0000014": {"title": "E", "plot": ["Plot E."], "genres": ["Drama"]},
-        "0000016": {"title": "F", "plot": "One plot.", "genres": "Drama"},
-    }
-    for name, movie in movies.items():
-        text(root / f"mmimdb/dataset/{name}.json", json.dumps(movie))
-        picture(root / f"mmimdb/dataset/{name}.jpeg")
-    (root / "mmimdb/dataset/0000012.jpeg").unlink()
-    split = {"train": ["0000005", "0000008"], "dev": ["0000010"], "test": ["0000012", "9999999", "0000016"]}
-    text(root / "mmimdb/split.json", json.dumps(split))
-
-
-def hateful_memes(root):
-    def meme(number, label=None, content="a text"):
-        found = {} if label is None else {"label": label}
-        return {"id": number, "img": f"img/{number:05d}.png", "text": content} | found
-
-    jsonl(
-        root / "train.jsonl", meme(42953, 0, "its their character\nnot \u2028 their colour"), meme(23058, 1), meme(1, 1)
-    )
-    jsonl(root / "dev_seen.jsonl", meme(8291, 1))
-    jsonl(root / "dev_unseen.jsonl", meme(8291, 1), meme(46971, 0))
-    jsonl(root / "test_seen.jsonl", meme(16395))
-    for number in (42953, 23058, 8291, 46971, 16395):
-        picture(root / f"img/{number:05d}.png")
-
-
-def food101(root):
-    rows = {
-        "train": [
-            ("apple_pie_0.jpg", 'Grandma\'s "best" Apple Pie, easy\nRecipe', "apple_pie"),
-            ("waffles_7.jpg", "", "waffles"),
-        ],
-        "test": [("apple_pie_9.jpg", "Apfelküchlein", "apple_pie"), ("waffles_9.jpg", "Gone", "waffles")],
-    }
-    for split, lines in rows.items():
-        table(root / f"texts/{split}_titles.csv", None, *lines)
-        for file, _, dish in lines:
-            picture(root / "images" / split / dish / file)
-    (root / "images/test/waffles/waffles_9.jpg").unlink()
-    picture(root / "images/train/apple_pie/apple_pie_1.jpg")  # without a title
-
-
-def crisismmd(root):
-    def lines(task, split, *rows):
-        names = ["event_name", "tweet_id", "image_id", "tweet_text", "image"]
-        names += ["label", "label_text", "label_image", "label_text_image"]
-        body = []
-        for tweet, number, content, labels in rows:
-            image = f"data_image/hurricane_irma/10_9_2017/{tweet}_{number}.jpg"
-            body.append(["hurricane_irma", tweet, f"{tweet}_{number}", content, image, labels[0], *labels, "Positive"])
-        table_text = "".join("\t".join(line) + "\n" for line in [names, *body])
-        text(root / f"crisismmd_datasplit_all/task_{task}_text_img_{split}.tsv", table_text)
-
-    yes, no = ("informative", "informative"), ("not_informative", "informative")
-    quote = 'RT @a: "Irma 🌀 is near, https://t.co/x'
-    lines("informative", "train", ("9051", "0", quote, yes), ("9051", "1", quote, no), ("9052", "0", "Lost", yes))
-    lines("informative", "dev", ("9060", "0", "b", yes))
-    lines("informative", "test", ("9070", "0", "c", no))
-    lines("humanitarian", "train", ("9051", "0", quote, ("affected_individuals", "vehicle_damage")))
-    lines("humanitarian", "dev")
-    lines("humanitarian", "test", ("9060", "0", "b", ("not_humanitarian", "not_humanitarian")))
-    for split in ("train", "dev", "test"):
-        lines("damage", split, *([("9080", "0", "only damage", ("mild_damage", ""))] if split == "test" else []))
-    with (root / "crisismmd_datasplit_all/task_damage_text_img_dev.tsv").open("a") as handle:
-        handle.write("hurricane_irma\t9099\n")
-    path = root / "crisismmd_datasplit_all/task_informative_text_img_dev.tsv"
-    text(path, path.read_text() + path.read_text().splitlines()[1] + "\n")  # its line once more
-    for name in ("9051_0", "9051_1", "9060_0", "9070_0", "9080_0"):
-        picture(root / f"CrisisMMD_v2.0/data_image/hurricane_irma/10_9_2017/{name}.jpg")
-
-
-def n24news(root):
-    def article(number, section, **more):
-        item = {"section": section, "headline": f"Headline {number}", "image_id": f"img{number}", "abstract": "Résumé."}
-        item |= {"caption": "A picture.", "body": "Body.", "article_id": f"a{number}", "article_url": "https://x/y"}
-        return item | more
-
-    items = {
-        "train": [article(1, "Science"), article(2, "Dance", headline=None), article(3, "Dance")],
-        "dev": [article(4, "Science", image_id="")],
-        "test": [article(5, "Dance")],
-    }
-    for split, found in items.items():
-        text(root / f"news/nytimes_{split}.json", json.dumps(found))
-    for number in (1, 2, 5):
-        picture(root / f"imgs/img{number}.jpg")
-
-
-WRITERS = {f.__name__: f for f in (open_i, mimic_cxr, chexpert, roco_v2, flickr8k, flickr30k, coco_captions)}
-WRITERS |= {f.__name__: f for f in (mm_imdb, hateful_memes, food101, crisismmd, n24news)}
 
 
 class Made:
@@ -521,7 +242,7 @@ def test_flickr30k(make):
     made = make("flickr30k")
     assert json.loads(made.rows["1000092795"]["captions"]) == ['Two young guys , "outside" .', "Zwei Männer ."]
     assert json.loads(made.rows["2199200615"]["captions"]) == ["A dog .", "A dog runs across the grass ."]
-    assert made.skipped["line 6"] == ("flickr30k_images/results.csv", "not a line of image | number | caption")
+    assert made.skipped["results.csv:6"] == ("flickr30k_images/results.csv", "not a line of image | number | caption")
     assert made.skipped["3"] == ("flickr30k_images/flickr30k_images/3.jpg", "image: no such file")
     assert len(made.table()) == 2
 
@@ -615,18 +336,46 @@ def test_hateful_memes(make):
         "id": "42953",
         "split": "train",
         "part": "train",
+        **dict.fromkeys(("dev_seen", "dev_unseen", "test_seen", "test_unseen"), "no"),
         "text": "its their character\nnot \u2028 their colour",
         "label": "0",
         "images": "img/42953.png",
     }
     assert made.skipped == {
         "1": ("img/00001.png", "image: no such file"),
-        "8291": ("", "another row has the same id"),
+        "dev_unseen.jsonl:1": ("dev_unseen.jsonl", "repeats an earlier line, whose row has this part too"),
     }
+    assert [made.rows["8291"][key] for key in ("part", "dev_seen", "dev_unseen")] == [
+        "dev_seen;dev_unseen",
+        "yes",
+        "yes",
+    ]
+    assert made.manifest["subgroups"] == ["dev_seen", "dev_unseen", "test_seen"]
     table = made.table()
     assert table.splits == ["train", "train", "validation", "validation", "test"]
     assert table.labels["hateful"] == ["not hateful", "hateful"]
     assert list(table.targets["hateful"]) == [0, 1, 1, 0, -100]
+
+
+def test_roco_v1(make):
+    made = make("roco_v1")
+    assert list(made.rows) == ["ROCO_00002", "ROCO_00004", "ROCO_00001", "ROCO_00007"]
+    assert made.rows["ROCO_00002"] == {
+        "id": "ROCO_00002",
+        "split": "train",
+        "kind": "radiology",
+        "caption": "Axial MRI of ROCO_00002, 5 µm.",
+        "concepts": "C0040395;C0011334",
+        "images": "data/train/radiology/images/PMC002_fig-ROCO_00002.jpg",
+    }
+    assert made.rows["ROCO_00007"]["kind"] == "non-radiology"
+    assert made.skipped["captions.txt:3"] == ("data/test/radiology/captions.txt", "not a line of ID, TAB, caption")
+    assert made.skipped["ROCO_000029"][1] == "image: no such file"
+    assert "version 1" in made.manifest["about"]
+    assert made.manifest["notes"] == [
+        "no captions or no pictures are there of train/non-radiology, validation/non-radiology"
+    ]
+    assert made.table().splits == ["train", "validation", "test", "test"]
 
 
 def test_food101(make):
@@ -696,7 +445,7 @@ def test_n24news(make):
     }
     assert made.skipped == {
         "img3": ("imgs/img3.jpg", "image: no such file"),
-        "a4": ("news/nytimes_dev.json", "no image_id"),
+        "nytimes_dev.json:1": ("news/nytimes_dev.json", "no image_id"),
     }
     table = made.table()
     assert table.rows["text"][:] == ["Headline 1\nRésumé.", "Résumé.", "Headline 5\nRésumé."]
@@ -713,7 +462,7 @@ def test_every_source_has_a_download_here():
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_in_are_rows_out_and_skipped(name, tmp_path):
     made = Made(tmp_path, name)
-    rows = list(SOURCES.get(name)().rows(made.source))
+    rows = [item for item in SOURCES.get(name)().rows(made.source) if isinstance(item, Row)]
     assert made.done.rows == len(made.rows)
     assert sum(made.done.skipped.values()) == len((made.out / "skipped.jsonl").read_text().splitlines())
     assert len(rows) == made.done.rows + sum(made.done.skipped.values())
@@ -725,7 +474,7 @@ def test_rows_in_are_rows_out_and_skipped(name, tmp_path):
         *("rows.parquet", "skipped.jsonl", "manifest.yaml", "prepared.json", "images"),
     }
     again = prepare(name, made.source, made.out, progress=lambda *_: pytest.fail("nothing is to be read"))
-    assert again == engine.Prepared(made.done.manifest, made.done.rows, made.done.skipped, already=True)
+    assert again == engine.Prepared(made.done.manifest, made.done.rows, made.done.skipped, True, made.done.notes)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -935,22 +684,26 @@ def test_another_folder_is_told_what_is_missing(name, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_release_is_one_line(tmp_path):
-    source = memes(tmp_path / "d", 2)
-    with (source / "train.jsonl").open("a") as handle:
-        handle.write('{"id": 7, "img": \n')
-    with pytest.raises(MmfuseError, match=r"train\.jsonl: line 3: not JSON$"):
-        prepare("hateful_memes", source, tmp_path / "out")
+def test_a_damaged_file_is_one_line(tmp_path):
     mimic_cxr(tmp_path / "m")
     split = tmp_path / "m/mimic-cxr-2.0.0-split.csv.gz"
     split.write_bytes(split.read_bytes()[:40])
     with pytest.raises(MmfuseError, match=r"split\.csv\.gz: damaged$"):
         prepare("mimic_cxr", tmp_path / "m", tmp_path / "out2")
     roco_v2(tmp_path / "r")
-    with (tmp_path / "r/test_captions.csv").open("a") as handle:
-        handle.write("a,b,c\n")
-    with pytest.raises(MmfuseError, match=r"test_captions\.csv: line 4: 3 fields, not 2$"):
+    table(tmp_path / "r/test_captions.csv", ["ID", "Text"], ["a", "b"])
+    with pytest.raises(MmfuseError, match=r"test_captions\.csv: no column 'Caption'; it has ID, Text$"):
         prepare("roco_v2", tmp_path / "r", tmp_path / "out3")
+
+
+def test_a_damaged_line_costs_one_row(tmp_path):
+    source = memes(tmp_path / "d", 2)
+    with (source / "train.jsonl").open("a") as handle:
+        handle.write('{"id": 7, "img": \n[]\n{"id": 8}\n\xff\n')
+    done = prepare("hateful_memes", source, tmp_path / "out")
+    assert (done.rows, done.skipped) == (3, {"not JSON": 2, "not an object": 1, "no img": 1})
+    told = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]
+    assert [(item["path"], item["line"]) for item in told] == [("train.jsonl", line) for line in (3, 4, 5, 6)]
 
 
 def test_paths_and_texts_that_no_release_has(tmp_path):
@@ -970,6 +723,41 @@ ODD = [
     *(("../secret.png", "x"), ("/etc/passwd", "x"), ("img/a;b.png", "x")),
     *(("img/00000.png", "lone \ud800"), ("img/00001.png", "fine")),
 ]
+
+
+def test_the_first_usable_row_has_the_id(tmp_path):
+    """A row that cannot be used takes no id; of two that can, the second is told with its line."""
+    items = [(1, "none"), (1, "00000"), (2, "00001"), (2, "00002"), (3, "00003"), (3, "00003x")]
+    source = memes(tmp_path / "d", 4)  # 00003.png is damaged
+    jsonl(source / "train.jsonl", *({"id": i, "img": f"img/{n}.png", "label": 0, "text": n} for i, n in items))
+    out = tmp_path / "out"
+    assert prepare("hateful_memes", source, out).rows == 3
+    frame = pd.read_parquet(out / "rows.parquet")
+    assert list(zip(frame["id"], frame["text"], strict=True)) == [("1", "00000"), ("2", "00001"), ("99999", "dev")]
+    told = {json.loads(line)["line"]: json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()}
+    assert told[4] == {"id": "2", "path": "train.jsonl", "reason": "another row has the same id", "line": 4}
+    assert not (out / "images/img/00002.png").exists()
+
+
+def test_the_first_usable_row_has_the_id_across_chunks_and_kills(tmp_path, monkeypatch):
+    source = memes(tmp_path / "d", 30)
+    lines = [json.loads(line) for line in (source / "train.jsonl").read_text().splitlines()]
+    jsonl(source / "train.jsonl", *lines, *(item | {"img": "img/00000.png"} for item in lines))
+    monkeypatch.setattr(engine, "CHUNK", 16)
+    prepare("hateful_memes", source, tmp_path / "undisturbed")
+    frame = pd.read_parquet(tmp_path / "undisturbed/rows.parquet")
+    assert len(frame) == 31
+    again = [image for name, image in zip(frame["id"], frame["images"], strict=True) if name in ("3", "13", "23")]
+    assert again == ["img/00000.png"] * 3  # their first lines name damaged pictures
+
+    def dies(done, total):
+        if done == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare("hateful_memes", source, tmp_path / "killed", progress=dies)
+    prepare("hateful_memes", source, tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
 
 
 def test_a_source_of_a_plugin(tmp_path, monkeypatch):

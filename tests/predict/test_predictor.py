@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmfuse.data.folder import pair_folder
 from mmfuse.predict import Predictor
@@ -67,6 +68,30 @@ def test_a_long_report_is_cut_with_a_notice(model_dir, samples):
     long = Sample("long", samples[0].images, (samples[0].text or "") * 200)
     result = next(iter(Predictor.from_pretrained(model_dir)([long])))
     assert result.notices == ("report truncated at 48 tokens",)
+
+
+def test_the_first_of_several_frames_is_a_notice_with_the_files_name(model_dir, samples, tmp_path):
+    pages, single = tmp_path / "a\nb.dcm", samples[0].images[0]
+    more = {"save_all": True, "append_images": [Image.new("L", (9, 9), 99)] * 2}
+    Image.new("L", (9, 9)).save(pages, "TIFF", **more)
+    data, text = pages.read_bytes(), samples[0].text
+    given = [
+        Sample("path", (str(pages),), text),
+        Sample("second of two", (single, str(pages)), text),
+        Sample("bytes", (data,), text),
+        Sample("bytes of two", (data, single, data), text * 200),
+        Sample("one frame", (single,), text),
+        Sample("no text", (str(pages),), None),
+    ]
+    results = list(Predictor.from_pretrained(model_dir, missing="allow")(given))
+    assert [result.notices for result in results] == [
+        ("image a\\nb.dcm: first of 3 frames",),
+        ("image a\\nb.dcm: first of 3 frames",),
+        ("image: first of 3 frames",),
+        ("report truncated at 48 tokens", "image 1 of 3: first of 3 frames", "image 3 of 3: first of 3 frames"),
+        (),
+        ("image a\\nb.dcm: first of 3 frames",),
+    ]
 
 
 def test_several_images_and_bytes(model_dir, samples):

@@ -3,6 +3,7 @@ import sys
 import fsspec
 import pytest
 import ray
+from PIL import Image
 from typer.testing import CliRunner
 
 from mmfuse.cli import app
@@ -62,10 +63,12 @@ FolderStudies.read = deadly
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """1,500 SYNTHETIC pairs, some of them broken."""
+    """1,500 SYNTHETIC pairs, some of them broken and one of two pages."""
     folder = write_pairs(tmp_path_factory.mktemp("ray") / "pairs", 1500, seed=5)
     for path in sorted(folder.glob("*.png"))[::100]:
         path.write_bytes(b"no picture")
+    moving = sorted(folder.glob("*.png"))[1]
+    Image.new("L", (9, 9)).save(moving, "TIFF", save_all=True, append_images=[Image.new("L", (9, 9), 99)])
     return FolderStudies(str(folder))
 
 
@@ -92,6 +95,7 @@ def test_an_actor_killed_before_and_one_after_a_commit_change_no_byte(ray_cluste
     assert (tmp_path / "after").exists()
     assert (counts.predictions, counts.errors) == (1485, 15)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert (tmp_path / "ray" / "out.jsonl").read_text().count(".png: first of 2 frames") == 1
     assert told[-1] == (1500, 15)
 
 

@@ -36,7 +36,7 @@ class Watching:
         self.journal = watch.Journal(Names.of(self.out), "the same", False)
 
         def scan():
-            return scan_folder(self.inbox, layout)[0]
+            return scan_folder(self.inbox, layout)
 
         self.watch = watch.FolderWatch(predictor, scan, self.journal, 5, self.said.append, lambda: self.now)
 
@@ -105,6 +105,31 @@ def test_a_half_waits_for_the_other_and_what_is_broken_is_an_error(watching, stu
     assert watching.look(7) == watching.look(11) == [["a"], ["c"]]
     assert watching.look(12) == [["a", "b"], ["c"]]
     assert watching.watch.left == {}
+
+
+def test_what_is_not_read_is_an_error_and_what_is_ignored_is_told_once(watching, studies):
+    watching.drop(studies[0], "a")
+    for name in ("b", "C"):
+        watching.drop(studies[1][1:], name)
+    watching.drop(studies[1][:1], "c")
+    shutil.copyfile(studies[2][0], watching.inbox / "d.jpg_large")
+    watching.drop(studies[2][1:], "d")
+    for name in ("b.jxl", "e.nii.gz", "labels.csv", "README.md"):
+        (watching.inbox / name).write_bytes(b"of another kind")
+    watching.look(0)
+    (watching.inbox / "e.nii.gz").write_bytes(b"still growing")
+    assert watching.look(5) == [["a", "d"], ["C", "b", "c"]]
+    (watching.inbox / "more.csv").touch()
+    assert watching.look(10) == watching.look(20) == [["a", "d"], ["C", "b", "c", "e"]]
+    reasons = {row["id"]: row["reason"] for row in lines(watching.out.with_suffix(".errors.jsonl"))}
+    assert reasons["b"].startswith("b.jxl is of a kind that is not read")
+    assert reasons["e"].startswith("e.nii.gz is of a kind that is not read")
+    assert reasons["c"] == reasons["C"] != reasons["b"]
+    assert "one study or several?" in reasons["c"]
+    assert [line for line in watching.said if "ignored" in line] == [
+        "2 file(s) ignored: README.md, labels.csv",
+        "1 file(s) ignored: more.csv",
+    ]
 
 
 def test_what_changes_later_is_told_and_what_is_cleared_away_is_not(watching, studies):

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """The worst first."""
-EXAMPLES = 20
+SHOWN, SHOWN_TOGETHER = 20, 4
+"""Of a finding's rows, and of those that belong together, what a person is shown; JSON has all."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Finding:
         severity: `error`: training on it would be refused or misleading; `warning`: look at it; `info`: know it.
         message: What and how much, in one sentence; never a text, an image or an identifier of the data.
         fix: What to do about it.
-        rows: Ids of rows, at most 20 examples; those that belong together, such as two copies, in one tuple.
-        count: How many there are of what `rows` gives examples of.
+        rows: Ids of all rows; those that belong together, such as copies, in one tuple, the best examples first.
+        count: How many rows or sets of them, or labels, there are.
     """
 
     check: str
@@ -36,9 +37,15 @@ class Finding:
 def finding(
     check: str, severity: Severity, message: str, fix: str, rows: Iterable[str | Sequence[str]] = ()
 ) -> Finding:
-    """A finding that counts its rows and keeps the first of them."""
-    together = [(row,) if isinstance(row, str) else tuple(row) for row in rows]
-    return Finding(check, severity, message, fix, tuple(together[:EXAMPLES]), len(together))
+    """A finding that counts its rows."""
+    together = tuple((row,) if isinstance(row, str) else tuple(row) for row in rows)
+    return Finding(check, severity, message, fix, together, len(together))
+
+
+def joined(together: Sequence[str]) -> str:
+    """Rows that belong together in a few words, such as `a = b`."""
+    more = f" and {len(together) - SHOWN_TOGETHER} more" if len(together) > SHOWN_TOGETHER else ""
+    return " = ".join(together[:SHOWN_TOGETHER]) + more
 
 
 @dataclass
@@ -50,12 +57,15 @@ class AuditReport:
         source: Its manifest.
         facts: Lines on what is there.
         findings: The worst first.
+        groups: By id, in the order of the rows, the row's group joined with all its copies and near copies; empty where
+            the rows cannot be read.
     """
 
     name: str
     source: str
     facts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict, repr=False)
 
     def of(self, severity: Severity) -> list[Finding]:
         """The findings of one severity."""
@@ -76,7 +86,7 @@ class AuditReport:
         for found in self.findings:
             lines.append(f"{found.severity.upper():8}{found.check}: {found.message}")
             if found.rows:
-                shown = ", ".join(" = ".join(together) for together in found.rows[:3])
+                shown = ", ".join(map(joined, found.rows[:3]))
                 lines.append(f"        rows: {shown}" + (", ..." if found.count > 3 else ""))
             lines.append(f"        fix: {found.fix}")
         return "\n".join([*lines, *self.facts, f"{self.name}: {self.summary()}"])

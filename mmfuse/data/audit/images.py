@@ -17,7 +17,7 @@ from PIL import Image
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
 from mmfuse.data.audit.rows import Rows, place_sets
-from mmfuse.data.images import read_image
+from mmfuse.data.images import read_first_frame
 from mmfuse.data.locations import ABSENT, NOT_PERMITTED, read_location
 from mmfuse.types import MmfuseError
 
@@ -45,6 +45,7 @@ class ImageFacts:
         colour: `(n, 192)` uint8, mean RGB of 8 x 8 cells.
         size: `(n, 2)` int64, H and W.
         blank: `(n,)` bool, whether (nearly) all pixels have one gray.
+        frames: `(n,)` int64, how many its file holds; the others are not looked at.
     """
 
     row: np.ndarray
@@ -55,6 +56,7 @@ class ImageFacts:
     colour: np.ndarray
     size: np.ndarray
     blank: np.ndarray
+    frames: np.ndarray
 
     def contents(self, num_rows: int) -> list[tuple[bytes, ...]]:
         """By row, what its images are: digests, or paths where they cannot be read."""
@@ -84,13 +86,14 @@ def read_images(rows: Rows, progress: Callable[[int, int], None] | None = None) 
         colour=np.zeros((n, 192), np.uint8),
         size=np.zeros((n, 2), np.int64),
         blank=np.zeros(n, bool),
+        frames=np.ones(n, np.int64),
     )
     with ThreadPoolExecutor() as pool:
         for i, seen in enumerate(_in_order(pool, facts.path, rows.urls)):
             if isinstance(seen, str):
                 facts.reason[i] = seen
             else:
-                facts.digest[i], facts.hash[i], facts.colour[i], facts.size[i], facts.blank[i] = seen
+                facts.digest[i], facts.hash[i], facts.colour[i], facts.size[i], facts.blank[i], facts.frames[i] = seen
             if progress:
                 progress(i + 1, n)
     return facts
@@ -119,10 +122,10 @@ def _begin(pool: ThreadPoolExecutor, path: str | bytes, urls: Sequence[str]) -> 
 
 
 def _look(path: str | bytes, urls: Sequence[str]) -> tuple | str:
-    """Digest, hash, colours, size and blankness of an image, or the reason why there are none."""
+    """Digest, hash, colours, size, blankness and frames of an image, or the reason why there are none."""
     try:
         data = path if isinstance(path, bytes) else read_location(path, _MAX_BYTES, urls)
-        pixels = read_image(data)
+        pixels, frames = read_first_frame(data)
     except MmfuseError as error:
         return str(error)
     image = Image.fromarray(pixels)
@@ -134,6 +137,7 @@ def _look(path: str | bytes, urls: Sequence[str]) -> tuple | str:
         np.asarray(image.resize((8, 8), Image.Resampling.BOX)).ravel(),
         pixels.shape[:2],
         high - low <= _BLANK,
+        frames,
     )
 
 
@@ -216,7 +220,7 @@ def _copies_found(
                 f"images.{kind}_across_splits",
                 "error",
                 f"{what} is in rows of different groups in two splits: {_sizes(placed['splits'])}",
-                "give the rows one group, or remove all but one",
+                "--groups FILE.csv joins the rows' groups (where splits are ratios or folds); or remove all but one",
                 map(rows.examples, placed["splits"]),
             )
         )
@@ -271,6 +275,13 @@ def _strange(rows: Rows, facts: ImageFacts) -> list[Finding]:
             long > _NARROW * np.maximum(short, 1),
             f"are more than {_NARROW:g} times as long as wide",
             "resize: pad keeps their shape; squash distorts and crop loses most of them",
+        ),
+        (
+            "images.frames",
+            "warning",
+            facts.frames > 1,
+            f"have more than one frame (pages, slices; {facts.frames.max(initial=1)} at most): the first is read",
+            "if another one is meant, save it as an image of its own; several may be the images of one row",
         ),
     )
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from mmfuse.data.audit.findings import SEVERITIES, AuditReport, Finding
+from mmfuse.data.audit.findings import SEVERITIES, SHOWN, AuditReport, Finding, joined
 
 _STYLE = """\
 :root { color-scheme: light dark; --page: #f7f7f4; --card: #fff; --ink: #23272e; --quiet: #5b6370; --rule: #dddfe3;
@@ -59,8 +59,8 @@ def page(report: AuditReport) -> str:
 
 def _card(found: Finding) -> str:
     between = "<br>" if any(len(together) > 1 for together in found.rows) else ", "
-    rows = between.join(escape(" = ".join(together)) for together in found.rows)
-    shown = f"{len(found.rows)} of {found.count}" if found.count > len(found.rows) else f"{found.count}"
+    rows = between.join(escape(joined(together)) for together in found.rows[:SHOWN])
+    shown = f"{SHOWN} of {found.count}; audit.json has all" if len(found.rows) > SHOWN else f"{found.count}"
     examples = f"<details><summary>rows ({shown})</summary><code>{rows}</code></details>" if rows else ""
     return (
         f'<article class="{found.severity}"><h3>{escape(found.check)}</h3><p>{escape(found.message)}</p>'

@@ -68,7 +68,9 @@ def redact_rows(
     table = pa.table({name: cells.to_arrow(column, f"{manifest.source}: {name}") for name, column in values.items()})
     pq.write_table(table, out / "rows.parquet")
     path = out / "manifest.yaml"
-    path.write_text(yaml.safe_dump(_manifest(manifest), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(beside_rows(manifest, "rows.parquet"), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     return path, dict(counts)
 
 
@@ -80,12 +82,18 @@ def _text_columns(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys(columns))
 
 
-def _manifest(manifest: Manifest) -> dict:
-    """The manifest's own words, with the new rows and the old images."""
+def beside_rows(manifest: Manifest, rows: str) -> dict[str, Any]:
+    """The manifest's own words for other rows, with the images, and the table of groups, where they are."""
     values = read_yaml(manifest.source)
-    values["rows"] = "rows.parquet"
-    values.pop("csv", None)
+    values["rows"] = rows
+    if rows.endswith(".parquet"):
+        values.pop("csv", None)
     if manifest.image is not None:
-        root = manifest.image.root
-        values["image"]["root"] = root if "://" in root else str(Path(root).resolve())
+        values["image"]["root"] = _whole(manifest.image.root)
+    if manifest.group_file is not None:
+        values["group"]["file"] = _whole(manifest.group_file)
     return values
+
+
+def _whole(location: str) -> str:
+    return location if "://" in location else str(Path(location).resolve())

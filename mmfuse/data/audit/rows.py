@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mmfuse.data.audit.findings import Finding, finding
+from mmfuse.data.audit.findings import SHOWN_TOGETHER, Finding, finding
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.table import Table
 
@@ -41,12 +41,13 @@ class Rows:
         return [self.ids[row] for row in rows]
 
     def examples(self, together: Sequence[int]) -> list[str]:
-        """Ids of rows that belong together (in order): four at most, of different splits and groups if they can."""
+        """Ids of rows that belong together (in order); the first four of different splits and groups if possible."""
         firsts = {(self.splits[row], self.groups[row]): row for row in reversed(together)}
         order = sorted(firsts.values())
         across = {self.splits[row]: row for row in reversed(order)}
         chosen = dict.fromkeys([*across.values(), *order, *together])
-        return self.names(sorted(list(chosen)[:4]))
+        first = sorted(list(chosen)[:SHOWN_TOGETHER])
+        return self.names([*first, *(row for row in together if row not in first)])
 
     def place(self, together: Sequence[int]) -> str:
         """Where rows that belong together are: in two `splits`, in one `split`, or in one `group`."""
@@ -91,8 +92,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
         )
     same: dict[tuple, list[int]] = defaultdict(list)
     for i, content in enumerate(contents):
-        if content != (None, ()):
-            same[content].append(i)
+        same[content].append(i)
     placed = place_sets(rows, same.values())
     if placed["splits"]:
         found.append(
@@ -100,7 +100,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                 "rows.copies_across_splits",
                 "error",
                 f"{len(placed['splits'])} row(s) have exact copies in another split: same text, same images",
-                "remove the copies, or give them one group",
+                "--drop copies writes the rows without them; `group: content` keeps them in one split",
                 map(rows.examples, placed["splits"]),
             )
         )
@@ -110,7 +110,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                 "rows.copies",
                 "warning",
                 f"{len(placed['split']) + len(placed['group'])} row(s) have exact copies in their own split",
-                "remove the copies: they count twice in training and in scores",
+                "--drop copies writes the rows without them: they count twice in training and in scores",
                 map(rows.examples, placed["split"] + placed["group"]),
             )
         )

@@ -10,8 +10,11 @@ from dataclasses import replace
 from mmfuse.data.audit.findings import SEVERITIES, AuditReport, Finding, finding
 from mmfuse.data.audit.images import check_images, read_images
 from mmfuse.data.audit.labels import check_labels, check_stated
+from mmfuse.data.audit.repair import check_agreement, join_found
 from mmfuse.data.audit.rows import Rows, check_groups, check_rows, check_splits, rows_of
 from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_texts
+from mmfuse.data.audit.values import check_values, read_said, time_facts
+from mmfuse.data.gaps import find_gaps
 from mmfuse.data.identifiers import Finder, find_by_rules
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.shards import is_shards
@@ -59,11 +62,14 @@ def audit(
         table, found = _load(source, 0 if source.splits.folds and fold is None else fold)
     manifest = table.manifest if table else source
     assert isinstance(manifest, Manifest)
+    told = "keep it in mind; where it is settled, take the line out of the manifest's notes"
+    found += [finding("manifest.note", "info", note, told) for note in manifest.notes]
     report = AuditReport(manifest.name, manifest.source)
     if table is not None:
         rows = rows_of(table)
         facts, more = _look(table, rows, max_tokens, find, progress or (lambda *_: None))
         report.facts, found = facts, found + more
+        report.groups = join_found(rows, found)
     report.findings = sorted(found, key=lambda f: SEVERITIES.index(f.severity))
     return report
 
@@ -78,6 +84,8 @@ def _look(
         for i, references in enumerate(target)
         for caption in references
     ]
+    progress("values", 0, 1)
+    said = read_said(table)
     images = read_images(rows, lambda done, total: progress("images", done, total))
     contents = list(zip(rows.texts, images.contents(len(rows.ids)), strict=True))
     text_facts, text_findings = check_texts(rows, captions, max_tokens)
@@ -89,19 +97,30 @@ def _look(
         texts, identifiers = check_identifiers(rows, captions, find, lambda done, n: progress("identifiers", done, n))
     progress("labels stated in texts", 0, 1)
     stated_facts, stated = check_stated(table, replace(rows, texts=texts))  # it tells words: none that identifies
-    facts = [*_facts(table, rows), *text_facts, *label_facts, *stated_facts]
+    time = table.manifest.splits.time
+    times = time_facts(rows, said, time) if time else []
+    facts = [*_facts(table, rows), *times, *text_facts, *label_facts, *stated_facts]
     found = [
         *check_splits(rows),
+        *_check_gaps(table),
         *check_groups(rows, table.manifest.group is not None),
         *check_rows(rows, contents),
         *check_images(rows, images, contents),
         *text_findings,
         *copies,
         *label_findings,
+        *check_values(table, rows, said),
+        *check_agreement(table, rows, contents),
         *stated,
         *identifiers,
     ]
     return facts, found
+
+
+def _check_gaps(table: Table) -> list[Finding]:
+    if not table.labels and table.manifest.tasks:  # each of them is told already
+        return []
+    return [Finding(gap.check, "error" if gap.refused else "warning", gap.message, gap.fix) for gap in find_gaps(table)]
 
 
 def _facts(table: Table, rows: Rows) -> list[str]:

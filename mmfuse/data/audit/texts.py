@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from html.entities import name2codepoint
 from itertools import pairwise
 
 import numpy as np
@@ -52,8 +53,10 @@ _DAMAGE = (
     (
         "texts.markup",
         re.compile(
-            r"</?(?:p|br|div|span|b|i|u|em|strong|font|table|t[rdh]|[uo]l|li|a|h[1-6]|html|body|su[bp])\b[^<>]{0,200}>"
-            r"|&(?:nbsp|amp|lt|gt|quot|#\d{2,5}|#x[\da-f]{2,5});|\{\\rtf|\\par\b|\\fs\d",
+            r"</?(?:p|br|hr|div|span|b|i|u|em|strong|small|font|table|t[rdh]|tbody|thead|[uodt]l|li|d[td]|a|h[1-6]|img"
+            r"|html|head|body|title|meta|link|script|style|su[bp]|pre|code|section|article|center|blockquote|iframe)"
+            rf"(?:\s[^<>]{{0,200}})?/?>|<!--|<!doctype|&(?:{'|'.join(name2codepoint)}|#\d{{2,6}}|#x[\da-f]{{2,5}});"
+            r"|\{\\rtf|\\par\b|\\fs\d",
             re.IGNORECASE,
         ),
         "hold HTML or RTF markup",
@@ -182,7 +185,8 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                         "warning" if across else "info",
                         f"{what}, in words of its own, is in rows of different groups in "
                         f"{'two splits' if across else 'one split'}: {_sizes(own)}",
-                        "if they are of one patient, product or source, name a column of that in group",
+                        "if they are of one patient, product or source, name a column of that in group, or join them: "
+                        "--groups FILE.csv",
                         map(rows.examples, own),
                     )
                 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmfuse.data.sources.parquet import Packed
 from mmfuse.registry import Registry
 
 SOURCES = Registry("source")
@@ -20,6 +21,21 @@ READY = {
     "flipkart_1050": "1,047 products of an online shop with a picture and a description.",
 }
 """Sets that are one table already: nothing is to be prepared, the project's `data_manifests/NAME.yaml` reads them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One more way in which a set is downloaded.
+
+    Attributes:
+        about: What it is, such as "Kaggle's copy".
+        files: What it must have, as of `Card.files`.
+        columns: Of a parquet file among them: for each column the names it may have.
+    """
+
+    about: str
+    files: tuple[tuple[str, ...], ...]
+    columns: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class Card:
         split: The official split, in words.
         traps: What has misled people, a sentence or two each.
         files: What the download must have: for each file (or folder) the glob patterns it may be found by, best first.
+        layouts: Other ways in which it is downloaded, that are read too.
     """
 
     about: str
@@ -45,6 +62,18 @@ class Card:
     split: str
     traps: tuple[str, ...]
     files: tuple[tuple[str, ...], ...]
+    layouts: tuple[Layout, ...] = ()
+
+
+@dataclass(frozen=True)
+class Note:
+    """What must be said of a download as a whole: an official split that is absent, a file that is not read.
+
+    Attributes:
+        text: One sentence.
+    """
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -54,16 +83,18 @@ class Row:
     Attributes:
         id: Unique in the dataset.
         columns: Group, split, texts and targets by name, as the release has them; the same names in every row.
-        images: Files in the download; none of them is read here.
+        images: Files in the download, or images inside of its parquet files; none of them is read here.
         problem: Why this row cannot be used, if that is known already.
-        path: The file that the problem is about.
+        path: The file that the row stands in, or that the problem is about.
+        line: Its line there, or the number of its record, from 1; None: the file as a whole.
     """
 
     id: str
     columns: dict[str, str] = field(default_factory=dict)
-    images: tuple[Path, ...] = ()
+    images: tuple[Path | Packed, ...] = ()
     problem: str | None = None
     path: Path | None = None
+    line: int | None = None
 
 
 class Source(Protocol):
@@ -71,8 +102,8 @@ class Source(Protocol):
 
     card: Card
 
-    def rows(self, folder: Path) -> Iterator[Row]:
-        """The rows of a download, always in the same order; only what is no image is read.
+    def rows(self, folder: Path) -> Iterator[Row | Note]:
+        """The rows of a download, always in the same order, and what must be said of it; only what is no image is read.
 
         Raises:
             MmfuseError: A file of the release is damaged.
@@ -80,7 +111,10 @@ class Source(Protocol):
         ...
 
     def manifest(self, folder: Path | None) -> dict[str, Any]:
-        """The keys group, text, tasks, splits and subgroups of the manifest; None: of a complete download."""
+        """The keys group, text, tasks, splits and subgroups of the manifest; None: of a complete download.
+
+        `split_is` says what the split is, where it is not what the card says.
+        """
         ...
 
 

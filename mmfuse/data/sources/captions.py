@@ -1,210 +1,259 @@
-"""Photographs with five captions each: Flickr8k, Flickr30k and COCO.
+"""What sets of captioned photographs share: Karpathy's json, token files, csv files, parquet files.
 
-Layouts: Flickr8k.token.txt with Flickr_8k.*Images.txt, or Kaggle's captions.txt; Flickr30k's results.csv, with its one
-line that lacks a separator; Karpathy's dataset_*.json. They are seen in many public readers (searched 2026-11). COCO's
-annotations: https://cocodataset.org/#format-data. From memory: the numbers, the licences and where the files are got.
+Seen in public copies and readers (searched 2026-11): `NAME#NUMBER<TAB>CAPTION` of the token files, some of whose lines
+have spaces for the TAB; Kaggle's captions.txt (`image,caption` or `image_name,comment_number,comment`) and results.csv
+(`image_name| comment_number| comment`, with one line that lacks a separator); Karpathy's dataset_*.json; the columns of
+parquet copies.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmfuse.data.sources import SOURCES, Card, Row
-from mmfuse.data.sources.files import find, need, objects, read_csv, read_json, read_lines, text_of
+from mmfuse.data.sources import Layout, Note, Row
+from mmfuse.data.sources.files import bad_line, objects, read_csv, read_json, read_lines, text_of
+from mmfuse.data.sources.parquet import (
+    PARQUET,
+    Packed,
+    Table,
+    copy_is_split,
+    image_column,
+    path_of,
+    records,
+    suffix_of,
+    tables,
+    texts_of,
+)
+from mmfuse.types import MmfuseError
 
-_NAMES = {"val": "validation", "dev": "validation", "restval": "train"}
+NAMES = {"val": "validation", "dev": "validation", "restval": "train"}
+_TEXTS = ("caption", "captions", "sentences_raw", "sentences", "raw", "caption_0", "answer")
+_FILES = ("filename", "file_name", "image_filename", "image_name")
+COPY = Layout("a Hugging Face copy in parquet files", (PARQUET,), (("image", "img", "jpg"), _TEXTS))
 
-_FLICKR8K_TOKENS = ("Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt", "captions.txt")
-_FLICKR8K_IMAGES = ("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset")
-_FLICKR8K_SPLITS = {
-    split: (f"Flickr_8k.{split}Images.txt", f"Flickr8k_text/Flickr_8k.{split}Images.txt")
-    for split in ("train", "dev", "test")
-}
-_FLICKR30K_CAPTIONS = ("dataset_flickr30k.json", "results.csv", "flickr30k_images/results.csv")
-_FLICKR30K_IMAGES = ("flickr30k_images/flickr30k_images", "flickr30k-images", "flickr30k_images", "Images", "images")
-_FLICKR30K_LINE = re.compile(r"([^|]+)\|\s*(\d+)\s*\|?\s*(.*)")
-_COCO_KARPATHY = ("dataset_coco.json",)
-_COCO_CAPTIONS = {
-    split: tuple(f"annotations/captions_{split}{y}.json" for y in (2017, 2014)) for split in ("train", "val")
-}
-
-
-@SOURCES.register("flickr8k")
-class Flickr8k:
-    """Flickr8k; a row is a photograph with its captions."""
-
-    card = Card(
-        about="8,091 photographs of people and animals with five captions each.",
-        homepage="https://hockenmaier.cs.illinois.edu/8k-pictures.html",
-        licence="the photographs belong to their Flickr authors; for non-commercial research and education only",
-        citation="Hodosh, Young and Hockenmaier 2013, Framing Image Description as a Ranking Task, JAIR 47",
-        obtain=(
-            "Flickr8k_Dataset.zip and Flickr8k_text.zip (by the form on the homepage), or Kaggle's "
-            "adityajn105/flickr8k (Images/ and captions.txt, without the split)"
-        ),
-        split=(
-            "Flickr_8k.trainImages.txt 6,000, devImages 1,000, testImages 1,000; without these three files 80 / 10 "
-            "/ 10 by hash of the photograph."
-        ),
-        traps=(
-            "91 photographs are in none of the three lists: they are skipped where the lists are there.",
-            "Flickr8k.token.txt captions 2258277193_586949ec62.jpg.1, which is no file.",
-            "Kaggle's copy has no split, so scores on it do not compare with published ones.",
-        ),
-        files=(_FLICKR8K_TOKENS, _FLICKR8K_IMAGES),
-    )
-
-    def rows(self, folder: Path) -> Iterator[Row]:
-        """A row a photograph, in the order of the captions."""
-        images, splits = need(folder, _FLICKR8K_IMAGES), _flickr8k_splits(folder)
-        captions: dict[str, list[str]] = {}
-        for name, caption in _flickr8k_captions(need(folder, _FLICKR8K_TOKENS)):
-            captions.setdefault(name, []).append(caption)
-        for name, texts in captions.items():
-            problem = "in none of the split's files" if splits and name not in splits else None
-            yield _captioned(images / name, texts, splits.get(name, ""), problem)
-
-    def manifest(self, folder: Path | None) -> dict[str, Any]:
-        """Captions of photographs."""
-        ratios = {"train": 0.8, "validation": 0.1, "test": 0.1}
-        return _caption_manifest(folder is None or bool(_flickr8k_splits(folder)), ratios)
+_MARKED = re.compile(r"(\S.*?)#(\d)(?:\s+(.*))?")
+_PIPED = re.compile(r"([^|]+)\|\s*(\d+)\s*\|?\s*(.*)")
+_PIPED_PAIR = re.compile(r"([^|]+)(\|)(.*)")
 
 
-@SOURCES.register("flickr30k")
-class Flickr30k:
-    """Flickr30k; a row is a photograph with its captions."""
+@dataclass(frozen=True)
+class Caption:
+    """One caption of one photograph.
 
-    card = Card(
-        about="31,783 photographs of everyday scenes with five captions each.",
-        homepage="https://shannon.cs.illinois.edu/DenotationGraph/",
-        licence="the photographs belong to their Flickr authors; for non-commercial research and education only",
-        citation="Young, Lai, Hodosh and Hockenmaier 2014, From image descriptions to visual denotations, TACL 2",
-        obtain=(
-            "the images by the form on the homepage, or Kaggle's hsankesara/flickr-image-dataset (with "
-            "results.csv); Karpathy's dataset_flickr30k.json from "
-            "https://cs.stanford.edu/people/karpathy/deepimagesent/"
-        ),
-        split=(
-            "none by the authors. Papers use Karpathy's (29,000 / 1,014 / 1,000), taken from dataset_flickr30k.json "
-            "if it is there; else 94 / 3 / 3 by hash of the photograph."
-        ),
-        traps=(
-            "Line 20,001 of results.csv (2199200615.jpg, caption 4) lacks its second separator; it is read all the "
-            "same.",
-            "Without dataset_flickr30k.json scores do not compare with published ones.",
-            "The same event was photographed several times: near copies may be in two splits.",
-        ),
-        files=(_FLICKR30K_CAPTIONS, _FLICKR30K_IMAGES),
-    )
+    Attributes:
+        image: The photograph's file name.
+        text: The caption.
+        line: Where it stands, from 1.
+    """
 
-    def rows(self, folder: Path) -> Iterator[Row]:
-        """A row a photograph, in the order of the captions."""
-        images, table = need(folder, _FLICKR30K_IMAGES), need(folder, _FLICKR30K_CAPTIONS)
-        if table.suffix == ".json":
-            yield from _karpathy(table, images)
-            return
-        captions: dict[str, list[str]] = {}
-        for number, line in list(read_lines(table))[1:]:
-            found = _FLICKR30K_LINE.fullmatch(line)
-            if found is None:
-                yield Row(f"line {number}", problem="not a line of image | number | caption", path=table)
-            else:
-                captions.setdefault(found[1].strip(), []).append(found[3].strip())
-        for name, texts in captions.items():
-            yield _captioned(images / name, texts, "")
-
-    def manifest(self, folder: Path | None) -> dict[str, Any]:
-        """Captions of photographs."""
-        official = folder is None or need(folder, _FLICKR30K_CAPTIONS).suffix == ".json"
-        return _caption_manifest(official, {"train": 0.94, "validation": 0.03, "test": 0.03})
+    image: str
+    text: str
+    line: int
 
 
-@SOURCES.register("coco_captions")
-class CocoCaptions:
-    """COCO captions; a row is a photograph with its captions."""
-
-    card = Card(
-        about="123,287 photographs of 80 kinds of things in their surroundings, with five captions each.",
-        homepage="https://cocodataset.org/",
-        licence="annotations CC BY 4.0; the photographs under the terms of their Flickr authors",
-        citation="Lin et al. 2014, arXiv 1405.0312; Chen et al. 2015, Microsoft COCO Captions, arXiv 1504.00325",
-        obtain=(
-            "train2017.zip, val2017.zip and annotations_trainval2017.zip (or those of 2014) from the homepage; for "
-            "Karpathy's split the images of 2014 and his dataset_coco.json"
-        ),
-        split=(
-            "train and val by the annotations' names (captions of the test images were never published). With "
-            "dataset_coco.json Karpathy's 113,287 / 5,000 / 5,000 instead, which is what papers on captions report."
-        ),
-        traps=(
-            "With the annotations alone there is no test part: scores are those of validation.",
-            "2014 and 2017 have the same images in other splits: a backbone trained on train2017 has seen most of "
-            "val2014.",
-            "In Karpathy's file restval is training material.",
-        ),
-        files=(tuple(dict.fromkeys((*_COCO_KARPATHY, *_COCO_CAPTIONS["train"]))), ("train2017", "train2014")),
-    )
-
-    def rows(self, folder: Path) -> Iterator[Row]:
-        """A row a photograph, in the order of the annotations' images."""
-        karpathy = find(folder, _COCO_KARPATHY)
-        if karpathy is not None:
-            yield from _karpathy(karpathy, folder)
-            return
-        for split, patterns in _COCO_CAPTIONS.items():
-            path = need(folder, patterns)
-            data = read_json(path)
-            captions: dict[str, list[str]] = {}
-            for item in objects(data.get("annotations") if isinstance(data, dict) else None, f"{path}: annotations"):
-                captions.setdefault(text_of(item, "image_id"), []).append(text_of(item, "caption"))
-            for item in objects(data.get("images"), f"{path}: images"):
-                image = folder / path.stem.removeprefix("captions_") / text_of(item, "file_name")
-                yield _captioned(image, captions.pop(text_of(item, "id"), []), split)
-            for name in captions:
-                yield Row(f"{split} {name}", problem="captions of an image that is not listed", path=path)
-
-    def manifest(self, folder: Path | None) -> dict[str, Any]:
-        """Captions of photographs."""
-        del folder
-        return _caption_manifest(True, {})
-
-
-def _captioned(image: Path, captions: list[str], split: str, problem: str | None = None) -> Row:
-    columns = {"split": split, "captions": json.dumps(captions, ensure_ascii=False)}
-    return Row(image.stem, columns, (image,), problem or (None if captions else "no caption"), image)
-
-
-def _caption_manifest(official: bool, ratios: dict[str, float]) -> dict[str, Any]:
+def caption_manifest(official: bool, ratios: dict[str, float]) -> dict[str, Any]:
+    """Captions to be written; the split is the release's column, or by hash."""
+    shares = " / ".join(f"{100 * share:g}" for share in ratios.values())
     return {
+        **({} if official else {"split_is": f"none is here: {shares} by hash of the photograph."}),
         "tasks": {"caption": {"type": "captioning", "column": "captions", "label_origin": "human"}},
-        "splits": {"column": "split", "names": _NAMES} if official else {"ratios": ratios},
+        "splits": {"column": "split", "names": NAMES} if official else {"ratios": ratios},
     }
 
 
-def _karpathy(path: Path, root: Path) -> Iterator[Row]:
+def captioned(
+    image: Path | Packed, captions: list[str], split: str, problem: str | None = None, origin: Row | None = None
+) -> Row:
+    """A photograph with its captions; one without any is told.
+
+    Args:
+        image: The photograph.
+        captions: Its captions.
+        split: As the release says it; "" if it does not.
+        problem: Why it cannot be used.
+        origin: A row whose file and line are taken, and of an image inside of a parquet file the id.
+    """
+    columns = {"split": split, "captions": json.dumps(captions, ensure_ascii=False)}
+    problem = problem or (None if captions else "no caption")
+    path, line = (origin.path, origin.line) if origin else (None, None)
+    if isinstance(image, Packed):
+        return Row(origin.id if origin else image.name, columns, (image,), problem, path, line)
+    if problem or path is None:
+        path, line = image, None  # a photograph that is left out is told by its own file
+    return Row(image.stem, columns, (image,), problem, path, line)
+
+
+def read_tokens(path: Path) -> Iterator[Caption | Row]:
+    """The lines of a token file; a line without a TAB is read where its `#NUMBER` tells the caption's beginning."""
+    for number, line in read_lines(path):
+        if isinstance(line, Row):
+            yield line
+            continue
+        name, tab, text = line.partition("\t")
+        if tab:
+            name = name.rpartition("#")[0] or name
+        else:
+            found = _MARKED.fullmatch(line)
+            name, text = (found[1], found[3] or "") if found else ("", "")
+        if not name.strip():
+            yield bad_line(path, number, "not a line of image#number, TAB, caption")
+        elif not text.strip():
+            yield bad_line(path, number, "no caption")
+        else:
+            yield Caption(name.strip(), text.strip(), number)
+
+
+def read_table(path: Path) -> Iterator[Caption | Row]:
+    """The lines of a csv file with a caption each, by its header separated by commas or `|`.
+
+    Raises:
+        MmfuseError: The header names no image and caption.
+    """
+    _, header = next(read_lines(path), (1, ""))
+    names = [name.strip() for name in re.split(r"[,|]", header)] if isinstance(header, str) else []
+    image = next((name for name in ("image", "image_name") if name in names), None)
+    text = next((name for name in ("caption", "comment") if name in names), None)
+    if image is None or text is None:
+        raise MmfuseError(f"{path}: no columns image and caption; it has {(', '.join(names) or 'none')[:80]}")
+    lines = _piped(path, len(names)) if "|" in str(header) else _separated(path, image, text)
+    for item in lines:
+        yield bad_line(path, item.line, "no caption") if isinstance(item, Caption) and not item.text else item
+
+
+def _separated(path: Path, image: str, text: str) -> Iterator[Caption | Row]:
+    for number, line in read_csv(path, (image, text)):
+        yield line if isinstance(line, Row) else Caption(line[image].strip(), line[text].strip(), number)
+
+
+def _piped(path: Path, width: int) -> Iterator[Caption | Row]:
+    for number, line in list(read_lines(path))[1:]:
+        found = (_PIPED if width > 2 else _PIPED_PAIR).fullmatch(line) if isinstance(line, str) else None
+        if isinstance(line, Row):
+            yield line
+        elif found is None:
+            yield bad_line(path, number, "not a line of image | number | caption")
+        else:
+            yield Caption(found[1].strip(), found[3].strip(), number)
+
+
+def by_image(captions: Iterable[Caption | Row]) -> tuple[dict[str, list[Caption]], list[Row]]:
+    """The captions by photograph, in the order in which each is first named, and the lines that are none."""
+    found: dict[str, list[Caption]] = {}
+    bad = []
+    for item in captions:
+        if isinstance(item, Row):
+            bad.append(item)
+        else:
+            found.setdefault(item.image, []).append(item)
+    return found, bad
+
+
+def pictures(folder: Path, patterns: Sequence[str], names: Iterable[str]) -> Path | None:
+    """The folder, of those that match, which has one of the first of these files; else the first that is there."""
+    wanted = [name for name, _ in zip(names, range(20), strict=False)]
+    places = [place for pattern in patterns for place in sorted(folder.glob(pattern)) if place.is_dir()]
+    held = (place for place in places if any(os.path.exists(place / name) for name in wanted))
+    return next(held, places[0] if places else None)
+
+
+def read_karpathy(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any] | Row]]:
+    """The photographs of a dataset_*.json.
+
+    Raises:
+        MmfuseError: It is damaged, or says that it is another set's.
+    """
     data = read_json(path)
-    for item in objects(data.get("images") if isinstance(data, dict) else None, f"{path}: images"):
-        texts = [text_of(s, "raw") for s in objects(item.get("sentences"), f"{path}: sentences")]
-        yield _captioned(root / text_of(item, "filepath") / text_of(item, "filename"), texts, text_of(item, "split"))
+    if not isinstance(data, dict):
+        raise MmfuseError(f"{path}: an object with images is expected")
+    other = data.get("dataset")
+    if other in ("flickr8k", "flickr30k", "coco") and not name.startswith(other):
+        other = "coco_captions" if other == "coco" else other
+        raise MmfuseError(f"{path}: it says that it is of {other}: mmfuse data prepare {other}")
+    yield from objects(data.get("images"), path, "images", ("filename", "sentences", "split"))
 
 
-def _flickr8k_captions(path: Path) -> Iterator[tuple[str, str]]:
-    if path.name == "captions.txt":
-        for line in read_csv(path, ("image", "caption")):
-            yield line["image"].strip(), line["caption"].strip()
-        return
-    for _, line in read_lines(path):
-        name, _, caption = line.partition("\t")
-        yield name.rpartition("#")[0] or name, caption.strip()
+def sentences(item: dict[str, Any]) -> list[str]:
+    """The captions of a photograph of Karpathy's; what is no sentence is none."""
+    found = item.get("sentences")
+    texts = [text_of(s, "raw") for s in found if isinstance(s, dict)] if isinstance(found, list) else []
+    return [text for text in texts if text]
 
 
-def _flickr8k_splits(folder: Path) -> dict[str, str]:
-    """Split by name of the image; {} where not all three lists are there."""
-    lists = {split: find(folder, patterns) for split, patterns in _FLICKR8K_SPLITS.items()}
-    if None in lists.values():
-        return {}
-    return {line.strip(): split for split, path in lists.items() if path for _, line in read_lines(path)}
+def copied(name: str, folder: Path) -> Iterator[Row | Note]:
+    """The photographs of a parquet copy; the captions of one file's rows are put together."""
+    files = tables(folder)
+    official = copy_is_split(files)
+    found: dict[tuple[str, str], tuple[Row, list[str]]] = {}
+    rows = [row for table in files for row in _copied(table, folder, official)]
+    paths = Counter(row.path for row in rows)
+    for row in rows:
+        file = row.file or (row.path if paths[row.path] == 1 else "") or row.number
+        known = found.setdefault((row.split, row.file or file), (row.origin(file), []))
+        known[1].extend(row.texts)
+    check_names(name, (origin.id for origin, _ in found.values()), folder)
+    if not official:
+        yield Note("this Hugging Face copy tells no split, so it is by hash: scores compare with no published ones")
+    for (split, _), (origin, texts) in found.items():
+        yield captioned(origin.images[0], texts, split, None, origin)
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """A row of a parquet copy: what names its image (a column, the image's own path, its place), split and texts."""
+
+    table: Path
+    column: str
+    line: int
+    file: str
+    path: str
+    number: str
+    split: str
+    texts: list[str]
+
+    def origin(self, name: str) -> Row:
+        """The row without its texts, by the name of its image."""
+        image = Packed(f"{self.split or 'images'}/{name}", self.table, self.line - 1, self.column)
+        return Row(name.removesuffix(Path(name).suffix), {}, (image,), path=self.table, line=self.line)
+
+
+def _copied(table: Table, folder: Path, official: bool) -> Iterator[_Copied]:
+    column = image_column(table)
+    suffix, place = suffix_of(table, column), table.path.relative_to(folder).with_suffix("").as_posix()
+    texts = [name for name in table.schema.names if re.fullmatch(r"caption_\d+", name)] or [str(table.first(_TEXTS))]
+    for number, record in records(table):
+        file = next((Path(str(record[key])).name for key in _FILES if record.get(key)), "")
+        split = str(record.get("split") or table.split) if official else ""
+        found = [text for key in texts for text in texts_of(record.get(key)) if text]
+        path = Path(path_of(record, column)).name
+        yield _Copied(table.path, column, number, file, path, f"{place}/{number:06d}{suffix}", split, found)
+
+
+_NAMED = {
+    "flickr8k": re.compile(r"\d+_[0-9a-f]{10}(\.jpg)?"),
+    "flickr30k": re.compile(r"\d{5,11}"),
+    "coco_captions": re.compile(r"(COCO_\w+_)?\d{12}"),
+    "roco_v1": re.compile(r"ROCO_\d+"),
+    "roco_v2": re.compile(r"ROCOv2_\w+"),
+}
+"""How the sets name their photographs, without suffix."""
+
+
+def check_names(name: str, stems: Iterable[str], where: Path) -> None:
+    """Refuse a download whose photographs all have names of another set.
+
+    Raises:
+        MmfuseError: They have.
+    """
+    known = list(stems)
+    for other, pattern in _NAMED.items():
+        if other != name and known and all(pattern.fullmatch(stem) for stem in known):
+            raise MmfuseError(
+                f"{where}: this looks like {other}, by the names of its pictures: mmfuse data prepare {other}"
+            )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.data.sources import SOURCES, Card, Row
-from mmfuse.data.sources.files import need, read_lines
+from mmfuse.data.sources.files import bad_line, need, read_lines
 from mmfuse.types import MmfuseError
 
 _TASKS, _SPLITS = ("informative", "humanitarian", "damage"), ("train", "dev", "test")
@@ -61,16 +61,17 @@ class CrisisMmd:
             for split in _SPLITS:
                 path = need(folder, _TABLES) / f"task_{task}_text_img_{split}.tsv"
                 for number, line in _read(path):
-                    if line is None:
-                        damaged.append(Row(f"{path.name}:{number}", problem="another number of fields", path=path))
+                    if isinstance(line, Row):
+                        damaged.append(line)
                         continue
-                    row = found.setdefault(line["image_id"], (_columns(line, split), root / line["image"]))[0]
+                    name, origin = line["image_id"], (path, number)
+                    row = found.setdefault(name, (_columns(line, split), root / line["image"], origin))[0]
                     if row[f"split_{task}"]:
-                        damaged.append(Row(f"{path.name}:{number}", problem="a second line on one picture", path=path))
+                        damaged.append(bad_line(path, number, "a second line on one picture"))
                     else:
                         row |= _labels(task, line) | {f"split_{task}": split}
-        for name, (columns, image) in found.items():
-            yield Row(name, columns, (image,))
+        for name, (columns, image, (path, number)) in found.items():
+            yield Row(name, columns, (image,), None, path, number)
         yield from damaged
 
     def manifest(self, folder: Path | None) -> dict[str, Any]:
@@ -96,16 +97,21 @@ def _labels(task: str, line: dict[str, str]) -> dict[str, str]:
     return {f"{task}_text": line["label_text"], f"{task}_image": line["label_image"]}
 
 
-def _read(path: Path) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """The lines of a tsv, whose quotation marks are part of the tweets; None for one with another number of fields."""
+def _read(path: Path) -> Iterator[tuple[int, dict[str, str] | Row]]:
+    """The lines of a tsv, whose quotation marks are part of the tweets."""
     needed = _COLUMNS if "_damage_" in path.name else (*_COLUMNS, "label_text", "label_image")
     names: list[str] = []
     for number, line in read_lines(path):
-        fields = [field.strip() for field in line.split("\t")]
+        fields = [field.strip() for field in line.split("\t")] if isinstance(line, str) else []
         if not names:
             names = fields
             for name in needed:
                 if name not in names:
-                    raise MmfuseError(f"{path}: no column {name!r}; it has {', '.join(names)}")
+                    raise MmfuseError(f"{path}: no column {name!r}; it has {', '.join(names) or 'none'}")
+        elif isinstance(line, Row):
+            yield number, line
+        elif len(fields) != len(names):
+            yield number, bad_line(path, number, "another number of fields")
         else:
-            yield number, dict(zip(names, fields, strict=True)) if len(fields) == len(names) else None
+            found = dict(zip(names, fields, strict=True))
+            yield number, found if found["image_id"] else bad_line(path, number, "no image_id")

@@ -14,6 +14,7 @@ from mmfuse.data.sources import SOURCES, Card, Row
 from mmfuse.data.sources.files import read_csv
 
 _SPLITS = ("train", "test")
+_STARTS = r"[\w-]+\.(jpg|jpeg|png),"
 
 
 @SOURCES.register("food101")
@@ -42,11 +43,15 @@ class Food101:
         """A row a title, in the order of the csv files; then the pictures without one."""
         for split in _SPLITS:
             images, titled = folder / "images" / split, set()
-            for line in read_csv(folder / "texts" / f"{split}_titles.csv", ("file", "title", "class"), header=False):
+            table = folder / "texts" / f"{split}_titles.csv"
+            for number, line in read_csv(table, ("file", "title", "class"), header=False, starts=_STARTS):
+                if isinstance(line, Row):
+                    yield line
+                    continue
                 image = images / line["class"].strip() / line["file"].strip()
                 titled.add(image)
                 columns = {"split": split, "title": line["title"].strip(), "dish": line["class"].strip()}
-                yield Row(f"{split}/{image.stem}", columns, (image,))
+                yield Row(f"{split}/{image.stem}", columns, (image,), None, table, number)
             for image in sorted(images.glob("*/*")):
                 if image not in titled:
                     yield Row(f"{split}/{image.stem}", problem="a picture without a title", path=image)

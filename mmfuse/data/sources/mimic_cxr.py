@@ -2,7 +2,8 @@
 
 The layout is documented at https://physionet.org/content/mimic-cxr-jpg/2.1.0/ and
 https://physionet.org/content/mimic-cxr/2.1.0/; names of files and columns were compared with public readers (searched
-2026-11). The set itself is credentialed and was never seen here. From memory: how the test part was chosen.
+2026-11), R2Gen's annotation.json and parquet copies with findings and impression too. The set itself is credentialed
+and was never seen here. From memory: how the test part was chosen.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmfuse.data.sources import SOURCES, Card, Row
+from mmfuse.data.sources import SOURCES, Card, Layout, Note, Row
 from mmfuse.data.sources.chexpert import FINDINGS
-from mmfuse.data.sources.files import need, read_csv
+from mmfuse.data.sources.files import find, need, read_csv
+from mmfuse.data.sources.parquet import PARQUET, Packed, copy_is_split, image_column, records, suffix_of, tables
+from mmfuse.data.sources.r2gen import read_annotation
 from mmfuse.data.texts import TextError, read_text
 
 _TABLES = {
@@ -22,6 +25,9 @@ _TABLES = {
 }
 _IMAGES = ("files",)
 _REPORTS = ("mimic-cxr-reports/files/p1*", "mimic-cxr-reports/p1*", "files/p1*/p1*/s*.txt")
+_LABELLERS = {"chexpert": "", "negbio": " (NegBio)"}
+"""Whose table is read, and what is added to its columns' names."""
+_R2GEN = (("annotation.json", "mimic_cxr/annotation.json"), ("images", "mimic_cxr/images", "files"))
 _NOT_LABELLED = "not labelled"
 
 
@@ -60,63 +66,149 @@ class MimicCxr:
             "train.",
             "Reports compare with earlier films that are not shown to the model.",
         ),
-        files=(*_TABLES.values(), _IMAGES, _REPORTS),
+        files=(_TABLES["split"], _IMAGES, (*_REPORTS, *_TABLES["chexpert"], *_TABLES["negbio"])),
+        layouts=(
+            Layout("R2Gen's copy of MIMIC-CXR (annotation.json)", _R2GEN),
+            Layout("a Hugging Face copy in parquet files", (PARQUET,), (("image",), ("findings",), ("impression",))),
+        ),
     )
 
-    def rows(self, folder: Path) -> Iterator[Row]:
+    def rows(self, folder: Path) -> Iterator[Row | Note]:
         """A row a study, in the order of the split's file."""
-        reports = need(folder, _REPORTS)
-        reports = reports.parents[2] if reports.suffix == ".txt" else reports.parent
-        split = need(folder, _TABLES["split"])
-        views = {row["dicom_id"]: row["ViewPosition"] for row in _table(folder, "metadata", "dicom_id", "ViewPosition")}
-        labels = {
-            name: {r["study_id"]: r for r in _table(folder, name, "study_id", *FINDINGS)}
-            for name in ("chexpert", "negbio")
-        }
-        studies: dict[str, list[dict[str, str]]] = {}
-        for line in read_csv(split, ("dicom_id", "study_id", "subject_id", "split")):
-            studies.setdefault(line["study_id"], []).append(line)
-        for study, lines in studies.items():
-            subject = lines[0]["subject_id"]
-            place = Path(f"p{subject[:2]}", f"p{subject}", f"s{study}")
-            columns = {"subject_id": subject, "split": lines[0]["split"]}
-            columns["views"] = ";".join(views.get(line["dicom_id"], "") for line in lines)
-            columns |= _labels(labels["chexpert"].get(study), "") | _labels(labels["negbio"].get(study), " (NegBio)")
-            images = tuple(folder / "files" / place / f"{line['dicom_id']}.jpg" for line in lines)
-            path, problem = reports / place.with_suffix(".txt"), None
-            if any((line["subject_id"], line["split"]) != (subject, columns["split"]) for line in lines):
-                path, problem = split, "its images are of two patients or splits"
-            try:
-                columns["report"] = "" if problem else read_text(path)
-            except TextError as error:
-                problem = f"report: {error}"
-            yield Row(study, columns, images, problem, path)
+        kind = _kind(folder)
+        if kind == "r2gen":
+            path = need(folder, _R2GEN[0])
+            yield Note("these are R2Gen's rows, a picture each: labels and sections of the release are not here")
+            images = next(p for p in (path.parent / "images", folder / "files") if p.is_dir())
+            yield from read_annotation(path, images, ("subject_id", "study_id"))
+        elif kind == "parquet":
+            yield from _copied(folder)
+        else:
+            yield from _release(folder)
 
     def manifest(self, folder: Path | None) -> dict[str, Any]:
         """Both labellers' findings, and the section findings to be written, from images and indication."""
-        del folder
+        kind = "release" if folder is None else _kind(folder)
+        report = {"type": "captioning", "column": "report", "label_origin": "human"}
+        if kind == "r2gen":
+            return {
+                "group": "subject_id",
+                "split_is": "as in R2Gen's annotation.json.",
+                "tasks": {"report": report},
+                "splits": {"column": "split", "names": {"val": "validation"}},
+            }
+        if kind == "parquet":
+            split = folder is not None and copy_is_split(tables(folder))
+            ratios = {"ratios": {"train": 0.8, "validation": 0.1, "test": 0.1}}
+            findings = {key: report | {"column": key} for key in ("findings", "impression")}
+            told = "that of the Hugging Face copy." if split else "none is told: 80 / 10 / 10 by hash of the row."
+            return {"split_is": told, "tasks": findings, "splits": {"column": "split"} if split else ratios}
         mined = {
             "uncertain": "mask",
             "empty": "negative",
             "missing": [_NOT_LABELLED],
             "label_origin": "mined_from_text",
         }
-        negbio = [f"{name} (NegBio)" for name in FINDINGS]
+        labels = {
+            name: {"type": "multilabel", "columns": [f"{finding}{suffix}" for finding in FINDINGS], **mined}
+            for name, suffix in _LABELLERS.items()
+            if folder is None or find(folder, _TABLES[name]) is not None
+        }
+        findings = {"type": "captioning", "column": "report", "section": "findings", "label_origin": "human"}
+        told = folder is None or find(folder, _REPORTS) is not None
         return {
             "group": "subject_id",
-            "text": {"columns": ["report"], "section": ["indication"]},
-            "tasks": {
-                "chexpert": {"type": "multilabel", "columns": list(FINDINGS), **mined},
-                "negbio": {"type": "multilabel", "columns": negbio, **mined},
-                "findings": {"type": "captioning", "column": "report", "section": "findings", "label_origin": "human"},
-            },
+            **({"text": {"columns": ["report"], "section": ["indication"]}} if told else {}),
+            "tasks": labels | ({"findings": findings} if told else {}),
             "splits": {"column": "split", "names": {"validate": "validation"}},
         }
 
 
-def _table(folder: Path, name: str, *columns: str) -> Iterator[dict[str, str]]:
-    return read_csv(need(folder, _TABLES[name]), columns)
+def _kind(folder: Path) -> str:
+    if find(folder, _TABLES["split"]) is not None:
+        return "release"
+    return "r2gen" if find(folder, _R2GEN[0]) is not None else "parquet"
+
+
+def _release(folder: Path) -> Iterator[Row | Note]:
+    reports = find(folder, _REPORTS)
+    if reports is None:
+        yield Note("the reports (mimic-cxr-reports) are not here, so there is no text and no task findings")
+    else:
+        reports = reports.parents[2] if reports.suffix == ".txt" else reports.parent
+    split = need(folder, _TABLES["split"])
+    labellers = [name for name in _LABELLERS if find(folder, _TABLES[name]) is not None]
+    absent = [name for name in _LABELLERS if name not in labellers]
+    if absent:
+        names = " and ".join(absent)
+        yield Note(f"mimic-cxr-2.*-{names}.csv.gz is not here, so there is no task {names}")
+    if find(folder, _TABLES["metadata"]) is None:
+        yield Note("mimic-cxr-2.*-metadata.csv.gz is not here, so the column views is empty")
+    tables: dict[str, dict[str, dict[str, str]]] = {"metadata": {}}
+    wanted = {"metadata": ("dicom_id", "ViewPosition")} | dict.fromkeys(labellers, ("study_id", *FINDINGS))
+    for name, columns in wanted.items():
+        tables[name], path = {}, find(folder, _TABLES[name])
+        for _, line in read_csv(path, columns) if path else ():
+            if isinstance(line, Row):
+                yield line
+            else:
+                tables[name][line[columns[0]]] = line
+    studies: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    for number, line in read_csv(split, ("dicom_id", "study_id", "subject_id", "split")):
+        if isinstance(line, Row):
+            yield line
+        else:
+            studies.setdefault(line["study_id"], []).append((number, line))
+    for study, lines in studies.items():
+        yield _study(study, lines, tables, labellers, folder, reports, split)
+
+
+def _study(
+    study: str,
+    numbered: list[tuple[int, dict[str, str]]],
+    tables: dict[str, dict[str, dict[str, str]]],
+    labellers: list[str],
+    folder: Path,
+    reports: Path | None,
+    split: Path,
+) -> Row:
+    number, lines = numbered[0][0], [line for _, line in numbered]
+    subject = lines[0]["subject_id"]
+    place = Path(f"p{subject[:2]}", f"p{subject}", f"s{study}")
+    columns = {"subject_id": subject, "split": lines[0]["split"]}
+    columns["views"] = ";".join(tables["metadata"].get(line["dicom_id"], {}).get("ViewPosition", "") for line in lines)
+    for name in labellers:
+        columns |= _labels(tables[name].get(study), _LABELLERS[name])
+    images = tuple(folder / "files" / place / f"{line['dicom_id']}.jpg" for line in lines)
+    if any((line["subject_id"], line["split"]) != (subject, columns["split"]) for line in lines):
+        columns["report"] = ""
+        return Row(study, columns, images, "its images are of two patients or splits", split, number)
+    if reports is None:
+        return Row(study, columns | {"report": ""}, images, None, split, number)
+    try:
+        columns["report"] = read_text(reports / place.with_suffix(".txt"))
+    except TextError as error:
+        return Row(study, columns, images, f"report: {error}", reports / place.with_suffix(".txt"))
+    return Row(study, columns, images, None, split, number)
 
 
 def _labels(line: dict[str, str] | None, suffix: str) -> dict[str, str]:
     return {f"{name}{suffix}": line[name] if line else _NOT_LABELLED for name in FINDINGS}
+
+
+def _copied(folder: Path) -> Iterator[Row | Note]:
+    files = tables(folder)
+    official = copy_is_split(files)
+    yield Note(
+        "this Hugging Face copy names no patients: a row is its own group, and a patient may be in two splits; it has "
+        "no labels and no indication"
+    )
+    for table in files:
+        column = image_column(table)
+        suffix, place = suffix_of(table, column), table.path.relative_to(folder).with_suffix("").as_posix()
+        for number, record in records(table):
+            name = f"{place}/{number:06d}"
+            columns = {key: " ".join(str(record.get(key) or "").split()) for key in ("findings", "impression")}
+            columns = {"split": str(record.get("split") or table.split) if official else "", **columns}
+            image = Packed(f"{name}{suffix}", table.path, number - 1, column)
+            yield Row(name, columns, (image,), None, table.path, number)

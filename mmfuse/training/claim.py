@@ -1,0 +1,172 @@
+"""A run's folder: one process trains there, and a run that has not begun leaves it free."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+
+from mmfuse.config import Config, config_to_dict
+from mmfuse.training.checkpoint import Checkpoints
+from mmfuse.types import MmfuseError, Stopped
+
+LOCK = ".mmfuse-lock"
+_FIRST = ("config.yaml", "manifest.yaml", "splits.csv", "shards.json", "synonyms.yaml", "environment.json")
+"""What a run writes before its first step."""
+_WHERE = (
+    "output_dir",
+    "data.num_workers",
+    "cache.dir",
+    "cache.enabled",
+    "processes",
+    "training.gradient_checkpointing",
+)
+
+
+def has_begun(run_dir: Path) -> bool:
+    """Whether a run has taken a step there: until then its folder is free for any other."""
+    log = run_dir / "metrics.jsonl"
+    return any((run_dir / "checkpoints").glob("step_*/state.json")) or (log.is_file() and log.stat().st_size > 0)
+
+
+def tell_kept(run_dir: Path, step: int | None = None) -> str:
+    """What a run that is stopped leaves behind, in words.
+
+    Args:
+        run_dir: Its folder.
+        step: The steps it has done; None where it was not training.
+    """
+    if not has_begun(run_dir):
+        return "stopped before the first step; nothing is kept"
+    at = "stopped" if step is None else f"stopped at step {step}"
+    last = Checkpoints(run_dir / "checkpoints").last_step()
+    if last is None:
+        return f"{at}; no checkpoint was due yet, and the same command begins again"
+    return f"{at}; the checkpoint of step {last} is kept; the same command goes on"
+
+
+@contextmanager
+def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerator) -> Iterator[None]:
+    """The run's folder, for this run alone; all of its processes ask, and the main one holds the lock.
+
+    A run that ends before its first step, for whatever reason, leaves the folder as it was found.
+
+    Args:
+        run_dir: The folder.
+        config: The run's.
+        restart: Throw away what is there.
+        accelerator: Tells which process this is, and what the main one has found to the others.
+
+    Raises:
+        MmfuseError: On all processes alike: another process trains there, it holds another run, or cannot be written.
+        Stopped: A KeyboardInterrupt, with what is kept.
+    """
+    was_there, held, new, done, found = run_dir.is_dir(), None, False, False, None
+    try:
+        if accelerator.is_main_process:
+            try:
+                held = _lock(run_dir)
+                new = _claim(run_dir, config, restart)
+            except Exception as error:
+                found = error
+        said: list[Any] = [found and (str(found) or type(found).__name__)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(said)
+        if said[0]:
+            raise found or MmfuseError(said[0])
+        yield
+        done = True
+    except Stopped:  # in training, where the step is known
+        raise
+    except KeyboardInterrupt as stop:
+        raise Stopped(tell_kept(run_dir)) from stop
+    finally:
+        if new and not done and not has_begun(run_dir):
+            _clear(run_dir)
+        if held is not None:
+            (run_dir / LOCK).unlink(missing_ok=True)
+            held.release()
+            if not done and not was_there and not any(run_dir.iterdir()):
+                run_dir.rmdir()
+
+
+def _lock(run_dir: Path) -> FileLock:
+    """Held by the system for the process that has it: one that is killed leaves none behind."""
+    lock = FileLock(run_dir / LOCK)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise MmfuseError(
+            f"{run_dir}: another process is training here; wait for it, or choose another name or output_dir"
+        ) from None
+    except OSError as error:
+        raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror or error}") from error
+    return lock
+
+
+def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
+    """Make the folder ours: for a run that begins (True), or one of the same config, to be gone on with (False)."""
+    values = config_to_dict(config)
+    path = run_dir / "config.yaml"
+    if path.is_file() and (restart or _is_left_over(run_dir, values)):
+        _clear(run_dir)
+    if path.is_file():
+        then, now = flat_config(_read(path)), flat_config(values)
+        differs = [key for key in now if now[key] != then.get(key)]
+        if differs:
+            was, is_now = then.get(differs[0]), now[differs[0]]
+            raise MmfuseError(
+                f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
+                "another name or output_dir, or --restart to throw it away"
+            )
+        return False
+    if any(child.name != LOCK for child in run_dir.iterdir()):
+        raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
+    try:
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
+    return True
+
+
+def _is_left_over(run_dir: Path, values: dict[str, Any]) -> bool:
+    """Whether what is there is of a run that was killed before its first step; a `config.yaml` may be the user's."""
+    then = _read(run_dir / "config.yaml")
+    if has_begun(run_dir) or not isinstance(then, dict) or not flat_config(values).keys() <= flat_config(then).keys():
+        return False
+    ours = {*_FIRST, LOCK, "metrics.jsonl", "checkpoints", str(then.get("name"))}
+    return all(child.name in ours for child in run_dir.iterdir())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise MmfuseError(f"{path}: damaged; put it back, or --restart to throw the run away") from error
+
+
+def _clear(run_dir: Path) -> None:
+    """Delete all that is in the folder of a run, but for the lock that is held."""
+    for child in run_dir.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != LOCK:
+            child.unlink()
+
+
+def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as `a.b.c` -> value; what only says where things are, and how fast, is left out."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat_config(value, f"{prefix}.{key}" if prefix else str(key))
+    return {k: v for k, v in found.items() if k not in _WHERE}
