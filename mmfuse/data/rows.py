@@ -196,7 +196,6 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
     found = pq.ParquetFile(file)
     names = found.schema_arrow.names
     _check_once(names)
-<<<<<<< HEAD
     wanted = set(names if columns is None else columns)
     if not found.metadata.num_rows or not wanted:
         yield pd.DataFrame(columns=names, dtype="object")
@@ -208,18 +207,6 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
     rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
     for batch in found.iter_batches(rows, columns=chosen):
         yield _frame(batch.schema.names, map(_cells_of, batch.columns))
-=======
-    chosen = [name for name in names if name in set(columns)] if columns is not None else names
-    if columns is not None and not set(columns) <= set(names):
-        chosen = names  # one that is not there is told with the nearest that is
-    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
-    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
-    for batch in found.iter_batches(rows, columns=chosen) if found.metadata.num_rows else []:
-        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
-    if not found.metadata.num_rows:
-        yield pd.DataFrame(columns=chosen, dtype="object")
->>>>>>> i14-predict
 
 
 def _cells_of(column: Any) -> list[cells.Cell]:
