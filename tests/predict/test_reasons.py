@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from mmfuse.predict import Predictor, SampleStudies, open_studies, predict_to_chunks, predict_to_file, watch_folder
-from mmfuse.predict.files import Names, _check_captions, alone
+from mmfuse.predict.files import _check_captions
+from mmfuse.predict.names import Names, alone
 from mmfuse.predict.reasons import KINDS, OTHER, add_kind, kind_of, tell_kinds
 from mmfuse.types import MmfuseError
 
