@@ -277,7 +277,7 @@ def test_lists_of_labels_with_declared_values(table):
     assert "row 2: 'node' is not in values" in refusal(encoded, table, ["eff;nod", "node"], **task)
     _, target = encoded(table, ["eff;nod", "node"], other="missing", **task)
     assert target == [[1, 1], [0, 0]]
-    assert "only [] is left as label" in refusal(encoded, table, ["", ""], empty="negative", **task)
+    assert "no row has a label" in refusal(encoded, table, ["", ""], empty="negative", **task)
 
 
 @pytest.mark.parametrize(("policy", "value"), [("mask", NAN), ("positive", 1.0), ("negative", 0.0)])
