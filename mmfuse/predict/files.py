@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmfuse.data.spreadsheet import harmless
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.predict.names import Names, alone, cannot_write, check_suffix, exists_already, scratch_of
@@ -333,9 +334,10 @@ def _flat_row(line: bytes) -> dict[str, Any]:
 
 def _write_csv(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
     text = io.TextIOWrapper(handle, newline="", encoding="utf-8", errors="surrogateescape")
-    writer = csv.DictWriter(text, [name for name, _ in columns])
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text)
+    names = [name for name, _ in columns]
+    writer.writerow(map(harmless, names))
+    writer.writerows([harmless(row.get(name, "")) for name in names] for row in rows)
     text.detach()  # flushes, and leaves the file open
 
 
