@@ -206,10 +206,10 @@ def test_data_check_knows_the_kinds_of_tasks(mmfuse, world, tmp_path):
 
 
 def test_data_check_fails_on_warnings_where_it_is_strict_and_writes_a_copy_without_names(mmfuse, tmp_path):
-    rows = ["id,text"] + [f"{i},unlike number{i}" + " Dr. Quill" * (i == 7) for i in range(60)]
+    rows = ["id,text,y"] + [f"{i},unlike number{i}" + " Dr. Quill" * (i == 7) + f",{'ab'[i % 2]}" for i in range(60)]
     (tmp_path / "rows.csv").write_text("\n".join(rows))
     manifest = tmp_path / "m.yaml"
-    manifest.write_text("{name: n, rows: rows.csv, id: id, text: {columns: [text]}}")
+    manifest.write_text("{name: n, rows: rows.csv, id: id, text: {columns: [text]}, tasks: {y: {column: y}}}")
     code, out, _ = mmfuse("data", "check", manifest, "--redact", tmp_path / "copy")
     assert code == 0
     assert "identifiers.name: 1 in 1 row(s)" in out
