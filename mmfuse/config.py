@@ -20,6 +20,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmfuse.effect import check_effect
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, first_line
 
@@ -319,6 +320,7 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     towers = {"text": config.text_encoder, "image": config.image_encoder}
     kept = [name for name, own in towers.items() if own.frozen and own.unfreeze_epoch is None and config.cache.enabled]
     check_live(config.training.augmentation, kept, f"{where}: ")
+    check_effect(config, layers)
     return config
 
 
@@ -358,10 +360,11 @@ def read_overrides(overrides: Iterable[str]) -> Any:
     for text in overrides:
         if "=" not in text:
             raise MmfuseError(f"{text!r}: an override is key=value, for example training.epochs=3")
+    mark = _stand_in("\n".join(overrides))
     try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist(overrides))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise MmfuseError(f"command line: {first_line(error)}") from error
+        return _exchange(OmegaConf.to_container(OmegaConf.from_dotlist(_exchange(overrides, "$", mark))), mark, "$")
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MmfuseError(f"command line: {first_line(error)}".replace(mark, "$")) from error
 
 
 T = TypeVar("T")
@@ -378,13 +381,14 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
         MmfuseError: An unknown or missing key, a wrong type, a value out of range.
     """
     layers = list(layers)
+    mark = _stand_in(repr(layers))
     merged = OmegaConf.structured(schema)
     for where, values in layers:
         unknown = _unknown_key(values, schema)
         if unknown:
             raise MmfuseError(f"{where}: {unknown}")
         try:
-            merged = OmegaConf.merge(merged, _escape(values))
+            merged = OmegaConf.merge(merged, _exchange(values, "$", mark))
         except (
             OmegaConfBaseException,
             TypeError,
@@ -395,26 +399,42 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
         ) as error:
             # OmegaConf has no errors of its own for some values that do not fit, such as a mapping where a list stands.
             path = getattr(error, "full_key", "") or "".join(re.findall(r"full_key: (\S+)", str(error))[:1])
-            raise MmfuseError(f"{where}: {path}: {first_line(error)}") from error
+            raise MmfuseError(f"{where}: {path}: {first_line(error)}".replace(mark, "$")) from error
     where = layers[0][0]
     try:
         for name in sorted(OmegaConf.missing_keys(merged)):
-            raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}")
-        parsed: Any = OmegaConf.to_object(merged)
+            raise MmfuseError(f"{where}: {name} is missing: {_help_of(schema, name)}".replace(mark, "$"))
+        parsed: Any = _exchange(OmegaConf.to_object(merged), mark, "$")
     except OmegaConfBaseException as error:
-        raise MmfuseError(f"{where}: {getattr(error, 'full_key', '')}: {first_line(error)}") from error
+        said = f"{where}: {getattr(error, 'full_key', '')}: {first_line(error)}"
+        raise MmfuseError(said.replace(mark, "$")) from error
     for name, value, rules in _walk(parsed):
         _check_value(name, value, rules, where)
     return parsed
 
 
-def _escape(values: Any) -> Any:
-    """`${...}` is no interpolation here: it is kept for the one who knows what it stands for."""
+def _stand_in(text: str) -> str:
+    """A character for each `$`, so that OmegaConf finds no interpolation, whatever backslashes stand before one.
+
+    `${...}` is kept for the one who knows what it stands for, and the environment is nobody's to quote. The character,
+    of those that mean nothing, does not occur in `text`, nor does its number, as which YAML could have it.
+    """
+    lower = text.lower()
+    return next(c for c in map(chr, range(0xE000, 0xF900)) if c not in text and f"{ord(c):x}" not in lower)
+
+
+def _exchange(values: Any, old: str, new: str) -> Any:
+    """The same values with one character for another in all their texts."""
+    if isinstance(values, str):
+        return values.replace(old, new)
     if isinstance(values, dict):
-        return {name: _escape(value) for name, value in values.items()}
+        return {_exchange(name, old, new): _exchange(value, old, new) for name, value in values.items()}
     if isinstance(values, list):
-        return [_escape(value) for value in values]
-    return values.replace("${", r"\${") if isinstance(values, str) else values
+        return [_exchange(value, old, new) for value in values]
+    if dataclasses.is_dataclass(values):
+        for item in dataclasses.fields(values):
+            setattr(values, item.name, _exchange(getattr(values, item.name), old, new))
+    return values
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -438,7 +458,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             raise MmfuseError(f"{path}: a mapping (key: value lines) is expected")
         if _nodes(node) > _MAX_YAML_NODES:
             raise MmfuseError(f"{path}: its aliases (*name) unfold to more than {_MAX_YAML_NODES} values")
-        loaded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+        mark = _stand_in(text)
+        loaded = OmegaConf.to_container(OmegaConf.load(io.StringIO(text.replace("$", mark))))
     except RecursionError as error:
         raise MmfuseError(f"{path}: not valid YAML: nested too deep, or an alias (*name) within itself") from error
     except MmfuseError:
@@ -449,7 +470,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise MmfuseError(
             f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or first_line(error)}"
         ) from error
-    return loaded  # type: ignore[return-value]
+    return _exchange(loaded, mark, "$")
 
 
 def read_small(path: str | Path) -> bytes:
@@ -467,6 +488,8 @@ def read_small(path: str | Path) -> bytes:
         else:
             path = Path(path)
             if not os.path.isfile(path):  # pathlib's raises where a name is too long
+                if _is_forbidden(path):
+                    raise PermissionError
                 there = sorted(p.name for p in path.parent.glob("*.y*ml"))
                 near = f"; in that folder, {nearest(path.name, there)}" if there else ""
                 raise MmfuseError(f"{path}: no such file{near}")
@@ -476,11 +499,24 @@ def read_small(path: str | Path) -> bytes:
         raise
     except FileNotFoundError as error:
         raise MmfuseError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise MmfuseError(f"{path}: may not be read (permission denied)") from error
     except Exception as error:  # every remote file system has its own exceptions
         raise MmfuseError(f"{path}: {(getattr(error, 'strerror', None) or first_line(error)).lower()}") from error
     if len(data) > _MAX_YAML_BYTES:
         raise MmfuseError(f"{path}: larger than {_MAX_YAML_BYTES} bytes")
     return data
+
+
+def _is_forbidden(path: Path) -> bool:
+    """Whether it may not even be known if the file is there."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _nodes(node: yaml.Node | None, known: dict[int, int] | None = None) -> int:

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -25,12 +25,13 @@ from mmfuse.data.inputs import TableInputs
 from mmfuse.data.sections import SECTIONS
 from mmfuse.data.texts import read_bytes
 from mmfuse.encoders.image import ImageEncoder
-from mmfuse.encoders.saved import check_fit
+from mmfuse.encoders.saved import check_fit, write_tensors
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, TaskParameters, build_head
 from mmfuse.registry import nearest
 from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
+from mmfuse.untrusted import check_files, check_readable
 
 FORMAT_VERSION = 1
 LOG_VARIANCES = "log_variances"
@@ -271,7 +272,7 @@ class FusionModel(
             if not name.startswith(f"{LOG_VARIANCES}.")
         }
         scratch = save_directory / "model.safetensors.tmp"  # the old file may be what this model's weights lie in
-        save_file(state, scratch, metadata={"format": "pt"})
+        write_tensors(state, scratch)
         scratch.replace(save_directory / "model.safetensors")
         if self.text_encoder is not None:
             self.text_encoder.save_tokenizer(save_directory)
@@ -301,6 +302,7 @@ class FusionModel(
         """
         folder = Path(pretrained_model_name_or_path)
         if not os.path.isdir(folder):  # pathlib's raises where a name is too long
+            check_readable(folder)
             if str(pretrained_model_name_or_path).count("/") != 1 or str(pretrained_model_name_or_path).startswith(
                 (".", "/")
             ):
@@ -312,8 +314,8 @@ class FusionModel(
                     f"{pretrained_model_name_or_path}: no such folder here, and the Hub gives no such model "
                     f"({type(error).__name__})"
                 ) from error
+        check_files(folder)
         config = _read_config(folder)
-        _check_files(folder)
         weights = folder / "model.safetensors"
         with _weights_file(weights):
             state = load_file(weights)
@@ -418,6 +420,7 @@ def _try_text(encoder: TextEncoder) -> None:
 @contextmanager
 def _weights_file(path: Path) -> Iterator[None]:
     """Say in one line why a safetensors file cannot be read."""
+    check_readable(path)
     try:
         yield
     except FileNotFoundError as error:
@@ -455,18 +458,13 @@ def _no_larger_than(path: Path) -> Iterator[None]:
         hook.remove()
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse what would block a library that opens it, or never end: a FIFO, a device."""
-    for path in (*folder.glob("*"), *folder.glob("tokenizer*/*")):
-        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-            raise MmfuseError(f"{path}: damaged: not a regular file")
-
-
 def _check_config(config: dict[str, Any]) -> None:
     """Refuse values that `FusionModel.config` never writes, and that nobody else would see."""
     if not config["tasks"]:
         raise MmfuseError("tasks: there is none")
     for task, given in config["tasks"].items():
+        if set(task) & set("/\\\0."):  # it is part of a folder's name
+            raise MmfuseError(f"tasks: {task[:60]!r} cannot be a task's name")
         labels = given["labels"]
         if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
             raise MmfuseError(f"tasks.{task}.labels: {labels!r:.100}: names are expected, each once")
@@ -504,6 +502,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise MmfuseError(f"{folder}: no model folder: config.json is missing")
+    check_readable(path)
     try:
         config = json.loads(read_bytes(path, _MAX_CONFIG_BYTES))
     except (ValueError, RecursionError) as error:  # MmfuseError is a ValueError

@@ -1,12 +1,17 @@
 """The config is read strictly: no typo passes, and every error names the key and what is legal."""
 
 import dataclasses
+import json
+import os
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmfuse.benchmarking.config import load_benchmark_config
 from mmfuse.config import Config, config_from_dict, config_to_dict, load_config, read_yaml, schema
 from mmfuse.types import MmfuseError
 
@@ -181,7 +186,8 @@ def test_numbers_are_numbers_and_data_root_is_kept(tmp_path):
     path.write_text(
         "name: run\ndata: {manifest: '${data_root}/m.yaml', root: '${data_root}'}\n"
         "training: {learning_rate: 1e-4, weight_decay: 5E-2}\n"
-        "fusion: {name: late, dropout: 1e-1}\ntext_encoder: {options: {layer_norm_eps: 1e-6, a: '${x}'}}\n"
+        "fusion: {name: late, dropout: 1e-1}\n"
+        "text_encoder: {pretrained: false, options: {layer_norm_eps: 1e-6, a: '${x}'}}\n"
     )
     made = load_config(path, ["output_dir=${data_root}/runs"])
     assert (made.training.learning_rate, made.training.weight_decay) == (1e-4, 5e-2)
@@ -259,3 +265,127 @@ def test_plain_yaml_keeps_unquoted_words_apart_from_values(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text("a: yes\nb: 'yes'\nc: 1e5\nd: 007x\n")
     assert read_yaml(path) == {"a": True, "b": "yes", "c": 1e5, "d": "007x"}
+
+
+# What is the environment's stays there: no text is looked into
+
+SECRETS = [
+    r"\${oc.env:SECRET_TOKEN}",
+    r"\\${oc.env:SECRET_TOKEN}",
+    r"\\\${oc.env:SECRET_TOKEN}",
+    "$${oc.env:SECRET_TOKEN}",
+    "${oc.env:SECRET_TOKEN}",
+    "${oc.decode:${oc.env:SECRET_TOKEN}}",
+    "a ${b:${c}} d",
+    "${seed}",
+    "${",
+    "it costs ${5",
+    "}$ {x",
+    "\ue0001 is what stands for it inside, \ue000 too",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_no_text_is_an_interpolation(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    values = {
+        **MINIMAL,
+        "name": text,
+        "plugins": [text],
+        "fusion": {"name": "late", text: [text]},
+        "tasks": {text.replace(".", ""): {"generation": {"prefix": text}}},
+        "text_encoder": {"pretrained": False, "options": {"a": text, text: 1}},
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    escaped = json.dumps(text).replace("$", "\\u0024")
+    for made in (
+        config_from_dict(values),
+        load_config(path),
+        config(values | {"name": "other"}, f"name={json.dumps(text)}", f"data.root={json.dumps(text)}"),
+        config(values | {"name": "other"}, f"name={escaped}") if text.count("{") == text.count("}") else config(values),
+    ):
+        assert made.name == text
+        assert made.plugins == [text]
+        assert made.fusion == values["fusion"]
+        assert made.text_encoder.options == values["text_encoder"]["options"]
+        (task,) = made.tasks.values()
+        assert task.generation.prefix == text
+        assert "hunter2" not in str(config_to_dict(made))
+        again = tmp_path / "again.yaml"
+        again.write_text(yaml.safe_dump(config_to_dict(made)))
+        assert load_config(again) == made
+    assert made.name == text
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_no_text_of_a_benchmark_is_one_either(monkeypatch, text):
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    values = {**MINIMAL, "name": text, "strategies": {"a": {"name": "late", "b": text}}}
+    assert load_benchmark_config(values).strategies == values["strategies"]
+    assert load_benchmark_config(MINIMAL, [f"name={json.dumps(text)}"]).name == text
+    with pytest.raises(MmfuseError, match=r"^command line: .*(seeds|while)") as error:
+        load_benchmark_config(MINIMAL, [f"seeds={text}"])
+    assert "hunter2" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# Keys that nothing reads
+
+SAVED = "mmfuse-model:somewhere"
+IDLE = [
+    ({"image_encoder": {"name": SAVED, "size": [64, 64]}}, r"image_encoder.size has no effect with .*: remove it"),
+    ({"image_encoder": {"name": SAVED, "resize": "squash"}}, r"image_encoder.resize has no effect"),
+    ({"image_encoder": {"name": SAVED, "pooling": "cls"}}, r"image_encoder.pooling has no effect"),
+    ({"image_encoder": {"name": SAVED, "batch_norm": "train"}}, r"image_encoder.batch_norm has no effect"),
+    ({"text_encoder": {"name": SAVED, "max_length": 64}}, r"text_encoder.max_length has no effect"),
+    (
+        {"text_encoder": {"name": SAVED, "pooling": "cls", "truncation": "tail"}},
+        r"text_encoder.pooling, text_encoder.truncation have no effect with .*: remove them",
+    ),
+    ({"text_encoder": {"options": {"hidden_size": 8}}}, r"text_encoder.options has no effect with .*pretrained: true"),
+    ({"text_encoder": {"vocab_size": 900}}, r"text_encoder.vocab_size has no effect"),
+    ({"text_encoder": {"unfreeze_epoch": 2}}, r"text_encoder.unfreeze_epoch has no effect with .*frozen: false"),
+    (
+        {"tasks": {"r": {"decoder": {"pretrained": True, "num_layers": 2}}}},
+        r"tasks.r.decoder.num_layers has no effect",
+    ),
+    (
+        {"tasks": {"r": {"decoder": {"tokenizer": "encoder", "vocab_size": 900}}}},
+        r"tasks.r.decoder.vocab_size has no effect",
+    ),
+    ({"tasks": {"r": {"generation": {"temperature": 0.5}}}}, r"tasks.r.generation.temperature has no effect"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), IDLE)
+def test_a_key_without_effect_is_refused(values, message):
+    assert re.search(f"^config: {message}", complaint(values))
+    with pytest.raises(MmfuseError, match=message):
+        load_benchmark_config({**MINIMAL, **values})
+
+
+def test_a_key_without_effect_on_the_command_line_and_a_whole_config_that_says_nothing():
+    assert complaint(None, f"text_encoder.name={SAVED}", "text_encoder.max_length=9").startswith("command line: text_")
+    made = config({"text_encoder": {"name": SAVED, "frozen": True, "unfreeze_epoch": 1, "learning_rate": 0.1}})
+    assert config_from_dict(config_to_dict(made)) == made  # a run's config.yaml has every key
+    with pytest.raises(MmfuseError, match=r"text_encoder.max_length has no effect"):
+        config_from_dict(config_to_dict(made), ["text_encoder.max_length=9"])
+    whole = config_to_dict(made)
+    whole["text_encoder"]["max_length"] = 9
+    with pytest.raises(MmfuseError, match=r"text_encoder.max_length has no effect"):
+        config_from_dict(whole)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "c.yaml").write_text("name: x\n")
+    for owner, name in ((Path, "open"), (os, "stat")):
+        with monkeypatch.context() as patched:
+            patched.setattr(os.path, "isfile", lambda _, found=name == "open": found)
+            patched.setattr(owner, name, refuse)
+            with pytest.raises(MmfuseError) as error:
+                load_config(tmp_path / "c.yaml")
+        assert str(error.value) == f"{tmp_path}/c.yaml: may not be read (permission denied)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from mmfuse.benchmarking.charts import kind_of
 from mmfuse.benchmarking.markup import DASH, count, interval, p_value, points, score, spread
 from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
 from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.evaluation.markdown import plain
 
 
 def appendix(summary: dict[str, Any]) -> str:
@@ -23,7 +23,7 @@ def appendix(summary: dict[str, Any]) -> str:
         f", {summary['tuning_trials']} tuning trials a strategy, {summary['resamples']} resamples of the test groups"
     )
     lines = [
-        f"# {_text(summary['name'])}",
+        f"# {plain(summary['name'])}",
         "",
         f"{said}. Manifest sha256 `{summary['provenance']['manifest']['sha256']}`.",
     ]
@@ -31,7 +31,7 @@ def appendix(summary: dict[str, Any]) -> str:
         lines += ["", "SYNTHETIC data; the encoders were trained on single symbols, each modality alone, then frozen."]
     lines += _notices(list(about_benchmark(summary, details=False)))
     for name, task in summary["tasks"].items():
-        lines += ["", f"## {_text(name)}", "", _text(task["verdict"]), *_notices(list(about_task(task))), ""]
+        lines += ["", f"## {plain(name)}", "", plain(task["verdict"]), *_notices(list(about_task(task))), ""]
         lines += _table(task, summary)
     note = (
         "Intervals are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that share a "
@@ -44,8 +44,8 @@ def appendix(summary: dict[str, Any]) -> str:
 def _notices(notices: Sequence[Notice]) -> list[str]:
     found = []
     for notice in notices:
-        title = f"**{'⚠ ' if notice.warns else ''}{_text(notice.title)}** " if notice.title else ""
-        found += ["", f"{title}{_text(notice.text)}"]
+        title = f"**{'⚠ ' if notice.warns else ''}{plain(notice.title)}** " if notice.title else ""
+        found += ["", f"{title}{plain(notice.text)}"]
     return found
 
 
@@ -71,7 +71,7 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
         rows.append(cells)
     rows += [[f["row"] + mark, "failed", *[DASH] * (len(head) - 2)] for f in summary["failed"]]
     aligned = ["---", "---", *["---:"] * 5, "---", *["---:"] * (2 * len(references))]
-    lines = ["| " + " | ".join(_text(c) for c in row) + " |" for row in (head, *rows)]
+    lines = ["| " + " | ".join(plain(c) for c in row) + " |" for row in (head, *rows)]
     lines.insert(1, "| " + " | ".join(aligned) + " |")
     if task["bayes"]:
         limits = ", ".join(f"{name} {score(task['bayes'][name])}" for name in ("text", "image", "both"))
@@ -88,9 +88,3 @@ def contrast(s: dict[str, Any], reference: str, by_name: dict[str, dict[str, Any
         return None
     turned = {"difference": other["difference"], "low": other["high"], "high": other["low"]}
     return {**other, **{k: None if v is None else -v for k, v in turned.items()}}
-
-
-def _text(value: str) -> str:
-    """One line in which nothing is Markdown or HTML."""
-    line = re.sub(r"([\\`*|]|<(?=[a-zA-Z/!?]))", r"\\\1", " ".join(value.split()))
-    return line.replace("](", "]\\(")

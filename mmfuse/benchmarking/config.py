@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-
 from mmfuse.config import (
     CacheConfig,
     Config,
@@ -22,8 +19,10 @@ from mmfuse.config import (
     config_from_dict,
     key,
     parse,
+    read_overrides,
     read_yaml,
 )
+from mmfuse.effect import check_effect
 from mmfuse.types import MmfuseError
 
 BUILT_IN = "interactions"
@@ -114,22 +113,17 @@ def load_benchmark_config(
     Raises:
         MmfuseError: No such file, an unknown key, or a value that is not legal.
     """
-    overrides = list(overrides)
     if isinstance(config, BenchmarkConfig):
         config = dataclasses.asdict(config)
     where = "config" if isinstance(config, dict) else str(config)
     values = config if isinstance(config, dict) else read_yaml(Path(config))
-    for text in overrides:
-        if "=" not in text:
-            raise MmfuseError(f"{text!r}: an override is key=value, for example seeds=5")
-    try:
-        dots: Any = OmegaConf.to_container(OmegaConf.from_dotlist(overrides))
-    except yaml.YAMLError as error:
-        raise MmfuseError(f"command line: {str(error).splitlines()[0]}") from error
+    dots = read_overrides(overrides)
     for layer in (values, dots):
         if isinstance(layer, dict) and "fusion" in layer:
             raise MmfuseError(f"{where}: fusion: a benchmark compares several; name them under strategies")
-    parsed = parse(BenchmarkConfig, [(where, values), ("command line", dots)])
+    layers = [(where, values), ("command line", dots)]
+    parsed = parse(BenchmarkConfig, layers)
+    check_effect(parsed, layers)
     shared = {k: v for k, v in dataclasses.asdict(parsed).items() if k in {f.name for f in dataclasses.fields(Config)}}
     config_from_dict(shared, where=where)  # what a run refuses, a benchmark does
     if parsed.preset == "quick":

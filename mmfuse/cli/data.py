@@ -35,6 +35,7 @@ def data_check(
         str | None, typer.Option(help="copies: --out gets the rows without them too, and their manifest.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Say what is in a dataset and what is wrong with it; exit code 4 if there is an error (--strict: or a warning)."""
     import json
@@ -53,7 +54,12 @@ def data_check(
     if redact is not None and find is None:
         raise MmfuseError("--redact needs identifiers to be found: --identifiers rules or presidio")
     _check_outputs(groups, drop, out)
+    load_plugins(plugin)
     loaded = load_manifest(manifest, data_root)
+    if any(task.report_metrics for task in loaded.tasks.values()):
+        from mmfuse.evaluation.report_metrics import check_report_metrics
+
+        check_report_metrics(loaded)
     for name, task in loaded.tasks.items():
         if task.type not in TASK_TYPES:  # a plug-in's, or none: only then is torch worth its seconds
             from mmfuse.heads import HEADS

@@ -126,11 +126,15 @@ def predict(
             typer.echo(plan.about, err=True)
         return predictor
 
+    table = TableOptions(id_column, image_column, text_column, image_root, tuple(image_urls or ()))
     if watch:
         if dry_run:
             raise MmfuseError("--watch: how many studies will come is not known; leave --dry-run out")
-        if captions_dir or not os.path.isdir(source):
+        if captions_dir or table != TableOptions() or not os.path.isdir(source):
             wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
+            wrong = (
+                wrong if table == TableOptions() else "a folder has no columns; leave --...-column and --image-... out"
+            )
             raise MmfuseError(f"--watch: {wrong}")
         predictor = load()
         _tell_whole_texts(predictor)
@@ -138,7 +142,6 @@ def predict(
         raise typer.Exit(INTERRUPTED)
     _check_there(source)
     predictor = load()
-    table = TableOptions(id_column, image_column, text_column, image_root, tuple(image_urls or ()))
     now("listing the studies")
     studies = _open(predictor, source, layout, table, damaged)
     if engine == "ray" and getattr(studies, "holds_images", False):

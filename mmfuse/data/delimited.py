@@ -147,7 +147,7 @@ def _check_swallowed(block: Sequence[Row], fields: int, separator: str) -> None:
         for number, field in enumerate(row):
             if "\n" not in field:
                 continue
-            first, *more = field.splitlines()
+            first, *more = field.replace("\r\n", "\n").split("\n")
             counts = [part.count(separator) for part in (first, *more)]
             if counts != [fields - 1 - number, *[fields - 1] * (len(more) - 1), number]:
                 continue

@@ -13,6 +13,7 @@ from mmfuse.data import cells
 from mmfuse.data.images import content_hash
 from mmfuse.data.manifest import CONTENT, Manifest
 from mmfuse.data.rows import need_columns, read_rows
+from mmfuse.data.spreadsheet import restored
 from mmfuse.types import MmfuseError
 
 
@@ -133,7 +134,8 @@ def _from_file(manifest: Manifest, ids: Sequence[str]) -> list[str]:
     need_columns(frame, ["id", "group"], "group.file", f"{manifest.source}: {file}")
     group_of: dict[str, str] = {}
     columns = (cells.texts(frame, name, file, "group.file") for name in ("id", "group"))
-    for name, group in zip(*columns, strict=True):
+    for row in zip(*columns, strict=True):
+        name, group = map(restored, row)
         if group_of.setdefault(name.strip(), group.strip()) != group.strip():
             raise MmfuseError(f"{where}: {file}: the row {name!r} is in two groups")
     lacking = [name for name in ids if name not in group_of]

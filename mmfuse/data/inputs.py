@@ -7,10 +7,12 @@ own folder, which cells reach anyway.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 from mmfuse.config import parse
 from mmfuse.data.delimited import CsvSpec
@@ -59,6 +61,8 @@ class TableInputs:
         """
         if not isinstance(values, dict) or not isinstance(values.get("id"), str):
             raise MmfuseError("inputs: an object with id, text and image is expected")
+        if "${" in json.dumps(values):  # no manifest may hold it either
+            raise MmfuseError("inputs: ${...} stands for nothing here")
         recipe = Recipe.from_dict({name: spec for name, spec in values.items() if name not in ("id", "csv")}, "inputs")
         for name, spec in (("text", recipe.text), ("image", recipe.image)):
             if (spec is not None) != (name in uses):
@@ -80,8 +84,9 @@ def _below_the_table(root: str, rows: str) -> str:
 
 
 def _stays_below(root: str) -> bool:
-    outside = os.path.isabs(root) or any(part in root for part in ("://", "\\", "\0"))
-    return not outside and ".." not in root.split("/")
+    plain = unquote(root)  # the table, and this behind it, may be at a URL
+    outside = os.path.isabs(plain) or any(part in plain for part in ("::", "://", "\\", "\0", "?", "#"))
+    return not outside and ".." not in plain.split("/")
 
 
 def _check_image(image: ImageSpec) -> None:

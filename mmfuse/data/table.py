@@ -25,6 +25,7 @@ from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import need_columns, read_rows
 from mmfuse.data.shards import is_shards
 from mmfuse.data.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
+from mmfuse.data.spreadsheet import harmless
 from mmfuse.data.targets import encode_targets, labelled, one_hot
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
@@ -128,11 +129,12 @@ class Table:
         return lengths.fill_null(0).to_numpy() > 0
 
     def save_splits(self, path: Path) -> None:
-        """Write `id,group,split`, a line a row."""
+        """Write `id,group,split`, a line a row; for people, so each cell is `harmless`."""
         with path.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(["id", "group", "split"])
-            writer.writerows(zip(self.rows["id"], self.rows["group"], self.splits, strict=True))
+            rows = zip(self.rows["id"], self.rows["group"], self.splits, strict=True)
+            writer.writerows(map(harmless, row) for row in rows)
 
 
 def load_table(

@@ -18,11 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
-from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower, stand_on
+from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on
+from mmfuse.encoders.timm_options import check_architecture, is_loading
 from mmfuse.types import Features, MmfuseError
-
-_MOST = 100_000
-"""Of any number in an architecture's options: a damaged depth would build for hours before it takes memory."""
 
 _LEGAL = {
     "resize": ("squash", "pad", "crop"),
@@ -235,7 +234,7 @@ class ImageEncoder(nn.Module):
         _check_spec(spec)
         values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["preprocessing"].items()}
         preprocessing = Preprocessing(**values)
-        architecture = spec["architecture"]
+        architecture = {name: spec["architecture"][name] for name in ("name", "options")}
         model = timm.create_model(architecture["name"], pretrained=False, num_classes=0, **architecture["options"])
         if weights is not None:
             model = stand_on(model, weights)
@@ -248,9 +247,7 @@ def _check_spec(spec: dict[str, Any]) -> None:
     size = given["size"]
     if not (len(size) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIZE for side in size)):
         raise MmfuseError(f"image size {size!r:.60}: two numbers [H, W] from 1 to {LARGEST_SIZE} are expected")
-    for key, value in spec["architecture"]["options"].items():
-        if type(value) is int and value > _MOST:
-            raise MmfuseError(f"image architecture.options.{key} {value!r:.40}: at most {_MOST} is expected")
+    check_architecture(spec["architecture"]["name"], spec["architecture"]["options"], "image architecture")
     for key in ("mean", "std"):
         if len(given[key]) != 3 or not all(math.isfinite(value) for value in given[key]) or 0 in given["std"]:
             raise MmfuseError(f"image {key} {given[key]!r:.60}: three finite numbers, of std not 0, are expected")
@@ -266,7 +263,7 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     Raises:
         MmfuseError: There is no such model, it does not take these options, or it has no features of one size.
     """
-    if config.name.startswith(PREFIX):
+    if config.name.startswith(SAVED_TOWER):
         _, spec, weights = read_tower(config.name, "image_encoder")
         with damaged_tower(config.name, "image_encoder"):
             encoder = ImageEncoder.from_spec(spec, weights)
@@ -312,7 +309,8 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
         mean=tuple(cfg["mean"]),  # type: ignore[arg-type]
         std=tuple(cfg["std"]),  # type: ignore[arg-type]
     )
-    architecture = {"name": cfg["architecture"], "options": {**_model_args(name), **options}}
+    kept = {key: value for key, value in {**_model_args(name), **options}.items() if not is_loading(key)}
+    architecture = {"name": cfg["architecture"], "options": kept}
     if fixed_size:
         architecture["options"]["img_size"] = list(fixed_size["img_size"])
     try:
@@ -323,6 +321,7 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
             f"image_encoder.size: {config.name!r} cannot read images of {size[0]} x {size[1]} pixels "
             f"({type(error).__name__}: {reason}); choose another, such as {list(cfg['input_size'][1:])}"
         ) from error
+    check_architecture(architecture["name"], kept, "image_encoder")  # or nobody could load the model
     encoder.freeze(config.frozen)
     return encoder
 

@@ -15,9 +15,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from mmfuse.effect import SAVED_TOWER
 from mmfuse.types import MmfuseError
+from mmfuse.untrusted import check_files, check_readable
 
-PREFIX = "mmfuse-model:"
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file that others may read as they may any new file; the library's own are 0600.
+
+    Args:
+        tensors: Contiguous ones that share no memory.
+        path: Of a new file, or one that is written over.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -44,11 +58,13 @@ def read_tower(name: str, tower: str) -> tuple[Path, dict[str, Any], dict[str, T
     Raises:
         MmfuseError: It is no model folder, is damaged, or has no such tower.
     """
-    folder = Path(name.removeprefix(PREFIX))
+    folder = Path(name.removeprefix(SAVED_TOWER))
     try:
+        check_files(folder)
         for file in ("config.json", "model.safetensors"):
             if not os.path.isfile(folder / file):  # a FIFO would block
                 raise OSError(f"{file} is no file")
+            check_readable(folder / file)
         spec = json.loads((folder / "config.json").read_text(encoding="utf-8"))[tower]
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:

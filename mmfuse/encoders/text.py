@@ -24,11 +24,17 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
-from mmfuse.encoders.saved import PREFIX, damaged_tower, read_tower, stand_on, without_parameters
+from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on, without_parameters
 from mmfuse.types import Features, MmfuseError
+from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
 
 _CHARACTERS_PER_TOKEN = 64
 """A text is cut to `max_length` times this before it is tokenised, so that a report of megabytes costs nothing."""
+
+_MOST_TOKENS = 1_000_000
+_LEGAL = {"pooling": ("mean", "cls"), "truncation": ("head", "tail", "head_tail")}
+"""Of a model folder's text tower."""
 
 _ALPHABET = 1000
 """Characters a trained vocabulary knows, the most frequent ones, as in BERT's; any other makes its word [UNK]."""
@@ -143,7 +149,7 @@ class TextEncoder(nn.Module):
         """What `from_spec` builds the same architecture from; JSON."""
         config: Any = self.model.config
         options = {"max_length": self.max_length, "pooling": self.pooling, "truncation": self.truncation}
-        return {"architecture": config.to_dict(), **options}
+        return {"architecture": architecture_of(config), **options}
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files to `folder/tokenizer`."""
@@ -157,17 +163,9 @@ class TextEncoder(nn.Module):
             MmfuseError: A value in `spec` is not legal, the tokenizer's files are missing or damaged, or the weights do
                 not fit.
         """
-        architecture = dict(spec["architecture"])
-        config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+        config = config_of(spec["architecture"])
         _check_spec(spec, config)
-        for name in ("tokenizer", "tokenizer/tokenizer_config.json"):
-            if not (folder / name).exists():
-                raise MmfuseError(f"{folder}: the model folder is incomplete: {name} is missing")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        except Exception as error:  # transformers raises whatever its parsers do
-            reason = str(error).strip().partition("\n")[0]
-            raise MmfuseError(f"{folder}/tokenizer: damaged: {reason}") from error
+        tokenizer = load_tokenizer(folder / "tokenizer")
         options = {"max_length": spec["max_length"], "pooling": spec["pooling"]}
         options["truncation"] = spec.get("truncation", "head")  # older models have none
         if weights is None:
@@ -187,7 +185,7 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
     Raises:
         MmfuseError: There is no such model, it is no encoder, or `max_length` is more than it can read.
     """
-    if config.name.startswith(PREFIX):
+    if config.name.startswith(SAVED_TOWER):
         folder, spec, weights = read_tower(config.name, "text_encoder")
         with damaged_tower(config.name, "text_encoder"):
             encoder = TextEncoder.from_spec(spec, folder, weights)
@@ -195,25 +193,26 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
         return encoder
     try:
         if config.pretrained:
-            tokenizer = AutoTokenizer.from_pretrained(config.name)
-            options = _encoder_options(AutoConfig.from_pretrained(config.name))
-            model = AutoModel.from_pretrained(config.name, dtype=torch.float32, **options)
+            tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
+            options = _encoder_options(AutoConfig.from_pretrained(config.name, trust_remote_code=False))
+            model = AutoModel.from_pretrained(config.name, dtype=torch.float32, trust_remote_code=False, **options)
         elif Path(config.name).is_dir() or "/" in config.name:
-            tokenizer = AutoTokenizer.from_pretrained(config.name)
-            model = _from_config(AutoConfig.from_pretrained(config.name, **config.options))
+            tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
+            options = {**config.options, "trust_remote_code": False}
+            model = _from_config(AutoConfig.from_pretrained(config.name, **options))
         else:
             tokenizer = train_wordpiece(training_texts, config.vocab_size, config.max_length)
             sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | config.options
             _check_options(config)
             model = _from_config(AutoConfig.for_model(config.name, **sizes))
+        config_of(architecture_of(model.config))  # type: ignore[arg-type] - or nobody could load the model
     except MmfuseError:
         raise
     except (
         Exception
     ) as error:  # transformers raises whatever the architecture's config, its constructor or the hub does
-        reason = str(error).strip().partition("\n")[0][:160]
         raise MmfuseError(
-            f"text_encoder.name: {config.name!r} cannot be loaded ({reason}); a "
+            f"text_encoder.name: {config.name!r} cannot be loaded ({reason(error)}); a "
             "Hub name, a local folder with config.json, or with pretrained: false a model type such as bert is expected"
         ) from error
     limit = _longest(model)
@@ -244,11 +243,13 @@ def checkpoint_layers(model: Any, where: str) -> None:
 
 def _check_spec(spec: dict[str, Any], config: PreTrainedConfig) -> None:
     """Refuse what `TextEncoder.spec` never writes."""
-    if spec["pooling"] not in ("mean", "cls"):
-        raise MmfuseError(f"text pooling {spec['pooling']!r}: mean or cls is expected")
+    for key, legal in _LEGAL.items():
+        if spec.get(key, legal[0]) not in legal:
+            raise MmfuseError(f"text {key} {spec[key]!r:.60}: one of {', '.join(legal)} is expected")
     length, limit = spec["max_length"], getattr(config, "max_position_embeddings", None)
-    if type(length) is not int or length < 1 or (limit is not None and length > limit):
-        raise MmfuseError(f"text max_length {length!r}: a number from 1 to {limit or 'any'} is expected")
+    limit = _MOST_TOKENS if limit is None else limit
+    if type(length) is not int or not 1 <= length <= limit:
+        raise MmfuseError(f"text max_length {length!r:.60}: a number from 1 to {limit} is expected")
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
@@ -297,7 +298,7 @@ def _check_options(config: TextEncoderConfig) -> None:
 
 
 def _from_config(config: PreTrainedConfig) -> nn.Module:
-    return AutoModel.from_config(config, dtype=torch.float32, **_encoder_options(config))
+    return AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False, **_encoder_options(config))
 
 
 def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
@@ -312,6 +313,7 @@ def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
         raise MmfuseError(
             f"text_encoder.name: a {config.model_type} model is no text encoder; BERT, DistilBERT, RoBERTa, ... are"
         )
+    check_architecture(type(config), cls)
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}
 
 

@@ -280,11 +280,16 @@ def _target_name(target: Any, labels: list[str]) -> Any:
     }
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """The scores as a table in Markdown: a task's metrics, then its labels."""
+def format_report(report: dict[str, Any], escape: Callable[[object], str] = str) -> str:
+    """The scores as a table in Markdown: a task's metrics, then its labels.
+
+    Args:
+        report: As `evaluate` gives it.
+        escape: Of the tasks' and labels' names; on a terminal they stand as they are.
+    """
     lines = []
     for task, scores in report["tasks"].items():
-        lines += [f"### {task}: {report['split']}, {scores['n']} rows of {scores['groups']} groups", ""]
+        lines += [f"### {escape(task)}: {report['split']}, {scores['n']} rows of {scores['groups']} groups", ""]
         lines += ["| metric | value | 95 % interval |", "|---|---|---|"]
         lines += [f"| {name} | {_cells(score)} |" for name, score in scores["metrics"].items()]
         lines += _baseline_lines(scores.get("baselines", {}))
@@ -292,7 +297,7 @@ def format_report(report: dict[str, Any]) -> str:
             lines += ["", "| label | positives | AUROC | average precision | F1 |", "|---|---|---|---|---|"]
         for label, found in scores.get("per_label", {}).items():
             cells = " | ".join(_cells(found[name]).replace(" | ", " ") for name in ("auroc", "average_precision", "f1"))
-            lines.append(f"| {label} | {found['positives']} | {cells} |")
+            lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
         lines.append("")
     missing = {name: n for name, n in report["missing"].items() if n}
     if missing:

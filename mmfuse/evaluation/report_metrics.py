@@ -76,8 +76,10 @@ class CheXbert:
         for name in ("config.json", "model.safetensors"):
             if not (path / name).is_file():
                 raise MmfuseError(f"report_metrics: chexbert:{folder}: there is no {name}")
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        bert = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        bert = AutoModel.from_config(
+            AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False), trust_remote_code=False
+        )
         # blank, positive, negative or uncertain for 13 findings; absent or present for No Finding
         heads = [nn.Linear(bert.config.hidden_size, classes) for classes in [4] * 13 + [2]]
         self.model = nn.ModuleDict({"bert": bert, "linear_heads": nn.ModuleList(heads)}).eval()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmfuse.config import GenerationConfig
+from mmfuse.config import GenerationConfig, parse
 from mmfuse.heads import HEADS
 from mmfuse.heads.decoder import CaptionDecoder
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
@@ -207,10 +207,10 @@ class CaptioningHead(nn.Module):
         """The constructor's options from what `spec` and `save_files` wrote.
 
         Raises:
-            MmfuseError: The tokenizer is missing or damaged.
+            MmfuseError: The tokenizer is missing or damaged, or a value is not legal.
         """
         return {
             **spec,
             "decoder": CaptionDecoder.from_spec(spec["decoder"], folder),
-            "generation": GenerationConfig(**spec["generation"]),
+            "generation": parse(GenerationConfig, [("generation", spec["generation"])]),
         }

@@ -14,9 +14,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import GenerationConfig as TransformersGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mmfuse.config import DecoderConfig, GenerationConfig
 from mmfuse.types import MmfuseError
+from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
 
 if TYPE_CHECKING:
     from mmfuse.encoders.text import TextEncoder
@@ -28,6 +30,7 @@ _SIZES = {
 }
 """By architecture that is built from random weights: what it calls width, layers, heads, inner width, positions."""
 
+_MOST_TOKENS = 1_000_000
 PREFIX_POSITIONS = 1024
 """Positions of a decoder that is built for the prefix mode: fused tokens and caption together."""
 
@@ -277,7 +280,7 @@ class CaptionDecoder(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """What `from_spec` builds the same architecture from; JSON."""
-        return {"architecture": self.model.config.to_dict(), "mode": self.mode, "max_length": self.max_length}
+        return {"architecture": architecture_of(self.model.config), "mode": self.mode, "max_length": self.max_length}
 
     def save_tokenizer(self, folder: Path) -> None:
         """Write the tokenizer's files to `folder`."""
@@ -288,17 +291,15 @@ class CaptionDecoder(nn.Module):
         """Rebuild, with random weights, from `spec` and the tokenizer in `folder`.
 
         Raises:
-            MmfuseError: The tokenizer's files are missing or damaged.
+            MmfuseError: A value in `spec` is not legal, or the tokenizer's files are missing or damaged.
         """
-        if not (folder / "tokenizer_config.json").is_file():
-            raise MmfuseError(f"{folder.parent}: the model folder is incomplete: {folder.name} is missing")
-        architecture = dict(spec["architecture"])
-        config = AutoConfig.for_model(architecture.pop("model_type"), **architecture)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except Exception as error:  # transformers raises whatever its parsers do
-            reason = str(error).strip().partition("\n")[0]
-            raise MmfuseError(f"{folder}: damaged: {reason}") from error
+        config = config_of(spec["architecture"])
+        length = spec["max_length"]
+        if spec["mode"] not in ("cross_attention", "prefix"):
+            raise MmfuseError(f"decoder mode {spec['mode']!r:.60}: cross_attention or prefix is expected")
+        if type(length) is not int or not 2 <= length <= _MOST_TOKENS:
+            raise MmfuseError(f"decoder max_length {length!r:.60}: a number from 2 to {_MOST_TOKENS} is expected")
+        tokenizer = load_tokenizer(folder)
         return cls(_causal_model(config), tokenizer, mode=spec["mode"], max_length=spec["max_length"])
 
 
@@ -327,7 +328,7 @@ def build_decoder(
         raise MmfuseError(f"{where}.tokenizer: a pretrained decoder has its own")
     try:
         if config.pretrained:
-            tokenizer = AutoTokenizer.from_pretrained(config.name)
+            tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
             model = _pretrained_model(config)
         else:
             if config.tokenizer == "encoder":
@@ -336,11 +337,11 @@ def build_decoder(
             else:
                 tokenizer = train_tokenizer()
             model = _new_model(config, tokenizer, where)
+        config_of(architecture_of(model.config))  # or nobody could load the model
     except MmfuseError:
         raise
     except Exception as error:  # transformers raises whatever the architecture's config, its constructor or the hub do
-        reason = str(error).strip().partition("\n")[0][:160]
-        raise MmfuseError(f"{where}: {config.name!r} cannot be built ({reason})") from error
+        raise MmfuseError(f"{where}: {config.name!r} cannot be built ({reason(error)})") from error
     decoder = CaptionDecoder(model, tokenizer, mode=config.mode, max_length=config.max_length)
     if decoder.positions is not None and config.max_length > decoder.positions:
         raise MmfuseError(
@@ -380,14 +381,16 @@ def _new_model(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase, where:
 
 
 def _causal_model(config: Any) -> Any:
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    check_architecture(type(config), MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None))
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def _pretrained_model(config: DecoderConfig) -> Any:
-    found = AutoConfig.from_pretrained(config.name)
+    found = AutoConfig.from_pretrained(config.name, trust_remote_code=False)
+    check_architecture(type(found), MODEL_FOR_CAUSAL_LM_MAPPING.get(type(found), None))
     found.is_decoder = True
     found.add_cross_attention = config.mode == "cross_attention"
-    return AutoModelForCausalLM.from_pretrained(config.name, config=found, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(config.name, config=found, dtype=torch.float32, trust_remote_code=False)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:

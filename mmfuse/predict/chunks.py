@@ -22,21 +22,8 @@ from itertools import islice
 from typing import Any
 
 from mmfuse.data import stores
-from mmfuse.predict.files import (
-    CLAIM,
-    FRESH,
-    Counts,
-    Names,
-    alone,
-    append,
-    check_suffix,
-    exists_already,
-    interrupted,
-    run_identity,
-    same_errors,
-    stopped,
-    write_rows,
-)
+from mmfuse.predict.files import FRESH, Counts, append, run_identity, stopped, write_rows
+from mmfuse.predict.names import CLAIM, Names, alone, check_suffix, exists_already, interrupted, same_errors
 from mmfuse.predict.predictor import Predictor
 from mmfuse.predict.reasons import add_kind
 from mmfuse.predict.studies import Studies

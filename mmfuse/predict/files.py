@@ -12,10 +12,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
@@ -24,28 +21,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
+from mmfuse.data.spreadsheet import harmless
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
+from mmfuse.predict.names import Names, alone, cannot_write, check_suffix, exists_already, scratch_of
 from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.predict.reasons import add_kind, kind_of
 from mmfuse.predict.studies import Studies
 from mmfuse.types import Failure, MmfuseError, Prediction, Stopped
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
-CLAIM = "run.progress"
-"""In a folder of chunks: which run they are of, and once all is written, its counts."""
 CAPTIONS_MARK = ".mmfuse-captions"
 """Tells that a folder of captions is ours."""
-_KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
 
 
 @dataclass(frozen=True)
@@ -159,20 +146,6 @@ def _predict_to(
     return Counts.of(state)
 
 
-def check_suffix(out: Path | str) -> None:
-    """Raise MmfuseError where the name does not tell a format."""
-    suffix = os.path.splitext(out)[1]
-    if suffix not in SUFFIXES:
-        raise MmfuseError(
-            f"--out {out}: what {suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}"
-        )
-
-
-def exists_already(out: Path | str, name: str) -> MmfuseError:
-    """What is said where another run's results are."""
-    return MmfuseError(f"--out {out}: {name} exists already; choose another name, or --overwrite")
-
-
 def stopped(kept: int, studies: int) -> Stopped:
     """What a run that is stopped leaves behind, in words."""
     return Stopped(f"stopped; {kept} of {studies} studies are kept; the same command goes on")
@@ -183,37 +156,6 @@ def run_identity(fingerprint: str, predictor: Predictor, studies: Studies, capti
     content = [fingerprint, predictor.chunk, predictor.batch_size, studies.identity]
     content += [os.path.abspath(captions_dir)] if captions_dir else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def cannot_write(out: Path, error: OSError) -> MmfuseError:
-    """One line of what the system says."""
-    return MmfuseError(f"--out {out}: cannot be written: {error.strerror or error}")
-
-
-@contextmanager
-def alone(names: Names) -> Iterator[Names]:
-    """Keep other processes from writing the same files: a night's run may go on when the next one starts.
-
-    Raises:
-        MmfuseError: Another process is writing them, nothing can be written there, or a name is one of something else
-            than a file.
-    """
-    names.refuse_special()
-    lock = FileLock(names.lock)
-    try:
-        names.out.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise MmfuseError(
-            f"--out {names.out}: another process is writing it; wait for it, or choose another name"
-        ) from None
-    except OSError as error:
-        raise cannot_write(names.out, error) from error
-    try:
-        yield names
-    finally:
-        names.lock.unlink(missing_ok=True)
-        lock.release()
 
 
 def _check_captions(model: FusionModel, ids: Iterable[str], folder: Path, again: bool) -> None:
@@ -251,92 +193,6 @@ def _write_captions(results: Iterable[Prediction | Failure], folder: Path) -> No
             name = f"{result.id}.txt" if len(captions) == 1 else f"{result.id}.{task}.txt"
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(caption + "\n", encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Names:
-    """All that is written beside `out`."""
-
-    out: Path
-    errors: Path
-    partial: Path
-    errors_partial: Path
-    progress: Path
-    journal: Path
-    chunks: Path
-    lock: Path
-
-    @classmethod
-    def of(cls, out: Path) -> Names:
-        """The names that belong to `out`."""
-        return cls(
-            out,
-            out.with_suffix(".errors.jsonl"),
-            out.with_name(out.name + ".partial.jsonl"),
-            out.with_name(out.name + ".errors.partial.jsonl"),
-            out.with_name(out.name + ".progress"),
-            out.with_name(out.name + ".watch.jsonl"),
-            out.with_name(out.name + ".chunks"),
-            out.with_name(f".{out.stem}.mmfuse-lock"),  # out.csv and out.jsonl have the same errors
-        )
-
-    def refuse_special(self) -> None:
-        """Raise MmfuseError where a name is that of a link, a FIFO, a device, a folder: it would be replaced by a file.
-
-        A link is not followed either: what is unfinished lies beside the file, and is renamed into its place.
-        """
-        files = (self.out, self.errors, self.partial, self.errors_partial, self.progress, self.journal, self.lock)
-        scratch = (_scratch(path) for path in (self.out, self.errors, self.progress))
-        for path, legal in (*((path, stat.S_IFREG) for path in (*files, *scratch)), (self.chunks, stat.S_IFDIR)):
-            try:
-                kind = stat.S_IFMT(os.lstat(path).st_mode)
-            except OSError:  # not there, or told where it is written
-                continue
-            if kind == stat.S_IFLNK:
-                target = os.path.realpath(path)
-                raise MmfuseError(
-                    f"--out {self.out}: {path.name} is a symbolic link, to {target}; name the file itself"
-                )
-            if kind != legal:
-                raise MmfuseError(
-                    f"--out {self.out}: {path.name} is {_KINDS.get(kind, 'no regular file')}; choose another name"
-                )
-
-    def refuse_finished(self) -> None:
-        """Raise MmfuseError where another run's results are."""
-        for path in (self.out, self.errors, self.journal):
-            if path.exists():
-                raise exists_already(self.out, path.name)
-        if (self.chunks / CLAIM).exists():
-            raise MmfuseError(
-                f"{self.chunks}: a run with --engine ray was interrupted here; go on with that, choose another --out, "
-                "or --overwrite"
-            )
-        for out in same_errors(str(self.out)):
-            other = Names.of(Path(out))
-            if other.progress.exists() or (other.chunks / CLAIM).exists():
-                raise interrupted(str(self.out), out)
-
-    def forget(self) -> None:
-        """Delete what earlier runs left."""
-        for path in (self.out, self.errors, self.progress, self.partial, self.errors_partial, self.journal):
-            path.unlink(missing_ok=True)
-        if self.chunks.is_dir():
-            shutil.rmtree(self.chunks)
-
-
-def same_errors(out: str) -> list[str]:
-    """The other names whose `STEM.errors.jsonl` is the same file."""
-    stem, own = os.path.splitext(out)
-    return [stem + suffix for suffix in SUFFIXES if suffix != own]
-
-
-def interrupted(out: str, other: str) -> MmfuseError:
-    """What is said where a run to another name would write the same errors."""
-    return MmfuseError(
-        f"--out {out}: a run to {os.path.basename(other)} was interrupted here, whose errors get the same name; go on "
-        "with that first, or choose another --out"
-    )
 
 
 def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
@@ -409,13 +265,8 @@ def line(values: Any) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _scratch(path: Path) -> Path:
-    """What is written before it is renamed to a path."""
-    return path.with_name(path.name + ".tmp")
-
-
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    scratch = _scratch(path)
+    scratch = scratch_of(path)
     with scratch.open("w", encoding="utf-8") as handle:
         json.dump(values, handle)
         handle.flush()
@@ -426,14 +277,14 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _publish(names: Names, out: Path, predictor: Predictor) -> None:
     """Give the finished files their names; killed in between, the next run ends up here again."""
     if out.suffix != ".jsonl":
-        with names.partial.open("rb") as lines, _scratch(out).open("wb") as scratch:
+        with names.partial.open("rb") as lines, scratch_of(out).open("wb") as scratch:
             write_rows(scratch, lines, out.suffix, predictor)
             sync(scratch)
     names.errors_partial.replace(names.errors)
     if out.suffix == ".jsonl":
         names.partial.replace(out)
     else:
-        _scratch(out).replace(out)
+        scratch_of(out).replace(out)
     names.progress.unlink()
     names.partial.unlink(missing_ok=True)
 
@@ -483,9 +334,10 @@ def _flat_row(line: bytes) -> dict[str, Any]:
 
 def _write_csv(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tuple[str, pa.DataType]]) -> None:
     text = io.TextIOWrapper(handle, newline="", encoding="utf-8", errors="surrogateescape")
-    writer = csv.DictWriter(text, [name for name, _ in columns])
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text)
+    names = [name for name, _ in columns]
+    writer.writerow(map(harmless, names))
+    writer.writerows([harmless(row.get(name, "")) for name in names] for row in rows)
     text.detach()  # flushes, and leaves the file open
 
 

@@ -19,6 +19,7 @@ from mmfuse.data.images import ImageError, read_first_frame
 from mmfuse.data.locations import own_urls
 from mmfuse.data.pairs import move_batch, ordered_batches
 from mmfuse.data.sections import select_sections
+from mmfuse.effect import check_generation
 from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.abstain import plan_abstention
@@ -249,7 +250,9 @@ def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:
         raise MmfuseError(f"generation: the model writes no captions; its tasks: {', '.join(model.heads)}")
     for task in model.captioning:
         head: Any = model.heads[task]
-        head.set_generation(parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})]))
+        generation = parse(GenerationConfig, [("generation", {**asdict(head.generation), **values})])
+        check_generation(values, generation)
+        head.set_generation(generation)
 
 
 def _in_one_line(name: str) -> str:

@@ -14,12 +14,17 @@ _SUFFIXES = (
 ).replace(" ", "|")
 _NAMES = (
     (re.compile(r"^(image|text|shard|folder) .*?: "), r"\1: "),
-    (re.compile(r"( of the same name): [^;]*"), r"\1"),
+    (
+        re.compile(r"^.+? (?:is of a kind that is|are of kinds that are) not read"),
+        "a file is of a kind that is not read",
+    ),
+    (re.compile(r"( of the same name): .*"), r"\1"),
     (re.compile(r"\S*[/\\]\S*[^\s:;,.)]"), "FILE"),
-    (re.compile(rf"[^\s:;,'\"]+\.(?:{_SUFFIXES})(?![\w.])", re.IGNORECASE), "FILE"),
+    (re.compile(rf"\w[^\s:;,'\"()]*\.(?:{_SUFFIXES})(?![\w.])", re.IGNORECASE), "FILE"),
     (re.compile(r"^(image|text|shard): FILE: "), r"\1: "),
     (re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<!\w)\"[^\"]*\"(?!\w)"), "'...'"),
-    (re.compile(r"(?<![\w-])\d[\d.,]*(?!\w)"), "N"),
+    (re.compile(r"(?<![\w-])(?<!JPEG )\d+(?:[.,]\d+)*(?!\w)"), "N"),
+    (re.compile(r"; .*"), ""),  # what to do
 )
 
 

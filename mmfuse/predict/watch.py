@@ -20,7 +20,8 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from mmfuse.data.folder import Entry, Layout, scan_folder, tell_ignored
-from mmfuse.predict.files import FRESH, Counts, Names, alone, append, cannot_write, line, sync
+from mmfuse.predict.files import FRESH, Counts, append, line, sync
+from mmfuse.predict.names import Names, alone, cannot_write
 from mmfuse.predict.predictor import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmfuse.config import Config
 from mmfuse.data.table import Table
 from mmfuse.evaluation.evaluate import format_report
+from mmfuse.evaluation.markdown import code, plain, prose
 from mmfuse.model import FusionModel
 
 
@@ -21,15 +22,15 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
         "tags: [mmfuse, multimodal, text-image-fusion]",
         "---",
         "",
-        f"# {config.name}",
+        f"# {plain(config.name)}",
         "",
-        f"A `{model.fusion_config['name']}` fusion of text and images, trained with mmfuse on **{manifest.name}** "
-        f"(version {manifest.version}, manifest sha256 `{manifest.sha256[:16]}`).",
+        f"A {code(model.fusion_config['name'])} fusion of text and images, trained with mmfuse on "
+        f"**{plain(manifest.name)}** (version {plain(manifest.version)}, manifest sha256 `{manifest.sha256[:16]}`).",
         "",
         "## Parts",
         "",
         *(
-            f"- {name}: `{own.name}`, {'frozen' if own.frozen else 'trained'}, "
+            f"- {name}: {code(own.name)}, {'frozen' if own.frozen else 'trained'}, "
             f"{'pretrained' if own.pretrained else 'from random weights'}"
             for name, (tower, own) in towers.items()
             if tower is not None
@@ -40,29 +41,30 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
             if model.text_encoder is not None
             else []
         ),
-        f"- fusion: `{model.fusion_config}`",
+        f"- fusion: {code(model.fusion_config)}",
         *(
-            f"- task `{task}`: {o['type']}" + (f", labels {', '.join(o['labels'])}" if o["labels"] else "")
+            f"- task {code(task)}: {plain(o['type'])}"
+            + (f", labels {plain(', '.join(o['labels']))}" if o["labels"] else "")
             for task, o in model.task_config.items()
         ),
         "",
         "## Data",
         "",
-        manifest.about.strip() or "The manifest says nothing about it.",
+        prose(manifest.about) or "The manifest says nothing about it.",
         "",
-        f"- licence of the data: {manifest.licence or 'not stated'}",
+        f"- licence of the data: {plain(manifest.licence or 'not stated')}",
         f"- rows: {', '.join(f'{name} {n}' for name, n in sorted(counts.items()))}; groups are never in two splits",
-        f"- who labelled: {', '.join(f'{task}: {origin}' for task, origin in origins.items())}",
+        f"- who labelled: {plain(', '.join(f'{task}: {origin}' for task, origin in origins.items()))}",
         "",
         "## Scores",
         "",
-        format_report(report),
+        format_report(report, plain),
         "",
         "## Limits",
         "",
         f"- Missing in training, so allowed to be missing: {', '.join(model.accepts_missing) or 'nothing'}.",
         *(
-            f"- The labels of `{task}` were mined from the text: scores with that text are no evidence."
+            f"- The labels of {code(task)} were mined from the text: scores with that text are no evidence."
             for task in mined
         ),
         *(["- SYNTHETIC data: nothing here says anything about patients."] if "synthetic" in origins.values() else []),

@@ -10,8 +10,8 @@ from mmfuse.benchmarking.config import BenchmarkConfig, BuiltInConfig, is_built_
 from mmfuse.config import DataConfig, ImageEncoderConfig, TextEncoderConfig
 from mmfuse.data.interactions import SEVERAL, SYMBOL_CLASSES, TASKS
 from mmfuse.data.manifest import load_manifest
+from mmfuse.effect import SAVED_TOWER
 from mmfuse.encoders.image import build_image_encoder
-from mmfuse.encoders.saved import PREFIX
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.training.run import train
 
@@ -62,7 +62,7 @@ def test_it_makes_the_data_and_two_frozen_encoders(made):
     with open(manifest.rows, encoding="utf-8", newline="") as file:
         assert Counter(row["split"] for row in csv.DictReader(file)) == {"train": 10, "validation": 5, "test": 5}
     for tower in (prepared.text_encoder, prepared.image_encoder):
-        assert tower.name.startswith(f"{PREFIX}{folder}")
+        assert tower.name.startswith(f"{SAVED_TOWER}{folder}")
         assert tower.frozen
     assert not list(folder.rglob("checkpoints"))
     text, image = build_text_encoder(prepared.text_encoder, []), build_image_encoder(prepared.image_encoder)

@@ -2,11 +2,13 @@
 
 import csv
 import random
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from PIL import Image
 
+from mmfuse.data.audit.repair import write_groups
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.groups import name_groups
 from mmfuse.data.manifest import load_manifest
@@ -132,6 +134,18 @@ def test_groups_of_a_file(table, tmp_path):
     (tmp_path / "groups.csv").write_text("group,id,more\n" + "".join(f"{i % 2},{i},x\n" for i in range(1, 12)))
     made = table(ROWS, group={"file": "groups.csv"}, splits={"ratios": {"train": 1.0}})
     assert groups(made) == {row["id"]: str(int(row["id"]) % 2) for row in ROWS}
+
+
+def test_groups_and_splits_are_written_for_spreadsheets_and_read_for_what_they_are(table, tmp_path):
+    rows = [{**row, "id": name, "patient": "@p"} for row, name in zip(ROWS[:3], ["=1", "-2", "'=1"], strict=True)]
+    given = {row["id"]: "@p" for row in rows}
+    write_groups(SimpleNamespace(groups=given), tmp_path / "groups.csv")
+    assert (tmp_path / "groups.csv").read_text() == "id,group\n'=1,'@p\n-2,'@p\n''=1,'@p\n"
+    made = table(rows, group={"file": "groups.csv"}, splits={"ratios": {"train": 1.0}})
+    assert groups(made) == given
+    made.save_splits(tmp_path / "splits.csv")
+    with (tmp_path / "splits.csv").open(newline="") as handle:
+        assert list(csv.reader(handle))[1:] == [[name, "'@p", "train"] for name in ("'=1", "-2", "''=1")]
 
 
 @pytest.mark.parametrize(

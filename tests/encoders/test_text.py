@@ -257,7 +257,7 @@ def test_a_trained_vocabulary_knows_its_texts_and_lower_cases():
             {"options": {"hiden_size": 32}},
             "text_encoder.options.hiden_size is no option of a bert model (did you mean 'hidden_size'?)",
         ),
-        ({"options": {**BERT, "hidden_size": "wide"}}, "hidden_size"),
+        ({"options": {**BERT, "hidden_size": "wide"}}, "text_encoder.name: 'bert' cannot be loaded ("),
         ({"options": {**BERT, "num_attention_heads": 5}}, "not a multiple of the number of attention heads"),
     ],
 )

@@ -1,10 +1,13 @@
 import csv
+import io
 import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mmfuse.predict import Predictor, TableOptions, files, open_studies, predict_to_chunks, predict_to_file
@@ -109,6 +112,29 @@ def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):
             assert float(flat[f"findings.p.{label}"]) == p == parquet[f"findings.p.{label}"]
         assert flat["sex.label"] == row["tasks"]["sex"]["label"] == parquet["sex.label"]
         assert flat["id"] == row["id"] == parquet["id"]
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_jsonl_and_parquet_are_exact():
+    names = ["=1+1", "@a;=b", "-1", "fine"]
+    task = "+t"
+    head = SimpleNamespace(kind="multilabel", labels=names)
+    predictor = SimpleNamespace(model=SimpleNamespace(heads={task: head}), abstentions={})
+    said = {"labels": names, "probabilities": dict.fromkeys(names, -1.5)}
+    row = {"id": "=cmd|' /C calc'!A0", "tasks": {task: said}, "present": ["text"], "notices": ["\t=1"]}
+    written = {}
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        written[suffix] = io.BytesIO()
+        files.write_rows(written[suffix], [files.line(row)], suffix, predictor)
+    header, cells = csv.reader(written[".csv"].getvalue().decode().splitlines())
+    assert header == ["id", "'+t.labels", *[f"'+t.p.{name}" for name in ("=1+1", "@a;'=b", "-1", "fine")], *TAIL]
+    assert cells == ["'=cmd|' /C calc'!A0", "'=1+1;'@a;'=b;-1;fine", *["-1.5"] * 4, "text", "'\t'=1"]
+    assert json.loads(written[".jsonl"].getvalue()) == row
+    (exact,) = pq.read_table(written[".parquet"]).to_pylist()
+    assert (exact["id"], exact["+t.labels"], exact["notices"]) == (row["id"], ";".join(names), "\t=1")
+    assert exact["+t.p.=1+1"] == -1.5
+
+
+TAIL = ["present", "notices"]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

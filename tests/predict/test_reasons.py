@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from mmfuse.predict import Predictor, SampleStudies, open_studies, predict_to_chunks, predict_to_file, watch_folder
-from mmfuse.predict.files import Names, _check_captions, alone
+from mmfuse.predict.files import _check_captions
+from mmfuse.predict.names import Names, alone
 from mmfuse.predict.reasons import KINDS, OTHER, add_kind, kind_of, tell_kinds
 from mmfuse.types import MmfuseError
 
@@ -24,8 +25,13 @@ from mmfuse.types import MmfuseError
         ("folder: permission denied", ["folder: permission denied"]),
         ("shard: missing", ["shard train-00000.parquet: missing", "shard test-1.parquet: missing"]),
         ("shard: cannot be read: it is gone", ["shard a.parquet: s3://b/c/a.parquet: cannot be read: it is gone"]),
-        ("FILE is not read", ["p3.HEIC is not read", "x.nii is not read", "a/b.PNG is not read"]),
-        ("the key '...'; legal: id", ["the key 'txt'; legal: id", "the key \"it's\"; legal: id"]),
+        ("FILE is not read (.txt .png)", [f"{name} is not read (.txt .png)" for name in ("p3.HEIC", "a/b.PNG")]),
+        (
+            "a file is of a kind that is not read",
+            ["a b.md is of a kind that is not read; x", "a, b are of kinds that are not read"],
+        ),
+        ("the key '...'", ["the key 'txt'; legal: id", "the key \"it's\"; legal: id"]),
+        ("JPEG 2000 has N frames", ["JPEG 2000 has 7 frames", "JPEG 2000 has 9.5 frames"]),
         ("row N: text: a list, and JSON in UTF-16", ["row 7: text: a list, and JSON in UTF-16"]),
     ],
 )  # fmt: skip

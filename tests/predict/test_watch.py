@@ -12,7 +12,7 @@ import pytest
 
 from mmfuse.data.folder import pair_folder, scan_folder
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file, watch, watch_folder
-from mmfuse.predict.files import Names
+from mmfuse.predict.names import Names
 from mmfuse.types import MmfuseError
 
 

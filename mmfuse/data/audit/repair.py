@@ -16,6 +16,7 @@ from mmfuse.data.audit.rows import Rows
 from mmfuse.data.groups import name_groups
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.rows_without import write_rows_without
+from mmfuse.data.spreadsheet import harmless
 from mmfuse.data.table import Table
 from mmfuse.types import MmfuseError
 
@@ -65,7 +66,7 @@ def write_groups(report: AuditReport, path: Path) -> None:
     with path.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "group"])
-        writer.writerows(report.groups.items())
+        writer.writerows(map(harmless, row) for row in report.groups.items())
 
 
 def drop_copies(manifest: Manifest, report: AuditReport, out: Path) -> tuple[Path, int]:

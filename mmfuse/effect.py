@@ -1,0 +1,84 @@
+"""Config keys that nothing reads beside the others that were chosen: refused, as a typo is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mmfuse.types import MmfuseError
+
+SAVED_TOWER = "mmfuse-model:"
+"""Begins the name of a tower that is taken from a model folder as it is."""
+_OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate")
+_NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocab_size")
+
+
+def check_effect(config: Any, layers: Iterable[tuple[str, Any]]) -> None:
+    """Refuse keys that were given, and that nothing reads.
+
+    Args:
+        config: Of a run or a benchmark, parsed.
+        layers: (where they come from, nested values), as the user wrote them.
+
+    Raises:
+        MmfuseError: There are such keys; the message names them, and the key that leaves them without effect.
+    """
+    layers = list(layers)
+    for path, own, keys, why in _idle(config):
+        for where, values in layers:
+            found = [f"{'.'.join(path)}.{key}" for key in _given(values, path, own) if key in keys]
+            if found:
+                has, them = ("has", "it") if len(found) == 1 else ("have", "them")
+                raise MmfuseError(f"{where}: {', '.join(found)} {has} no effect with {why}: remove {them}")
+
+
+def check_generation(values: Mapping[str, Any], generation: Any, where: str = "generation") -> None:
+    """Refuse options of drawing where the likeliest tokens are taken.
+
+    Args:
+        values: As the user wrote them.
+        generation: What they make of the `GenerationConfig`.
+        where: What the error begins with.
+
+    Raises:
+        MmfuseError: There is one.
+    """
+    for name in ("temperature", "top_p"):
+        if name in values and not generation.do_sample:
+            raise MmfuseError(f"{where}.{name} has no effect with do_sample: false: remove it, or set do_sample: true")
+
+
+def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], str]]:
+    """(path of an owner, the owner, its keys without effect, why they have none)."""
+    for tower in ("text_encoder", "image_encoder"):
+        own = getattr(config, tower)
+        if own.name.startswith(SAVED_TOWER):
+            others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
+            yield (tower,), own, others, f"{tower}.name: {own.name}, whose tower is taken as it is"
+        elif tower == "text_encoder" and own.pretrained:
+            yield (tower,), own, ("options", "vocab_size"), f"{tower}.pretrained: true"
+        elif tower == "text_encoder" and "/" in own.name:
+            yield (tower,), own, ("vocab_size",), f"the tokenizer of {own.name}"
+        if not own.frozen:
+            yield (tower,), own, ("unfreeze_epoch",), f"{tower}.frozen: false"
+    for task, own in config.tasks.items():
+        path, decoder = ("tasks", task, "decoder"), own.decoder
+        if decoder.pretrained:
+            yield path, decoder, _NEW_DECODER, f"tasks.{task}.decoder.pretrained: true"
+        elif decoder.tokenizer == "encoder":
+            yield path, decoder, ("vocab_size",), f"tasks.{task}.decoder.tokenizer: encoder"
+        if not own.generation.do_sample:
+            why = f"tasks.{task}.generation.do_sample: false"
+            yield ("tasks", task, "generation"), own.generation, ("temperature", "top_p"), why
+
+
+def _given(values: Any, path: tuple[str, ...], own: Any) -> list[str]:
+    """The keys that stand in a layer; of one that has all keys, as a run's config.yaml, those that say something."""
+    for name in path:
+        values = values.get(name) if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        return []
+    default = type(own)()
+    whole = all(item.name in values for item in dataclasses.fields(own))
+    return [key for key, value in values.items() if not (whole and value == getattr(default, key))]

@@ -1,0 +1,26 @@
+"""Other people's words in the Markdown that we write: names of tasks, labels and data, and what a manifest says."""
+
+from __future__ import annotations
+
+import re
+
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+
+
+def plain(text: object) -> str:
+    """One line in which nothing is Markdown or HTML, also within a table."""
+    line = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(str(text).split()))
+    return _ENTITY.sub("&amp;", line.replace("](", "]\\(")).replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code(text: object) -> str:
+    """As code, where it can be; a text that could end it stands as `plain` gives it."""
+    line = " ".join(str(text).split())
+    return plain(line) if not line or set(line) & set("`<>|") else f"`{line}`"
+
+
+def prose(text: str) -> str:
+    """Paragraphs that may be Markdown, without HTML, images, and links to other than web pages."""
+    safe = text.strip().replace("<", "&lt;").replace("![", "!\\[")
+    safe = re.sub(r"\](?=\()(?!\(https?://[^\s()]*\))", r"\\]", safe)
+    return re.sub(r"^(\s*)\[([^\]\n]*)\]:", r"\1\\[\2]:", safe, flags=re.MULTILINE)
