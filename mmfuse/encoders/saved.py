@@ -34,20 +34,6 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     path.chmod(mode)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file that others may read as they may any new file; the library's own are 0600.
-
-    Args:
-        tensors: Contiguous ones that share no memory.
-        path: Of a new file, or one that is written over.
-    """
-    path.unlink(missing_ok=True)
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(mode)
-
-
 def read_tower(name: str, tower: str) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
     """The folder, the spec and the weights of a model folder's tower.
 
