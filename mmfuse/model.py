@@ -28,7 +28,7 @@ from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.saved import check_fit, write_tensors
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
-from mmfuse.heads import HEADS, Heads, build_head
+from mmfuse.heads import HEADS, Heads, TaskParameters, build_head
 from mmfuse.registry import nearest
 from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
 from mmfuse.untrusted import check_files, check_readable
@@ -111,7 +111,7 @@ class FusionModel(
                 if m in uses
             }
         )
-        self.log_variances = nn.Module()
+        self.log_variances = TaskParameters()
         self.text_sections: list[str] = []
         self.accepts_missing: list[str] = []
         self.inputs: TableInputs | None = None
@@ -141,9 +141,8 @@ class FusionModel(
             head: Any = self.heads[task]
             target = batch.get(f"target.{task}")
             found[task] = head.predict(fused, target) if predict else head(fused, target)
-        learned: dict[str, Any] = self.log_variances._parameters
-        if self.training and learned:
-            found[LOG_VARIANCES] = torch.cat([learned[task] for task in self.heads])
+        if self.training and self.log_variances:
+            found[LOG_VARIANCES] = torch.cat([self.log_variances[task] for task in self.heads])
         return found
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
@@ -160,8 +159,7 @@ class FusionModel(
 
     def learn_task_weights(self) -> None:
         """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
-        for task in self.heads:  # not by setattr, and in no ParameterDict: a task may be called like a method of these
-            self.log_variances._parameters[task] = nn.Parameter(torch.zeros(1))
+        self.log_variances = TaskParameters({task: nn.Parameter(torch.zeros(1)) for task in self.heads})
 
     def _combine(self, head: Any, branches: list[Features]) -> Tensor:
         """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""

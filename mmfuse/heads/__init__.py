@@ -73,6 +73,17 @@ class Heads(nn.ModuleDict):
         self._modules[task] = head
 
 
+class TaskParameters(nn.ParameterDict):
+    """By task a parameter, whatever the task is called, as in `Heads`."""
+
+    def __getitem__(self, task: str) -> Any:
+        return self._parameters[task]
+
+    def __setitem__(self, task: str, value: nn.Parameter) -> None:
+        self._keys[task] = None
+        self._parameters[task] = value
+
+
 def build_head(kind: str, in_dim: int, labels: Sequence[str], options: dict[str, Any] | None = None) -> nn.Module:
     """The registered head `kind` for `labels`.
 
