@@ -45,6 +45,7 @@ def data_check(
     from mmfuse.data.audit.redact import redact_rows
     from mmfuse.data.identifiers import find_by_rules, presidio_finder
     from mmfuse.data.manifest import TASK_TYPES, load_manifest
+    from mmfuse.data.shards import is_shards
     from mmfuse.registry import nearest
 
     finders = {"rules": lambda: find_by_rules, "presidio": presidio_finder, "off": lambda: None}
@@ -56,7 +57,7 @@ def data_check(
     _check_outputs(groups, drop, out)
     load_plugins(plugin)
     loaded = load_manifest(manifest, data_root)
-    if any(task.report_metrics for task in loaded.tasks.values()):
+    if any(task.report_metrics for task in loaded.tasks.values()) and not is_shards(loaded.rows):
         from mmfuse.evaluation.report_metrics import check_report_metrics
 
         check_report_metrics(loaded)

@@ -23,6 +23,7 @@ def silent(monkeypatch):
     monkeypatch.setattr(stores, "PAUSES", (0.01, 0.02, 0.03))
     monkeypatch.setattr(stores, "READ", 0.2)
     monkeypatch.setattr(stores, "SILENCE", 0.05)
+    fsspec.get_filesystem_class("http").clear_instance_cache()  # another test's client has its own times
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(64)
