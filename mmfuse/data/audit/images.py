@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
-from mmfuse.data.audit.rows import Rows, place_sets
+from mmfuse.data.audit.rows import Rows, in_sets, place_sets
 from mmfuse.data.images import read_first_frame
 from mmfuse.data.locations import ABSENT, NOT_PERMITTED, read_location
 from mmfuse.types import MmfuseError
@@ -219,7 +219,7 @@ def _copies_found(
             finding(
                 f"images.{kind}_across_splits",
                 "error",
-                f"{what} is in rows of different groups in two splits: {_sizes(placed['splits'])}",
+                f"{what} is in rows of different groups in two splits: {in_sets(placed['splits'])}",
                 "--groups FILE.csv joins the rows' groups (where splits are ratios or folds); or remove all but one",
                 map(rows.examples, placed["splits"]),
             )
@@ -229,7 +229,7 @@ def _copies_found(
             finding(
                 f"images.{kind}",
                 "warning",
-                f"{what} is in rows of different groups of one split: {_sizes(placed['split'])}",
+                f"{what} is in rows of different groups of one split: {in_sets(placed['split'])}",
                 "give the rows one group, or remove all but one; another split would tear them apart",
                 map(rows.examples, placed["split"]),
             )
@@ -239,16 +239,12 @@ def _copies_found(
             finding(
                 f"images.{kind}_in_a_group",
                 "info",
-                f"{what} is in several rows of a group: {_sizes(placed['group'])}",
+                f"{what} is in several rows of a group: {in_sets(placed['group'])}",
                 "nothing, as groups are kept whole; such rows tell less than their number says",
                 map(rows.examples, placed["group"]),
             )
         )
     return found
-
-
-def _sizes(sets: Sequence[Sequence[int]]) -> str:
-    return f"{sum(map(len, sets))} rows in {len(sets)} set(s)"
 
 
 def _strange(rows: Rows, facts: ImageFacts) -> list[Finding]:

@@ -12,7 +12,7 @@ import yaml
 
 from mmfuse.data.audit.findings import AuditReport, Finding, finding
 from mmfuse.data.audit.redact import beside_rows
-from mmfuse.data.audit.rows import Rows
+from mmfuse.data.audit.rows import Rows, in_sets
 from mmfuse.data.groups import name_groups
 from mmfuse.data.manifest import Manifest
 from mmfuse.data.rows_without import write_rows_without
@@ -44,7 +44,7 @@ def check_agreement(table: Table, rows: Rows, contents: Sequence[tuple]) -> list
     torn = [together for together in same.values() if len({tuple(_said(targets, row)) for row in together}) > 1]
     if not torn:
         return []
-    message = f"{len(torn)} row(s) have copies (same text, same images) with other targets"
+    message = f"{in_sets(torn)} are copies (same text, same images) with different targets"
     fix = "look which is right; --drop copies keeps the first by id"
     return [finding("labels.copies_disagree", "warning", message, fix, map(rows.examples, torn))]
 

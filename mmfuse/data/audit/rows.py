@@ -71,6 +71,11 @@ def place_sets(rows: Rows, sets: Iterable[Sequence[int]]) -> dict[str, list[Sequ
     return placed
 
 
+def in_sets(sets: Sequence[Sequence[int]]) -> str:
+    """How many rows belong together, in words."""
+    return f"{sum(map(len, sets))} rows in {len(sets)} set(s)"
+
+
 def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
     """Rows without anything to read, and rows that are copies of others.
 
@@ -99,7 +104,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
             finding(
                 "rows.copies_across_splits",
                 "error",
-                f"{len(placed['splits'])} row(s) have exact copies in another split: same text, same images",
+                f"{in_sets(placed['splits'])} are exact copies in two splits: same text, same images",
                 "--drop copies writes the rows without them; `group: content` keeps them in one split",
                 map(rows.examples, placed["splits"]),
             )
@@ -109,7 +114,7 @@ def check_rows(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
             finding(
                 "rows.copies",
                 "warning",
-                f"{len(placed['split']) + len(placed['group'])} row(s) have exact copies in their own split",
+                f"{in_sets(placed['split'] + placed['group'])} are exact copies in one split",
                 "--drop copies writes the rows without them: they count twice in training and in scores",
                 map(rows.examples, placed["split"] + placed["group"]),
             )

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmfuse.data.audit.findings import Finding, finding
 from mmfuse.data.audit.near import clusters, near_texts, plain, tell_crowded
-from mmfuse.data.audit.rows import Rows, place_sets
+from mmfuse.data.audit.rows import Rows, in_sets, place_sets
 from mmfuse.data.identifiers import Finder, redact
 
 NEAR_SIMILARITY = 0.85
@@ -184,7 +184,7 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                         f"texts.{kind}_across_splits" if across else f"texts.{kind}",
                         "warning" if across else "info",
                         f"{what}, in words of its own, is in rows of different groups in "
-                        f"{'two splits' if across else 'one split'}: {_sizes(own)}",
+                        f"{'two splits' if across else 'one split'}: {in_sets(own)}",
                         "if they are of one patient, product or source, name a column of that in group, or join them: "
                         "--groups FILE.csv",
                         map(rows.examples, own),
@@ -195,7 +195,7 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
                 finding(
                     f"texts.{kind}_in_a_group",
                     "info",
-                    f"{what} is in several rows of a group: {_sizes(placed['group'])}",
+                    f"{what} is in several rows of a group: {in_sets(placed['group'])}",
                     "nothing, as groups are kept whole; but such rows are not independent: count groups, not rows",
                     map(rows.examples, placed["group"]),
                 )
@@ -205,16 +205,12 @@ def check_text_copies(rows: Rows, contents: Sequence[tuple]) -> list[Finding]:
             finding(
                 "texts.common_wording",
                 "info",
-                f"rows of different groups share a text of common phrases: {_sizes(alike)}",
+                f"rows of different groups share a text of common phrases: {in_sets(alike)}",
                 "nothing: such texts agree by chance; a score on them shows what phrases tell",
                 map(rows.examples, alike),
             )
         )
     return [*found, *tell_crowded("texts", crowded)]
-
-
-def _sizes(sets: Sequence[Sequence[int]]) -> str:
-    return f"{sum(map(len, sets))} rows in {len(sets)} set(s)"
 
 
 class _Wording:
