@@ -28,6 +28,8 @@ _PYTHON = re.compile(rf"[\[({{]\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?[\]
 _NUMPY = re.compile(
     rf"(?:array\()?\[\s*{_STRING}(?:\s*,?\s*(?:{_STRING}|\.\.\.))*\s*\](?:,\s*dtype=\w+)?\)?", re.DOTALL
 )
+_BRACKETS = re.compile(r"\[.*\]|\{.+\}|\w+\([\[{].*[\]}]\)", re.DOTALL)
+_BASE64 = re.compile(r"data:[\w/+.;=-]*,|[A-Za-z0-9+/\s]{256,}=*\s*\Z")
 _AS_JSON = 'write it as JSON, such as ["a", "b"], or the table as jsonl or parquet'
 
 
@@ -109,7 +111,7 @@ def labels(cell: Cell) -> list[str] | None:
         MmfuseError: It is something else, or holds something else; the message is the reason.
     """
     found = _listed(cell)
-    if found is None and isinstance(cell, str) and (_NUMPY.fullmatch(cell) or (cell[:1], cell[-1:]) == ("[", "]")):
+    if found is None and isinstance(cell, str) and (_NUMPY.fullmatch(cell) or _BRACKETS.fullmatch(cell)):
         raise MmfuseError(f"it looks like a list, but is neither JSON nor Python, whose items have commas; {_AS_JSON}")
     if found is not None and not all(isinstance(item, (str, bool, int, float)) for item in found):
         raise MmfuseError(f"a list that holds {_strange(found, str, bool, int, float)}, where labels are expected")
@@ -144,9 +146,9 @@ def images(cell: Cell, separator: str | None = None) -> list[str | bytes]:
     """
     if isinstance(cell, str):
         found = captions(cell) if cell[:1] in "[a" and cell[-1:] in ("]", ")") else None  # a file may be named (a).png
-        parts = found if found is not None else cell.split(separator) if separator else [cell]
-        return [part.strip() for part in parts if part.strip()]
-    parts = cell if isinstance(cell, list) else [cell]
+        parts = found if found is not None else cell.split(separator) if separator and cell[:5] != "data:" else [cell]
+    else:
+        parts = cell if isinstance(cell, list) else [cell]
     return [image for part in parts for image in _image(part)]
 
 
@@ -159,6 +161,10 @@ def _image(part: Any) -> Iterator[str | bytes]:
             raise MmfuseError("a text in the field bytes: JSON holds no bytes; use parquet, or name files")
         part = data or part.get("path", "")
     if isinstance(part, str):
+        if _BASE64.match(part):
+            raise MmfuseError(
+                "an image written in a text (base64): keep the images as files, or their bytes in parquet"
+            )
         if part.strip():
             yield part.strip()
     elif isinstance(part, bytes):

@@ -116,12 +116,11 @@ def _undecoded(file: BinaryIO, encoding: str) -> str:
 
 def _header(first: Row, separator: str) -> list[str]:
     line, names = first
+    if re.fullmatch("sep=.?", separator.join(names), re.IGNORECASE):
+        told = f"line {line}: {separator.join(names)!r} is for Excel: remove it; csv.separator in the manifest says it"
+        raise MmfuseError(told)
     if len(names) == 1:
         others = [other for other in SEPARATORS if other != separator and other in names[0]]
-        if re.fullmatch("sep=.?", names[0], re.IGNORECASE):
-            raise MmfuseError(
-                f"line {line}: {names[0]!r} is for Excel: remove it; csv.separator in the manifest says it"
-            )
         if others:
             likely = max(others, key=names[0].count)
             name = {",": ", or name it .csv", "\t": ", or name it .tsv"}.get(likely, "")

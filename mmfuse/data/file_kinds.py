@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import BinaryIO
 
 from mmfuse.types import MmfuseError
@@ -20,9 +21,11 @@ _BEGINNINGS = (
     (b"\x89PNG", "it is an image"),
     (b"\xff\xd8\xff", "it is an image"),
     (b"ARROW1", "it is an Arrow file: save it as parquet"),
+    (codecs.BOM_UTF32_LE, "it is UTF-32: save it as UTF-8"),
     (b"version https://git-lfs", "it is a pointer of Git LFS, not the file: git lfs pull fetches it"),
 )
 _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<table")
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*\"")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -52,6 +55,8 @@ def check_kind(file: BinaryIO, suffix: str, encoding: str) -> None:
         raise MmfuseError("it is a web page or XML, not a table: was the download refused? else save the table as csv")
     if suffix in ("jsonl", "ndjson") and start.lstrip()[:1] == b"[":
         raise MmfuseError("a JSON array: an object a line is expected, as jq -c '.[]' writes them")
+    if suffix in ("csv", "tsv", "txt") and _JSON.match(start):
+        raise MmfuseError("it is JSON: name it .jsonl, with an object a line")
     if suffix not in TABLES:
         also = (
             "; of JSON, an object a line" if suffix == "json" else "; save the sheet as CSV" if "xl" in suffix else ""

@@ -147,15 +147,16 @@ def _read_classes(column: list[Cell], spec: TaskSpec, path: str, first: int) -> 
     table, absent = _value_map(spec), {"", *spec.missing}
     values: list[str | None] = []
     for row, cell in enumerate(column, start=first + 1):
-        if _labels(cell, path, row) is not None:
-            raise MmfuseError(f"{path}: row {row}: a list, where one class is expected; of several, type: multilabel")
-        raw = str(cell).strip()
+        raw = cell.strip() if isinstance(cell, str) else None
         if raw in absent:
             values.append(None)
+        elif table is not None and raw in table:  # also one that is written like a list, such as [0, 10]
+            values.append(table[raw])
+        elif raw is None or _labels(cell, path, row) is not None:
+            way = "of several, type: multilabel; a class that is written so is named in values"
+            raise MmfuseError(f"{path}: row {row}: a list, where one class is expected; {way}")
         elif table is None:
             values.append(raw)
-        elif raw in table:
-            values.append(table[raw])
         elif spec.other == "missing":
             values.append(None)
         else:
@@ -186,6 +187,8 @@ def _read_label_lists(column: list[Cell], spec: TaskSpec, path: str, first: int)
             known = raw not in absent
         else:
             known = True
+        known = known and not (found and absent.issuperset(found))
+        found = [part for part in found if part not in absent]
         if not known or (not found and spec.empty == "missing"):
             rows.append(None)
             continue

@@ -185,6 +185,10 @@ def test_a_group_called_nan(look):
     [
         ([f"{i / 7:.4f}" for i in range(42)], "labels.numbers"),
         ([i * 0.1 for i in range(42)], "labels.numbers"),
+        ([f"{i},5" for i in range(42)], "labels.numbers"),
+        ([f"{i}e-3" for i in range(42)], "labels.numbers"),
+        ([f"$1,{100 + i}.50" for i in range(42)], "labels.numbers"),
+        ([f"{i}.5 %" for i in range(42)], "labels.numbers"),
         ([str(18 + i % 60) for i in range(240)], "labels.numbers"),
         ([f"film-{i:04}" for i in range(42)], "labels.nearly_unique"),
         ([f"case {i % 25}" for i in range(40)], "labels.nearly_unique"),

@@ -127,6 +127,7 @@ def tokens(root, *names):
         ({"dev": B, "test": C}, ["train", "dev", "test"], "trainImages.txt not there; 1 photographs are in no list"),
         ({"train": A, "dev": f"{B}\r\n{C}", "test": C}, ["train", "dev", None], None),
         ({"train": A[:-4], "dev": f"Flicker8k_Dataset/{B}", "test": f"{C} "}, ["train", "dev", "test"], None),
+        ({"train": A.upper(), "dev": B[:-4].upper(), "test": C}, ["train", "dev", "test"], None),
         ({}, ["", "", ""], "no official split is here"),
     ],
 )
@@ -151,6 +152,20 @@ def test_flickr8k_in_the_folders_of_another_copy(tmp_path):
     shutil.move(tmp_path / "text/Flicker8k_Dataset", tmp_path / "d/Flickr_Data/Images")
     rows, _, _ = prepared("flickr8k", tmp_path / "d")
     assert [row["split"] for row in rows.values()] == ["train", "dev", "test"]
+
+
+def test_names_of_files_are_found_in_any_case_but_as_they_are_first(tmp_path):
+    tokens(tmp_path, A, B, C)
+    for name, listed in (
+        ("FLICKR_8K.TRAINIMAGES.TXT", A),
+        ("flickr_8k.devimages.txt", B),
+        ("Flickr_8k.testImages.TXT", C),
+    ):
+        text(tmp_path / name, f"{listed}\n")
+    assert Read("flickr8k", tmp_path).column("split") == {A[:-4]: "train", B[:-4]: "dev", C[:-4]: "test"}
+    text(tmp_path / "Flickr_8k.testImages.txt", f"{B}\n")
+    text(tmp_path / "flickr_8k.devimages.txt", f"{C}\n")
+    assert Read("flickr8k", tmp_path).column("split") == {A[:-4]: "train", B[:-4]: "test", C[:-4]: "dev"}
 
 
 def test_official_lists_beside_kaggles_captions(tmp_path):

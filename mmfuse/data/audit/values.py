@@ -26,6 +26,7 @@ _NOTHING = re.compile(
 _LONGEST = 24
 """A longer cell is no word for nothing."""
 _NUMBER = re.compile(r"([+-]?)(\d*)(?:\.(\d*))?")
+_MEASURED = re.compile(r"[-+]?[$€£]?\s*(\d+([.,]\d*)*|[.,]\d+)(e[-+]?\d+)?\s*%?", re.IGNORECASE)
 _SPACES = re.compile(r"(?<!\d) | (?!\d)")
 _LOOKALIKES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-") | {"\u2019": "'", "\u2018": "'"})
 _WAYS = {
@@ -105,14 +106,19 @@ def read_said(table: Table) -> Said:
     specs = {task: manifest.tasks[task] for task in table.labels if _says_labels(manifest.tasks[task])}
     wanted = {name for spec in specs.values() for name in (spec.column, *(spec.columns or []))}
     wanted |= {*texts, *manifest.subgroups, time}
+    if not wanted - {None}:  # of no column, parquet has no rows
+        return said
     for frame in files.blocks([name for name in files.columns if name in wanted], BLOCK):
         for name in texts:
             _place(said.texts, start, ([cell.strip()] if is_nothing(cell) else () for cell in frame[name]))
         for name in manifest.subgroups:
             _place(said.subgroups[name], start, ([cell.strip()] for cell in frame[name]))
         for task, spec in specs.items():
-            plain = dataclasses.replace(spec, values=None, other="missing")
-            found = read_targets(frame, task, plain, manifest.source, start)
+            if spec.type == "classification":  # as it loaded, each is a text
+                found = [None if (cell := raw.strip()) in ("", *spec.missing) else cell for raw in frame[spec.column]]
+            else:
+                plain = dataclasses.replace(spec, values=None, other="missing")
+                found = read_targets(frame, task, plain, manifest.source, start)
             _place(said.tasks[task], start, (_values(one, spec.type) for one in found))
         if time:
             said.times.extend(frame[time])
@@ -224,7 +230,7 @@ def _tell_nothing(rows: Rows, check: str, where: str, nothing: Places, key: str)
 def _tell_no_classes(where: str, counts: dict[str, int]) -> list[Finding]:
     """That classes look like numbers, or like names of rows."""
     total, classes = sum(counts.values()), len(counts)
-    numbers = sum(bool((n := _NUMBER.fullmatch(value)) and (n[2] or n[3])) for value in counts)
+    numbers = sum(_MEASURED.fullmatch(value) is not None for value in counts)
     if classes > _MANY and numbers >= 0.9 * classes and total < _FEW_EACH * classes:
         message = f"{where}: {numbers} of {classes} classes are numbers, with {total / classes:.1f} rows each"
         fix = "there is no regression here: bin the numbers into a few classes (a new column), or map them in values"

@@ -16,13 +16,18 @@ from mmfuse.data.sources import Row
 from mmfuse.types import MmfuseError
 
 _UNREADABLE = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error)
+_LETTER = re.compile("[A-Za-z]")
 _MOST_LINES = 1000
 """That a quoted field of a csv may span."""
 
 
 def find(folder: Path, patterns: Sequence[str]) -> Path | None:
-    """The first file or folder by the first of these glob patterns that matches any; None if none does."""
-    return next((path for pattern in patterns for path in sorted(folder.glob(pattern))[:1]), None)
+    """The first file or folder by the first of these glob patterns that matches any; None if none does.
+
+    Only where none does, upper and lower case count as one.
+    """
+    alike = (_LETTER.sub(lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", pattern) for pattern in patterns)
+    return next((path for pattern in (*patterns, *alike) for path in sorted(folder.glob(pattern))[:1]), None)
 
 
 def need(folder: Path, patterns: Sequence[str]) -> Path:

@@ -181,14 +181,15 @@ def _listed(
 ) -> Iterator[Row | Note]:
     """Flickr8k's photographs by the lists that are there; those in no list are skipped, or train if its list is not."""
     listed: dict[str, dict[str, None]] = {}
+    alike = {name.casefold(): name for name in captions}
     for split, path in lists.items():
         for _, line in read_lines(path):
             if isinstance(line, Row):
                 yield line
             else:
                 name = Path(line.strip()).name
-                name = name if name in captions else f"{name}.jpg"  # some copies' lists have no suffixes
-                listed.setdefault(name, {})[split] = None
+                name = alike.get(name.casefold()) or f"{name}.jpg"  # some copies' lists have no suffixes
+                listed.setdefault(alike.get(name.casefold(), name), {})[split] = None
     rest = sum(name not in listed for name in captions)
     absent = [f"Flickr_8k.{split}Images.txt" for split in _SPLITS if split not in lists]
     other = "train" if lists and "train" not in lists else ""
