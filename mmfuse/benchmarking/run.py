@@ -358,7 +358,11 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
             return False
         if any(p.name not in ("lock", "built_in", BEFORE) for p in folder.iterdir()):
             raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")
-        _replace(path, yaml.safe_dump(values, sort_keys=False))
+        try:
+            _replace(path, yaml.safe_dump(values, sort_keys=False))
+        except BaseException:
+            put_back(folder, "lock")
+            raise
         return True
 
 
@@ -373,8 +377,12 @@ def _is_config(path: Path, values: dict[str, Any]) -> bool:
 
 def _replace(path: Path, text: str) -> None:
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except BaseException:  # left behind, it would keep the folder from the next start
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
