@@ -490,6 +490,9 @@ def read_small(path: str | Path) -> bytes:
             if not os.path.isfile(path):  # pathlib's raises where a name is too long
                 if _is_forbidden(path):
                     raise PermissionError
+                if os.path.isdir(path):
+                    inside = ", ".join(sorted(p.name for p in path.glob("*.y*ml"))[:9])
+                    raise MmfuseError(f"{path}: a folder; name a file{f' in it: {inside}' if inside else ''}")
                 there = sorted(p.name for p in path.parent.glob("*.y*ml"))
                 near = f"; in that folder, {nearest(path.name, there)}" if there else ""
                 raise MmfuseError(f"{path}: no such file{near}")

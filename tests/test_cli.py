@@ -144,6 +144,11 @@ def test_a_plugin_in_a_scratch_package(world, tmp_path):
         (("evaluate", "{w}/nothing", "{w}/phantom/manifest.yaml"), "nothing: no such model folder"),
         (("evaluate", "{w}/pairs", "{w}/phantom/manifest.yaml"), "config.json is missing"),
         (("predict", "{w}/pairs", "{w}/empty", "--out", "{w}/x.jsonl"), "empty"),
+        (
+            ("predict", "{w}/pairs", "{w}/pairs", "--layout", "stems"),
+            "--layout 'stems' is not legal; legal: auto, stem",
+        ),
+        (("train", "{w}/phantom"), "phantom: a folder; name a file in it: manifest.yaml"),
         (("check", "concatt"), "did you mean 'concat'"),
         (("check", "concat", "--plugin", "{w}/none.py"), "not a Python file"),
         (("list", "fusion"), "legal: fusions, heads"),

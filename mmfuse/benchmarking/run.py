@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import threading
@@ -37,8 +36,9 @@ from mmfuse.predict.processes import RANKS, SIZES, launched
 from mmfuse.pulse import now
 from mmfuse.registry import load_plugin
 from mmfuse.training.checkpoint import FullDiskError
-from mmfuse.training.claim import flat_config
+from mmfuse.training.claim import flat_config, read_config
 from mmfuse.training.launch import heed_launch
+from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
 from mmfuse.training.run import commit
 from mmfuse.types import MmfuseError, Stopped
 
@@ -99,7 +99,9 @@ def benchmark(
         if claimed:  # nothing was begun: the mended config may have the folder
             for name in ("config.yaml", "fingerprints.json"):
                 (folder / name).unlink(missing_ok=True)
+            put_back(folder, "lock")
         raise
+    throw_away(folder)
     ledger = Ledger(folder)
     _check_rows(plan, ledger)
     try:
@@ -334,12 +336,16 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
     """Make the folder ours: new (True), or of the same benchmark, to be gone on with (False)."""
     values = {**dataclasses.asdict(config), "output_dir": str(folder)}
     path = folder / "config.yaml"
-    if restart and path.is_file():
-        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        if path.is_file():
-            then, now = flat_config(yaml.safe_load(path.read_text(encoding="utf-8"))), flat_config(values)
+        ours = path.is_file() and ((folder / "fingerprints.json").is_file() or _is_config(path, values))
+        if restart and ours:
+            if (folder / BEFORE).is_dir():  # an earlier --restart was killed before anything was begun
+                clear(folder, "lock")
+            else:
+                set_aside(folder, "lock")
+        elif ours:
+            then, now = flat_config(read_config(path)), flat_config(values)
             differs = [key for key in now | then if now.get(key) != then.get(key)]
             fixed = [key for key in differs if key not in FREE]
             if fixed:
@@ -350,16 +356,33 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
             if differs:
                 _replace(path, yaml.safe_dump(values, sort_keys=False))
             return False
-        if any(p.name not in ("lock", "built_in") for p in folder.iterdir()):
+        if any(p.name not in ("lock", "built_in", BEFORE) for p in folder.iterdir()):
             raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")
-        _replace(path, yaml.safe_dump(values, sort_keys=False))
+        try:
+            _replace(path, yaml.safe_dump(values, sort_keys=False))
+        except BaseException:
+            put_back(folder, "lock")
+            raise
         return True
+
+
+def _is_config(path: Path, values: dict[str, Any]) -> bool:
+    """Whether a benchmark wrote it; many a folder has a `config.yaml`, and other files that must stay."""
+    try:
+        then = read_config(path)
+    except MmfuseError:
+        return False
+    return isinstance(then, dict) and values.keys() <= then.keys()
 
 
 def _replace(path: Path, text: str) -> None:
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except BaseException:  # left behind, it would keep the folder from the next start
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:

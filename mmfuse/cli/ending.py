@@ -12,14 +12,19 @@ from typing import Any
 
 from mmfuse.types import Stopped
 
+_AGAIN = 0.05
+"""Seconds after which a lost interrupt is raised again: past whatever lost it."""
+
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[list[int]]:
     """SIGTERM raises KeyboardInterrupt in the main thread, once, and is noted in the list that this gives.
 
-    Who waits for Ctrl-C ends as for that. Processes that are forked end as they would without this.
+    Who waits for Ctrl-C ends as for that. Processes that are forked end as they would without this. An interrupt that
+    Python loses, as it comes while an object is deleted, is raised again.
     """
     came: list[int] = []
+    lost = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
         yield came
         return
@@ -30,14 +35,28 @@ def sigterm_interrupts() -> Iterator[list[int]]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        signal.signal(number, signal.SIG_IGN)  # what ends the run must not be cut off by a second one
+        if came and not lost.is_set():  # what ends the run must not be cut off by a second one
+            return
+        lost.clear()
         came.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def raise_again(caught: Any) -> None:
+        if not isinstance(caught.exc_value, KeyboardInterrupt):
+            told(caught)
+            return
+        lost.set()
+        main, number = threading.main_thread().ident, signal.SIGTERM if came else signal.SIGINT
+        again = threading.Timer(_AGAIN, signal.pthread_kill, (main, number))
+        again.daemon = True
+        again.start()
+
+    before, told = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = raise_again
     try:
         yield came
     finally:
+        sys.unraisablehook = told
         signal.signal(signal.SIGTERM, before)
 
 
@@ -48,7 +67,7 @@ def tell_kept(leaving: SystemExit) -> str:
         if isinstance(error, Stopped):
             return str(error)
         error = error and (error.__cause__ or error.__context__)
-    return "interrupted; the same command goes on from the last checkpoint or chunk"
+    return "interrupted; the same command goes on from what is kept, or begins again"
 
 
 def is_first_to_tell() -> bool:

@@ -15,7 +15,7 @@ USERS, BUG = 2, 1
 """Exit codes: what the user, a library or the machine must mend; what mmfuse must."""
 _WORKERS = "\nOriginal Traceback (most recent call last):\n"
 _OWN = str(Path(__file__).parents[1])
-_GO_ON = "what is done is kept, and the same command goes on"
+_GO_ON = "the same command goes on from what is kept, or begins again"
 _KNOWN = {
     r"OutOfMemoryError|(CUDA|HIP|MPS).* out of memory|CUBLAS_STATUS_ALLOC_FAILED": (
         "the GPU's memory is full: lower training.batch_size (and raise training.accumulation), set "
@@ -34,7 +34,9 @@ _KNOWN = {
         "the memory is full: lower training.batch_size or --batch-size, data.num_workers, or data.shuffle_buffer; "
         f"{_GO_ON}"
     ),
-    r"No space left on device|Disk quota exceeded|os error (28|122)\b": f"{{said}}: the disk is full; {_GO_ON}",
+    r"No space left on device|Disk quota exceeded|os error (28|122)\b": (
+        f"{{said}}: the disk is full; with room, {_GO_ON}"
+    ),
     r"Too many open files": f"{{said}}: raise ulimit -n, or lower data.num_workers; {_GO_ON}",
     r"Expected more than 1 (value per channel|spatial element) when training": (
         "a batch of a single image or row met a batch norm that needs two: set image_encoder.batch_norm=frozen, or "

@@ -106,6 +106,8 @@ def predict(
     if in_chunks and (watch or captions_dir):
         other = "--engine ray" if engine == "ray" else f"--out {out}"
         raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} does not go with {other}")
+    if layout not in ("auto", "stem", "study"):
+        raise MmfuseError(f"--layout {layout!r} is not legal; legal: auto, stem, study")
     if captions_dir and captions_dir.resolve().is_relative_to(Path(source).resolve()):
         raise MmfuseError(f"--captions-dir {captions_dir}: is in {source}, where captions would be taken for reports")
     if engine == "ray":  # its actors start in folders of their own
@@ -194,6 +196,8 @@ def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) ->
     from mmfuse.predict import FolderStudies, TableStudies, open_studies
 
     studies = open_studies(source, layout, table, damaged, predictor.model)
+    if layout != "auto" and not isinstance(studies, FolderStudies):
+        raise MmfuseError(f"--layout {layout}: {source} is no folder of files; leave it out")
     if isinstance(studies, TableStudies):
         typer.echo(studies.reading.about, err=True)
     elif table != type(table)():

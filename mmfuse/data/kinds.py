@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and its name: an image or a report that is read, one that is not, or neither."""
+"""What a file in a folder of studies is, by its first bytes and its name: an image or a report that is read, or not."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.abstain import plan_abstention
 from mmfuse.predict.loop import default_workers, forward_batches, image_options
 from mmfuse.predict.samples import to_sample
-from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample
+from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample, first_line
 
 CHUNK = 512
 _WINDOW = 64
@@ -78,8 +78,7 @@ class Predictor:
             raise MmfuseError(f"missing: {missing!r} is not legal; legal: error, allow")
         if batch_size < 1:
             raise MmfuseError(f"batch_size: {batch_size} is out of range; it must be at least 1")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.to(self.device).eval()
+        self.device, self.model = _to_device(model, device)
         if generation:
             _change_generation(self.model, generation)
         self.abstentions = {} if abstain is None else plan_abstention(model, abstain)
@@ -243,6 +242,22 @@ class Predictor:
             return decisions
         marks = self.abstentions[task].mark(head, head.probabilities(values))
         return ({**said, "abstained": mark} for said, mark in zip(decisions, marks, strict=True))
+
+
+def _to_device(model: FusionModel, name: str | None) -> tuple[torch.device, FusionModel]:
+    """The device of this name (default: a GPU if there is one), and the model there, to be evaluated."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "meta":
+            raise NotImplementedError("it computes nothing")
+        return device, model.to(device).eval()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if name is None or "out of memory" in str(error):
+            raise
+        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise MmfuseError(
+            f"device: {name!r} cannot be used: {first_line(error)[:150]}; here are: {', '.join(['cpu', *gpus])}"
+        ) from error
 
 
 def _change_generation(model: FusionModel, values: dict[str, Any]) -> None:

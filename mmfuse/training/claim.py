@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from mmfuse.config import Config, config_to_dict
 from mmfuse.training.checkpoint import Checkpoints
+from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
 from mmfuse.types import MmfuseError, Stopped
 
 LOCK = ".mmfuse-lock"
@@ -53,10 +53,11 @@ def tell_kept(run_dir: Path, step: int | None = None) -> str:
 
 
 @contextmanager
-def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerator) -> Iterator[None]:
+def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerator) -> Iterator[Callable[[], None]]:
     """The run's folder, for this run alone; all of its processes ask, and the main one holds the lock.
 
-    A run that ends before its first step, for whatever reason, leaves the folder as it was found.
+    A run that ends before its first step, for whatever reason, leaves the folder as it was found. Gives what is called
+    once all is set up, and the first step is next: then a run that is restarted is thrown away.
 
     Args:
         run_dir: The folder.
@@ -81,16 +82,18 @@ def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerat
             broadcast_object_list(said)
         if said[0]:
             raise found or MmfuseError(said[0])
-        yield
+        yield lambda: throw_away(run_dir) if held is not None else None
         done = True
     except Stopped:  # in training, where the step is known
         raise
     except KeyboardInterrupt as stop:
         raise Stopped(tell_kept(run_dir)) from stop
     finally:
-        if new and not done and not has_begun(run_dir):
-            _clear(run_dir)
         if held is not None:
+            if not done and not has_begun(run_dir):
+                if new:
+                    clear(run_dir, LOCK)
+                put_back(run_dir, LOCK)
             (run_dir / LOCK).unlink(missing_ok=True)
             held.release()
             if not done and not was_there and not any(run_dir.iterdir()):
@@ -116,10 +119,15 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
     """Make the folder ours: for a run that begins (True), or one of the same config, to be gone on with (False)."""
     values = config_to_dict(config)
     path = run_dir / "config.yaml"
-    if path.is_file() and (restart or _is_left_over(run_dir, values)):
-        _clear(run_dir)
-    if path.is_file():
-        then, now = flat_config(_read(path)), flat_config(values)
+    if (run_dir / BEFORE).is_dir() and not has_begun(run_dir):
+        put_back(run_dir, LOCK)  # a --restart was killed before its first step
+    throw_away(run_dir)
+    if path.is_file() and _is_left_over(run_dir, values):
+        clear(run_dir, LOCK)
+    elif path.is_file() and restart and _is_run(run_dir, values):
+        set_aside(run_dir, LOCK)
+    if path.is_file() and _is_run(run_dir, values):
+        then, now = flat_config(read_config(path)), flat_config(values)
         differs = [key for key in now if now[key] != then.get(key)]
         if differs:
             was, is_now = then.get(differs[0]), now[differs[0]]
@@ -128,7 +136,7 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
                 "another name or output_dir, or --restart to throw it away"
             )
         return False
-    if any(child.name != LOCK for child in run_dir.iterdir()):
+    if any(child.name not in (LOCK, BEFORE) for child in run_dir.iterdir()):
         raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
     scratch = run_dir / "config.tmp"  # half of it would be another run's
     try:
@@ -140,29 +148,36 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
     return True
 
 
+def _is_run(run_dir: Path, values: dict[str, Any]) -> bool:
+    """Whether what is there is a run's; many a folder has a `config.yaml`, and other files that must stay."""
+    if (run_dir / "environment.json").is_file() or has_begun(run_dir):
+        return True
+    try:
+        then = read_config(run_dir / "config.yaml")
+    except MmfuseError:
+        return False
+    return isinstance(then, dict) and flat_config(values).keys() <= flat_config(then).keys()
+
+
 def _is_left_over(run_dir: Path, values: dict[str, Any]) -> bool:
     """Whether what is there is of a run that was killed before its first step; a `config.yaml` may be the user's."""
-    then = _read(run_dir / "config.yaml")
+    then = read_config(run_dir / "config.yaml")
     if has_begun(run_dir) or not isinstance(then, dict) or not flat_config(values).keys() <= flat_config(then).keys():
         return False
     ours = {*_FIRST, LOCK, "metrics.jsonl", "checkpoints", str(then.get("name"))}
     return all(child.name in ours for child in run_dir.iterdir())
 
 
-def _read(path: Path) -> Any:
+def read_config(path: Path) -> Any:
+    """What stands in a run's `config.yaml`.
+
+    Raises:
+        MmfuseError: It is damaged.
+    """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise MmfuseError(f"{path}: damaged; put it back, or --restart to throw the run away") from error
-
-
-def _clear(run_dir: Path) -> None:
-    """Delete all that is in the folder of a run, but for the lock that is held."""
-    for child in run_dir.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        elif child.name != LOCK:
-            child.unlink()
 
 
 def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -114,7 +114,11 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         load_plugin(plugin)
     config, asked = heed_launch(config), config
     run_dir = config.run_dir
-    with open_accelerator(config) as accelerator, room_in(run_dir), claimed(run_dir, config, restart, accelerator):
+    with (
+        open_accelerator(config) as accelerator,
+        room_in(run_dir),
+        claimed(run_dir, config, restart, accelerator) as begin,
+    ):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if config != asked:
             precision = config.training.mixed_precision
@@ -131,6 +135,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         if trainer.zero:
             console.print(tell_zero(accelerator))
         accelerator.init_trackers(config.name)
+        begin()
         state = trainer.fit()
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
             tracker.finish()

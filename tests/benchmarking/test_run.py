@@ -1,7 +1,9 @@
 """A benchmark from config to report: paired, resumable, shared, and nothing lost when something fails."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +130,30 @@ def test_the_folder_of_another_benchmark_is_refused(finished, values, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(MmfuseError, match="not empty, and not a benchmark"):
         benchmark({**values, "output_dir": str(tmp_path / "mine")})
+    (tmp_path / "mine" / "config.yaml").write_text("width: 8")
+    with pytest.raises(MmfuseError, match="not empty, and not a benchmark"):
+        benchmark({**values, "output_dir": str(tmp_path / "mine")}, restart=True)
+    assert (tmp_path / "mine" / "thesis.txt").is_file()
+
+
+def test_a_mistake_beside_restart_throws_nothing_away(finished, values, tmp_path):
+    folder = shutil.copytree(finished.dir, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "lock"}
+    with pytest.raises(MmfuseError, match="nope"):
+        benchmark({**values, "output_dir": str(folder), "strategies": {"nope": None}}, restart=True)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "lock"} == before
+
+
+def test_a_full_disk_leaves_nothing_that_keeps_the_folder_from_the_next_start(values, tmp_path, monkeypatch):
+    def full(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "full"
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        benchmark({**values, "output_dir": str(folder)})
+    assert [path.name for path in folder.iterdir()] in ([], ["lock"])
 
 
 def test_more_seeds_go_on_in_the_same_folder(values):

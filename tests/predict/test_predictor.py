@@ -29,6 +29,12 @@ def test_every_sample_has_one_result_in_its_place(model_dir, samples):
     assert "binary" in failures[41]
 
 
+@pytest.mark.parametrize("device", ["graphics", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_told_with_those_that_are(model_dir, device):
+    with pytest.raises(MmfuseError, match=f"^device: '{device}' cannot be used: .*; here are: cpu"):
+        Predictor.from_pretrained(model_dir, device=device)
+
+
 @pytest.mark.parametrize(("batch_size", "chunk"), [(1, 512), (7, 512), (32, 9)])
 def test_batch_and_chunk_change_nothing(model_dir, samples, batch_size, chunk):
     good = [s for s in samples if s.problem is None and s.text][:20]

@@ -4,15 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from filelock import FileLock
 
 import mmfuse
+from mmfuse.cli.ending import sigterm_interrupts
 from mmfuse.config import config_to_dict
 from mmfuse.training import run as training_run
-from mmfuse.training.claim import LOCK, has_begun, tell_kept
+from mmfuse.training.claim import LOCK, claimed, has_begun, tell_kept
 from mmfuse.training.loop import Trainer
 from mmfuse.types import Stopped
 
@@ -119,9 +123,70 @@ def test_a_config_beside_other_files_of_the_users_is_no_left_over(tiny, config):
     (own / "config.yaml").write_text(yaml.safe_dump(config or config_to_dict(tiny("seed=7"))))
     if config is None:
         (own / "rows.csv").write_text("mine")
-    with pytest.raises(mmfuse.MmfuseError, match="holds a run with another config"):
+    said = "not empty, and not a run" if config else "holds a run with another config"
+    with pytest.raises(mmfuse.MmfuseError, match=said):
         mmfuse.train(tiny())
     assert len(list(own.iterdir())) == (1 if config else 2)
+
+
+def test_restart_throws_nothing_away_before_the_new_run_begins(tiny, tmp_path, monkeypatch):
+    """Nor where the set-up is killed, nor in a folder that has a `config.yaml` but is no run."""
+    old, new, alone = tiny("seed=7"), tiny(), SimpleNamespace(is_main_process=True, num_processes=1)
+    folder = old.run_dir
+
+    def files():
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    with claimed(folder, old, False, alone) as begin:
+        begin()
+        (folder / "checkpoints").mkdir()
+        for name in ("environment.json", "metrics.jsonl", "checkpoints/best"):
+            (folder / name).write_text("{}")
+    before = files()
+    with suppress(Odd), claimed(folder, new, True, alone):
+        (folder / "environment.json").write_text("of the new one")
+        raise Odd
+    assert files() == before
+    with monkeypatch.context() as killed, suppress(Odd), claimed(folder, new, True, alone):
+        killed.setattr("mmfuse.training.claim.put_back", lambda *_: None)
+        raise Odd
+    assert files().keys().isdisjoint(before)
+    with claimed(folder, old, False, alone):
+        assert {name: files()[name] for name in before} == before
+    with claimed(folder, new, True, alone) as begin:
+        begin()
+    assert list(files()) == ["config.yaml"]
+
+    own = tmp_path / "project"
+    own.mkdir()
+    for name in ("config.yaml", "thesis.docx"):
+        (own / name).write_text("name: mine")
+    with pytest.raises(mmfuse.MmfuseError, match="not empty, and not a run"), claimed(own, new, True, alone):
+        pass
+    assert len(list(own.iterdir())) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost(number):
+    """Python only prints what is raised there; a second SIGTERM changes nothing."""
+
+    class Slow:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    with sigterm_interrupts() as came:
+        thing, interrupted = Slow(), 0
+        try:
+            del thing
+            time.sleep(5)
+        except KeyboardInterrupt:
+            interrupted += 1
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+    assert interrupted == 1
+    assert set(came) == ({signal.SIGTERM} if number == signal.SIGTERM else set())
 
 
 def test_sigterm_is_told_with_what_is_kept(mmfuse, tiny, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a file of rows is by how it begins, where that is not what its name says."""
+"""Whether a table (csv, tsv, jsonl, parquet) is what its name says, by how it begins."""
 
 from __future__ import annotations
 
