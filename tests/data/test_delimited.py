@@ -140,6 +140,7 @@ def test_all_line_ends_blank_lines_a_mark_and_columns_without_a_name(tmp_path):
         ("r.parquet", "version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ("r.parquet", HEAD, "no parquet file: it is text; name it .csv"),
         ("r.csv.gz", b"\x1f\x8bxx", "compressed .gzip.: unpack it"),
+        ("r.jsonl", '{"id": 1}\n{"id": "größer"}'.encode("cp1252"), "line 2: not UTF-8, as JSON is"),
         ("r.jsonl", '[{"id": 1}]', "a JSON array: an object a line"),
         ("r.json", '{"id": 1}', "cannot tell what .json is; .*an object a line"),
         ("r.csv", "", "an empty file"),
