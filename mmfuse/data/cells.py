@@ -28,8 +28,10 @@ _PYTHON = re.compile(rf"[\[({{]\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?[\]
 _NUMPY = re.compile(
     rf"(?:array\()?\[\s*{_STRING}(?:\s*,?\s*(?:{_STRING}|\.\.\.))*\s*\](?:,\s*dtype=\w+)?\)?", re.DOTALL
 )
-_BRACKETS = re.compile(r"\[.*\]|\{.+\}|\w+\([\[{].*[\]}]\)", re.DOTALL)
-_BASE64 = re.compile(r"data:[\w/+.;=-]*,|[A-Za-z0-9+/\s]{256,}=*\s*\Z")
+_BRACKETS = re.compile(r"\[.*\]|\{[^{}]+\}|\w+\([\[{].*[\]}]\)", re.DOTALL)
+_BASE64 = re.compile(  # of JPEG, PNG, GIF, WebP, BMP and TIFF
+    r"data:[\w/+.;=-]*,|(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk|SUkq|TU0A)[A-Za-z0-9+/\s]{200,}=*\s*\Z"
+)
 _AS_JSON = 'write it as JSON, such as ["a", "b"], or the table as jsonl or parquet'
 
 

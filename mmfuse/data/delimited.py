@@ -56,7 +56,7 @@ def read_delimited(file: BinaryIO, suffix: str, spec: CsvSpec, size: int) -> Gen
         first = next(rows, None)
         if first is None:
             raise MmfuseError("no columns: nothing but line ends")
-        header, block = _header(first, separator), list(islice(rows, size))
+        header, block = _header(first, separator, suffix), list(islice(rows, size))
         while True:
             for line, row in block:
                 if len(row) != len(header):
@@ -65,6 +65,7 @@ def read_delimited(file: BinaryIO, suffix: str, spec: CsvSpec, size: int) -> Gen
                         f"separator, {_NAMES[separator]}, must be in quotes"
                     )
             _check_swallowed(block, len(header), separator)
+            _check_encoding([header, *(row for _, row in block)], spec.encoding)
             yield header, [row for _, row in block]
             block = list(islice(rows, size))
             if not block:
@@ -114,7 +115,20 @@ def _undecoded(file: BinaryIO, encoding: str) -> str:
     return "not UTF-8"
 
 
-def _header(first: Row, separator: str) -> list[str]:
+def _check_encoding(rows: Sequence[Sequence[str]], encoding: str) -> None:
+    """Refuse UTF-8 that was decoded as what it is not: as CP1252 and its like, nearly all bytes are letters."""
+    if encoding in ("utf-8", "utf-16"):
+        return
+    odd = "".join(field for row in rows for field in row if not field.isascii())
+    try:
+        odd.encode(encoding).decode()
+    except UnicodeError:
+        return
+    if odd:
+        raise MmfuseError(f"it is UTF-8, not {encoding.upper()}, as csv.encoding in the manifest says")
+
+
+def _header(first: Row, separator: str, suffix: str) -> list[str]:
     line, names = first
     if re.fullmatch("sep=.?", separator.join(names), re.IGNORECASE):
         told = f"line {line}: {separator.join(names)!r} is for Excel: remove it; csv.separator in the manifest says it"
@@ -123,7 +137,8 @@ def _header(first: Row, separator: str) -> list[str]:
         others = [other for other in SEPARATORS if other != separator and other in names[0]]
         if others:
             likely = max(others, key=names[0].count)
-            name = {",": ", or name it .csv", "\t": ", or name it .tsv"}.get(likely, "")
+            other = {",": "csv", "\t": "tsv"}.get(likely, suffix)
+            name = "" if other == suffix else f", or name it .{other}"
             raise MmfuseError(
                 f"its fields are separated by {_NAMES[likely]}, not {_NAMES[separator]}: save it with "
                 f"{_NAMES[separator]}, or say csv: {{separator: {_yaml(likely)}}} in the manifest{name}"

@@ -231,6 +231,8 @@ def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
             cell = _escaped(cells.as_cell(row)) if isinstance(row, dict) else None
         except MmfuseError as error:
             raise ValueError(f"line {number}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"line {number}: not UTF-8, as JSON is: save it so") from error
         except ValueError as error:
             raise ValueError(f"line {number}: not JSON: {error}") from error
         except RecursionError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -212,6 +213,9 @@ def _tell(reading: Reading) -> str:
         parts.append(f"text from {_told(text)}")
     if image is not None:
         parts.append(f"images from {', '.join(image.named)}, below {image.root}")
+    if reading.csv != CsvSpec():
+        kept = {name: value for name, value in asdict(reading.csv).items() if value is not None}
+        parts.append(f"csv: {json.dumps(kept)}")
     return "; ".join(parts)
 
 

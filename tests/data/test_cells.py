@@ -170,6 +170,7 @@ def test_lists_in_csv(cell):
         ("", None),
         ("{}", None),
         ("(mild) effusion;edema", None),
+        ("{a};{b}", None),
         ("a;[b]", None),
     ],
 )
@@ -217,6 +218,11 @@ def test_what_means_no_target_is_no_label_of_a_list(manifest):
         table = load_table(manifest({"y": cells_}, kind, tasks={"t": task}))
         assert table.labels["t"] == ["a"]
         np.testing.assert_array_equal(table.targets["t"][:, 0], [1, np.nan, 1, 0])
+
+
+def test_a_long_path_is_no_image_in_base64():
+    for path in ("/".join(["abc"] * 100), "/9j/film.jpg", "R0lGOD"):
+        assert cells.images(path) == [path]
 
 
 def test_images_alone_whose_labels_are_not_legal_are_audited_all_the_same(manifest):

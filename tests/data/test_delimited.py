@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mmfuse.data.blocks import FileBlocks
+from mmfuse.data.delimited import CsvSpec
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.rows import BLOCK, RowFiles, read_rows
 from mmfuse.data.table import load_table
@@ -110,7 +111,7 @@ def test_all_line_ends_blank_lines_a_mark_and_columns_without_a_name(tmp_path):
         ("r.csv", HEAD.replace(",", "\t"), "separated by tabs, not ',': .*{separator: ..t.} .*name it .tsv"),
         ("r.csv", HEAD.replace(",", "|"), "separated by '|'"),
         ("r.txt", HEAD + "1,a,u\n", r"separated by ',', not tabs: .*or name it .csv"),
-        ("r.tsv", HEAD.replace(",", ";"), "separated by ';', not tabs"),
+        ("r.tsv", HEAD.replace(",", ";"), "separated by ';', not tabs: .* in the manifest$"),
         ("r.csv", "sep=;\n" + HEAD.replace(",", ";"), "line 1: 'sep=;' is for Excel"),
         ("r.csv", "sep=,\n" + HEAD, "line 1: 'sep=,' is for Excel"),
         ("r.csv", HEAD.encode("utf-32"), "it is UTF-32"),
@@ -139,6 +140,7 @@ def test_all_line_ends_blank_lines_a_mark_and_columns_without_a_name(tmp_path):
         ("r.parquet", "version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         ("r.parquet", HEAD, "no parquet file: it is text; name it .csv"),
         ("r.csv.gz", b"\x1f\x8bxx", "compressed .gzip.: unpack it"),
+        ("r.jsonl", '{"id": 1}\n{"id": "größer"}'.encode("cp1252"), "line 2: not UTF-8, as JSON is"),
         ("r.jsonl", '[{"id": 1}]', "a JSON array: an object a line"),
         ("r.json", '{"id": 1}', "cannot tell what .json is; .*an object a line"),
         ("r.csv", "", "an empty file"),
@@ -194,6 +196,18 @@ def test_the_manifest_may_say_how_it_is_written(tmp_path, manifest, separator, e
     made = manifest(name, csv={"separator": separator, "encoding": encoding})
     assert load_table(made).rows["text"][:] == [text, "b"]
     assert [block["text"] for block in FileBlocks(made).blocks()] == [[text, "b"]]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "gb18030"])
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig"])
+def test_utf8_is_not_read_as_another_encoding(tmp_path, encoding, mark):
+    spec = CsvSpec(encoding=encoding)
+    text = HEAD + "1,plain,u\n" + "2,größer 病例报告 是,u\n"
+    path = write(tmp_path, text.encode(mark), "r.csv")
+    with pytest.raises(MmfuseError, match=f"(it is UTF-8, not|not) {encoding.upper()}, as csv.encoding"):
+        read_rows(path, "m", csv=spec)
+    path = write(tmp_path, (HEAD + "1,größer,u\n").encode(encoding), "s.csv")
+    assert read_rows(path, "m", csv=spec)["text"].tolist() == ["größer"]
 
 
 @pytest.mark.parametrize(

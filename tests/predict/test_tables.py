@@ -153,6 +153,11 @@ def test_how_csv_was_written_belongs_to_the_recipe(model_dir, folder):
     text = (folder / "rows.csv").read_text().replace(",", ";").replace("fever", "Fieber, größer")
     (folder / "rows.csv").write_text(text, encoding="cp1252")
     assert read(predictor, folder / "rows.csv")[0][1] == "Fieber, größer / cough 0"
+    told = open_studies(str(folder / "rows.csv"), model=predictor.model).reading.about
+    assert '; csv: {"separator": ";", "encoding": "cp1252"}; as in training' in told
+    (folder / "rows.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(MmfuseError, match="it is UTF-8, not CP1252"):
+        read(predictor, folder / "rows.csv")
 
 
 def test_a_folder_is_told_that_its_reports_are_the_text(mmfuse, trained, model_dir, pairs, folder):
