@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmfuse.cli.shared import DATA_FAILS, NOTHING_READ, Bar, PluginOption, RootOption, load_plugins
+from mmfuse.cli.shared import DATA_FAILS, NOTHING_READ, Bar, PluginOption, RootOption, check_folder, load_plugins
 from mmfuse.types import MmfuseError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def data_check(
     if redact is not None and find is None:
         raise MmfuseError("--redact needs identifiers to be found: --identifiers rules or presidio")
     _check_outputs(groups, drop, out)
+    check_folder(redact, "--redact")
     load_plugins(plugin)
     loaded = load_manifest(manifest, data_root)
     if any(task.report_metrics for task in loaded.tasks.values()) and not is_shards(loaded.rows):
@@ -94,6 +95,8 @@ def data_check(
 
 def _check_outputs(groups: Path | None, drop: str | None, out: Path | None) -> None:
     """Refuse before the audit what could not be written after it."""
+    check_folder(out, "--out")
+    check_folder(groups and groups.parent, "--groups")
     if drop not in (None, "copies"):
         raise MmfuseError(f"--drop {drop!r} is not legal; legal: copies")
     if drop and out is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mmfuse.pulse import now
+from mmfuse.types import MmfuseError
 
 NOTHING_READ, DATA_FAILS, INTERRUPTED, TERMINATED = 3, 4, 130, 143
 """Exit codes; that of an error which is told in one line is 2."""
@@ -66,6 +68,21 @@ class Bar:
         """Show how many are done, of how many, and a word on them."""
         self.bar.update(self.task, completed=done, total=total, note=note)
         now(self.title, done, total, note)
+
+
+def check_folder(path: Path | None, option: str) -> None:
+    """Refuse before the work a folder that could not be made or written after it; nothing is made.
+
+    Raises:
+        MmfuseError: A file is in its place, or what it would be in may not be written.
+    """
+    above = path
+    while above is not None and not os.path.lexists(above):
+        above = above.parent
+    if above is not None and not above.is_dir():
+        raise MmfuseError(f"{option} {path}: {above} is no folder; choose another name")
+    if above is not None and not os.access(above, os.W_OK | os.X_OK):
+        raise MmfuseError(f"{option} {path}: {above} may not be written (permission denied); choose another folder")
 
 
 def load_plugins(paths: list[Path] | None) -> None:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from mmfuse.cli.shared import Bar, PluginOption, RootOption, is_main_process, load_plugins, quiet_libraries
+from mmfuse.cli.shared import (
+    Bar,
+    PluginOption,
+    RootOption,
+    check_folder,
+    is_main_process,
+    load_plugins,
+    quiet_libraries,
+)
 
 app = typer.Typer()
 
@@ -66,6 +74,7 @@ def evaluate(
     plugin: PluginOption = None,
 ) -> None:
     """Score a model on a split, each score with a 95 % interval."""
+    check_folder(out, "--out")
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.evaluation.evaluate import evaluate as run_evaluation

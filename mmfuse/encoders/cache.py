@@ -179,7 +179,13 @@ def _digest(key: str) -> bytes:
 
 def _open_shards(folder: Path, tokens: bool) -> list[_Shard]:
     shards = []
-    for path in sorted(folder.glob("shard-*")):
+    try:  # glob would take a folder that is closed to us for an empty one
+        paths = sorted(Path(found) for found in os.scandir(folder) if found.name.startswith("shard-"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise MmfuseError(f"cache.dir: {_unreadable(folder)}") from error
+    for path in paths:
         try:
             if tokens and "offsets.npy" not in os.listdir(path):
                 continue

@@ -465,6 +465,15 @@ def test_what_may_not_be_read_is_told_with_a_remedy(tmp_path, monkeypatch, file)
     assert bool(entry.problem) == (file in ("keys.npy", "pooled.npy"))  # only these are read to list it
 
 
+def test_a_cache_that_is_closed_as_a_whole_is_one_line_too(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(MmfuseError, match=r"cache.dir: .*features/\w+ may not be read; let its owner"):
+        build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
+
+
 def test_a_closed_folder_is_one_line_too(tmp_path, monkeypatch):
     build_cache(tmp_path, {"a": 1}, ["a"], encoder_of(["a"], 2, []), True)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -131,7 +132,8 @@ def test_a_config_beside_other_files_of_the_users_is_no_left_over(tiny, config):
 
 def test_restart_throws_nothing_away_before_the_new_run_begins(tiny, tmp_path, monkeypatch):
     """Nor where the set-up is killed, nor in a folder that has a `config.yaml` but is no run."""
-    old, new, alone = tiny("seed=7"), tiny(), SimpleNamespace(is_main_process=True, num_processes=1)
+    old, new = tiny("seed=7"), tiny()
+    alone: Any = SimpleNamespace(is_main_process=True, num_processes=1)
     folder = old.run_dir
 
     def files():
