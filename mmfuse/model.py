@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,14 @@ from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import mmfuse
 from mmfuse.data.inputs import TableInputs
 from mmfuse.data.sections import SECTIONS
 from mmfuse.data.texts import read_bytes
+from mmfuse.encoders.bounds import no_larger_than, weights_file
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.saved import check_fit, write_tensors
 from mmfuse.encoders.text import TextEncoder
@@ -37,8 +34,6 @@ FORMAT_VERSION = 1
 LOG_VARIANCES = "log_variances"
 """Beside the tasks' logits in training, where the weights of their losses are learned."""
 _MAX_CONFIG_BYTES = 100 * 2**20
-_SLACK_TENSORS, _SLACK_NUMBERS = 10_000, 50_000_000
-"""How many more a model may have while it is built than its weights file: such as a classifier that is taken out."""
 MODALITIES: tuple[str, ...] = ("text", "image")
 
 
@@ -317,10 +312,10 @@ class FusionModel(
         check_files(folder)
         config = _read_config(folder)
         weights = folder / "model.safetensors"
-        with _weights_file(weights):
+        with weights_file(weights):
             state = load_file(weights)
         try:
-            with _no_larger_than(weights):
+            with no_larger_than(weights):
                 model = cls._from_config(config, folder, state)
         except MmfuseError as error:
             where = "" if str(folder) in str(error) else f"{folder}/config.json: "
@@ -417,56 +412,15 @@ def _try_text(encoder: TextEncoder) -> None:
         encoder.eval()(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
-@contextmanager
-def _weights_file(path: Path) -> Iterator[None]:
-    """Say in one line why a safetensors file cannot be read."""
-    check_readable(path)
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise MmfuseError(f"{path.parent}: the model folder is incomplete: {path.name} is missing") from error
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # it knows types that torch does not
-        raise MmfuseError(f"{path}: damaged: {str(error).partition(chr(10))[0][:160]}") from error
-
-
-@contextmanager
-def _no_larger_than(path: Path) -> Iterator[None]:
-    """Stop building a model that is far larger than its weights: a damaged config.json could take all memory."""
-    with _weights_file(path), safe_open(path, "pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no mapping
-    tensors, numbers = 4 * len(shapes) + _SLACK_TENSORS, 4 * sum(map(math.prod, shapes)) + _SLACK_NUMBERS
-    builder, made, size = threading.get_ident(), 0, 0
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal made, size
-        if parameter is None or threading.get_ident() != builder:
-            return
-        made, size = made + 1, size + parameter.numel()
-        if made > tensors or size > numbers:
-            raise MmfuseError(f"{path.parent}: config.json describes a larger model than {path.name} holds")
-
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def _check_config(config: dict[str, Any]) -> None:
     """Refuse values that `FusionModel.config` never writes, and that nobody else would see."""
     if not config["tasks"]:
         raise MmfuseError("tasks: there is none")
     for task, given in config["tasks"].items():
-        if set(task) & set("/\\\0."):  # it is part of a folder's name
+        if set(task) & set("/\\.") or not task.isprintable():  # it is part of a folder's name, and told
             raise MmfuseError(f"tasks: {task[:60]!r} cannot be a task's name")
         labels = given["labels"]
-        if not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        if not isinstance(labels, list) or not all(map(_is_text, labels)) or len(set(labels)) < len(labels):
             raise MmfuseError(f"tasks.{task}.labels: {labels!r:.100}: names are expected, each once")
     for task, given in config["decisions"].items():
         if task not in config["tasks"]:
@@ -494,6 +448,11 @@ def _is_curve(values: Any) -> bool:
     return len({len(column) for column in columns}) == 1 and all(_is_number(v) for column in columns for v in column)
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it is a text, without halves of UTF-16 pairs, which JSON can hold and no file of predictions."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
@@ -512,7 +471,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise MmfuseError(f"{path}: not a model of mmfuse (it has no format_version)")
     if version > FORMAT_VERSION:
         raise MmfuseError(
-            f"{folder}: written by mmfuse {config.get('mmfuse_version')} in format {version}; "
+            f"{folder}: written by mmfuse {str(config.get('mmfuse_version'))[:20]} in format {str(version)[:20]}; "
             f"this mmfuse {mmfuse.__version__} reads up to {FORMAT_VERSION}: upgrade mmfuse"
         )
     wanted = ("text_encoder", "image_encoder", "fusion", "tasks", "decisions", "accepts_missing", "plugins")

@@ -6,6 +6,7 @@ Axis letters, used in every docstring: `B` batch, `T` text tokens, `P` image pat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,19 +19,26 @@ MISSING_CLASS = -100
 
 
 _WORKERS_TRACEBACK = "\nOriginal Traceback (most recent call last):\n"
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, colours it, ends a line, or turns the order of letters round."""
+
+
+def visible(text: object) -> str:
+    """A text that may be anyone's as one line for a terminal: characters that a terminal obeys are escaped."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 class MmfuseError(ValueError):
     """An error of the user's input: one line that says what is wrong, where, and what is legal.
 
-    Line breaks in it, such as those of a file's name, are escaped. Of one that a process of a DataLoader raised, which
-    torch gives its traceback as message, the message is kept.
+    What a terminal would obey in it, such as a line break in a file's name, is escaped. Of one that a process of a
+    DataLoader raised, which torch gives its traceback as message, the message is kept.
     """
 
     def __init__(self, message: str = ""):
         if _WORKERS_TRACEBACK in message:
             message = message.rstrip().splitlines()[-1].partition(": ")[2]
-        super().__init__("\\n".join(message.splitlines()))
+        super().__init__(visible("\n".join(message.splitlines())))
 
 
 def first_line(error: Exception) -> str:

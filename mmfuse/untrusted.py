@@ -6,8 +6,10 @@ repositories or code is left out of a model's config, and refused in a tokenizer
 
 from __future__ import annotations
 
+import base64
 import inspect
 import json
+import math
 import os
 import re
 import sys
@@ -34,7 +36,9 @@ _NO_PART = (
     *("attn_implementation", "experts_implementation", "quantization_config", "torchscript", "trust_remote_code"),
 )
 """What a config says beside the architecture: of files, repositories, code, classifiers, and how it is computed."""
-_FETCHERS = ("get_kernel", "lazy_load_kernel", "load_cuda_kernels")
+_FETCHERS = ("get_kernel", "lazy_load_kernel", "load_cuda_kernels", "is_ninja_available")
+_MOST_GROWTH = 100_000
+"""Characters that a tokenizer may make of one character: those that people use make fewer than a hundred."""
 _NAMES_FILES = {
     *("vocab", "merges", "file", "files", "path", "paths", "dir", "folder", "repo", "url", "revision", "commit", "map"),
     *("spm", "bpe", "dict", "trust", "remote", "code", "module", "import", "object", "kwargs", "inputs"),
@@ -95,7 +99,7 @@ def check_readable(path: Path) -> None:
 
 
 def check_architecture(config_class: type, model_class: Any = None) -> None:
-    """Refuse architectures whose towers are other libraries' or other models', or that fetch code while they are built.
+    """Refuse architectures whose towers are other libraries' or other models', or that fetch or compile code.
 
     Args:
         config_class: Of transformers.
@@ -112,7 +116,7 @@ def check_architecture(config_class: type, model_class: Any = None) -> None:
         raise MmfuseError(f"a {kind} model has other models as its parts, and is no language model")
     module = sys.modules.get(getattr(model_class, "__module__", ""))
     if any(hasattr(module, name) for name in _FETCHERS):
-        raise MmfuseError(f"a {kind} model fetches code from the Hub while it is built, which mmfuse never does")
+        raise MmfuseError(f"a {kind} model fetches or compiles code while it is built, which mmfuse never does")
 
 
 def architecture_of(config: PreTrainedConfig) -> dict[str, Any]:
@@ -197,6 +201,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):  # both reach the tokenizer's constructor
         if (folder / name).is_file():
             _check_settings(folder / name)
+    _check_growth(folder / "tokenizer.json")
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parsers do
@@ -217,6 +222,32 @@ def _check_settings(path: Path) -> None:
             raise MmfuseError(f"{path}: auto_map: this tokenizer is code of its own, which mmfuse never runs")
         if _is_named(key, value) or not _is_setting(key, value):
             raise MmfuseError(f"{path}: {key[:60]!r} names files or code, or is no value that transformers saves there")
+
+
+def _check_growth(path: Path) -> None:
+    """Refuse replacements that make gigabytes of a word: the memory would be full in a library that then aborts."""
+    try:
+        tokenizer = dict(json.loads(path.read_bytes())) if path.is_file() else {}
+        growth = math.prod(_growth(tokenizer.get(part)) for part in ("normalizer", "pre_tokenizer"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise MmfuseError(f"{path.parent}: damaged: {path.name}: {first_line(error)}") from error
+    if growth > _MOST_GROWTH:
+        raise MmfuseError(f"{path}: makes more than {_MOST_GROWTH:,} characters of one")
+
+
+def _growth(part: Any) -> int:
+    """How many characters a normalizer or pre-tokenizer makes of one, at most."""
+    if part is None:
+        return 1
+    parts = part.get("normalizers", []) + part.get("pretokenizers", [])
+    own = {"ByteLevel": 4, "NFKD": 18, "NFKC": 18}.get(part["type"], 1)  # of UTF-8, and of U+FDFA
+    if part["type"] == "Replace":
+        pattern = part["pattern"].get("String")
+        own = len(part["content"]) // len(pattern) if pattern else 1 + len(part["content"])
+    elif part["type"] == "Precompiled":
+        table = base64.b64decode(part["precompiled_charsmap"] or "")  # the size of a trie, it, and what it points to
+        own = max(map(len, table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")))
+    return max(1, own) * math.prod(map(_growth, parts))
 
 
 def _is_named(key: str, value: Any) -> bool:

@@ -181,6 +181,22 @@ def link(name, target):
     return change
 
 
+def words(**values):
+    """Set keys in the text encoder's tokenizer.json."""
+    return lambda folder, outside: rewrite(folder / "tokenizer/tokenizer.json", lambda found: found.update(values))
+
+
+def task_called(name):
+    def change(folder, outside):
+        def edit(config):
+            config["tasks"][name] = config["tasks"].pop("y")
+            config["decisions"][name] = config["decisions"].pop("y")
+
+        rewrite(folder / "config.json", edit)
+
+    return change
+
+
 def task_named(name):
     def change(folder, outside):
         (folder / "tokenizer_..").mkdir()
@@ -195,6 +211,9 @@ def task_named(name):
     return change
 
 
+REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+SWIN = {"img_size": [340, 340], "patch_size": 2, "window_size": 170, "embed_dim": 8, "depths": [1], "num_heads": [1]}
+LARGER = "config.json describes a larger model than model.safetensors holds"
 NO_OPTION = "options.{}: no option of vit_tiny_patch16_224"
 PLAIN = "plain words are expected"
 NO_CODE = "code of its own, which mmfuse never runs"
@@ -252,7 +271,8 @@ CASES = {
         bert(model_type="timm_wrapper", architecture="resnet18", model_args={"checkpoint_path": "OUT/evil.pt"}),
         "(no text encoder|plain words)",
     ),
-    "compiled code": (bert(model_type="mra"), "fetches code from the Hub while it is built"),
+    "code for a kernel": (bert(model_type="rwkv"), "fetches or compiles code while it is built"),
+    "compiled code": (bert(model_type="mra"), "fetches or compiles code while it is built"),
     "a type by path": (bert(model_type="OUT/model"), "transformers has no such architecture"),
     "a type that is none": (bert(model_type={"a": 1}), "transformers has no such architecture"),
     "a truncation by code": (of_config("text_encoder", truncation="__init__"), "text truncation '__init__'"),
@@ -308,6 +328,28 @@ CASES = {
         of_tokenizer("config.json", auto_map={"AutoConfig": "evil.Config"}, model_type="evil"),
         "tokenizer/config.json: a tokenizer has none",
     ),
+    # What takes all memory, or the process with it
+    "a word that becomes gigabytes": (
+        words(normalizer={"type": "Sequence", "normalizers": [REPLACE] * 9}),
+        "tokenizer.json: makes more than 100,000 characters of one",
+    ),
+    "bytes of bytes": (
+        words(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}] * 30}),
+        "tokenizer.json: makes more than 100,000 characters of one",
+    ),
+    "a normalizer that is none": (words(normalizer=[1]), "tokenizer: damaged: tokenizer.json"),
+    "a table of positions": (bert(model_type="gptj", max_position_embeddings=200_000_000), LARGER),
+    "positions without weights": (bert(model_type="camembert", max_position_embeddings=200_000_000), LARGER),
+    "positions of the decoder": (gpt2(model_type="codegen", n_positions=200_000_000), LARGER),
+    "pairs of a window": (
+        of_config("image_encoder", architecture={"name": "swin_s3_tiny_224", "options": SWIN}),
+        LARGER,
+    ),
+    "a width without weights": (of_config("fusion", out_dim=10**6), LARGER),
+    "a recipe of megabytes": (
+        of_config(inputs={"id": "id", "text": {"columns": ["a"] * 50_000}, "image": {"column": "b"}}),
+        "inputs: at most 200,000 characters",
+    ),
     # Links
     "config elsewhere": (link("config.json", "OUT/model/config.json"), "a link out of the model folder"),
     "weights elsewhere": (link("model.safetensors", "OUT/model/model.safetensors"), "a link out of the model folder"),
@@ -320,6 +362,13 @@ CASES = {
     "a link in a circle": (link("config.json", "config.json"), "config.json"),
     # The rest
     "a task above": (task_named("../../stolen"), "tasks: '../../stolen'"),
+    "a task that a terminal obeys": (task_called("\x1b[2J"), r"tasks: '\\x1b\[2J' cannot be a task's name"),
+    "half a letter": (of_config("tasks", "y", labels=["\ud800", "v"]), "tasks.y.labels: "),
+    "labels that are none": (of_config("tasks", "y", labels="uv"), "tasks.y.labels: 'uv'"),
+    "a version that a terminal obeys": (
+        of_config(format_version=2, mmfuse_version="\x1b[2J" * 99),
+        "by mmfuse .{,60} in",
+    ),
     "a plug-in": (of_config(plugins={"fusion evil": "OUT/evil.py"}), "load it with --plugin"),
     "a fusion by path": (of_config("fusion", name="OUT/evil.py"), "unknown fusion"),
     "an option of the fusion": (of_config("fusion", hook="os.system"), "fusion.hook is no option"),
@@ -340,7 +389,7 @@ def test_nothing_in_a_model_folder_runs_or_reaches_out(case, monkeypatch, change
         else:
             with pytest.raises(MmfuseError, match=message) as error:
                 FusionModel.from_pretrained(folder)
-            assert "\n" not in str(error.value)
+            assert str(error.value).isprintable()
             assert str(folder) in str(error.value)
             assert len(str(error.value)) < 1500
     assert sorted(outside.rglob("*")) == before  # nothing ran
@@ -376,7 +425,11 @@ def test_a_whole_folder_loads_and_only_its_own_files_are_opened(model_folder):
 
 @pytest.mark.parametrize("tower", ["text_encoder", "image_encoder"])
 @pytest.mark.parametrize(
-    "name", ["code for the tokenizer", "a checkpoint", "weights elsewhere", "a tokenizer elsewhere"]
+    "name",
+    [
+        *("code for the tokenizer", "a checkpoint", "weights elsewhere", "a tokenizer elsewhere"),
+        *("a table of positions", "pairs of a window"),
+    ],
 )
 def test_towers_of_a_model_folder_are_as_safe(case, tower, name):
     folder, outside = case
@@ -385,7 +438,8 @@ def test_towers_of_a_model_folder_are_as_safe(case, tower, name):
         "text_encoder": lambda: build_text_encoder(TextEncoderConfig(name=f"mmfuse-model:{folder}"), []),
         "image_encoder": lambda: build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{folder}")),
     }[tower]
-    harmless = (tower, name) in [("text_encoder", "a checkpoint"), ("image_encoder", "code for the tokenizer")]
+    of_image = name in ("a checkpoint", "pairs of a window")
+    harmless = "elsewhere" not in name and of_image != (tower == "image_encoder")
     with watched(folder):
         if harmless:
             make()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmfuse.cli.shared import DATA_FAILS, NOTHING_READ, Bar, PluginOption, RootOption, check_folder, load_plugins
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, visible
 
 if TYPE_CHECKING:
     from mmfuse.data.audit import AuditReport
@@ -182,7 +182,7 @@ def data_verify(
             shards, lambda done, total: bar.update(done, total), lambda line: typer.echo(line, err=True)
         )
     for file, (shard, what) in found.damaged.items():
-        typer.echo(f"{found.url}/{file} ({shard.rows} rows): {what}")
+        typer.echo(visible(f"{found.url}/{file} ({shard.rows} rows): {what}"))
     whole, rows = len(found.shards), sum(shard.rows for shard in found.shards)
     if found.damaged:
         lost = sum(shard.rows for shard, _ in found.damaged.values())
@@ -277,9 +277,9 @@ def data_prepare(
         typer.echo(f"{out}: finished before, and the download has not changed: nothing to do")
     typer.echo(f"{done.rows + skipped} rows in {source} = {done.rows} in {out / 'rows.parquet'} + {skipped} skipped")
     for reason, count in done.skipped.items():
-        typer.echo(f"    {count} skipped: {reason}")
+        typer.echo(visible(f"    {count} skipped: {reason}"))
     if skipped:
         typer.echo(f"which: {out / 'skipped.jsonl'}")
     for note in done.notes:
-        typer.echo(f"note:  {note}")
+        typer.echo(visible(f"note:  {note}"))
     typer.echo(f"next:  mmfuse data check {done.manifest}")

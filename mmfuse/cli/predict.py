@@ -19,7 +19,7 @@ from mmfuse.cli.shared import (
     quiet_libraries,
 )
 from mmfuse.pulse import now, rest
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, visible
 
 app = typer.Typer()
 
@@ -125,7 +125,7 @@ def predict(
         now("loading the model")
         predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
         for plan in predictor.abstentions.values():
-            typer.echo(plan.about, err=True)
+            typer.echo(visible(plan.about), err=True)
         return predictor
 
     table = TableOptions(id_column, image_column, text_column, image_root, tuple(image_urls or ()))
@@ -199,13 +199,13 @@ def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) ->
     if layout != "auto" and not isinstance(studies, FolderStudies):
         raise MmfuseError(f"--layout {layout}: {source} is no folder of files; leave it out")
     if isinstance(studies, TableStudies):
-        typer.echo(studies.reading.about, err=True)
+        typer.echo(visible(studies.reading.about), err=True)
     elif table != type(table)():
         raise MmfuseError(f"{source}: no table: --id-column, --image-... and --text-column are for one")
     if isinstance(studies, FolderStudies):
         _tell_whole_texts(predictor)
         if studies.ignored:
-            typer.echo(tell_ignored(studies.ignored), err=True)
+            typer.echo(visible(tell_ignored(studies.ignored)), err=True)
     return studies
 
 
@@ -214,7 +214,7 @@ def _tell_whole_texts(predictor: Any) -> None:
     spec = predictor.model.inputs and predictor.model.inputs.recipe.text
     if spec and (len(spec.columns) > 1 or spec.template):
         typer.echo(
-            f"each report is the text as it is; in training it was made of {', '.join(spec.columns)}"
+            f"each report is the text as it is; in training it was made of {visible(', '.join(spec.columns))}"
             f"{' by a template' if spec.template else ''}",
             err=True,
         )
@@ -241,7 +241,7 @@ def _watch(
     _tell_counts(seen.counts, out)
     if seen.left:
         id, reason = next(iter(seen.left.items()))
-        typer.echo(f"{len(seen.left)} studies left, such as {id!r}: {reason}")
+        typer.echo(visible(f"{len(seen.left)} studies left, such as {id!r}: {reason}"))
 
 
 def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
@@ -265,7 +265,7 @@ def _tell_counts(counts: Any, out: str) -> None:
     if counts.reasons:
         typer.echo(f"errors: {tell_kinds(counts.reasons)}")
     for task, held in counts.abstained.items():
-        typer.echo(f"abstained, {task}: {held} decision(s)")
+        typer.echo(visible(f"abstained, {task}: {held} decision(s)"))
 
 
 @app.command(epilog="Example: mmfuse explain runs/phantom_captions/model studies/phantom-0-000007 --out explained")

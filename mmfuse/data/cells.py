@@ -26,7 +26,7 @@ _ITEM = rf"(?:{_STRING}|[-+]?\d[\d.]*(?:e[-+]?\d+)?|True|False|None)"
 # Python would join 'a' 'b' to 'ab', so commas are asked for before it is asked.
 _PYTHON = re.compile(rf"[\[({{]\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?[\])}}]", re.DOTALL | re.IGNORECASE)
 _NUMPY = re.compile(
-    rf"(?:array\()?\[\s*{_STRING}(?:\s*,?\s*(?:{_STRING}|\.\.\.))*\s*\](?:,\s*dtype=\w+)?\)?", re.DOTALL
+    rf"(?:array\()?\[\s*{_STRING}(?:\s*+(?:,\s*+)?(?:{_STRING}|\.\.\.))*+\s*\](?:,\s*dtype=\w+)?\)?", re.DOTALL
 )
 _BRACKETS = re.compile(r"\[.*\]|\{[^{}]+\}|\w+\([\[{].*[\]}]\)", re.DOTALL)
 _BASE64 = re.compile(  # of JPEG, PNG, GIF, WebP, BMP and TIFF

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -31,10 +31,14 @@ PROTOCOLS = {"https": 443, "http": 80, "s3": None, "gs": None, "az": None, "abfs
 
 ABSENT, NOT_PERMITTED = "no such file", "image.urls"
 """How a reason begins, or what it names, where nothing is at a path, or where the manifest must name a URL."""
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]*)(?::(\d{1,5}))?(?=[/?#]|$)", re.IGNORECASE)
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9._-]{0,253})(?::(\d{1,5}))?(?=[/?#]|$)", re.IGNORECASE | re.ASCII
+)
 _NUMBER = re.compile(r"(\d+|0x[0-9a-f]*)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAT64 = int(IPv6Address("64:ff9b::")) >> 32
+_SPECIAL = ip_network("192.0.0.0/24"), ip_network("192.88.99.0/24")
+"""Not of the public internet, whatever this Python's table says; a cloud's metadata are at 192.0.0.192."""
 
 
 class LocationError(MmfuseError):
@@ -156,6 +160,8 @@ def is_inner(host: str) -> bool:
             within.append(IPv4Address(int(address) & 0xFFFFFFFF))
         if any(inner is not None and is_inner(str(inner)) for inner in within):
             return True
+    elif any(address in network for network in _SPECIAL):
+        return True
     return not address.is_global or address.is_multicast or address.is_reserved
 
 

@@ -95,7 +95,7 @@ def parse_times(cells: Sequence[str], names: Sequence[str], where: str) -> list[
     if len(set(zones)) > 1:
         bare = names[zones.index(False)]
         raise MmfuseError(f"{where}: row {bare!r} has no time zone, but others have one: give it to all or to none")
-    return [date.astimezone(UTC) for date in dates] if all(zones) else dates
+    return dates
 
 
 def _number(cell: str) -> float | None:
@@ -112,8 +112,9 @@ _YEAR, _MONTH = re.compile(r"\d{4}"), re.compile(r"\d{4}-\d{2}")
 def _date(cell: str) -> datetime | None:
     whole = f"{cell}-01-01" if _YEAR.fullmatch(cell) else f"{cell}-01" if _MONTH.fullmatch(cell) else cell
     try:
-        return datetime.fromisoformat(whole)
-    except ValueError:
+        date = datetime.fromisoformat(whole)
+        return date if date.tzinfo is None else date.astimezone(UTC)
+    except (ValueError, OverflowError):  # in UTC, the first day of the year 1 may be before all time
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 _BEGIN = r"(?:\A|(?<=[;\t\r\n]))"  # of a cell, also where another separator than the comma is set
 _COMMAND = (
     r"(?!-[0-9]+(?:\.[0-9]+)?(?:;|\Z))"  # a class that is called -1 stays what it is
-    r"(?=[\s'\"\x00-\x1f]*[=+\-@＝＋－＠]|'*[\t\r\n])"
+    r"(?=(?:(?![\t\r\n])[\s'\"\x00-\x1f])*+[=+\-@＝＋－＠\t\r\n])"
 )
 _BARE, _MARKED = re.compile(_BEGIN + _COMMAND), re.compile(f"{_BEGIN}'{_COMMAND}")
 

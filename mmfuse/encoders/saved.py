@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.bounds import no_larger_than
 from mmfuse.types import MmfuseError
 from mmfuse.untrusted import check_files, check_readable
 
@@ -122,7 +123,8 @@ def without_parameters() -> Iterator[None]:
 def damaged_tower(name: str, tower: str) -> Iterator[None]:
     """Say in one line that a tower cannot be built of what `read_tower` gave, or does not take its weights."""
     try:
-        yield
+        with no_larger_than(Path(name.removeprefix(SAVED_TOWER)) / "model.safetensors"):
+            yield
     except Exception as error:  # whatever timm, transformers or torch say of values that are not theirs
         reason = str(error).strip().partition("\n")[0][:160]
         raise MmfuseError(f"{tower}.name: {name}: the model's config.json or weights are damaged ({reason})") from error

@@ -29,7 +29,7 @@ from mmfuse.predict import (
     tell_cut_texts,
 )
 from mmfuse.pulse import now
-from mmfuse.types import MISSING_CLASS, MmfuseError
+from mmfuse.types import MISSING_CLASS, MmfuseError, visible
 
 RESAMPLES = 1000
 _CHUNK = 512
@@ -280,12 +280,12 @@ def _target_name(target: Any, labels: list[str]) -> Any:
     }
 
 
-def format_report(report: dict[str, Any], escape: Callable[[object], str] = str) -> str:
+def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:
     """The scores as a table in Markdown: a task's metrics, then its labels.
 
     Args:
         report: As `evaluate` gives it.
-        escape: Of the tasks' and labels' names; on a terminal they stand as they are.
+        escape: Of the tasks' and labels' names; by default as a terminal may show them.
     """
     lines = []
     for task, scores in report["tasks"].items():

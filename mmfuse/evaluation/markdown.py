@@ -21,6 +21,6 @@ def code(text: object) -> str:
 
 def prose(text: str) -> str:
     """Paragraphs that may be Markdown, without HTML, images, and links to other than web pages."""
-    safe = text.strip().replace("<", "&lt;").replace("![", "!\\[")
-    safe = re.sub(r"\](?=\()(?!\(https?://[^\s()]*\))", r"\\]", safe)
-    return re.sub(r"^(\s*)\[([^\]\n]*)\]:", r"\1\\[\2]:", safe, flags=re.MULTILINE)
+    safe = text.strip().replace("<", "&lt;").replace("![", "!&#91;")
+    # In place of a backslash, which the text may have before it, a character's number: it is never markup.
+    return re.sub(r"\](?=:|\((?!https?://[^\s()]*\)))", "&#93;", safe)

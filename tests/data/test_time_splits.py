@@ -74,6 +74,7 @@ def test_times_are_numbers_or_dates(cells):
         (["1", "inf"], "row 'a' has no date"),
         (["2020-01-01T00:00Z", "2020-01-02"], "row 'b' has no time zone, but others have one"),
         (["2020-13-01", "2020-01-01"], "row 'a' has no date"),
+        (["0001-01-01T00:00+23:59", "2020-01-01T00:00Z"], "row 'a' has no date"),
     ],
 )
 def test_what_is_no_time_is_one_line_without_the_cell(cells, message):

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from markdown_it import MarkdownIt
 
 from mmfuse.benchmarking.appendix import appendix
 from mmfuse.evaluation.evaluate import format_report
@@ -37,9 +38,30 @@ def test_code_is_left_where_it_could_be_ended():
 def test_prose_keeps_paragraphs_and_links_to_pages_only():
     text = "One.\n\n- [paper](https://x.org/y)\n- [click](javascript:alert(1))\n![p](http://t.org/p.png)\n[r]: data:x\n"
     assert prose(text + EVIL) == (
-        "One.\n\n- [paper](https://x.org/y)\n- [click\\](javascript:alert(1))\n!\\[p](http://t.org/p.png)\n"
-        "\\[r]: data:x\n&lt;script>alert(1)&lt;/script>"
+        "One.\n\n- [paper](https://x.org/y)\n- [click&#93;(javascript:alert(1))\n!&#91;p](http://t.org/p.png)\n"
+        "[r&#93;: data:x\n&lt;script>alert(1)&lt;/script>"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[a\\](javascript:alert(1))",
+        "> [a]: javascript:alert(1)\n\n[a]",
+        "- [a\\]: javascript:alert(1)\n\n[a\\]",
+        "\\![a](https://tracker.example/x)",
+        "![a][b]",
+        "[a](<javascript:alert(1)>)",
+        "[a](https://x.org 'onclick')",
+        "[![a](https://x.org)](data:text/html,x)",
+    ],
+)
+def test_no_backslash_of_the_text_makes_markup_of_it(text):
+    blocks = MarkdownIt("commonmark").parse(prose(text))  # typer brings it
+    tokens = [token for block in blocks for token in [block, *(block.children or ())]]
+    links = [token.attrGet("href") for token in tokens if token.type == "link_open"]
+    assert all(str(link).startswith("https://") for link in links)
+    assert not [token for token in tokens if token.type in ("image", "html_inline", "html_block")]
 
 
 @pytest.fixture
@@ -75,6 +97,8 @@ def test_a_cards_words_are_words(report):
 
 def test_a_terminal_shows_names_as_they_are(report):
     assert f"| {EVIL}| | 2 |" in format_report(report)
+    report["tasks"][EVIL]["per_label"]["\x1b[2J"] = report["tasks"][EVIL]["per_label"].pop(f"{EVIL}|")
+    assert r"| \x1b[2J | 2 |" in format_report(report)
     assert "<" not in format_report(report, plain)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from mmfuse.types import visible
+
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """The worst first."""
@@ -89,7 +91,7 @@ class AuditReport:
                 shown = ", ".join(map(joined, found.rows[:3]))
                 lines.append(f"        rows: {shown}" + (", ..." if found.count > 3 else ""))
             lines.append(f"        fix: {found.fix}")
-        return "\n".join([*lines, *self.facts, f"{self.name}: {self.summary()}"])
+        return "\n".join(map(visible, [*lines, *self.facts, f"{self.name}: {self.summary()}"]))
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: `name`, `source`, `summary`, `facts` and `findings`."""
