@@ -363,11 +363,13 @@ def read_overrides(overrides: Iterable[str]) -> Any:
     mark = _stand_in("\n".join(overrides))
     try:
         return _exchange(OmegaConf.to_container(OmegaConf.from_dotlist(_exchange(overrides, "$", mark))), mark, "$")
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, RecursionError, *_NOT_YAML) as error:
         raise MmfuseError(f"command line: {first_line(error)}".replace(mark, "$")) from error
 
 
 T = TypeVar("T")
+_NOT_YAML = (ValueError, LookupError, AttributeError, TypeError)
+"""What PyYAML's constructors raise of a value that is not of its tag: `!!bool maybe`, `!!int ""`, `!!timestamp x`."""
 
 
 def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
@@ -381,7 +383,10 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
         MmfuseError: An unknown or missing key, a wrong type, a value out of range.
     """
     layers = list(layers)
-    mark = _stand_in(repr(layers))
+    try:
+        mark = _stand_in(repr(layers))
+    except ValueError as error:  # Python writes no number of thousands of digits, which YAML has in hexadecimal
+        raise MmfuseError(f"{layers[0][0]}: it holds a number of thousands of digits") from error
     merged = OmegaConf.structured(schema)
     for where, values in layers:
         unknown = _unknown_key(values, schema)
@@ -464,7 +469,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise MmfuseError(f"{path}: not valid YAML: nested too deep, or an alias (*name) within itself") from error
     except MmfuseError:
         raise
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, *_NOT_YAML) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise MmfuseError(

@@ -695,6 +695,9 @@ def configs() -> Iterator[tuple[str, str, object, str | None]]:
         "aliases",
     )
     yield "a tag", ".yaml", CONFIG + "fusion: !!python/object/apply:os.system [id]\n", "not valid YAML"
+    for tag in ("!!bool maybe", "!!int ''", "!!timestamp x", "!!float x"):
+        yield f"{tag.split()[0][2:]} that is none", ".yaml", CONFIG + f"seed: {tag}\n", "not valid YAML"
+    yield "a number without end", ".yaml", CONFIG + f"seed: 0x{'f' * 4000}\n", "a number of thousands of digits"
     yield "a FIFO", ".yaml", os.mkfifo, "no such file|no regular file"
 
 

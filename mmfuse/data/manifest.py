@@ -213,7 +213,7 @@ def _resolve_root(values: Any, root: str | None, where: str) -> Any:
         )
     values = values.replace("${data_root}", root or "")
     if "${" in values:
-        raise MmfuseError(f"{where}: {values!r}: only ${{data_root}} can stand in a manifest")
+        raise MmfuseError(f"{where}: {values!r:.200}: only ${{data_root}} can stand in a manifest")
     return values
 
 

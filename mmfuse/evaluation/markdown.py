@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import re
 
+from mmfuse.types import visible
+
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def plain(text: object) -> str:
     """One line in which nothing is Markdown or HTML, also within a table."""
-    line = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(str(text).split()))
+    line = re.sub(r"([\\`*|\[\]])", r"\\\1", visible(" ".join(str(text).split())))
     return _ENTITY.sub("&amp;", line.replace("](", "]\\(")).replace("<", "&lt;").replace(">", "&gt;")
 
 
 def code(text: object) -> str:
     """As code, where it can be; a text that could end it stands as `plain` gives it."""
-    line = " ".join(str(text).split())
+    line = visible(" ".join(str(text).split()))
     return plain(line) if not line or set(line) & set("`<>|") else f"`{line}`"
 
 
 def prose(text: str) -> str:
     """Paragraphs that may be Markdown, without HTML, images, and links to other than web pages."""
-    safe = text.strip().replace("<", "&lt;").replace("![", "!&#91;")
+    lines = (visible(line.expandtabs(4)) for line in text.strip().splitlines())
+    safe = "\n".join(lines).replace("<", "&lt;").replace("![", "!&#91;")
     # In place of a backslash, which the text may have before it, a character's number: it is never markup.
     return re.sub(r"\](?=:|\((?!https?://[^\s()]*\)))", "&#93;", safe)

@@ -162,8 +162,12 @@ def _check_captions(model: FusionModel, ids: Iterable[str], folder: Path, again:
     """Refuse ids that are no file names, and a folder that holds what is not ours: reports are named alike."""
     if not model.captioning:
         raise MmfuseError(f"--captions-dir: the model writes no captions; its tasks: {', '.join(model.heads)}")
+    room = 255 - max(len(f".{task}.txt".encode()) for task in model.captioning)
     for id in ids:
-        if set(id) & set('\\\0:*?"<>|') or any(part in ("", ".", "..") for part in id.split("/")):
+        parts = id.split("/")
+        if set(id) & set('\\\0:*?"<>|') or any(
+            part in ("", ".", "..") or len(os.fsencode(part)) > room for part in parts
+        ):
             raise MmfuseError(f"--captions-dir {folder}: the id {id!r} cannot be a file's name")
     if os.path.lexists(folder) and not folder.is_dir():  # a link to a folder is one, in which nothing is replaced
         what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "no folder"

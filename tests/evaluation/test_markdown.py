@@ -22,6 +22,7 @@ EVIL = "<script>alert(1)</script>"
         ("`code` *bold* \\", "\\`code\\` \\*bold\\* \\\\"),
         ("R&D &lt;b&gt;", "R&D &amp;lt;b&amp;gt;"),
         ("pleural_effusion, left", "pleural_effusion, left"),
+        ("a\x1b[2Jb", "a\\\\x1b\\[2Jb"),
         (3, "3"),
     ],
 )

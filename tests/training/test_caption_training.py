@@ -238,8 +238,10 @@ class TestCaptionsFolder:
             "ward/b.txt",
             "c.txt",
         }
-        with pytest.raises(MmfuseError, match="cannot be a file's name"):
-            predict(tmp_path / "d", ids=["../a"])
+        for id in ("../a", "/etc/a", "a//b", "a/./b", "..", "a\\b", "a" * 250, "ward/" + "é" * 130):
+            with pytest.raises(MmfuseError, match="cannot be a file's name"):
+                predict(tmp_path / "d", ids=[id])
+        assert not (tmp_path / "d").exists()
 
 
 def test_rows_without_a_caption(captioner, captions, tmp_path):
