@@ -176,9 +176,9 @@ class TableStudies:
 
     def read(self, start: int, stop: int) -> Iterator[Sample]:
         """Rows in the order of their ids."""
-        for id, images, text in self._listing.read(start, stop):
-            whole = not self.reading.cuts_sections
-            yield Sample(id, tuple(images), text, group=id, urls=self._urls, whole_text=whole)
+        for id, images, text, *problem in self._listing.read(start, stop):
+            whole, wrong = not self.reading.cuts_sections, next(iter(problem), None)
+            yield Sample(id, tuple(images), text, group=id, problem=wrong, urls=self._urls, whole_text=whole)
 
     def ids(self) -> Iterator[str]:
         """All ids, sorted."""

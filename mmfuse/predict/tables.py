@@ -152,18 +152,21 @@ def plan_manifest(manifest: Manifest, uses: Sequence[str], trained: TableInputs 
     return replace(reading, about=f"{_tell(reading)}{_tell_changed(reading, trained) if trained else ''}")
 
 
-def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[str, list[str | bytes], str | None]]:
+def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[Any, ...]]:
     """Id, images and text of each row, in the table's order; some thousand rows are in memory at once.
+
+    A row with something else than texts and images in a column has neither, but a fourth item: what is wrong with it.
 
     Args:
         files: Of csv, tsv, jsonl or parquet, paths or URLs; a remote one is first copied to a temporary file.
         reading: How they are read.
 
     Raises:
-        MmfuseError: A file cannot be read, lacks a column, or a row has no id or something else than texts and images
-            in a column; what depends on all rows of a file is told after the last one.
+        MmfuseError: A file cannot be read or lacks a column, a row has no id, or no row is legal; what depends on all
+            rows of a file is told after the last one.
     """
     rows, nameless = 0, None
+    first, legal = None, False
     seen: dict[str, dict[str, None]] = {}
     for file, frame in read_frames(files, reading.columns(), reading.csv):
         if file not in seen:
@@ -174,14 +177,34 @@ def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[str, lis
         ids = [id.strip() for id in cells.texts(frame, reading.id, file, reading.where["id"], rows)]
         if nameless is None and "" in ids:
             nameless = rows + ids.index("") + 1
-        texts, images = reading.recipe.texts(frame, file, rows), reading.recipe.images(frame, file, rows)
+        try:
+            texts, images = reading.recipe.texts(frame, file, rows), reading.recipe.images(frame, file, rows)
+        except MmfuseError as error:
+            for i, id in enumerate(ids):
+                row = _read_row(id, frame.iloc[i : i + 1], file, reading)
+                first = first or error
+                legal = legal or len(row) == 3
+                yield row
+        else:
+            legal = True
+            yield from zip(ids, images, texts, strict=True)
         rows += len(frame)
-        yield from zip(ids, images, texts, strict=True)
     if not rows:
         raise MmfuseError(f"{files[0]}: no rows")
     _check_seen(seen, reading)
+    if first is not None and not legal:
+        raise first
     if nameless is not None:
         raise MmfuseError(f"{files[0]}: {reading.where['id']} {reading.id}: row {nameless} has no id")
+
+
+def _read_row(id: str, row: pd.DataFrame, file: str, reading: Reading) -> tuple[Any, ...]:
+    """One row of a frame in which some cannot be read."""
+    try:
+        (text,), (images,) = reading.recipe.texts(row, file), reading.recipe.images(row, file)
+    except MmfuseError as error:
+        return id, [], None, str(error).removeprefix(f"{file}: ").replace(", row 1: ", ": ", 1)
+    return id, images, text
 
 
 def _check_seen(seen: dict[str, dict[str, None]], reading: Reading) -> None:

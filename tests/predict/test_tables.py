@@ -260,6 +260,25 @@ def test_a_url_in_a_cell_is_read_only_if_who_predicts_permits_it(predictor, fold
     assert server.asked[-1] == "/own.png"
 
 
+def test_a_cell_of_another_kind_costs_its_row_alone(predictor, folder):
+    rows = pd.read_csv(folder / "rows.csv", keep_default_na=False).to_dict("records")
+
+    def samples(name):
+        studies = open_studies(str(folder / name), model=predictor.model)
+        return {sample.id: sample for sample in studies.read(0, len(studies))}
+
+    alone = samples("rows.csv")
+    rows[0]["body"], rows[3]["film"] = ["fever"], "data:image/png;base64," + "A" * 300
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = samples("rows.jsonl")
+    assert found["s0"].problem.startswith("text.columns: column 'body': a list of 1, where a text is expected")
+    assert found["s3"].problem.startswith("image.column: film: an image written in a text (base64)")
+    assert (found["s1"], found["s2"]) == (alone["s1"], alone["s2"])
+    (folder / "rows.jsonl").write_text(json.dumps(rows[0]))
+    with pytest.raises(MmfuseError, match=r"rows.jsonl: text.columns: column 'body', row 1: a list of 1"):
+        samples("rows.jsonl")
+
+
 def test_a_hostile_model_folder_chooses_no_files(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
