@@ -23,7 +23,7 @@ help:  ## What can be made
 
 install: .venv/installed  ## Set up .venv with mmfuse and the tools
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@

@@ -188,7 +188,7 @@ class TextAugmentationConfig:
 
 @dataclass
 class AugmentationConfig:
-    """Changes of the training rows after which image, text and targets still agree (docs/augmentation.md)."""
+    """Changes of the training rows after which image, text and targets still agree."""
 
     image: str = key(
         "none", "geometric and photometric changes; none of them mirrors", choices=("none", "natural", "radiograph")
@@ -235,7 +235,7 @@ class TrainingConfig:
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
     )
-    trackers: list[str] = key(["tensorboard"], "Accelerate's: tensorboard, wandb, ...")
+    trackers: list[str] = key([], "beside metrics.jsonl, Accelerate's: tensorboard, wandb (extras), ...")
 
 
 @dataclass

@@ -1,19 +1,27 @@
 """Every YAML that is shipped loads, and fits the code and its neighbours."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 
 from mmfuse.benchmarking.config import is_built_in, load_benchmark_config
+from mmfuse.cli.shipped import copy_shipped, shipped, shipped_lines
 from mmfuse.config import load_config
+from mmfuse.data.cards import card_text, source_lines
 from mmfuse.data.manifest import TASK_TYPES, load_manifest
+from mmfuse.data.sources import READY
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
+from mmfuse.training.launch import RULES
+from mmfuse.types import MmfuseError
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "configs").glob("*.y*ml"))
 BENCHMARKS = [path for path in SHIPPED if path.stem.startswith("benchmark_")]
 CONFIGS = [path for path in SHIPPED if path not in BENCHMARKS]
+ACCELERATE = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
 MANIFESTS = sorted((ROOT / "data_manifests").glob("*.y*ml"))
 DATA_ROOT = "/somewhere"
 
@@ -73,3 +81,60 @@ def test_a_manifest_loads_and_says_what_a_user_must_know(path):
 
 def test_the_task_types_that_a_manifest_may_name_are_the_heads():
     assert list(TASK_TYPES) == HEADS.names()
+
+
+def test_every_shipped_file_is_listed_with_what_it_is():
+    files = {
+        path.relative_to(ROOT) for folder in ("configs", "data_manifests") for path in (ROOT / folder).rglob("*.*")
+    }
+    assert {path.relative_to(ROOT) for path in shipped().values()} == files
+    assert [line.split()[1] for line in list(shipped_lines())[1:]] == list(shipped())
+    assert any("demo " in line and "SYNTHETIC chest phantoms" in line for line in shipped_lines())
+
+
+def test_a_copy_lies_where_docs_and_configs_name_it(mmfuse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = mmfuse("config", "--copy", "emoji_finetune")
+    assert (code, out) == (0, "written: configs/emoji_finetune.yaml\nwritten: data_manifests/emoji_google.yaml\n")
+    assert load_config("configs/emoji_finetune.yaml") == load_config(ROOT / "configs/emoji_finetune.yaml")
+    Path("data_manifests/emoji_google.yaml").write_text("mine")
+    assert mmfuse("config", "--copy", "configs/emoji_google.yaml")[1] == "written: configs/emoji_google.yaml\n"
+    assert Path("data_manifests/emoji_google.yaml").read_text() == "mine"
+    assert mmfuse("config", "--copy", "accelerate/fsdp2")[1] == "written: configs/accelerate/fsdp2.yaml\n"
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = mmfuse("config", "--copy", "emoji_google")
+    assert code == 2
+    assert (
+        "--copy emoji_google: configs/emoji_google.yaml is there already; remove it, or copy in another folder" in err
+    )
+    assert mmfuse("config", "--copy", "../pyproject.toml")[0] == 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_that_is_not_shipped_is_refused(tmp_path):
+    with pytest.raises(MmfuseError, match=r"--copy 'dmo': there is none; legal: .*did you mean 'demo'"):
+        copy_shipped("dmo", tmp_path)
+
+
+@pytest.mark.parametrize("path", SHIPPED + ACCELERATE, ids=name_of)
+def test_the_commands_of_a_config_name_it_where_its_copy_lies(path):
+    named = re.findall(r"(?:train|benchmark|--config_file) (configs/\S+)", path.read_text(encoding="utf-8"))
+    assert set(named) <= {path.relative_to(ROOT).as_posix()}
+
+
+def test_no_message_names_a_file_that_only_a_checkout_has():
+    """A docstring may; README.md is also a model folder's."""
+    for path in (ROOT / "mmfuse").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+        texts = "\n".join(node.value for node in found if isinstance(node.value, str))
+        named = re.findall(r"(?:docs|benchmarks|configs|data_manifests)/\w+\S*|[A-Z]\w+\.md", texts)
+        assert set(named) <= {"README.md"}, path
+
+
+def test_what_messages_say_to_copy_is_shipped():
+    texts = [*(rule.otherwise for rule in RULES.values()), *source_lines(), *map(card_text, READY)]
+    named = set(re.findall(r"config --copy ([\w/]+)", "\n".join(texts)))
+    assert {"accelerate/fsdp2", "accelerate/deepspeed_zero2", "covid_cxr", "data_manifests/covid_cxr"} <= named
+    assert named <= set(shipped())

@@ -12,7 +12,7 @@ from mmfuse.cli.shared import PluginOption, RootOption, quiet_libraries
 app = typer.Typer()
 
 
-@app.command(epilog="Example: mmfuse benchmark configs/benchmark_interactions.yaml preset=quick --dry-run")
+@app.command(epilog="Example: mmfuse benchmark benchmark.yaml preset=quick --dry-run")
 def benchmark(
     config: Annotated[Path, typer.Argument(help="Config of the benchmark (YAML).")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, as in seeds=5.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,9 +62,18 @@ def list_names(
         typer.echo(f"    options: {', '.join(options).replace(': int', '').replace(': float', '') or 'none'}")
 
 
-@app.command()
-def config() -> None:
-    """Print the schema of a run's config, with defaults and what each key means."""
+@app.command(epilog="Example: mmfuse config --copy demo")
+def config(
+    copy: Annotated[
+        str | None, typer.Option("--copy", metavar="NAME", help="Copy a ready one here, with the manifest it reads.")
+    ] = None,
+) -> None:
+    """Print the schema of a run's config, with defaults and what each key means, and the names of ready ones."""
+    from mmfuse.cli.shipped import copy_shipped, shipped_lines
     from mmfuse.config import schema
 
-    typer.echo(schema(), nl=False)
+    if copy is None:
+        typer.echo("\n".join([schema(), *shipped_lines()]))
+        return
+    for path in copy_shipped(copy, Path()):
+        typer.echo(f"written: {path}")

@@ -20,7 +20,7 @@ from mmfuse.cli.shared import (
 app = typer.Typer()
 
 
-@app.command(epilog="Example: mmfuse train configs/phantom.yaml training.epochs=3 seed=1")
+@app.command(epilog="Example: mmfuse train train.yaml training.epochs=3 seed=1")
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file; `mmfuse config` prints the schema.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file.")] = None,

@@ -48,7 +48,7 @@ def manifest_text(name: str, folder: Path | None = None, notes: Sequence[str] = 
 def source_lines() -> list[str]:
     """A line on each source, and on each set that needs no preparing."""
     lines = {name: SOURCES.get(name)().card.about.split(". ")[0].rstrip(".") + "." for name in SOURCES.names()}
-    lines |= {name: f"{about} Ready: data_manifests/{name}.yaml" for name, about in READY.items()}
+    lines |= {name: f"{about} Ready: mmfuse config --copy {name}" for name, about in READY.items()}
     return [f"{name}: {line}" for name, line in sorted(lines.items())]
 
 
@@ -59,7 +59,7 @@ def card_text(name: str) -> str:
         MmfuseError: No such source.
     """
     if name in READY:
-        return f"{name}: {READY[name]}\nNothing to prepare: data_manifests/{name}.yaml in the repository is its card"
+        return f"{name}: {READY[name]}\nNothing to prepare; its card: mmfuse config --copy data_manifests/{name}"
     source: Source = SOURCES.get(name)()
     card, keys = source.card, source.manifest(None)
     facts = {key: getattr(card, key) for key in ("about", "homepage", "licence", "citation", "obtain")}

@@ -18,6 +18,7 @@ import numpy as np
 
 from mmfuse.data.dicom_pixels import PIXELS, check_bits, count_frames, decode_frame
 from mmfuse.data.quiet import quiet
+from mmfuse.extras import extra
 from mmfuse.types import MmfuseError
 
 if TYPE_CHECKING:
@@ -145,10 +146,8 @@ def dicom_spacing(data: bytes) -> tuple[float, float] | None:
 @contextmanager
 def _pydicom() -> Iterator[None]:
     """Say pydicom's errors in words of our own."""
-    try:
+    with extra("dicom", "DICOM needs pydicom"):
         import pydicom  # noqa: F401
-    except ImportError as error:
-        raise MmfuseError('DICOM needs pydicom: pip install "mmfuse[dicom]"') from error
     try:
         with quiet(), np.errstate(all="ignore"):  # hostile numbers overflow, and are clipped
             yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmfuse.extras import install
 from mmfuse.types import MmfuseError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def decode_frame(dataset: Dataset) -> tuple[np.ndarray, str]:
     except NotImplementedError:
         raise MmfuseError("DICOM of a transfer syntax that is not read") from None
     if not decoder.is_available:
-        raise MmfuseError(f'DICOM of {syntax.name} needs a decoder: pip install "mmfuse[dicom]"')
+        raise MmfuseError(f"DICOM of {syntax.name} needs a decoder: {install('dicom')}")
     precision = None
     if syntax.is_encapsulated:
         precision = _check_frame(dataset, syntax.name)

@@ -12,14 +12,11 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 from xml.parsers.expat import ErrorString
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import DefusedXMLParser
-from striprtf.striprtf import font_table_group, rtf_to_text
-
 from mmfuse.data.kinds import HEAD, format_of
 from mmfuse.data.quiet import quiet
 from mmfuse.data.sections import section_of
 from mmfuse.data.texts import BINARY, LATIN, OTHER, TextError, decode_text, read_bytes
+from mmfuse.extras import extra
 from mmfuse.types import MmfuseError
 
 _MAX_BYTES = 10_000_000
@@ -274,6 +271,9 @@ def _heading(name: str) -> str:
 
 
 def _from_xml(text: str) -> str:
+    with extra("documents", "an XML file", TextError):
+        from defusedxml import DefusedXmlException
+        from defusedxml.ElementTree import DefusedXMLParser
     parser: Any = DefusedXMLParser(target=_XmlText())
     try:
         parser.feed(text)
@@ -313,6 +313,8 @@ def _string(value: Any, key: str) -> str:
 
 
 def _from_rtf(data: bytes) -> str:
+    with extra("documents", "an RTF file", TextError):
+        from striprtf.striprtf import font_table_group, rtf_to_text
     page = _CODE_PAGE.search(data[:1000])
     try:
         text = data.decode()
@@ -336,11 +338,9 @@ def _from_rtf(data: bytes) -> str:
 
 
 def _from_dicom(data: bytes) -> str:
-    try:
+    with extra("dicom", "a DICOM file", TextError):
         from pydicom import dcmread
         from pydicom.config import disable_value_validation
-    except ImportError:
-        raise TextError("a DICOM file: pip install mmfuse[dicom]") from None
     try:
         with quiet(), disable_value_validation():  # its warnings quote values
             if _DEFLATED in data:  # may be a bomb

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from mmfuse.extras import extra
 from mmfuse.types import MmfuseError
 
 
@@ -89,11 +90,9 @@ def presidio_finder() -> Finder:
     Raises:
         MmfuseError: presidio or its language model is not installed; nothing is downloaded.
     """
-    try:
+    with extra("pii", "identifiers: presidio is not installed"):
         import spacy.util  # type: ignore[import-not-found]
         from presidio_analyzer import AnalyzerEngine  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise MmfuseError("identifiers: presidio is not installed: pip install 'mmfuse[pii]'") from error
     if not spacy.util.is_package("en_core_web_lg"):
         raise MmfuseError(
             "identifiers: presidio's language model is not installed: python -m spacy download en_core_web_lg"

@@ -32,6 +32,7 @@ from mmfuse.data.kinds import FORMATS, HEAD, format_of
 from mmfuse.data.locations import read_location
 from mmfuse.data.pictures import Picture, frames_of, to_pil
 from mmfuse.data.quiet import quiet
+from mmfuse.extras import install
 from mmfuse.types import MmfuseError
 
 Resize = Literal["squash", "pad", "crop"]
@@ -259,7 +260,7 @@ def _import_plugin(name: str) -> type[ImageFile.ImageFile]:
         if not AvifImagePlugin.SUPPORTED:
             raise ImportError
     except ImportError:
-        way = 'pillow-heif: pip install "mmfuse[heic]"' if name == "HEIC" else "Pillow 11.3 or later, with AVIF in it"
+        way = f"pillow-heif: {install('heic')}" if name == "HEIC" else "Pillow 11.3 or later, with AVIF in it"
         raise ImageError(f"{name} needs {way}") from None
     return AvifImagePlugin.AvifImageFile
 

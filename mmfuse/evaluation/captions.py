@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from mmfuse.evaluation.metrics import GroupBootstrap, interval, paired_difference
+from mmfuse.extras import extra
 from mmfuse.types import MmfuseError
 
 CAPTION_METRICS = (
@@ -364,7 +365,7 @@ def _statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) 
     right = [[tokenize_caption(caption) for caption in captions] for captions in references]
     said_grams = [_ngrams(tokens) for tokens in said]
     right_grams = [[_ngrams(tokens) for tokens in captions] for captions in right]
-    meteor = _meteor_lite()
+    meteor = meteor_lite()
     length = np.array([len(tokens) for tokens in said], np.float64)
     pairs = list(zip(said, right, strict=True))
     rows = {
@@ -458,10 +459,15 @@ def _distinct(captions: Sequence[Grams], n: int) -> float:
     return len(counts) / max(counts.total(), 1)
 
 
-def _meteor_lite() -> Callable[[Sequence[str], Sequence[str]], float]:
-    """METEOR of a reference and a candidate without WordNet: its stand-in knows no synonym of any word."""
-    from nltk.stem.porter import PorterStemmer  # nltk takes more than a second to import
-    from nltk.translate.meteor_score import single_meteor_score
+def meteor_lite() -> Callable[[Sequence[str], Sequence[str]], float]:
+    """METEOR of a reference and a candidate without WordNet: its stand-in knows no synonym of any word.
+
+    Raises:
+        MmfuseError: nltk is not installed.
+    """
+    with extra("captions", "a captioning task is scored by METEOR of nltk"):  # takes more than a second to import
+        from nltk.stem.porter import PorterStemmer
+        from nltk.translate.meteor_score import single_meteor_score
 
     stemmer: Any = SimpleNamespace(stem=lru_cache(maxsize=None)(PorterStemmer().stem))
     no_synonyms: Any = SimpleNamespace(synsets=lambda word: [])

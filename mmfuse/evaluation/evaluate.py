@@ -13,7 +13,13 @@ from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.table import load_table
 from mmfuse.data.targets import labelled
-from mmfuse.evaluation.captions import compare_captioning, consensus_caption, retrieve_captions, score_captioning
+from mmfuse.evaluation.captions import (
+    compare_captioning,
+    consensus_caption,
+    meteor_lite,
+    retrieve_captions,
+    score_captioning,
+)
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.evaluation.plots import plot_confusion
 from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
@@ -88,6 +94,8 @@ def evaluate(
                 f"{manifest}: tasks.{task} is {described.tasks[task].type}, but the model's is {options['type']}"
             )
     check_report_metrics(described)
+    if loaded.captioning:
+        meteor_lite()  # else it would be missed after the predictions
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     rows = table.indices(split)

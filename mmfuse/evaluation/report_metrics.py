@@ -63,7 +63,7 @@ class CheXbert:
 
     Args:
         folder: `config.json` and the tokenizer's files of the BERT it was trained from, and `model.safetensors` with
-            the published weights (docs/captioning.md tells how to make it).
+            the published weights (the docs on captioning tell how to make it).
 
     Raises:
         MmfuseError: The folder does not hold that.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mmfuse.extras import extra
 from mmfuse.predict.chunks import DEADLY, Chunks, commit_chunks
 from mmfuse.predict.files import fingerprint
 from mmfuse.predict.predictor import Predictor
@@ -23,7 +24,7 @@ from mmfuse.predict.studies import Studies
 from mmfuse.registry import load_plugin
 from mmfuse.types import MmfuseError
 
-try:
+with extra("ray", "--engine ray: Ray is not installed"):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # else it prints a paragraph on every actor that dies,
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and a warning on how Ray Data itself makes actors
@@ -31,8 +32,6 @@ try:
     import ray.data
     import ray.data.exceptions
     import ray.exceptions
-except ImportError as error:
-    raise MmfuseError('--engine ray: Ray is not installed; pip install "mmfuse[ray]"') from error
 
 CPUS = 4
 """Of an actor, where nothing is said and there are as many."""

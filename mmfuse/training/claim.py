@@ -27,6 +27,7 @@ _WHERE = (
     "cache.enabled",
     "processes",
     "training.gradient_checkpointing",
+    "training.trackers",
 )
 
 
@@ -181,7 +182,7 @@ def read_config(path: Path) -> Any:
 
 
 def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as `a.b.c` -> value; what only says where things are, and how fast, is left out."""
+    """Nested dicts as `a.b.c` -> value; what only says where things are told, and how fast, is left out."""
     if not isinstance(values, dict):
         return {prefix: values}
     found: dict[str, Any] = {}

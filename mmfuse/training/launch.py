@@ -12,7 +12,7 @@ from mmfuse.config import TrainingConfig
 from mmfuse.types import MmfuseError
 
 _OFF = ("", "false", "no", "none", "0", "off")
-_FSDP2, _ZERO2 = "(configs/accelerate/fsdp2.yaml)", "(configs/accelerate/deepspeed_zero2.yaml)"
+_FSDP2, _ZERO2 = (f"(mmfuse config --copy accelerate/{name})" for name in ("fsdp2", "deepspeed_zero2"))
 _WORD = "Accelerate takes only true for yes, wherever it looks; true or false is expected"
 
 

@@ -43,9 +43,11 @@ from mmfuse.data.table import Table, load_table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.evaluation.calibration import fit_temperature, selective_curve, tune_thresholds
+from mmfuse.evaluation.captions import meteor_lite
 from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.evaluation.report_metrics import check_report_metrics
+from mmfuse.extras import install
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import confidences
 from mmfuse.heads.decoder import build_decoder
@@ -160,6 +162,8 @@ def set_up(
     gaps = refuse_gaps(table)
     now("building the model")
     model = build_model(config, table)
+    if model.captioning:
+        meteor_lite()  # else it would be missed after the training
     check_monitor(config.training.monitor, model, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
@@ -222,6 +226,8 @@ def open_accelerator(config: Config):
     """An Accelerator of its own; the next run in this process may ask for another precision."""
     there = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
+        if name in ("tensorboard", "wandb") and name not in there:
+            raise MmfuseError(f"training.trackers: {name} is not installed: {install(name)}")
         if name not in there:
             raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
     check_zero(config)

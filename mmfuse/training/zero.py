@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType, is_deepspeed_available
 from torch import Tensor, nn
 
 from mmfuse.config import Config
+from mmfuse.extras import install
 from mmfuse.training.launch import is_on
 from mmfuse.types import MmfuseError
 
@@ -41,7 +42,7 @@ def check_zero(config: Config) -> None:
         if tower.frozen and tower.unfreeze_epoch is not None:  # a zero gradient would still decay what is frozen
             raise MmfuseError(f"{name}.unfreeze_epoch: with DeepSpeed, null is expected; FSDP2 can do both")
     if not is_deepspeed_available():
-        raise MmfuseError("ACCELERATE_USE_DEEPSPEED: DeepSpeed is not installed: pip install 'mmfuse[deepspeed]'")
+        raise MmfuseError(f"ACCELERATE_USE_DEEPSPEED: DeepSpeed is not installed: {install('deepspeed')}")
 
 
 def prepare_zero(model: nn.Module, config: Config, accelerator: Accelerator) -> None:

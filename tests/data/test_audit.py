@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmfuse.data.audit import audit
+from mmfuse.data.audit.images import perceptual_hash
 from mmfuse.data.audit.near import near_hashes, near_texts, tell_crowded
 from mmfuse.data.audit.page import page
 from mmfuse.data.audit.redact import redact_rows
@@ -352,6 +354,15 @@ class TestSmallSets:
         assert "    a: AUROC 1.000 by alpha" in report.facts
 
 
+def test_the_perceptual_hash_is_that_of_imagehash():
+    draw = np.random.default_rng(0)
+    for height, width in ((64, 64), (7, 300), (200, 131), (1, 1), (3000, 90)):
+        image = Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
+        smooth = image.resize((3, 2)).resize((width, height))
+        for one in (image, smooth, Image.new("RGB", (width, height), "white")):
+            assert np.array_equal(perceptual_hash(one), imagehash.phash(one, hash_size=16).hash)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12))
 def test_near_hashes_are_those_of_comparing_all(seed, distance):
@@ -444,7 +455,7 @@ def test_a_redacted_text_has_everything_but_what_was_found(text):
 
 def test_presidio_is_an_extra_that_says_how_it_is_had(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(MmfuseError, match=r"pip install 'mmfuse\[pii\]'"):
+    with pytest.raises(MmfuseError, match=r'pip install "mmfuse\[pii\]"'):
         presidio_finder()
 
 

@@ -188,7 +188,7 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "mmfuse.predict.ray")
     found = CliRunner().invoke(app, ["predict", "model", "folder", "--engine", "ray"]).exception
     assert isinstance(found, MmfuseError)
-    assert str(found) == '--engine ray: Ray is not installed; pip install "mmfuse[ray]"'
+    assert str(found) == '--engine ray: Ray is not installed: pip install "mmfuse[ray]"'
 
 
 def test_a_cluster_that_does_not_answer_is_named(monkeypatch, model_dir, pairs, tmp_path):

@@ -20,7 +20,7 @@ READY = {
     "flickr8k_1000": "The first thousand photographs of Flickr8k, with five captions each.",
     "flipkart_1050": "1,047 products of an online shop with a picture and a description.",
 }
-"""Sets that are one table already: nothing is to be prepared, the project's `data_manifests/NAME.yaml` reads them."""
+"""Sets that are one table already: nothing is to be prepared, the shipped `data_manifests/NAME.yaml` reads them."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml.ElementTree import parse
-
 from mmfuse.data.sources import SOURCES, Card, Layout, Note, Row
 from mmfuse.data.sources.files import bad_line, find, need, read_csv
 from mmfuse.data.sources.parquet import PARQUET, Packed, records, suffix_of, tables
 from mmfuse.data.sources.r2gen import read_annotation
+from mmfuse.extras import extra
 
 _REPORTS = ("ecgen-radiology/*.xml", "NLMCXR_reports/ecgen-radiology/*.xml", "*.xml")
 _IMAGES = ("NLMCXR_png/*.png", "images/*.png", "images/images_normalized/*.png", "images_normalized/*.png", "*.png")
@@ -116,6 +115,8 @@ def _kind(folder: Path) -> str:
 
 
 def _xml(folder: Path) -> Iterator[Row]:
+    with extra("documents", "Open-I's reports are XML"):
+        from defusedxml.ElementTree import parse
     images = _finder(need(folder, _IMAGES).parent)
     for path in sorted(need(folder, _REPORTS).parent.glob("*.xml")):
         try:
