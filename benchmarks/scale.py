@@ -331,11 +331,11 @@ def costs(results: list[Measured]) -> Iterator[str]:
     sizes = " and ".join(sorted({f"{p.pairs:,}" for p in largest.values()}))
     yield ""
     yield (
-        f"Assumed: a machine is the one that measured ({machine}, no GPU), with nothing else to do; pairs are like "
-        "those measured, SYNTHETIC films of 64 pixels with a report of a line, all in the page cache; the model is "
-        f"small (resnet10t and a BERT of two layers); the time per pair at {sizes} pairs stays, and machines do not "
-        "wait for each other or for storage; memory grows on in the line from the smallest to the largest size. "
-        "Time for other images and models: `--dry-run` measures it on yours."
+        f"Assumptions: a machine is the one used for the measurement ({machine}, no GPU), without other load; pairs are "
+        "like those measured, SYNTHETIC films of 64 pixels with a one-line report, all in the page cache; the model is "
+        f"small (resnet10t and a BERT of two layers); the time per pair at {sizes} pairs also holds beyond, and machines "
+        "do not wait for each other or for storage; memory grows linearly, as from the smallest to the largest measured "
+        "size. For your own images and models, `--dry-run` measures the time."
     )
 
 
