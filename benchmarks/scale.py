@@ -238,7 +238,7 @@ def points(results: list[Measured], command: str) -> list[Point]:
 
 def table(results: list[Measured]) -> Iterator[str]:
     """Every number that is drawn, and those without subtraction, as markdown."""
-    yield "| command | pairs | runs | wall s | start-up s | ms per pair | with start-up | of that at 10,000 | peak MiB |"
+    yield "| command | pairs | runs | wall s | start-up s | ms per pair | with start-up | against 10,000 | peak MiB |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for command in COMMANDS:
         found = points(results, command)
@@ -331,11 +331,11 @@ def costs(results: list[Measured]) -> Iterator[str]:
     sizes = " and ".join(sorted({f"{p.pairs:,}" for p in largest.values()}))
     yield ""
     yield (
-        f"Assumptions: a machine is the one used for the measurement ({machine}, no GPU), without other load; pairs are "
-        "like those measured, SYNTHETIC films of 64 pixels with a one-line report, all in the page cache; the model is "
-        f"small (resnet10t and a BERT of two layers); the time per pair at {sizes} pairs also holds beyond, and machines "
-        "do not wait for each other or for storage; memory grows linearly, as from the smallest to the largest measured "
-        "size. For your own images and models, `--dry-run` measures the time."
+        f"Assumptions: a machine is the one used for the measurement ({machine}, no GPU), without other load; pairs "
+        "are like those measured, SYNTHETIC films of 64 pixels with a one-line report, all in the page cache; the "
+        f"model is small (resnet10t and a BERT of two layers); the time per pair at {sizes} pairs also holds beyond, "
+        "and machines do not wait for each other or for storage; memory grows linearly, as from the smallest to the "
+        "largest measured size. For your own images and models, `--dry-run` measures the time."
     )
 
 
