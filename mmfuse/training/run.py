@@ -223,7 +223,7 @@ def open_accelerator(config: Config):
     there = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
         if name not in there:
-            raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
+            raise MmfuseError(f"training.trackers: {name!r} is not installed or unknown; {nearest(name, there)}")
     check_zero(config)
     plain = join_processes().distributed_type
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
