@@ -911,7 +911,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
     ),
     "NaN in the weights": (
         weights(lambda state: state["missing_tokens.text"].fill_(float("nan"))),
-        "model.safetensors: .*not a number",
+        "model.safetensors: .*contains NaN",
     ),
     "weights that overflow": (
         weights(lambda state: state["image_encoder.model.patch_embed.proj.weight"].fill_(3e38)),
