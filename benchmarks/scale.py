@@ -220,7 +220,7 @@ class Point:
 
     @property
     def each(self) -> float:
-        """Seconds a pair, without start-up."""
+        """Seconds per pair, without start-up."""
         return (self.seconds - self.start_up) / self.pairs
 
 
@@ -238,7 +238,7 @@ def points(results: list[Measured], command: str) -> list[Point]:
 
 def table(results: list[Measured]) -> Iterator[str]:
     """Every number that is drawn, and those without subtraction, as markdown."""
-    yield "| command | pairs | runs | wall s | start-up s | ms a pair | with start-up | of that at 10,000 | peak MiB |"
+    yield "| command | pairs | runs | wall s | start-up s | ms per pair | with start-up | against 10,000 | peak MiB |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for command in COMMANDS:
         found = points(results, command)
@@ -276,7 +276,7 @@ def plot(args: argparse.Namespace) -> None:
             times.axhspan((1 - BAND) * middle, (1 + BAND) * middle, color=colour, alpha=0.13, lw=0)
         memory.plot(pairs, [p.peak / 2**20 for p in found], color=colour, marker=marker, markersize=8, lw=2)
     times.set_title("Time per pair, start-up subtracted; bands: ±15 % around the value at 10,000", fontsize=13)
-    times.set_ylabel("ms a pair", fontsize=13)
+    times.set_ylabel("ms per pair", fontsize=13)
     memory.set_title("Peak memory of the process", fontsize=13)
     memory.set_ylabel("MiB", fontsize=13)
     memory.set_xlabel(f"pairs   (start-up, measured on {FEW} pairs: {', '.join(starts)})", fontsize=12)
@@ -311,31 +311,31 @@ def costs(results: list[Measured]) -> Iterator[str]:
     yield "| | measured | " + " | ".join(f"{number:,} pairs" for number in MANY) + " |"
     yield "|---|---:|" + "---:|" * len(MANY)
     for command, p in largest.items():
-        yield _cost_row(f"{command}, machine-hours", f"{1000 * p.each:.2f} ms a pair", p.each / 3600, "h")
+        yield _cost_row(f"{command}, machine-hours", f"{1000 * p.each:.2f} ms per pair", p.each / 3600, "h")
     if rates:
         rate = statistics.median(rates)
-        yield _cost_row("train, an epoch, machine-hours", f"{rate:.0f} pairs/s", 1 / rate / 3600, "h")
+        yield _cost_row("train, per epoch, machine-hours", f"{rate:.0f} pairs/s", 1 / rate / 3600, "h")
     for command, what in (("predict", "images and reports"), ("shard", "shards"), ("predict", "predictions")):
         if command in largest:
             p = largest[command]
             size = (p.read if what == "images and reports" else p.written) / p.pairs
-            yield _cost_row(f"{what}, terabytes", f"{size:,.0f} bytes a pair", size / 1e12, "TB")
+            yield _cost_row(f"{what}, terabytes", f"{size:,.0f} bytes per pair", size / 1e12, "TB")
     for command in ("audit",):  # sharding holds a shard, which a small set does not fill; listings are told beside
         if command not in largest:
             continue
         p, first = largest[command], points(results, command)[0]
         grown = max(0.0, (p.peak - first.peak) / (p.pairs - first.pairs)) if p.pairs > first.pairs else 0.0
         needed = [f"{(p.peak + grown * (number - p.pairs)) / 1e9:,.1f} GB" for number in MANY]
-        yield f"| {command}, memory of a process | {grown:,.0f} bytes more a pair | " + " | ".join(needed) + " |"
+        yield f"| {command}, memory of a process | {grown:,.0f} bytes more per pair | " + " | ".join(needed) + " |"
     machine = results[-1].machine
     sizes = " and ".join(sorted({f"{p.pairs:,}" for p in largest.values()}))
     yield ""
     yield (
-        f"Assumed: a machine is the one that measured ({machine}, no GPU), with nothing else to do; pairs are like "
-        "those measured, SYNTHETIC films of 64 pixels with a report of a line, all in the page cache; the model is "
-        f"small (resnet10t and a BERT of two layers); the time per pair at {sizes} pairs stays, and machines do not "
-        "wait for each other or for storage; memory grows on in the line from the smallest to the largest size. "
-        "Time for other images and models: `--dry-run` measures it on yours."
+        f"Assumptions: a machine is the one used for the measurement ({machine}, no GPU), without other load; pairs "
+        "are like those measured, SYNTHETIC films of 64 pixels with a one-line report, all in the page cache; the "
+        f"model is small (resnet10t and a BERT of two layers); the time per pair at {sizes} pairs also holds beyond, "
+        "and machines do not wait for each other or for storage; memory grows linearly, as from the smallest to the "
+        "largest measured size. For your own images and models, `--dry-run` measures the time."
     )
 
 

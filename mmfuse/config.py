@@ -314,8 +314,8 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     dropout = config.training.modality_dropout
     if dropout.text + dropout.image > 1:
         raise MmfuseError(
-            f"{where}: training.modality_dropout: never both of a row are hidden, so text {dropout.text:g} and "
-            f"image {dropout.image:g} must sum to at most 1"
+            f"{where}: training.modality_dropout: text and image of a row are never both hidden, so text "
+            f"{dropout.text:g} and image {dropout.image:g} must sum to at most 1"
         )
     towers = {"text": config.text_encoder, "image": config.image_encoder}
     kept = [name for name, own in towers.items() if own.frozen and own.unfreeze_epoch is None and config.cache.enabled]
@@ -386,7 +386,7 @@ def parse(schema: type[T], layers: Iterable[tuple[str, Any]]) -> T:
     try:
         mark = _stand_in(repr(layers))
     except ValueError as error:  # Python writes no number of thousands of digits, which YAML has in hexadecimal
-        raise MmfuseError(f"{layers[0][0]}: it holds a number of thousands of digits") from error
+        raise MmfuseError(f"{layers[0][0]}: it contains a number of thousands of digits") from error
     merged = OmegaConf.structured(schema)
     for where, values in layers:
         unknown = _unknown_key(values, schema)
@@ -508,7 +508,7 @@ def read_small(path: str | Path) -> bytes:
     except FileNotFoundError as error:
         raise MmfuseError(f"{path}: no such file") from error
     except PermissionError as error:
-        raise MmfuseError(f"{path}: may not be read (permission denied)") from error
+        raise MmfuseError(f"{path}: cannot be read (permission denied)") from error
     except Exception as error:  # every remote file system has its own exceptions
         raise MmfuseError(f"{path}: {(getattr(error, 'strerror', None) or first_line(error)).lower()}") from error
     if len(data) > _MAX_YAML_BYTES:
@@ -643,7 +643,7 @@ def _check_value(name: str, value: Any, rules: Any, where: str) -> None:
     if choices and value not in choices:
         raise MmfuseError(f"{where}: {name}: {value!r} is not legal; {nearest(str(value), choices)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise MmfuseError(f"{where}: {name}: {value} is no finite number")
+        raise MmfuseError(f"{where}: {name}: {value} is not a finite number")
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
         raise MmfuseError(f"{where}: {name}: {value} is out of range; it must be {bounds}")

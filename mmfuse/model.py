@@ -371,7 +371,7 @@ class FusionModel(
             raise MmfuseError(f"{path}: {error}") from error
         spoilt = [n for n, tensor in state.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
         if spoilt:
-            raise MmfuseError(f"{path}: damaged: {spoilt[0]} holds what is not a number (NaN)")
+            raise MmfuseError(f"{path}: damaged: {spoilt[0]} contains NaN")
         rest = {n: tensor for n, tensor in state.items() if not n.startswith(("text_encoder.", "image_encoder."))}
         self.load_state_dict(rest, strict=False)
 

@@ -91,7 +91,7 @@ class Registry:
         for key in options:
             if key not in legal:
                 raise MmfuseError(
-                    f"{self.kind}.{key} is no option of {self.kind} {name!r}; {nearest(key, ['name', *legal])}"
+                    f"{self.kind}.{key} is not an option of {self.kind} {name!r}; {nearest(key, ['name', *legal])}"
                 )
 
     def origin(self, name: str) -> str:

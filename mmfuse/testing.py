@@ -217,7 +217,7 @@ def _output_is_legal(fusion: Any, out_dim: Any) -> None:
     if hasattr(fusion, "branches"):
         outputs |= {f"branch {i}": branch for i, branch in enumerate(fusion.branches(**example))}
     for what, out in outputs.items():
-        _require(isinstance(out, Features), f"{what} is no `Features`, but {type(out).__name__}")
+        _require(isinstance(out, Features), f"{what} is not a `Features`, but {type(out).__name__}")
         length = out.tokens.shape[1] if out.tokens.ndim == 3 else "S"
         for part, shape, dtype in (
             ("pooled", (rows, out_dim), torch.float32),
@@ -231,7 +231,7 @@ def _output_is_legal(fusion: Any, out_dim: Any) -> None:
     if hasattr(fusion, "combine"):
         _require(_Fused(fusion)(**example).pooled.shape == (rows, 3), "`combine` does not keep the shape of the logits")
     if hasattr(fusion, "auxiliary_loss"):
-        _require(fusion.auxiliary_loss().shape == (), "`auxiliary_loss()` is no scalar")
+        _require(fusion.auxiliary_loss().shape == (), "`auxiliary_loss()` is not a scalar")
 
 
 @_check
@@ -623,7 +623,7 @@ def _captioning(candidate: _Candidate) -> None:
     _require(
         after < 0.25 * before,
         f"a caption decoder does not learn 8 captions from its tokens and `pooled` (loss {before:.2f}, then "
-        f"{after:.2f}): do they tell the rows apart?",
+        f"{after:.2f}): do they distinguish the rows?",
     )
     (one, target), (other, _) = batches
     for part in (fusion, head):

@@ -75,7 +75,7 @@ def _entries(folder: Path) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(pending.pop()), key=lambda entry: entry.name)
         except PermissionError as error:
-            raise MmfuseError(f"{error.filename}: may not be read") from error
+            raise MmfuseError(f"{error.filename}: cannot be read") from error
         for entry in entries:
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False) and "tokenizer" in str(path.relative_to(folder)):
@@ -93,7 +93,7 @@ def check_readable(path: Path) -> None:
         if path.is_file():  # a FIFO would block
             path.open("rb").close()
     except PermissionError as error:
-        raise MmfuseError(f"{path}: may not be read ({error.strerror})") from error
+        raise MmfuseError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, ValueError):
         pass  # whoever reads it says what is wrong with it
 
@@ -113,7 +113,7 @@ def check_architecture(config_class: type, model_class: Any = None) -> None:
         raise MmfuseError(f"model_type {kind!r} is none of transformers' own")
     backbone = [name for name in inspect.signature(config_class.__init__).parameters if "backbone" in name]
     if backbone or getattr(config_class, "sub_configs", None):
-        raise MmfuseError(f"a {kind} model has other models as its parts, and is no language model")
+        raise MmfuseError(f"a {kind} model has other models as its parts, and is not a language model")
     module = sys.modules.get(getattr(model_class, "__module__", ""))
     if any(hasattr(module, name) for name in _FETCHERS):
         raise MmfuseError(f"a {kind} model fetches or compiles code while it is built, which mmfuse never does")
@@ -219,9 +219,11 @@ def _check_settings(path: Path) -> None:
         if value in (None, [], {}) or (key == "vocab_size" and isinstance(value, int)):
             continue
         if key == "auto_map":
-            raise MmfuseError(f"{path}: auto_map: this tokenizer is code of its own, which mmfuse never runs")
+            raise MmfuseError(f"{path}: auto_map: this tokenizer comes with its own code, which mmfuse never runs")
         if _is_named(key, value) or not _is_setting(key, value):
-            raise MmfuseError(f"{path}: {key[:60]!r} names files or code, or is no value that transformers saves there")
+            raise MmfuseError(
+                f"{path}: {key[:60]!r} names files or code, or is not a value that transformers saves there"
+            )
 
 
 def _check_growth(path: Path) -> None:
@@ -295,5 +297,5 @@ def reason(error: Exception) -> str:
     """What transformers says of a repository that it cannot load, in one line."""
     said = first_line(error)
     if "trust_remote_code" in str(error):
-        return "it brings code of its own, which mmfuse never runs"
+        return "it comes with its own code, which mmfuse never runs"
     return said[:160]

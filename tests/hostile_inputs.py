@@ -498,7 +498,7 @@ def tables() -> Iterator[tuple[str, str, object, str | None]]:
     )
     yield "too many fields in every row", ".csv", head + "1,a.png,normal,more\n", "line 2: 4 field.s., but the header"
     yield "too few fields", ".csv", head + "1,a.png,normal\n2\n", "line 3: 1 field.s., but the header has 3"
-    yield "a column twice", ".csv", "id,image,text,text\n1,a.png,normal,effusion\n", "'text' stands there twice"
+    yield "a column twice", ".csv", "id,image,text,text\n1,a.png,normal,effusion\n", "'text' is there twice"
     yield "no id column", ".csv", "image,text\na.png,normal\n", "no column 'id'"
     yield "neither image nor text", ".csv", "id,film\n1,a.png\n", "no column 'image'; legal: id, film"
     yield "an id twice", ".csv", head + "1,a.png,normal\n1,b.png,normal\n", "'1' names more than one row"
@@ -540,7 +540,7 @@ def tables() -> Iterator[tuple[str, str, object, str | None]]:
         "a key twice",
         ".jsonl",
         '{"id": "1", "text": "a", "text": "b"}\n',
-        "line 1: the column 'text' stands there twice",
+        "line 1: the column 'text' is there twice",
     )
     yield "a line too deep", ".jsonl", '{"id": ' + "[" * 100_000 + "\n", "line 1: .*nested"
     yield "a number too long", ".jsonl", '{"id": ' + "9" * 10_000 + "}\n", "line 1: not JSON"
@@ -650,7 +650,7 @@ def manifests() -> Iterator[tuple[str, str, object, str | None]]:
     yield "ratios that are no numbers", ".yaml", MANIFEST + "splits: {ratios: {train: .nan, test: 1}}\n", "ratios"
     yield "an unknown split", ".yaml", MANIFEST + "splits: {ratios: {train: 0.5, dev: 0.5}}\n", "dev: no such split"
     yield "a million folds", ".yaml", MANIFEST + "splits: {folds: 1000000}\n", "folds"
-    yield "an unknown stratum", ".yaml", MANIFEST + "splits: {stratify: y}\n", "'y' is no task"
+    yield "an unknown stratum", ".yaml", MANIFEST + "splits: {stratify: y}\n", "'y' is not a task"
     yield "an unknown column", ".yaml", changed("column: y", "column: label"), "no column 'label'"
     yield "the target in the text", ".yaml", changed("[text]", "[text, y]"), "the model would read the answer"
     yield "rows that are nowhere", ".yaml", changed("rows.csv", "row.csv"), "row.csv: no such file"
@@ -830,7 +830,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "a format that is a truth": (edit(format_version=True), "not a model of mmfuse"),
     "a format below 1": (edit(format_version=0), "not a model of mmfuse"),
     "an unknown fusion": (edit("fusion", name="conkat"), "unknown fusion 'conkat'.*did you mean 'concat'"),
-    "an unknown option": (edit("fusion", depth=3), "fusion.depth is no option"),
+    "an unknown option": (edit("fusion", depth=3), "fusion.depth is not an option"),
     "no fusion": (edit(fusion=None), "config.json"),
     "an unknown head": (edit("tasks", "sex", type="regresion"), "unknown head 'regresion'"),
     "an unknown text encoder": (edit("text_encoder", "architecture", model_type="brt"), "no such architecture"),
@@ -911,7 +911,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
     ),
     "NaN in the weights": (
         weights(lambda state: state["missing_tokens.text"].fill_(float("nan"))),
-        "model.safetensors: .*not a number",
+        "model.safetensors: .*contains NaN",
     ),
     "weights that overflow": (
         weights(lambda state: state["image_encoder.model.patch_embed.proj.weight"].fill_(3e38)),
@@ -931,7 +931,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str | None]] = {
                 '{"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.E", null]}}'
             ),
         ),
-        "code of its own, which mmfuse never runs",
+        "its own code, which mmfuse never runs",
     ),
 }
 

@@ -155,9 +155,9 @@ def test_a_plugin_in_a_scratch_package(world, tmp_path):
         (("data", "check", "{w}/config.yaml"), "name|no such key"),
         (
             ("data", "check", "{w}/phantom/manifest.yaml", "--out", "{w}/config.yaml/x"),
-            "--out .*config.yaml is no folder",
+            "--out .*config.yaml is not a folder",
         ),
-        (("evaluate", "{w}/run", "{w}/phantom/manifest.yaml", "--out", "{w}/config.yaml"), "--out .* is no folder"),
+        (("evaluate", "{w}/run", "{w}/phantom/manifest.yaml", "--out", "{w}/config.yaml"), "--out .* is not a folder"),
         (("data", "prepare", "open-i", "--from", "{w}", "--out", "{w}/x"), "did you mean 'open_i'"),
         (("data", "prepare", "open_i", "--from", "{w}", "--out", "{w}/x"), "not the download of open_i"),
         (("data", "sources", "coco"), "legal: .*coco_captions"),

@@ -115,7 +115,10 @@ def test_a_choice_tells_what_is_legal(override, message):
 def test_modality_dropout_cannot_hide_more_than_every_row():
     assert config(None, "training.modality_dropout={text: 0.5, image: 0.5}").training.modality_dropout.image == 0.5
     message = complaint(None, "training.modality_dropout={text: 0.6, image: 0.5}")
-    assert "training.modality_dropout: never both of a row are hidden, so text 0.6 and image 0.5 must sum" in message
+    assert (
+        "training.modality_dropout: text and image of a row are never both hidden, so text 0.6 and image 0.5 must sum"
+        in message
+    )
 
 
 @pytest.mark.parametrize("size", ["[64]", "[64,64,3]", "[4,64]", "64"])
@@ -389,4 +392,4 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch
             patched.setattr(owner, name, refuse)
             with pytest.raises(MmfuseError) as error:
                 load_config(tmp_path / "c.yaml")
-        assert str(error.value) == f"{tmp_path}/c.yaml: may not be read (permission denied)"
+        assert str(error.value) == f"{tmp_path}/c.yaml: cannot be read (permission denied)"

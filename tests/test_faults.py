@@ -18,7 +18,7 @@ from mmfuse.cli.faults import tell
 from mmfuse.data.phantom import write_phantom
 from mmfuse.types import MmfuseError
 
-GO_ON = "the same command goes on"
+GO_ON = "the same command resumes"
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,8 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_the_same_command_goes_on(mm
     assert code == 2
     said = [line for line in err.splitlines() if line.startswith("error:")]
     assert said == [
-        f"error: output_dir: {tmp_path / 'run'}: No space left on device; what is done is kept: with room, {GO_ON}"
+        f"error: output_dir: {tmp_path / 'run'}: No space left on device; what is done is kept: "
+        f"free some space, and {GO_ON}"
     ]
     assert mmfuse(*command)[0] == 0
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -325,7 +326,7 @@ def test_a_damaged_checkpoint_is_one_line(mmfuse, world, tmp_path, file):
     step = tmp_path / "step_00000001"
     Checkpoints(tmp_path).save(1, {}, {"a": torch.ones(2)}, ({"0.x": torch.ones(1)}, {}), best=True)
     (step / file).write_bytes(b"half")
-    with pytest.raises(MmfuseError, match=rf"{step}: damaged \(.*\); --restart throws the run away"):
+    with pytest.raises(MmfuseError, match=rf"{step}: damaged \(.*\); --restart discards the run"):
         Checkpoints(tmp_path).load_last()
     (tmp_path / "best_00000001.safetensors").write_bytes(b"")
     with pytest.raises(MmfuseError, match=r"best_00000001.safetensors: damaged"):

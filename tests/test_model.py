@@ -248,10 +248,10 @@ def test_late_probability_says_the_mean_of_the_branches_probabilities():
     ("fusion", "tasks", "message"),
     [
         ({"name": "gatd"}, TASKS, "unknown fusion 'gatd'; .*did you mean 'gated'"),
-        ({"name": "gated", "droput": 0.1}, TASKS, "fusion.droput is no option of fusion 'gated'"),
-        ({"name": "gated", "text_dim": 3}, TASKS, "fusion.text_dim is no option"),
+        ({"name": "gated", "droput": 0.1}, TASKS, "fusion.droput is not an option of fusion 'gated'"),
+        ({"name": "gated", "text_dim": 3}, TASKS, "fusion.text_dim is not an option"),
         ({"name": "gated"}, {"y": {"type": "clasification", "labels": ["u", "v"]}}, "unknown head 'clasification'"),
-        ({"name": "gated"}, {"y": {"type": "multilabel", "labels": ["u"], "x": 1}}, "head.x is no option"),
+        ({"name": "gated"}, {"y": {"type": "multilabel", "labels": ["u"], "x": 1}}, "head.x is not an option"),
     ],
 )
 def test_what_cannot_be_built_says_why(fusion, tasks, message):
@@ -485,7 +485,11 @@ def test_a_saved_models_towers_can_be_taken_as_they_are(models, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing", "is no whole model folder"), ("text", "has no image encoder"), ("half", "is no whole model folder")],
+    [
+        ("nothing", "is not a complete model folder"),
+        ("text", "has no image encoder"),
+        ("half", "is not a complete model folder"),
+    ],
 )
 def test_a_folder_without_the_tower_is_one_line(models, tmp_path, name, message):
     models["text_only"].save_pretrained(tmp_path / "text")

@@ -216,7 +216,7 @@ SWIN = {"img_size": [340, 340], "patch_size": 2, "window_size": 170, "embed_dim"
 LARGER = "config.json describes a larger model than model.safetensors holds"
 NO_OPTION = "options.{}: no option of vit_tiny_patch16_224"
 PLAIN = "plain words are expected"
-NO_CODE = "code of its own, which mmfuse never runs"
+NO_CODE = "its own code, which mmfuse never runs"
 SETTING = "tokenizer_config.json: '{}' names files or code"
 HARMLESS = None
 CASES = {
@@ -371,9 +371,9 @@ CASES = {
     ),
     "a plug-in": (of_config(plugins={"fusion evil": "OUT/evil.py"}), "load it with --plugin"),
     "a fusion by path": (of_config("fusion", name="OUT/evil.py"), "unknown fusion"),
-    "an option of the fusion": (of_config("fusion", hook="os.system"), "fusion.hook is no option"),
+    "an option of the fusion": (of_config("fusion", hook="os.system"), "fusion.hook is not an option"),
     "a head by path": (of_config("tasks", "y", type="OUT/evil.py"), "unknown head"),
-    "an option of a head": (of_config("tasks", "y", callback="os.system"), "head.callback is no option"),
+    "an option of a head": (of_config("tasks", "y", callback="os.system"), "head.callback is not an option"),
 }
 
 
@@ -557,10 +557,10 @@ def test_a_file_that_may_not_be_read_is_called_that(case, monkeypatch, name):
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(MmfuseError, match=f"{name}: may not be read"):
+    with pytest.raises(MmfuseError, match=f"{name}: cannot be read"):
         FusionModel.from_pretrained(folder)
     if name == "model.safetensors":
-        with pytest.raises(MmfuseError, match=f"{name}: may not be read"):
+        with pytest.raises(MmfuseError, match=f"{name}: cannot be read"):
             build_image_encoder(ImageEncoderConfig(name=f"mmfuse-model:{folder}"))
 
 

@@ -75,9 +75,9 @@ def test_a_name_is_not_taken_twice_but_a_reloaded_class_is_itself(registry):
 
 def test_options_are_the_constructors_signature(registry):
     registry.check_options("gated", {"dropout": 0.5})
-    with pytest.raises(MmfuseError, match=r"thing.droput is no option of thing 'gated'; .*did you mean 'dropout'"):
+    with pytest.raises(MmfuseError, match=r"thing.droput is not an option of thing 'gated'; .*did you mean 'dropout'"):
         registry.check_options("gated", {"droput": 0.5})
-    with pytest.raises(MmfuseError, match=r"thing.text_dim is no option"):
+    with pytest.raises(MmfuseError, match=r"thing.text_dim is not an option"):
         registry.check_options("gated", {"text_dim": 3}, reserved=("text_dim",))
 
 

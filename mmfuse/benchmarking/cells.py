@@ -59,7 +59,7 @@ class Workshop:
         self.manifest = load_manifest(config.data.manifest, config.data.root)
         if is_shards(self.manifest.rows):
             raise MmfuseError(
-                f"{self.manifest.source}: rows: a benchmark goes over all rows many times: name the table that the "
+                f"{self.manifest.source}: rows: a benchmark reads all rows many times: name the table that the "
                 "shards were made of"
             )
         splits = self.manifest.splits

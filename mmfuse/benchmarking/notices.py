@@ -39,7 +39,7 @@ def about_benchmark(summary: dict[str, Any], details: bool = True) -> Iterator[N
     leaks = summary["provenance"]["leaks"]
     if leaks:
         what = " ".join(f"{leak.rstrip('.')}." for leak in leaks) if details else ""
-        text = f"The same groups or exact duplicates stand in two splits, and this was allowed. {what}".strip()
+        text = f"The same groups or exact duplicates are in two splits, and this was allowed. {what}".strip()
         yield Notice("leaks", text, "Leaks between splits.", warns=True)
     failed = summary["failed"]
     if failed:

@@ -109,7 +109,7 @@ def benchmark(
             _work(workshop, plan, ledger, console)
     except KeyboardInterrupt as stop:
         done, cells = sum(map(ledger.done, plan.cells)), len(plan.cells)
-        raise Stopped(f"stopped; {done} of {cells} cells are kept; the same command goes on") from stop
+        raise Stopped(f"stopped; {done} of {cells} cells are kept; the same command resumes") from stop
     ledger.mend(plan.cells)
     console.print("all cells are done; comparing")
     now("comparing")
@@ -179,7 +179,7 @@ def _check_unchanged(folder: Path, workshop: Workshop) -> None:
         changed = next((name for name in now if now[name] not in then.values()), next(iter(now)))
         raise MmfuseError(
             f"{folder}: {changed} has changed since this benchmark began (for a manifest: its rows, labels or splits); "
-            "choose another output_dir, or --restart to throw it away"
+            "choose another output_dir, or --restart to discard it"
         )
 
 
@@ -194,8 +194,8 @@ def _check_rows(plan: Plan, ledger: Ledger) -> None:
         for name in ("fusion", "parameters", "macs"):
             if result[name] != getattr(row, name):
                 raise MmfuseError(
-                    f"{ledger.folder}: {key} was run with {name} {result[name]}, now it would be {getattr(row, name)}; "
-                    "choose another output_dir, or --restart to throw it away"
+                    f"{ledger.folder}: {key} was run with {name} {result[name]}, but would now have "
+                    f"{getattr(row, name)}; choose another output_dir, or --restart to discard it"
                 )
 
 
@@ -351,7 +351,7 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
             if fixed:
                 raise MmfuseError(
                     f"{folder}: holds a benchmark with another config ({fixed[0]} differs); choose another "
-                    f"output_dir, or --restart to throw it away (only {', '.join(FREE)} may change)"
+                    f"output_dir, or --restart to discard it (only {', '.join(FREE)} may change)"
                 )
             if differs:
                 _replace(path, yaml.safe_dump(values, sort_keys=False))

@@ -19,11 +19,11 @@ def benchmark(
     data_root: RootOption = None,
     plugin: PluginOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell rows, cells, time and disk; run nothing.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the folder.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard the content of the folder.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Go on though rows leak between splits.")] = False,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
-    """Compare fusion strategies on equal terms; a second start goes on where the first one ended."""
+    """Compare fusion strategies on equal terms; the same command resumes an interrupted benchmark."""
     quiet_libraries()
     from mmfuse.benchmarking.run import benchmark as run
     from mmfuse.benchmarking.run import dry_run as plan

@@ -67,7 +67,7 @@ def tell_kept(leaving: SystemExit) -> str:
         if isinstance(error, Stopped):
             return str(error)
         error = error and (error.__cause__ or error.__context__)
-    return "interrupted; the same command goes on from what is kept, or begins again"
+    return "interrupted; the same command resumes from what is kept, or starts again"
 
 
 def is_first_to_tell() -> bool:

@@ -15,7 +15,7 @@ USERS, BUG = 2, 1
 """Exit codes: what the user, a library or the machine must mend; what mmfuse must."""
 _WORKERS = "\nOriginal Traceback (most recent call last):\n"
 _OWN = str(Path(__file__).parents[1])
-_GO_ON = "the same command goes on from what is kept, or begins again"
+_GO_ON = "the same command resumes from what is kept, or starts again"
 _KNOWN = {
     r"OutOfMemoryError|(CUDA|HIP|MPS).* out of memory|CUBLAS_STATUS_ALLOC_FAILED": (
         "the GPU's memory is full: lower training.batch_size (and raise training.accumulation), set "

@@ -53,13 +53,13 @@ def predict(
         str | None, typer.Option(help="What a table's paths are relative to; default: its folder.")
     ] = None,
     image_urls: Annotated[
-        list[str] | None, typer.Option(help="URLs that may stand in a table: https, s3, or https://HOST; repeatable.")
+        list[str] | None, typer.Option(help="URLs that a table may contain: https, s3, or https://HOST; repeatable.")
     ] = None,
     damaged: Annotated[
         str, typer.Option(help="A shard that is damaged or missing: error, or skip: its rows become errors.")
     ] = "error",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell time, memory and bytes; write nothing.")] = False,
     captions_dir: Annotated[
         Path | None, typer.Option(help="Folder that gets each caption as a text file, ID.txt.")
@@ -87,7 +87,7 @@ def predict(
     generation: GenerationOption = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Goes on where a run was killed."""
+    """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Resumes an interrupted run."""
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.config import read_overrides
@@ -105,7 +105,7 @@ def predict(
     in_chunks = _check_engine(engine, of_ray) or not is_local(out)
     if in_chunks and (watch or captions_dir):
         other = "--engine ray" if engine == "ray" else f"--out {out}"
-        raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} does not go with {other}")
+        raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} cannot be combined with {other}")
     if layout not in ("auto", "stem", "study"):
         raise MmfuseError(f"--layout {layout!r} is not legal; legal: auto, stem, study")
     if captions_dir and captions_dir.resolve().is_relative_to(Path(source).resolve()):
@@ -147,7 +147,7 @@ def predict(
     now("listing the studies")
     studies = _open(predictor, source, layout, table, damaged)
     if engine == "ray" and getattr(studies, "holds_images", False):
-        raise MmfuseError(f"--engine ray: {source} holds images themselves: make shards of it (mmfuse data shard)")
+        raise MmfuseError(f"--engine ray: {source} contains images: convert it to shards (mmfuse data shard)")
     if dry_run:
         from mmfuse.predict.estimate import estimate_predictions
 
@@ -197,11 +197,11 @@ def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) ->
 
     studies = open_studies(source, layout, table, damaged, predictor.model)
     if layout != "auto" and not isinstance(studies, FolderStudies):
-        raise MmfuseError(f"--layout {layout}: {source} is no folder of files; leave it out")
+        raise MmfuseError(f"--layout {layout}: {source} is not a folder of files; leave the option out")
     if isinstance(studies, TableStudies):
         typer.echo(visible(studies.reading.about), err=True)
     elif table != type(table)():
-        raise MmfuseError(f"{source}: no table: --id-column, --image-... and --text-column are for one")
+        raise MmfuseError(f"{source}: not a table: --id-column, --image-... and --text-column require one")
     if isinstance(studies, FolderStudies):
         _tell_whole_texts(predictor)
         if studies.ignored:
@@ -250,7 +250,7 @@ def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
         raise MmfuseError(f"--engine {engine!r} is not legal; legal: local, ray")
     given = [name for name, value in of_ray.items() if value is not None]
     if given and engine == "local":
-        raise MmfuseError(f"{given[0]} goes with --engine ray only")
+        raise MmfuseError(f"{given[0]} requires --engine ray")
     return engine == "ray"
 
 

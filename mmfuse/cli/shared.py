@@ -80,9 +80,9 @@ def check_folder(path: Path | None, option: str) -> None:
     while above is not None and not os.path.lexists(above):
         above = above.parent
     if above is not None and not above.is_dir():
-        raise MmfuseError(f"{option} {path}: {above} is no folder; choose another name")
+        raise MmfuseError(f"{option} {path}: {above} is not a folder; choose another name")
     if above is not None and not os.access(above, os.W_OK | os.X_OK):
-        raise MmfuseError(f"{option} {path}: {above} may not be written (permission denied); choose another folder")
+        raise MmfuseError(f"{option} {path}: {above} cannot be written (permission denied); choose another folder")
 
 
 def load_plugins(paths: list[Path] | None) -> None:

@@ -26,12 +26,12 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, on top of the file.")] = None,
     data_root: RootOption = None,
     plugin: PluginOption = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what is in the run's folder.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard the content of the run's folder.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell steps, time, memory and disk; write nothing.")
+        bool, typer.Option("--dry-run", help="Print steps, time, memory and disk space; write nothing.")
     ] = False,
 ) -> None:
-    """Train a model, or go on where a run was interrupted; writes runs/NAME, the model folder is runs/NAME/model."""
+    """Train a model, or resume an interrupted run; writes runs/NAME, the model folder is runs/NAME/model."""
     from mmfuse.config import load_config
 
     loaded = load_config(config, overrides or [])

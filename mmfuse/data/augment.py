@@ -74,7 +74,7 @@ class Augmentation:
         self.config, self.reader = config, reader
         self.synonyms = Synonyms.read(config.text.synonyms) if config.text.synonyms else None
         if config.text.mask_tokens and reader is not None and reader.mask_id is None:
-            raise MmfuseError(f"{_KEY}.text.mask_tokens: this tokenizer has no token that stands for a masked one")
+            raise MmfuseError(f"{_KEY}.text.mask_tokens: this tokenizer has no mask token and no unknown token")
         self.texts: list[str | None] = table.rows["text"][:]
         self.is_training = np.array([split == "train" for split in table.splits])
         self.can_flip = self.is_training if config.flip == "free" else np.zeros(len(table), dtype=bool)
@@ -292,7 +292,7 @@ class Synonyms:
             for phrase in group:
                 name = _plain(phrase)
                 if name in self.others:
-                    raise MmfuseError(f"{where}: {phrase!r} stands twice; a phrase belongs to one list")
+                    raise MmfuseError(f"{where}: {phrase!r} is listed twice; a phrase belongs to one list")
                 self.others[name] = [" ".join(other.split()) for other in group if other is not phrase]
         if not self.others:
             raise MmfuseError(f"{where}: a list of lists of phrases is expected")

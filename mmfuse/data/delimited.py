@@ -62,8 +62,8 @@ def read_delimited(file: BinaryIO, suffix: str, spec: CsvSpec, size: int) -> Gen
             for line, row in block:
                 if len(row) != len(header):
                     raise MmfuseError(
-                        f"line {line}: {len(row)} field(s), but the header has {len(header)}; a field that holds the "
-                        f"separator, {_NAMES[separator]}, must be in quotes"
+                        f"line {line}: {len(row)} field(s), but the header has {len(header)}; a field that contains "
+                        f"the separator, {_NAMES[separator]}, must be in quotes"
                     )
             _check_swallowed(block, len(header), separator)
             # One row that is no UTF-8 tells it of the file: a later block may have a word or two that could be both.
@@ -96,7 +96,7 @@ def _malformed(error: str, begins: int, ends: int) -> str:
     where = f"line {begins}" if begins == ends else f"lines {begins} to {ends}"
     twice = 'a quote within a field is written twice, as in "a ""b"" c"'
     if "expected after" in error:
-        return f"{where}: text stands behind the quote that ends a field; {twice}"
+        return f"{where}: text follows the quote that ends a field; {twice}"
     if "unexpected end" in error:
         return f"line {begins}: a field begins with a quote that nothing ends; {twice}"
     return f"{where}: {error}"
@@ -174,7 +174,7 @@ def _check_swallowed(block: Sequence[Row], fields: int, separator: str) -> None:
                 shapes = {_shape(row[0]) for _, row in block if "\n" not in row[0]}
             if len(more) * (fields - 1) > 1 and all(_shape(part.partition(separator)[0]) in shapes for part in more):
                 raise MmfuseError(
-                    f"lines {line} to {line + len(more)}: a field in quotes holds lines that look like rows: a quote "
+                    f"lines {line} to {line + len(more)}: a quoted field contains lines that look like rows: a quote "
                     "is missing, or is one too many; where such lines belong to the field, keep the table as jsonl"
                 )
 

@@ -281,7 +281,7 @@ def _from_xml(text: str) -> str:
     except ParseError as error:  # its own words may hold the name of an entity
         raise TextError(f"damaged XML: {ErrorString(error.code)}, line {error.position[0]}") from None
     except DefusedXmlException:
-        raise TextError("XML with entities of its own, which are not read") from None
+        raise TextError("XML that declares entities, which are not read") from None
 
 
 def _from_json(text: str) -> str:

@@ -69,7 +69,7 @@ def _targets(table: Table) -> Iterator[Gap]:
         whole = without == list(table.labels)
         what = {
             "train": "nothing can be learned from it",
-            "validation": "no epoch can be chosen by it" if whole else "it is not heeded when an epoch is chosen",
+            "validation": "no epoch can be chosen by it" if whole else "it is ignored when an epoch is chosen",
             "test": "there is no score on it",
         }[split]
         for task in without:

@@ -264,7 +264,7 @@ def check_text(text: TextSpec | None, where: str) -> None:
             )
     for name in text.sections:
         if name not in SECTIONS:
-            raise MmfuseError(f"{where}: text.section: {name!r} is no section; {nearest(str(name), SECTIONS)}")
+            raise MmfuseError(f"{where}: text.section: {name!r} is not a section; {nearest(str(name), SECTIONS)}")
 
 
 def _check(manifest: Manifest) -> None:
@@ -318,7 +318,7 @@ def _check(manifest: Manifest) -> None:
             )
     if splits.stratify is not None and splits.stratify not in manifest.tasks:
         raise MmfuseError(
-            f"{where}: splits.stratify: {splits.stratify!r} is no task; legal: {', '.join(manifest.tasks)}"
+            f"{where}: splits.stratify: {splits.stratify!r} is not a task; legal: {', '.join(manifest.tasks)}"
         )
     if splits.stratify is not None and manifest.tasks[splits.stratify].type == "captioning":
         raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")

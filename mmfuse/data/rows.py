@@ -261,7 +261,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_once(names: Iterable[str]) -> None:
     for name, n in Counter(names).items():
         if n > 1:
-            raise MmfuseError(f"the column {name!r} stands there twice")
+            raise MmfuseError(f"the column {name!r} is there twice")
 
 
 def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:

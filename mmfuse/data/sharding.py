@@ -292,7 +292,7 @@ def _read(row: dict[str, Any], urls: Sequence[str]) -> dict[str, Any] | _Unreada
                 images.append(patiently(partial(read_location, image, _MAX_IMAGE_BYTES, urls), image))
             read_image(images[-1])
         except FetchError as error:
-            raise MmfuseError(f"{image}: {error}; when it can be fetched, the same command goes on") from error
+            raise MmfuseError(f"{image}: {error}; when it can be fetched, the same command resumes") from error
         except MmfuseError as error:  # its message is the reason, never the path
             return _Unreadable(row["id"], f"image {name}: {error}")
     return {**row, "images": images}

@@ -136,7 +136,7 @@ class Shards:
         except Exception as error:  # damaged bytes bring various ones out of Arrow
             raise DamagedShardError(f"{self.url}/{shard.file}: cannot be read: {first_line(error)}") from error
         if "images" in table.column_names and table.schema.field("images").type != IMAGES:  # texts would be opened
-            raise DamagedShardError(f"{self.url}/{shard.file}: its images are not of type {IMAGES}: it is no shard")
+            raise DamagedShardError(f"{self.url}/{shard.file}: its images are not of type {IMAGES}: it is not a shard")
         table = table.slice(start - first * ROW_GROUP, stop - start)
         if len(table) != max(0, stop - start):
             raise DamagedShardError(
@@ -344,7 +344,7 @@ def _parse_index(content: bytes, url: str) -> Shards:
         for shard in shards:
             name = SHARD_FILE.fullmatch(shard.file)
             if not name or name[1] != shard.split or not 0 < shard.rows < 2**31 or not 0 < shard.bytes < 2**63:
-                raise ValueError(f"{shard.file!r} is no shard")
+                raise ValueError(f"{shard.file!r} is not a shard")
             if not 0 <= shard.footer_bytes <= shard.bytes:
                 raise ValueError(f"{shard.file!r} has no footer of {shard.footer_bytes!r} bytes")
         return Shards(

@@ -180,7 +180,7 @@ def _read_label_lists(column: list[Cell], spec: TaskSpec, path: str, first: int)
             raw = str(cell).strip()
             if raw and raw not in absent and not separator:
                 raise MmfuseError(
-                    f"{path}.separator is missing: row {row} holds a text, no list; say what stands between labels, "
+                    f"{path}.separator is missing: row {row} is a text, not a list; name the separator of the labels, "
                     "such as ';'"
                 )
             found = [part.strip() for part in raw.split(separator) if part.strip()] if raw else []

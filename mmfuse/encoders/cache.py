@@ -202,7 +202,7 @@ def _open_shards(folder: Path, tokens: bool) -> list[_Shard]:
 
 def _unreadable(path: Path) -> str:
     """What to do where another user's umask, or a version of mmfuse that did not heed it, closes a folder to us."""
-    return f"{path} may not be read; let its owner run chmod -R g+rX on it (and umask 002), or choose another cache.dir"
+    return f"{path} cannot be read; let its owner run chmod -R g+rX on it (and umask 002), or choose another cache.dir"
 
 
 def _write_shards(
@@ -304,7 +304,7 @@ def list_cache(root: Path) -> list[CacheEntry]:
     try:
         folders = [Path(found) for found in os.scandir(there) if found.is_dir()] if there.exists() else []
     except OSError as error:
-        raise MmfuseError(f"cache.dir: {there} may not be read: {error.strerror}; choose another") from error
+        raise MmfuseError(f"cache.dir: {there} cannot be read: {error.strerror}; choose another") from error
     return sorted(map(_entry, folders), key=lambda entry: -entry.last_used)
 
 

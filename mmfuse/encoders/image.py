@@ -290,7 +290,7 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
     if size[0] % patch[0] or size[1] % patch[1]:
         raise MmfuseError(
-            f"image_encoder.size: {list(size)} is no multiple of {config.name!r}'s {patch[0]} x {patch[1]} patches;"
+            f"image_encoder.size: {list(size)} is not a multiple of {config.name!r}'s {patch[0]} x {patch[1]} patches;"
             " right and bottom edges would not be read"
         )
     batch_norm = config.batch_norm

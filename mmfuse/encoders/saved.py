@@ -50,13 +50,13 @@ def read_tower(name: str, tower: str) -> tuple[Path, dict[str, Any], dict[str, T
         check_files(folder)
         for file in ("config.json", "model.safetensors"):
             if not os.path.isfile(folder / file):  # a FIFO would block
-                raise OSError(f"{file} is no file")
+                raise OSError(f"{file} is not a file")
             check_readable(folder / file)
         spec = json.loads((folder / "config.json").read_text(encoding="utf-8"))[tower]
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         reason = str(error).partition("\n")[0]
-        raise MmfuseError(f"{tower}.name: {folder} is no whole model folder of mmfuse ({reason})") from error
+        raise MmfuseError(f"{tower}.name: {folder} is not a complete model folder of mmfuse ({reason})") from error
     if spec is None:
         raise MmfuseError(f"{tower}.name: the model in {folder} has no {tower.replace('_', ' ')}")
     own = {key.removeprefix(f"{tower}."): value for key, value in weights.items() if key.startswith(f"{tower}.")}

@@ -294,7 +294,7 @@ def _check_options(config: TextEncoderConfig) -> None:
         if name not in legal:
             close = difflib.get_close_matches(name, legal, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise MmfuseError(f"text_encoder.options.{name} is no option of a {config.name} model{hint}")
+            raise MmfuseError(f"text_encoder.options.{name} is not an option of a {config.name} model{hint}")
 
 
 def _from_config(config: PreTrainedConfig) -> nn.Module:
@@ -311,7 +311,7 @@ def _encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
     reads_text = {"input_ids", "attention_mask"} <= set(inspect.signature(cls.forward).parameters)
     if config.is_encoder_decoder or not reads_text or not hasattr(config, "hidden_size"):
         raise MmfuseError(
-            f"text_encoder.name: a {config.model_type} model is no text encoder; BERT, DistilBERT, RoBERTa, ... are"
+            f"text_encoder.name: a {config.model_type} model is not a text encoder; BERT, DistilBERT, RoBERTa, ... are"
         )
     check_architecture(type(config), cls)
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(cls.__init__).parameters else {}

@@ -323,7 +323,7 @@ def build_decoder(
     if "encoder" in (config.tokenizer, config.embeddings) and text_encoder is None:
         raise MmfuseError(f"{where}: tokenizer or embeddings are the text encoder's, but the fusion uses no text")
     if config.embeddings == "encoder" and (config.tokenizer != "encoder" or config.pretrained):
-        raise MmfuseError(f"{where}.embeddings: encoder goes with tokenizer: encoder and pretrained: false")
+        raise MmfuseError(f"{where}.embeddings: encoder requires tokenizer: encoder and pretrained: false")
     if config.pretrained and config.tokenizer == "encoder":
         raise MmfuseError(f"{where}.tokenizer: a pretrained decoder has its own")
     try:
@@ -376,7 +376,7 @@ def _new_model(config: DecoderConfig, tokenizer: PreTrainedTokenizerBase, where:
     legal = {*default.to_dict(), *default.attribute_map}
     for name in config.options:
         if name not in legal:
-            raise MmfuseError(f"{where}.options.{name} is no option of a {config.name} model")
+            raise MmfuseError(f"{where}.options.{name} is not an option of a {config.name} model")
     return _causal_model(AutoConfig.for_model(config.name, **(given | config.options)))
 
 

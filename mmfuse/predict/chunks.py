@@ -75,7 +75,7 @@ class Chunks:
         """
         start, stop = self.span(number)
         if len(results) != stop - start:
-            raise MmfuseError(f"studies {start} to {stop}: {len(results)} were read; did the input change on the way?")
+            raise MmfuseError(f"studies {start} to {stop}: {len(results)} were read; did the input change meanwhile?")
         good, bad, counts = io.BytesIO(), io.BytesIO(), deepcopy(FRESH)
         for result in results:
             append(result, good, bad, counts)
@@ -228,7 +228,7 @@ def _begin(chunks: Chunks, overwrite: bool) -> dict[str, Any] | None:
     if claim["identity"] != chunks.identity:
         raise MmfuseError(
             f"{chunks.folder}: a run over other inputs, another model or other options was interrupted here; choose "
-            "another --out, or --overwrite to forget it"
+            "another --out, or --overwrite to discard it"
         )
     return claim["finished"]
 
@@ -243,7 +243,7 @@ def _refuse_finished(out: str) -> None:
         names.refuse_finished()
         if names.progress.exists():
             raise MmfuseError(
-                f"{names.progress}: a run with --engine local was interrupted here; go on with that, choose another "
+                f"{names.progress}: a run with --engine local was interrupted here; resume it, choose another "
                 "--out, or --overwrite"
             )
         return

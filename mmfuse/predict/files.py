@@ -148,7 +148,7 @@ def _predict_to(
 
 def stopped(kept: int, studies: int) -> Stopped:
     """What a run that is stopped leaves behind, in words."""
-    return Stopped(f"stopped; {kept} of {studies} studies are kept; the same command goes on")
+    return Stopped(f"stopped; {kept} of {studies} studies are kept; the same command resumes")
 
 
 def run_identity(fingerprint: str, predictor: Predictor, studies: Studies, captions_dir: Path | None = None) -> str:
@@ -177,7 +177,9 @@ def _check_captions(model: FusionModel, ids: Iterable[str], folder: Path, again:
     if not (folder / CAPTIONS_MARK).is_file():
         raise MmfuseError(f"--captions-dir {folder}: not empty, and not one of mmfuse; name a new or empty folder")
     if not again:
-        raise MmfuseError(f"--captions-dir {folder}: holds the captions of another run; another name, or --overwrite")
+        raise MmfuseError(
+            f"--captions-dir {folder}: contains the captions of another run; choose another name, or --overwrite"
+        )
 
 
 def _claim_captions(folder: Path, done: int) -> None:
@@ -210,7 +212,7 @@ def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
             if state["identity"] != identity:
                 raise MmfuseError(
                     f"{names.progress}: a run over other inputs, another model or other options was interrupted here; "
-                    "choose another --out, or --overwrite to forget it"
+                    "choose another --out, or --overwrite to discard it"
                 )
             for final, partial, size in (
                 (names.errors, names.errors_partial, state["error_bytes"]),

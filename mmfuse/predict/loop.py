@@ -100,7 +100,7 @@ def prepare_pairs(
     """
     towers = {"text": model.text_encoder, "image": model.image_encoder}
     if cache and table.block is not None:
-        raise MmfuseError(f"{table.manifest.source}: of rows in shards no features are kept: leave the cache out")
+        raise MmfuseError(f"{table.manifest.source}: features of rows in shards are not cached: leave the cache out")
     if augmentation is not None and cache:
         check_live(augmentation, [name for name, tower in towers.items() if tower is not None and tower.frozen])
     pairs = pair_reader(model, modality_dropout, augmentation, seed)(table)

@@ -83,7 +83,7 @@ class Names:
                 raise exists_already(self.out, path.name)
         if (self.chunks / CLAIM).exists():
             raise MmfuseError(
-                f"{self.chunks}: a run with --engine ray was interrupted here; go on with that, choose another --out, "
+                f"{self.chunks}: a run with --engine ray was interrupted here; resume it, choose another --out, "
                 "or --overwrite"
             )
         for out in same_errors(str(self.out)):
@@ -108,8 +108,8 @@ def same_errors(out: str) -> list[str]:
 def interrupted(out: str, other: str) -> MmfuseError:
     """What is said where a run to another name would write the same errors."""
     return MmfuseError(
-        f"--out {out}: a run to {os.path.basename(other)} was interrupted here, whose errors get the same name; go on "
-        "with that first, or choose another --out"
+        f"--out {out}: a run to {os.path.basename(other)} was interrupted here, whose errors get the same name; resume "
+        "it first, or choose another --out"
     )
 
 
@@ -118,7 +118,7 @@ def check_suffix(out: Path | str) -> None:
     suffix = os.path.splitext(out)[1]
     if suffix not in SUFFIXES:
         raise MmfuseError(
-            f"--out {out}: what {suffix or 'a name without a suffix'} is, is not known; legal: {', '.join(SUFFIXES)}"
+            f"--out {out}: what {suffix or 'a name without a suffix'} means is unknown; legal: {', '.join(SUFFIXES)}"
         )
 
 

@@ -256,7 +256,7 @@ def _to_device(model: FusionModel, name: str | None) -> tuple[torch.device, Fusi
             raise
         gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise MmfuseError(
-            f"device: {name!r} cannot be used: {first_line(error)[:150]}; here are: {', '.join(['cpu', *gpus])}"
+            f"device: {name!r} cannot be used: {first_line(error)[:150]}; available: {', '.join(['cpu', *gpus])}"
         ) from error
 
 

@@ -66,4 +66,4 @@ def _number(names: tuple[str, ...], default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise MmfuseError(f"{_named(names)}: {text!r} is no number of processes; unset it") from None
+        raise MmfuseError(f"{_named(names)}: {text!r} is not a number of processes; unset it") from None

@@ -200,8 +200,8 @@ def _tell_deadly(studies: Studies, chunks: Chunks, numbers: list[int]) -> str:
     more = f", and {len(numbers) - 1} more such chunks" if len(numbers) > 1 else ""
     return (
         f"--engine ray: {DEADLY} actors died of the studies {ids[0]!r} to {ids[-1]!r} ({len(ids)} in the order of the "
-        f"results){more}; all others are committed; take out what kills them, or give actors more memory: the same "
-        "command goes on with these"
+        f"results){more}; all others are committed; remove what kills them, or give actors more memory: the same "
+        "command tries these again"
     )
 
 
@@ -211,7 +211,7 @@ def _load(work: Work, chunks: Chunks, threads: int) -> Predictor:
     predictor = Predictor.from_pretrained(work.model, chunk=chunks.size, threads=threads, **work.options)
     found = fingerprint(predictor.model, predictor.missing, work.options.get("abstain"))
     if found != work.fingerprint:
-        raise MmfuseError(f"{work.model}: another model than where the run was started; copy that one here")
+        raise MmfuseError(f"{work.model}: not the model with which the run was started; copy that model here")
     return predictor
 
 
@@ -337,7 +337,7 @@ def _in_one_line() -> Iterator[None]:
         what = _last_line(error)
         if isinstance(error, getattr(ray.data.exceptions, "ExecutionTimeoutError", ())):
             what = "no chunk was done for long: actors find no room, or die as they start"
-        raise MmfuseError(f"--engine ray: {what}; the same command goes on") from error
+        raise MmfuseError(f"--engine ray: {what}; the same command resumes") from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -77,7 +77,7 @@ def watch_folder(
             folder by this model, is damaged, cannot be written, or another process is writing it.
     """
     if layout not in ("stem", "study"):
-        raise MmfuseError(f"layout {layout!r}: a folder that fills is paired by stem or study")
+        raise MmfuseError(f"layout {layout!r}: with --watch the layout is stem or study")
     if out.suffix != ".jsonl":
         raise MmfuseError(f"--out {out}: --watch appends to a .jsonl file; csv and parquet are made of finished runs")
     try:
@@ -294,6 +294,6 @@ def _read_journal(path: Path, identity: str) -> tuple[list[dict[str, Any]], int]
     if was != identity:
         raise MmfuseError(
             f"{path}: a watch of another folder, by another model or with other options; choose another --out, or "
-            "--overwrite to forget it"
+            "--overwrite to discard it"
         )
     return lines, size

@@ -68,7 +68,7 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
             for task in mined
         ),
         *(["- SYNTHETIC data: nothing here says anything about patients."] if "synthetic" in origins.values() else []),
-        "- Scores hold for data like these splits. It is no medical device.",
+        "- Scores hold for data like these splits. It is not a medical device.",
         "",
         "## Use",
         "",

@@ -43,7 +43,8 @@ def room_in(folder: Path) -> Iterator[None]:
         if code not in _FULL:
             raise
         raise FullDiskError(
-            f"output_dir: {folder}: {os.strerror(code)}; what is done is kept: with room, the same command goes on"
+            f"output_dir: {folder}: {os.strerror(code)}; what is done is kept: free some space, "
+            "and the same command resumes"
         ) from error
 
 
@@ -181,9 +182,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise MmfuseError(f"{error.filename or path}: may not be read: {error.strerror}") from error
+        raise MmfuseError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise MmfuseError(f"{path}: damaged ({first_line(error)}); --restart throws the run away") from error
+        raise MmfuseError(f"{path}: damaged ({first_line(error)}); --restart discards the run") from error
 
 
 def _contiguous(weights: dict[str, Tensor]) -> dict[str, Tensor]:

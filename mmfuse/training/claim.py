@@ -50,7 +50,7 @@ def tell_kept(run_dir: Path, step: int | None = None) -> str:
     last = Checkpoints(run_dir / "checkpoints").last_step()
     if last is None:
         return f"{at}; no checkpoint was due yet, and the same command begins again"
-    return f"{at}; the checkpoint of step {last} is kept; the same command goes on"
+    return f"{at}; the checkpoint of step {last} is kept; the same command resumes"
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
             was, is_now = then.get(differs[0]), now[differs[0]]
             raise MmfuseError(
                 f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
-                "another name or output_dir, or --restart to throw it away"
+                "another name or output_dir, or --restart to discard it"
             )
         return False
     if any(child.name not in (LOCK, BEFORE) for child in run_dir.iterdir()):
@@ -181,7 +181,7 @@ def read_config(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
-        raise MmfuseError(f"{path}: damaged; put it back, or --restart to throw the run away") from error
+        raise MmfuseError(f"{path}: damaged; put it back, or --restart to discard the run") from error
 
 
 def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:

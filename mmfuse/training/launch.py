@@ -129,6 +129,6 @@ def _equal(text: str, number: float | None) -> bool:
 
 def _contradiction(key: str, own: object, name: str, said: str) -> MmfuseError:
     return MmfuseError(
-        f"training.{key} is {own}, but ACCELERATE_{name} says {said}: set them alike, or leave the variable out "
+        f"training.{key} is {own}, but ACCELERATE_{name} says {said}: make them equal, or unset the variable "
         "(accelerate launch sets it from its own config)"
     )

@@ -135,7 +135,8 @@ class Trainer:
         )
         if len(set(gather_object([self.state.rows]))) > 1:
             raise MmfuseError(
-                f"{pairs.table.manifest.source}: the processes do not read the same rows; all machines need the same"
+                f"{pairs.table.manifest.source}: the processes do not read the same rows; all machines must "
+                "have the same data"
             )
         self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
         self.zero = is_zero(accelerator)
@@ -397,7 +398,7 @@ class Trainer:
             )
         if state["identity"] != self.state.identity:
             raise MmfuseError(
-                f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those it "
+                f"{self.run_dir}: cannot resume: the frozen encoder's weights or the vocabulary are not those that it "
                 f"began with"
             )
         self.log.cut(state["step"])

@@ -71,7 +71,7 @@ def monitored_value(monitor: str, values: dict[str, float]) -> float:
     for term, name in zip(monitor.split("+"), _names(monitor), strict=True):
         factor, star, _ = term.rpartition("*")
         if name not in values:
-            raise MmfuseError(f"training.monitor: {name!r} is not there; {nearest(name, values)}")
+            raise MmfuseError(f"training.monitor: {name!r} does not exist; {nearest(name, values)}")
         try:
             weight = float(factor) if star else 1.0
             if not math.isfinite(weight):

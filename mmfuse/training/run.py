@@ -229,7 +229,7 @@ def open_accelerator(config: Config):
         if name in ("tensorboard", "wandb") and name not in there:
             raise MmfuseError(f"training.trackers: {name} is not installed: {install(name)}")
         if name not in there:
-            raise MmfuseError(f"training.trackers: {name!r} is not installed or not known; {nearest(name, there)}")
+            raise MmfuseError(f"training.trackers: {name!r} is not installed or unknown; {nearest(name, there)}")
     check_zero(config)
     plain = join_processes().distributed_type
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)

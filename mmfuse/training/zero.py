@@ -128,7 +128,9 @@ def load_zero(
     """
     steps = {float(tensors.get(f"{i}.step", torch.zeros(()))) for i in range(len(parameters))}
     if len(steps) > 1:
-        raise MmfuseError("cannot resume with DeepSpeed: some parameters had fewer steps than others; go on without it")
+        raise MmfuseError(
+            "cannot resume with DeepSpeed: some parameters had fewer steps than others; resume without it"
+        )
     from deepspeed.utils import safe_set_full_optimizer_state  # type: ignore[import-not-found]
 
     engine.optimizer.refresh_fp32_params()

@@ -195,7 +195,7 @@ def test_a_strategy_that_has_changed_is_not_mixed_with_finished_cells(values, mo
     given = {**values, "strategies": {"mine": None}, "seeds": 1}
     benchmark(given)
     monkeypatch.setattr(Mine, "macs", lambda self, text_tokens, image_tokens: 7)
-    with pytest.raises(MmfuseError, match=r"mine-seed0 was run with macs \d+, now it would be 7"):
+    with pytest.raises(MmfuseError, match=r"mine-seed0 was run with macs \d+, but would now have 7"):
         benchmark(given)
 
 
@@ -387,7 +387,7 @@ def test_killed_and_shared_it_says_the_same(finished, values, tmp_path, deadly, 
     assert done < 10
     if deadly == signal.SIGTERM:
         assert process.returncode == 143
-        assert log.read_text().splitlines()[-1] == f"stopped; {done} of 10 cells are kept; the same command goes on"
+        assert log.read_text().splitlines()[-1] == f"stopped; {done} of 10 cells are kept; the same command resumes"
         return
     again = benchmark(path)
     assert without_times(again.dir) == without_times(finished.dir)

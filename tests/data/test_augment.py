@@ -385,7 +385,7 @@ def test_a_config_that_wants_both_is_refused_unless_the_tower_is_trained_some_da
 def test_what_a_table_does_not_have_cannot_be_changed(everything):
     table, _ = everything
     config = AugmentationConfig(text=TextAugmentationConfig(mask_tokens=0.1))
-    with pytest.raises(MmfuseError, match="no token that stands for a masked one"):
+    with pytest.raises(MmfuseError, match="no mask token and no unknown token"):
         Augmentation(config, table, TextReader(Words().tokenize, None, frozenset()), {})
     table = replace(table, manifest=replace(table.manifest, image=None))
     with pytest.raises(MmfuseError, match=r"training.augmentation.flip: .* has no image to change"):
@@ -477,7 +477,7 @@ def test_a_longer_phrase_goes_first():
         ("[]", "a list of lists of phrases is expected"),
         ("- [left]", "at least two phrases"),
         ("- [yes, no]", "quote yes and no"),
-        ("- [a, b]\n- [c, A]", "'A' stands twice"),
+        ("- [a, b]\n- [c, A]", "'A' is listed twice"),
         ("- [a, b", "not YAML"),
         ("- [a, '  ']", "at least two phrases"),
     ],

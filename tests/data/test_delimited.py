@@ -37,7 +37,7 @@ def edited(**lines):
 
 
 MALFORMED = {
-    "lone quotes before two texts": (edited(s4='s4,"tube 3,u', s9='s9,"mass 2,v'), "lines 6 to 11: text stands behind"),
+    "lone quotes before two texts": (edited(s4='s4,"tube 3,u', s9='s9,"mass 2,v'), "lines 6 to 11: text follows"),
     "a lone quote before and one behind": (
         edited(s4='s4,"tube 3,u', s8='s8,mass 2",v'),
         "lines 6 to 10: .* look like rows",
@@ -46,9 +46,9 @@ MALFORMED = {
     "in the first column": (edited(s4='"s4,tube 3,u', s7='s7",mass 2,v'), "lines 6 to 9: .* look like rows"),
     "in the last column": (edited(s4='s4,tube 3,"u', s7='s7,mass 2,v"'), "lines 6 to 9: .* look like rows"),
     "one quote alone": (edited(s4='s4,"tube 3,u'), "line 6: a field begins with a quote that nothing ends"),
-    "a quote in quotes": (edited(s4='s4,"a "sharp" pain",u'), "line 6: text stands behind .* written twice"),
-    "a backslash before a quote": (edited(s4='s4,"a \\"sharp\\" pain",u'), "line 6: text stands behind"),
-    "a space behind a quote": (edited(s4='s4,"a pain" ,u'), "line 6: text stands behind"),
+    "a quote in quotes": (edited(s4='s4,"a "sharp" pain",u'), "line 6: text follows .* written twice"),
+    "a backslash before a quote": (edited(s4='s4,"a \\"sharp\\" pain",u'), "line 6: text follows"),
+    "a space behind a quote": (edited(s4='s4,"a pain" ,u'), "line 6: text follows"),
     "fewer fields": (edited(s4="s4,tube"), r"line 6: 2 field\(s\), but the header has 3"),
     "more fields": (edited(s4="s4,tube, clear,u"), r"line 6: 4 field\(s\), but the header has 3"),
     "a separator at the end": (edited(s4="s4,tube,u,"), r"line 6: 4 field\(s\)"),

@@ -140,7 +140,9 @@ def test_what_is_not_legal_names_the_key_and_the_fix(load, lines, message):
 
 
 def test_stratify_names_a_task(load):
-    assert_refused(load, f"{BASE}{TASK}splits: {{stratify: veiw}}\n", "splits.stratify: 'veiw' is no task; legal: view")
+    assert_refused(
+        load, f"{BASE}{TASK}splits: {{stratify: veiw}}\n", "splits.stratify: 'veiw' is not a task; legal: view"
+    )
     assert load(f"{BASE}{TASK}splits: {{folds: 5, stratify: view}}\n").splits.stratify == "view"
 
 
@@ -168,7 +170,7 @@ def test_a_section_or_several_are_read(load, value, names):
 @pytest.mark.parametrize("value", ["indicaton", "[findings, 7]", "{a: b}", "7"])
 def test_a_section_is_one_that_is_known(load, value):
     text = BASE.replace("[report]}", f"[report], section: {value}}}")
-    assert_refused(load, text, "text.section: .* is no section; legal: findings, impression, indication")
+    assert_refused(load, text, "text.section: .* is not a section; legal: findings, impression, indication")
 
 
 @pytest.mark.parametrize("task", [", section: findings", ", section: impression", ""])

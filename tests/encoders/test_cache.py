@@ -458,7 +458,7 @@ def test_what_may_not_be_read_is_told_with_a_remedy(tmp_path, monkeypatch, file)
         return load(path, *args, **options)
 
     monkeypatch.setattr(np, "load", refused)
-    told = r"cache.dir: .*/shard-\w+ may not be read; let its owner run chmod -R g\+rX .*another cache.dir"
+    told = r"cache.dir: .*/shard-\w+ cannot be read; let its owner run chmod -R g\+rX .*another cache.dir"
     with pytest.raises(MmfuseError, match=told):
         build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
     (entry,) = list_cache(tmp_path)
@@ -470,7 +470,7 @@ def test_a_cache_that_is_closed_as_a_whole_is_one_line_too(tmp_path, monkeypatch
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", refused)
-    with pytest.raises(MmfuseError, match=r"cache.dir: .*features/\w+ may not be read; let its owner"):
+    with pytest.raises(MmfuseError, match=r"cache.dir: .*features/\w+ cannot be read; let its owner"):
         build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
 
 
@@ -481,7 +481,7 @@ def test_a_closed_folder_is_one_line_too(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "listdir", refused)
-    with pytest.raises(MmfuseError, match=r"cache.dir: .*shard-\w+ may not be read"):
+    with pytest.raises(MmfuseError, match=r"cache.dir: .*shard-\w+ cannot be read"):
         build_cache(tmp_path, {"a": 1}, ["a"], refuse, True)
 
 

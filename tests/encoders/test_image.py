@@ -234,7 +234,7 @@ def test_the_real_efficientnet_gives_the_librarys_own_output(pretrained):
 def test_a_size_that_cuts_patches_is_refused():
     """timm would leave out the pixels behind the last whole patch, in silence."""
     config = ImageEncoderConfig(name="vit_tiny_patch16_224", pretrained=False, size=[40, 32], options={"depth": 1})
-    with pytest.raises(MmfuseError, match=r"\[40, 32\] is no multiple of .*16 x 16 patches"):
+    with pytest.raises(MmfuseError, match=r"\[40, 32\] is not a multiple of .*16 x 16 patches"):
         build_image_encoder(config)
 
 

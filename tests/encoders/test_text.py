@@ -249,13 +249,13 @@ def test_a_trained_vocabulary_knows_its_texts_and_lower_cases():
     ("options", "message"),
     [
         ({"name": "brt"}, "text_encoder.name: 'brt' cannot be loaded"),
-        ({"name": "t5"}, "a t5 model is no text encoder; BERT, DistilBERT, RoBERTa"),
-        ({"name": "clip"}, "a clip model is no text encoder"),
-        ({"name": "vit"}, "a vit model is no text encoder"),
+        ({"name": "t5"}, "a t5 model is not a text encoder; BERT, DistilBERT, RoBERTa"),
+        ({"name": "clip"}, "a clip model is not a text encoder"),
+        ({"name": "vit"}, "a vit model is not a text encoder"),
         ({"name": "/nowhere/bert"}, "text_encoder.name: '/nowhere/bert' cannot be loaded"),
         (
             {"options": {"hiden_size": 32}},
-            "text_encoder.options.hiden_size is no option of a bert model (did you mean 'hidden_size'?)",
+            "text_encoder.options.hiden_size is not an option of a bert model (did you mean 'hidden_size'?)",
         ),
         ({"options": {**BERT, "hidden_size": "wide"}}, "text_encoder.name: 'bert' cannot be loaded ("),
         ({"options": {**BERT, "num_attention_heads": 5}}, "not a multiple of the number of attention heads"),

@@ -277,7 +277,7 @@ class TestErrors:
         [
             ({"name": "gpt3"}, "legal: gpt2, bert, bart"),
             ({"num_heads": 5}, "does not divide"),
-            ({"options": {"n_layers": 2}}, "no option of a gpt2 model"),
+            ({"options": {"n_layers": 2}}, "not an option of a gpt2 model"),
             ({"tokenizer": "encoder"}, "uses no text"),
             ({"embeddings": "encoder"}, "uses no text"),
             ({"name": "bart", "mode": "prefix"}, "cannot read a prefix"),

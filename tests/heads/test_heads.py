@@ -136,7 +136,7 @@ class TestEveryHead:
         assert head.state_dict().keys() == before
 
     def test_an_unknown_option_is_refused(self, name):
-        with pytest.raises(MmfuseError, match=rf"head.hiden is no option of head '{name}'; legal: name"):
+        with pytest.raises(MmfuseError, match=rf"head.hiden is not an option of head '{name}'; legal: name"):
             build_head(name, DIM, LABELS, {"hiden": 3})
 
 

@@ -39,7 +39,7 @@ def test_stopped_it_says_how_many_are_kept(predictor, studies, tmp_path):
         list(chunks.commit_chunks(predictor, studies, chunks_, numbers[:2]))
         raise KeyboardInterrupt
 
-    with pytest.raises(Stopped, match=r"^stopped; 16 of 60 studies are kept; the same command goes on$"):
+    with pytest.raises(Stopped, match=r"^stopped; 16 of 60 studies are kept; the same command resumes$"):
         predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run)
 
 

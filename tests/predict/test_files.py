@@ -94,7 +94,7 @@ def test_stopped_it_says_how_many_are_kept(run):
         if done >= 16:
             raise KeyboardInterrupt
 
-    with pytest.raises(Stopped, match=r"^stopped; 16 of 60 studies are kept; the same command goes on$"):
+    with pytest.raises(Stopped, match=r"^stopped; 16 of 60 studies are kept; the same command resumes$"):
         run("out.jsonl", progress=stop)
     assert run("out.jsonl").predictions == 57
 

@@ -31,7 +31,7 @@ def test_every_sample_has_one_result_in_its_place(model_dir, samples):
 
 @pytest.mark.parametrize("device", ["graphics", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_told_with_those_that_are(model_dir, device):
-    with pytest.raises(MmfuseError, match=f"^device: '{device}' cannot be used: .*; here are: cpu"):
+    with pytest.raises(MmfuseError, match=f"^device: '{device}' cannot be used: .*; available: cpu"):
         Predictor.from_pretrained(model_dir, device=device)
 
 

@@ -140,7 +140,7 @@ def test_the_command_line_from_a_relative_folder_to_a_url(
 def test_a_machine_with_another_model_is_told_in_one_line(ray_cluster, model_dir, pairs, tmp_path):
     predictor, studies = Predictor.from_pretrained(model_dir), FolderStudies(str(pairs))
     run = run_on_ray(Work(str(model_dir), studies, "another"), Actors(1))
-    with pytest.raises(MmfuseError, match="another model than where the run was started"):
+    with pytest.raises(MmfuseError, match="not the model with which the run was started"):
         predict_to_chunks(predictor, studies, str(tmp_path / "out.jsonl"), run=run)
 
 
@@ -164,9 +164,9 @@ def test_what_actors_get(wanted, cpus, gpus, device, plan):
     ("options", "said"),
     [
         (["--engine", "spark"], "--engine 'spark' is not legal; legal: local, ray"),
-        (["--actors", "2"], "--actors goes with --engine ray only"),
-        (["--engine", "ray", "--watch"], "--watch does not go with --engine ray"),
-        (["--out", "s3://bucket/out.csv", "--captions-dir", "x"], "--captions-dir does not go with --out s3://"),
+        (["--actors", "2"], "--actors requires --engine ray"),
+        (["--engine", "ray", "--watch"], "--watch cannot be combined with --engine ray"),
+        (["--out", "s3://bucket/out.csv", "--captions-dir", "x"], "--captions-dir cannot be combined with --out s3://"),
         (["--captions-dir", "folder/x"], "--captions-dir folder/x: is in folder, where captions would be taken for"),
     ],
 )

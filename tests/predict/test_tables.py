@@ -167,7 +167,7 @@ def test_a_folder_is_told_that_its_reports_are_the_text(mmfuse, trained, model_d
         assert ("each report is the text as it is; in training it was made of title, body by a template" in err) == told
     for option in ("--text-column", "--image-root", "--image-urls"):
         code, _, err = mmfuse("predict", trained, pairs, "--out", folder / "p.jsonl", "--overwrite", option, "x")
-        assert (code, "no table" in err) == (2, True)
+        assert (code, "not a table" in err) == (2, True)
     code, _, err = mmfuse("predict", trained, pairs, "--out", folder / "w.jsonl", "--watch", "--text-column", "x")
     assert (code, "--watch" in err) == (2, True)
 
@@ -307,4 +307,4 @@ def test_ray_is_not_given_images(mmfuse, trained, folder):
     options = ("--engine", "ray", "--out", folder / "p.jsonl")
     code, _, err = mmfuse("predict", trained, folder / "rows.parquet", *options)
     assert code == 2
-    assert "holds images themselves: make shards of it (mmfuse data shard)" in err
+    assert "contains images: convert it to shards (mmfuse data shard)" in err

@@ -277,7 +277,7 @@ def test_what_is_not_a_watch_of_this_folder_is_refused(predictor, tmp_path, monk
         run()
     with pytest.raises(MmfuseError, match=r"appends to a .jsonl"):
         run(out=tmp_path / "out.csv")
-    with pytest.raises(MmfuseError, match="by stem or study"):
+    with pytest.raises(MmfuseError, match="layout is stem or study"):
         run(layout="auto")
     with pytest.raises(MmfuseError, match="no such file or directory; expected a folder"):
         watch_folder(predictor, tmp_path / "none", out)

@@ -92,7 +92,7 @@ def test_a_run_that_is_stopped_says_what_is_kept_and_goes_on(tiny, monkeypatch):
         patched.setattr(Trainer, "_step", stopping)
         with pytest.raises(Stopped) as stopped:
             mmfuse.train(config)
-    assert str(stopped.value) == "stopped at step 3; the checkpoint of step 2 is kept; the same command goes on"
+    assert str(stopped.value) == "stopped at step 3; the checkpoint of step 2 is kept; the same command resumes"
     with pytest.raises(mmfuse.MmfuseError, match="holds a run with another config"):
         mmfuse.train(tiny("training.max_steps=4"))
     assert mmfuse.train(config).steps == 5
@@ -219,7 +219,7 @@ def test_sigterm_is_told_with_what_is_kept(mmfuse, tiny, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)  # Ray leaves its own where it was used
     code, _, err = mmfuse("train", config)
     assert code == 143
-    assert err.endswith("\nstopped at step 3; the checkpoint of step 2 is kept; the same command goes on\n")
+    assert err.endswith("\nstopped at step 3; the checkpoint of step 2 is kept; the same command resumes\n")
     assert signal.getsignal(signal.SIGTERM) == before
     lock = FileLock(tmp_path / "run" / LOCK)
     lock.acquire(blocking=False)

@@ -155,7 +155,7 @@ def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, 
         f"{tmp_path / 'shards'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
         "output_dir: in begun process 0 finds step 2, process 1 no checkpoint: it must be on a disk",
         "output_dir: in new process 0 finds no checkpoint, process 1 no run: it must be on a disk",
-        "data/manifest.yaml: the processes do not read the same rows; all machines need the same",
+        "data/manifest.yaml: the processes do not read the same rows; all machines must have the same data",
         "image_encoder.batch_norm: sync is for GPUs, and these 2 processes have none; frozen or train is expected",
     )
     for refusal in refusals:

@@ -161,7 +161,7 @@ def test_train_and_data_check_refuse_the_same(broken, tmp_path, name):
             "'m/nll' is undefined .*no row has a target",
         ),
         ("y/f1_macro", {"validation": {"s": "train"}}, {}, "has no row in split validation to compute it on"),
-        ("y/auroc", {}, {}, "'y/auroc' is not there; .*y/auroc_macro"),
+        ("y/auroc", {}, {}, "'y/auroc' does not exist; .*y/auroc_macro"),
         ("nan * y/nll", {}, {}, r"NUMBER \* TASK/METRIC is expected"),
     ],
 )

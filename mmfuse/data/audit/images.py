@@ -250,7 +250,7 @@ def _copies_found(
                 f"images.{kind}_in_a_group",
                 "info",
                 f"{what} is in several rows of a group: {in_sets(placed['group'])}",
-                "nothing, as groups are kept whole; such rows tell less than their number says",
+                "nothing, as groups are kept whole; such rows carry less information than their number suggests",
                 map(rows.examples, placed["group"]),
             )
         )

@@ -29,7 +29,7 @@ _DAMAGE = (
     (
         "texts.undecodable",
         re.compile("\ufffd"),
-        "hold U+FFFD, which stands where a character could not be decoded",
+        "hold U+FFFD, the mark of a character that could not be decoded",
         "decode the source again with its own encoding; the characters are lost here",
     ),
     (
@@ -42,7 +42,7 @@ _DAMAGE = (
         "texts.lost_characters",
         re.compile(r"\w\?\w|\d ?\?[/,;)]| \? ?[a-z0-9/]"),
         "hold a '?' inside a word or after a number, as where ° or an accent was lost",
-        "export the source again as UTF-8; what was lost cannot be told from the '?'",
+        "export the source again as UTF-8; what was lost cannot be recovered from the '?'",
     ),
     (
         "texts.control_characters",
