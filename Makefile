@@ -16,7 +16,7 @@ MINIMUM_TESTS := tests/test_model_folder_security.py tests/test_config.py tests/
 MINIMUM_BUT := not YCbCr and not every_type_of_parquet and not object_store
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo format lint types test test-slow test-minimum check bench build clean
+.PHONY: help install demo format lint rooms types test test-slow test-minimum check bench build clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ lint: install  ## Look for faults of style and of layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+rooms: install  ## Print lines per folder, circles of imports, long functions and those with many parameters
+	$(BIN)/python tests/rooms.py
 
 types: install  ## Check the types
 	$(BIN)/pyright
