@@ -14,6 +14,8 @@ MINIMUM_TESTS := tests/test_model_folder_security.py tests/test_config.py tests/
 # Refused in one line there, and right with newer ones: a TIFF in YCbCr (Pillow 13), empty lists of a fixed size (PyArrow 26).
 # The store of the tests (moto) is not installed.
 MINIMUM_BUT := not YCbCr and not every_type_of_parquet and not object_store
+# A core each, up to eight: each process imports torch. Tests of one file stay together while none is idle.
+SIDE_BY_SIDE ?= -n logical --maxprocesses 8 --dist worksteal
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help install demo format lint rooms types test test-slow test-minimum check bench build clean
@@ -55,7 +57,7 @@ types: install  ## Check the types
 	$(BIN)/pyright
 
 test: install  ## Run the default tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

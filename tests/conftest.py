@@ -11,6 +11,9 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Before torch is imported, and for the processes that tests start: sums are the same on one core and on many, and tests
+# that run side by side do not take each other's cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

@@ -2,15 +2,14 @@
 
 import json
 import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import typer
 import yaml
+from child_processes import run_child
 
 from mmfuse import __version__, cli
 from mmfuse.data.phantom import write_pairs, write_phantom
@@ -99,7 +98,7 @@ def test_a_plugin_in_a_scratch_file(mmfuse, world, tmp_path):
     model = tmp_path / "run" / "model"
     assert mmfuse("predict", model, world / "pairs", "--out", tmp_path / "p.jsonl", *plugin)[0] == 0
     alone = [sys.executable, "-m", "mmfuse.cli", "predict", model, world / "pairs", "--out", tmp_path / "q.jsonl"]
-    done = subprocess.run(alone, capture_output=True, text=True, check=False)
+    done = run_child(alone)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
     assert "needs the 'fusion product' from the plug-in 'my_fusion'" in done.stderr
@@ -121,7 +120,7 @@ def test_a_plugin_in_a_scratch_package(world, tmp_path):
         "    except SystemExit as leaving: assert not leaving.code, args\n"
     )
     environment = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    done = run_child([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0, done.stderr
     assert "scratch: Multiply" in done.stdout
     assert "FAILED" not in done.stdout
@@ -244,15 +243,13 @@ def test_no_text_of_a_report_is_printed(mmfuse, world, tmp_path):
     assert secret not in out + err + written
 
 
-def test_help_is_quick_and_imports_no_torch():
+def test_help_imports_no_torch():
     code = "import sys; from mmfuse import cli; sys.argv = ['mmfuse', '--help']\n"
     code += "try: cli.main()\nexcept SystemExit: pass\n"
     code += "print('torch' in sys.modules, file=sys.stderr)"
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_child([sys.executable, "-c", code])
     assert done.stderr.strip() == "False"
     assert "Text-image fusion" in done.stdout
-    assert time.monotonic() - start < 10  # half a second on a quiet machine: measured, not tested
 
 
 def test_the_schema_is_a_config(mmfuse, tmp_path):

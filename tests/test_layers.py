@@ -1,12 +1,12 @@
 """Who may import whom, what importing costs, and which names are public."""
 
 import importlib
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from child_processes import run_child
 
 import mmfuse
 
@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "timm", "datasets", "pandas", "accelerate", "m
 
 
 def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return run_child(command, ROOT)
 
 
 def test_the_layers_of_the_design_are_kept():

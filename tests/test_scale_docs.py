@@ -5,13 +5,12 @@ import os
 import re
 import shlex
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from child_processes import free_port, run_child
 from typer.testing import CliRunner
 
 from mmfuse.cli import app
@@ -52,20 +51,11 @@ def run(command: str) -> str:
     program, *words = shlex.split(command)
     if program in LAUNCHERS:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
         if program == "accelerate":
             where = [words.pop(0), f"--main_process_port={port}"]
-        done = subprocess.run(
-            [sys.executable, "-m", LAUNCHERS[program], *where, *words],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
+        done = run_child([sys.executable, "-m", LAUNCHERS[program], *where, *words], env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
     assert program == "mmfuse"
@@ -74,7 +64,7 @@ def run(command: str) -> str:
     return done.output
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)  # it starts processes many times
 def test_the_page_from_a_laptop_to_a_cluster(folder, object_store, ray_cluster):
     said: dict[str, str] = {}
     bucket = object_store.removeprefix("s3://")

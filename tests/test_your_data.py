@@ -5,13 +5,13 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from child_processes import run_child
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -79,7 +79,7 @@ def test_the_page_from_folder_to_prediction(folder):
     assert [command[1] for command in commands] == ["data", "train", "predict"]
     for command in commands:
         command = [sys.executable, "-m", "mmfuse.cli", *command[1:]]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+        done = run_child(command, folder, environment)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "audit").is_dir()
     said = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
@@ -89,8 +89,6 @@ def test_the_page_from_folder_to_prediction(folder):
     # the same model says the same of a study whose findings say something else
     (folder / "incoming" / "7.txt").write_text(REPORT.format("Fever.", "Something else altogether."))
     command = [*commands[2][1:-1], "again.jsonl"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mmfuse.cli", *command], cwd=folder, capture_output=True, env=environment, check=False
-    )
+    done = run_child([sys.executable, "-m", "mmfuse.cli", *command], folder, environment)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "again.jsonl").read_text().splitlines()[0])["tasks"] == said[0]["tasks"]

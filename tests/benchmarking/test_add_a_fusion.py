@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from child_processes import run_child
 
 from mmfuse.fusion import FUSIONS
 
@@ -30,7 +30,7 @@ def newcomer(values, tmp_path):
 
 def run(folder, *command):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    return run_child(command, folder, environment)
 
 
 def test_the_page_from_file_to_report(newcomer):

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from child_processes import wait_until
 
 import mmfuse
 from mmfuse.benchmarking.cells import Workshop, _trained
@@ -378,11 +379,7 @@ def test_killed_and_shared_it_says_the_same(finished, values, tmp_path, deadly, 
         time.sleep(0.05)
     process.send_signal(deadly)
     process.wait()
-    for _ in range(200):
-        if gone(process.pid):
-            break
-        time.sleep(0.05)
-    assert gone(process.pid)
+    wait_until(lambda: gone(process.pid), "the end of the second")
     done = len(results.read_text().splitlines())
     assert done < 10
     if deadly == signal.SIGTERM:

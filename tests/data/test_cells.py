@@ -6,7 +6,6 @@ import decimal
 import io
 import json
 import re
-import time
 
 import numpy as np
 import pandas as pd
@@ -443,18 +442,16 @@ def test_a_recipe_of_a_model_folder_is_checked(values):
 
 
 @pytest.mark.parametrize(
-    "cell", ["['a'" + " " * 30_000 + "x]", "['a'" + " ," * 15_000 + "x]", "[" + "1 , " * 9_000 + "x]"]
+    "cell", ["['a'" + " " * 600_000 + "x]", "['a'" + " ," * 300_000 + "x]", "[" + "1 , " * 180_000 + "x]"]
 )
 def test_a_long_cell_takes_no_longer_than_its_length(cell):
-    begun = time.perf_counter()
+    """With the square of it, an hour: pytest's limit ends it."""
     with pytest.raises(MmfuseError, match="looks like a list"):
         cells.labels(cell)
     assert cells.captions(cell) is None or cells.images(cell)
-    assert time.perf_counter() - begun < 1  # with the square of it, ten
 
 
 def test_a_long_path_with_spaces_takes_no_longer_than_its_length():
-    cell = f"Qk{'a' * 300}{' ' * 20_000}!"
-    begun = time.process_time()
+    """As above."""
+    cell = f"Qk{'a' * 300}{' ' * 600_000}!"
     assert cells.images(cell) == [cell]
-    assert time.process_time() - begun < 1  # with the square of it, three

@@ -15,6 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 import yaml
+from child_processes import HANG
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -156,7 +157,7 @@ def test_forked_workers_read_from_an_object_store(table, object_store):
     shards = write_shards(table, object_store, size=SIZE)
     data = Texts(shards)
     here = [data[i][1] for i in range(len(data))]  # this process has connections and a loop, which a fork must not use
-    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=HANG)
     for _ in range(2):
         there = list(loader)
         assert [ids for _, ids in there] == here

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from child_processes import run_child
 from public_sets import WRITERS, chexpert, flickr30k, jsonl, mimic_cxr, picture, roco_v2, table, text
 
 from mmfuse.data import prepare as engine
@@ -546,7 +546,7 @@ def test_killed_half_way_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     out = tmp_path / "killed"
     for row in (20, 50):
         command = [sys.executable, "-c", KILLED, str(source), str(out), str(row)]
-        assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+        assert run_child(command).returncode == -signal.SIGKILL
         assert not (out / "rows.parquet").exists()
     assert sorted(path.name for path in (out / "checked").iterdir()) == [f"{n:09d}.json" for n in (0, 16, 32)]
     read = []

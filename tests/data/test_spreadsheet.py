@@ -1,7 +1,6 @@
 """No cell of a CSV is a spreadsheet's command; numbers and other texts are what they were."""
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -54,6 +53,5 @@ def test_no_cell_begins_with_a_command_whatever_separates_cells(text):
 
 @pytest.mark.parametrize("part", ["\t", "\n", " ;", "\n ", "'", "\t'\x1c"])
 def test_a_long_cell_takes_no_longer_than_its_length(part):
-    begun = time.perf_counter()
-    assert restored(harmless(part * 30_000 + "a")) == part * 30_000 + "a"
-    assert time.perf_counter() - begun < 1  # with the square of it, ten
+    """With the square of it, an hour: pytest's limit ends it."""
+    assert restored(harmless(part * 600_000 + "a")) == part * 600_000 + "a"

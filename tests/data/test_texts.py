@@ -171,14 +171,12 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(fifo)
     loop = tmp_path / "loop.txt"
     loop.symlink_to(loop)
-    start = time.perf_counter()
     for source in (fifo, f"file://{fifo}", tmp_path, "/dev/zero", loop, "a\0b", "x" * 5000, "nosuchprotocol://a"):
         with pytest.raises(TextError) as caught:
             read_text(source)
         assert str(tmp_path) not in str(caught.value)
     with pytest.raises(TextError, match="no such file"):
         read_text(tmp_path / "missing.txt")
-    assert time.perf_counter() - start < 1
 
 
 def test_read_bytes_gives_the_reason_alone(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from child_processes import HANG
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -368,9 +369,9 @@ def test_two_processes_at_once_encode_each_item_once(tmp_path, monkeypatch_shard
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(HANG)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert sorted(log.get(timeout=5) for _ in keys) == keys
+    assert sorted(log.get(timeout=HANG) for _ in keys) == keys
     assert log.empty()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pycocoevalcap
 import pytest
+from child_processes import HANG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.bleu.bleu import Bleu
@@ -143,7 +144,7 @@ def by_the_jar(texts):
     lines = "\n".join(line for text in texts for line in (text.replace("\n", " "), "x"))  # a line can show in the next
     java = ["java", "-Dfile.encoding=UTF-8", "-cp", str(JAR), "edu.stanford.nlp.process.PTBTokenizer"]
     done = subprocess.run(
-        [*java, "-preserveLines", "-lowerCase"], input=lines.encode(), capture_output=True, check=True, timeout=120
+        [*java, "-preserveLines", "-lowerCase"], input=lines.encode(), capture_output=True, check=True, timeout=HANG
     )
     found = done.stdout.decode().split("\n")[0 : 2 * len(texts) : 2]
     return [[token for token in line.split() if token not in PUNCTUATIONS] for line in found]

@@ -2,13 +2,13 @@ import csv
 import io
 import json
 import shutil
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from child_processes import run_child
 
 from mmfuse.predict import Predictor, TableOptions, files, open_studies, predict_to_chunks, predict_to_file
 from mmfuse.types import MmfuseError, Stopped
@@ -245,7 +245,7 @@ def test_the_suffix_must_be_known(run):
 
 def test_bad_inputs(model_dir, test_data, tmp_path):
     """Each of the real-life bad inputs ends as its `kind` says, within 1.5 GiB beyond the loaded model."""
-    subprocess.run([sys.executable, test_data / "bad_inputs" / "make.py", tmp_path / "bad"], check=True)
+    assert run_child([sys.executable, test_data / "bad_inputs" / "make.py", tmp_path / "bad"]).returncode == 0
     code = (
         "import resource, sys, pathlib, torch\n"
         "torch.set_num_threads(1)\n"
@@ -256,7 +256,8 @@ def test_bad_inputs(model_dir, test_data, tmp_path):
         f"predict_to_file(predictor, studies, pathlib.Path({str(tmp_path / 'out.jsonl')!r}))\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / 2**20)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = run_child([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) <= 1.5, f"{done.stdout} GiB"
     with (tmp_path / "bad" / "expected.csv").open(newline="") as handle:
         expected = {row["stem"]: row["kind"] for row in csv.DictReader(handle)}

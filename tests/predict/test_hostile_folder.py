@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 
 import pytest
 
@@ -57,9 +56,7 @@ def test_no_file_is_lost_and_none_is_waited_for(outcome, pairs, tmp_path):
         (root / "gone.txt").unlink()
         (root / "half gone.png").unlink()
 
-    start = time.monotonic()
     good, bad = outcome(root, meanwhile)
-    assert time.monotonic() - start < 60  # it does not hang; how long it takes is measured elsewhere
     assert good == ["-rf", "folder.png/inner", "good", "line\nbreak", "not utf-8 \\xff"]
     assert bad["gone"] == "text: no such file"
     assert bad["half gone"] == "image half gone.png: no such file"

@@ -3,13 +3,13 @@
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import yaml
+from child_processes import run_child
 
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
@@ -153,7 +153,7 @@ def test_shards_in_an_object_store(sources, object_store, model_dir, tmp_path):
     s3fs.S3FileSystem().put(sources["shards"], f"{object_store}/shards", recursive=True)
     for name, source in (("here", sources["shards"]), ("there", f"{object_store}/shards")):
         command = [sys.executable, "-m", "mmfuse.cli", "predict", str(model_dir), source]
-        subprocess.run([*command, "--out", str(tmp_path / f"{name}.jsonl")], check=True, capture_output=True)
+        assert run_child([*command, "--out", str(tmp_path / f"{name}.jsonl")]).returncode == 0
     assert (tmp_path / "here.jsonl").read_bytes() == (tmp_path / "there.jsonl").read_bytes()
     assert len((tmp_path / "there.jsonl").read_text().splitlines()) == 57
     s3fs.S3FileSystem().rm(f"{object_store}/shards/train-00000.parquet")

@@ -6,9 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from child_processes import HANG, wait_until
 
 from mmfuse.data.folder import pair_folder, scan_folder
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file, watch, watch_folder
@@ -311,12 +311,12 @@ def test_a_real_process_killed_and_interrupted(model_dir, predictor, studies, tm
             shutil.copyfile(path, inbox / f"{name}{path.suffix}")
 
     def wait_for(*ids, meanwhile=lambda: None):
-        end = time.monotonic() + 120
-        while not set(ids) <= set(committed()):
-            assert time.monotonic() < end, f"{ids} did not come"
+        def there():
             assert running.poll() is None, running.stderr.read()
             meanwhile()
-            time.sleep(0.02)
+            return set(ids) <= set(committed())
+
+        wait_until(there, f"{ids}")
 
     def committed():
         journal = Names.of(out).journal
@@ -343,7 +343,7 @@ def test_a_real_process_killed_and_interrupted(model_dir, predictor, studies, tm
         running = start()
         wait_for("c")
         running.send_signal(signal.SIGINT)
-        printed, complaint = running.communicate(timeout=60)
+        printed, complaint = running.communicate(timeout=HANG)
     finally:
         running.kill()
         running.wait()

@@ -22,12 +22,12 @@ from mmfuse.training.loop import Trainer
 from mmfuse.types import Stopped
 
 HOLDER = """
-import sys, time
+import sys
 from filelock import FileLock
 lock = FileLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -35,7 +35,7 @@ def test_a_second_training_in_the_same_folder_is_refused_until_the_first_is_gone
     """A process that is killed leaves no lock behind, though its file stays."""
     (tmp_path / "run").mkdir()
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "run" / LOCK)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         for restart in (False, True):
             with pytest.raises(mmfuse.MmfuseError, match="run: another process is training here; wait for it"):

@@ -5,14 +5,13 @@ import dataclasses
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from child_processes import free_port, run_child
 
 from mmfuse.config import ImageEncoderConfig, config_to_dict, load_config
 from mmfuse.data.manifest import load_manifest
@@ -60,27 +59,16 @@ def launch(
     *args: str,
     script: tuple[str, ...] = ("-m", "mmfuse.cli"),
     code: int = 0,
-    timeout: int = 120,
     forced: bool = True,
 ) -> str:
-    """What `torchrun` prints, which must end with this exit code and in so many seconds; `forced`: told to use CPUs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    where = ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    """What `torchrun` prints, which must end with this exit code; `forced`: told to use CPUs."""
+    where = ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *where]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     environment |= {"ACCELERATE_USE_CPU": "true"} if forced else {"CUDA_VISIBLE_DEVICES": ""}
-    command += [*script, *args]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, text=True, env=environment, stdout=pipe, stderr=pipe) as running:
-        try:
-            printed, errors = running.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            running.terminate()  # torchrun then ends its processes; killed, it would leave them waiting
-            raise
-    assert running.returncode == code, errors[-3000:]
-    return printed + errors
+    done = run_child([*command, *script, *args], env=environment)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def write_config(tmp_path: Path, config) -> str:
@@ -149,7 +137,7 @@ def test_what_two_processes_cannot_go_on_with_is_refused_by_both(tiny, phantom, 
     configs = [str(tmp_path / "table" / "config.yaml"), str(tmp_path / "shards" / "config.yaml")]
     configs += [*(str(tmp_path / run) for run in own), str(tmp_path / "sync.yaml")]
     monkeypatch.chdir(tmp_path)
-    printed = launch(2, *configs, script=(str(tmp_path / "each.py"),), timeout=90)
+    printed = launch(2, *configs, script=(str(tmp_path / "each.py"),))
     refusals = (
         f"{tmp_path / 'table'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
         f"{tmp_path / 'shards'}: cannot resume: num_processes was 1, is now 2; start 1, or --restart",
@@ -182,7 +170,7 @@ def test_fewer_validation_rows_than_processes(tiny, phantom, tmp_path):
     batch_norm = ImageEncoderConfig(name="test_resnet", pretrained=False, size=[32, 32])
     settings = (f"data.manifest={tmp_path / 'manifest.yaml'}", f"plugins=[{tmp_path / 'watch.py'}]")
     config = dataclasses.replace(tiny(*settings, "training.max_steps=5"), image_encoder=batch_norm)
-    printed = launch(2, "train", write_config(tmp_path, config), timeout=90, forced=False)
+    printed = launch(2, "train", write_config(tmp_path, config), forced=False)
     assert "num_processes: 2" in printed
     assert "1 validation" in printed
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

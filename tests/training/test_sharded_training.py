@@ -1,8 +1,6 @@
 """FSDP2 over two CPU processes must do what processes with whole weights do."""
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+from child_processes import free_port, run_child
 from safetensors.torch import load_file
 from test_processes import losses, write_config
 
@@ -40,15 +39,11 @@ loop.Trainer._step = killed
 
 def launch(config: str, **variables: str) -> str | None:
     """Train in two sharded CPU processes, as configs/accelerate/fsdp2.yaml says; None where they did not end well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (accelerate,) = (str(path) for path in CONFIGS if path.stem == "fsdp2")
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", accelerate, "--num_processes", "2"]
-    command += ["--main_process_port", str(port), "-m", "mmfuse.cli", "train", config]
+    command += ["--main_process_port", str(free_port()), "-m", "mmfuse.cli", "train", config]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    environment |= variables
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = run_child(command, env=environment | variables)
     assert variables or done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr if done.returncode == 0 else None
 

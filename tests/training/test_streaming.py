@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from child_processes import wait_until
 from safetensors.numpy import load_file
 from test_processes import launch, losses, write_config
 
@@ -53,9 +53,7 @@ def kill_at_a_checkpoint(command: list[str], run: Path) -> None:
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     running = subprocess.Popen([sys.executable, "-m", *command], env=environment, start_new_session=True, **quiet)
-    until = time.monotonic() + 100
-    while not list(run.glob("checkpoints/step_*/state.json")) and time.monotonic() < until:
-        time.sleep(0.005)
+    wait_until(lambda: bool(list(run.glob("checkpoints/step_*/state.json"))), "a checkpoint")
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     assert list(run.glob("checkpoints/step_*"))
