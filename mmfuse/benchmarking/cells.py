@@ -30,10 +30,12 @@ from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits
 from mmfuse.pulse import now
+from mmfuse.training.accelerator import open_accelerator
+from mmfuse.training.build import assemble, build_towers
+from mmfuse.training.calibrate import calibrate
 from mmfuse.training.checkpoint import room_in
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
-from mmfuse.training.run import assemble, build_towers, calibrate, open_accelerator
 from mmfuse.types import MmfuseError
 
 BATCH_OF_INFERENCE = 512

@@ -26,10 +26,11 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds
 from mmfuse.registry import load_plugin
+from mmfuse.training.accelerator import open_accelerator
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import is_frozen_for_good, parameter_groups
-from mmfuse.training.run import open_accelerator, prepare, set_up
+from mmfuse.training.prepare import prepare, set_up
 from mmfuse.types import MmfuseError
 
 TIMED_STEPS = 6

@@ -160,7 +160,7 @@ def test_another_reference_each_epoch(captioner, captions, tmp_path):
     config = captioner(f"data.manifest={tmp_path / 'm.yaml'}", "data.tasks=[report]")
     table = mmfuse.data.table.load_table(mmfuse.data.manifest.load_manifest(tmp_path / "m.yaml"), tasks=["report"])
     from mmfuse.predict import prepare_pairs
-    from mmfuse.training.run import build_model
+    from mmfuse.training.build import build_model
 
     pairs = prepare_pairs(build_model(config, table), table)
     drawn = []

@@ -16,7 +16,7 @@ from filelock import FileLock
 import mmfuse
 from mmfuse.cli.ending import sigterm_interrupts
 from mmfuse.config import config_to_dict
-from mmfuse.training import run as training_run
+from mmfuse.training import prepare
 from mmfuse.training.claim import LOCK, claimed, has_begun, tell_kept
 from mmfuse.training.loop import Trainer
 from mmfuse.types import Stopped
@@ -58,7 +58,7 @@ def test_whatever_ends_a_run_before_its_first_step_its_folder_is_free(tiny, monk
         raise error
 
     owner, name = {
-        "set_up": (training_run, "load_table"),
+        "set_up": (prepare, "load_table"),
         "construction": (Trainer, "__init__"),
         "first step": (Trainer, "_step"),
     }[place]

@@ -21,7 +21,7 @@ from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import write_pairs
 from mmfuse.data.table import load_table
 from mmfuse.predict import Predictor
-from mmfuse.training.run import build_model
+from mmfuse.training.build import build_model
 from mmfuse.training.sharded import prepare_sharding
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.yaml"))

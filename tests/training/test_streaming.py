@@ -25,7 +25,7 @@ from mmfuse.data.stream import Stream
 from mmfuse.data.table import load_table
 from mmfuse.predict import prepare_pairs
 from mmfuse.training import loop
-from mmfuse.training.run import build_model
+from mmfuse.training.build import build_model
 from mmfuse.types import MmfuseError
 
 STREAM = ("data.lanes=4", "data.shuffle_buffer=12", "training.batch_size=4")
