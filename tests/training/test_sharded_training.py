@@ -28,12 +28,12 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.
 KILLER = """
 import os, signal
 from mmfuse.training import loop
-step = loop.Trainer._step
+step = loop.Trainer.step
 def killed(self, batches):
     if str(self.state.step) == os.environ.get("KILL_AT"):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batches)
-loop.Trainer._step = killed
+loop.Trainer.step = killed
 """
 """A plug-in that kills its process before the step that KILL_AT says."""
 
