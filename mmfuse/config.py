@@ -58,8 +58,18 @@ class DataConfig:
     )
 
 
+class _Tower:
+    frozen: bool
+    unfreeze_epoch: int | None
+
+    @property
+    def first_trained(self) -> int | None:
+        """The epoch (from 0) from which it is trained; None: it is frozen for good."""
+        return self.unfreeze_epoch if self.frozen else 0
+
+
 @dataclass
-class TextEncoderConfig:
+class TextEncoderConfig(_Tower):
     """The text tower: a transformers encoder."""
 
     name: str = key(
@@ -82,7 +92,7 @@ class TextEncoderConfig:
 
 
 @dataclass
-class ImageEncoderConfig:
+class ImageEncoderConfig(_Tower):
     """The image tower: a timm model."""
 
     name: str = key(
@@ -318,7 +328,7 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
             f"image {dropout.image:g} must sum to at most 1"
         )
     towers = {"text": config.text_encoder, "image": config.image_encoder}
-    kept = [name for name, own in towers.items() if own.frozen and own.unfreeze_epoch is None and config.cache.enabled]
+    kept = [name for name, own in towers.items() if own.first_trained is None and config.cache.enabled]
     check_live(config.training.augmentation, kept, f"{where}: ")
     check_effect(config, layers)
     return config

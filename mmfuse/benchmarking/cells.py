@@ -128,9 +128,7 @@ class Workshop:
     @property
     def frozen(self) -> bool:
         """Whether both encoders stay as they are: then their features are computed once."""
-        return all(
-            own.frozen and own.unfreeze_epoch is None for own in (self.config.text_encoder, self.config.image_encoder)
-        )
+        return self.config.text_encoder.first_trained is None and self.config.image_encoder.first_trained is None
 
     def pairs(self, model: FusionModel, fold: int | None, seed: int) -> PairDataset:
         """The rows as this model reads them, in batches that are the same for every strategy."""

@@ -31,12 +31,12 @@ from mmfuse.training.monitor import MONITORED, flat_scores, monitored, monitored
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
-    is_frozen_for_good,
     learning_rate_factor,
     parameter_groups,
 )
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.trained import ever_trained, freeze_towers
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
@@ -116,15 +116,9 @@ class Trainer:
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
         self.lengths = pairs.lengths()
         self.weights = {task: config.tasks[task].weight if task in config.tasks else 1.0 for task in model.heads}
-        self.towers = [
-            (tower, own)
-            for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder))
-            if tower is not None
-        ]
-        for tower, own in self.towers:  # what is trained some day must be known to the optimiser and to DDP
-            tower.freeze(is_frozen_for_good(own))
+        freeze_towers(model, config)  # what is trained some day must be known to the optimiser and to DDP
         self.state = TrainerState(
-            identity=frozen_identity(model, set(self._trained_weights())),
+            identity=frozen_identity(model, ever_trained(model, config)),
             rows=stream.identity if stream else rows_identity(pairs),
             processes=accelerator.num_processes,
         )
@@ -177,7 +171,7 @@ class Trainer:
         shown = self.accelerator.is_main_process and not self.quiet
         with Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
-                self._freeze_for_epoch()
+                freeze_towers(self.model, self.config, self.state.epoch)
                 self._train_epoch(progress)
                 self._end_epoch(progress)
 
@@ -299,18 +293,9 @@ class Trainer:
         """What `metrics.jsonl` calls the value that training stops on."""
         return monitored_name(self.training.monitor, self.model)
 
-    def _freeze_for_epoch(self) -> None:
-        for tower, own in self.towers:
-            tower.freeze(own.frozen and (own.unfreeze_epoch is None or self.state.epoch < own.unfreeze_epoch))
-
     def _trained_weights(self) -> dict[str, Tensor]:
-        frozen = tuple(
-            f"{name}."
-            for name, own in (("text_encoder", self.config.text_encoder), ("image_encoder", self.config.image_encoder))
-            if is_frozen_for_good(own)
-        )
-        state = self.model.state_dict()
-        return {name: whole(tensor) for name, tensor in state.items() if not name.startswith(frozen)}
+        trained = ever_trained(self.model, self.config)
+        return {name: whole(tensor) for name, tensor in self.model.state_dict().items() if name in trained}
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()

@@ -22,7 +22,7 @@ from mmfuse.training.batch_norm import check_images
 from mmfuse.training.build import build_model
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.monitor import check_monitor
-from mmfuse.training.optimization import is_frozen_for_good
+from mmfuse.training.trained import freeze_towers
 from mmfuse.types import MmfuseError
 
 
@@ -80,7 +80,7 @@ def _tell_stream(table: ShardedTable, plan: StreamPlan, config: Config, workers:
     lines += [
         f"left out, damaged: {file} ({shard.rows} rows): {what}" for file, (shard, what) in shards.damaged.items()
     ]
-    if config.cache.enabled and any(is_frozen_for_good(own) for own in (config.text_encoder, config.image_encoder)):
+    if config.cache.enabled and None in (config.text_encoder.first_trained, config.image_encoder.first_trained):
         lines.append("frozen encoders run live: features of streamed rows are not kept")
     if model.captioning:
         lines.append("no caption baselines: they compare with every training row, and these are streamed")
@@ -91,7 +91,7 @@ def _prepare_stream(
     model: FusionModel, table: ShardedTable, config: Config, plan: StreamPlan, console: Console
 ) -> tuple[PairDataset, Stream]:
     """The evaluated rows and the streamed ones, as the model reads them."""
-    _freeze_for_good(model, config)
+    freeze_towers(model, config)
     dropout, augmentation = dataclasses.asdict(config.training.modality_dropout), config.training.augmentation
     pairs = prepare_pairs(model, table, augmentation=augmentation)  # refuses what cannot be done
     cut = count_cut_texts(model, pairs, range(len(table)))
@@ -109,7 +109,7 @@ def prepare(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PairDataset:
     """The rows as the model reads them; what is said of them goes to the console, also without `progress`."""
-    _freeze_for_good(model, config)
+    freeze_towers(model, config)  # one that is trained later is not cached
 
     def report(modality: str, done: int, total: int) -> None:
         now(f"features of the frozen {modality} encoder", done, total)
@@ -137,12 +137,6 @@ def prepare(
         others = "; the words of the others have no mirror image" if able < rows else ""
         console.print(f"flip: swap: {able} of {rows} training rows can be flipped{others}")
     return pairs
-
-
-def _freeze_for_good(model: FusionModel, config: Config) -> None:
-    for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder)):
-        if tower is not None:  # one that is trained later is not cached
-            tower.freeze(is_frozen_for_good(own))
 
 
 def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
