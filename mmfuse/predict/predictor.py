@@ -23,7 +23,9 @@ from mmfuse.effect import check_generation
 from mmfuse.heads import decide_rows
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.abstain import plan_abstention
-from mmfuse.predict.loop import default_workers, forward_batches, image_options
+from mmfuse.predict.loop import forward_batches
+from mmfuse.predict.processes import default_workers
+from mmfuse.predict.reading import image_options
 from mmfuse.predict.samples import to_sample
 from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample, first_line
 
