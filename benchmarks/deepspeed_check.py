@@ -34,12 +34,12 @@ ACCELERATE = Path(__file__).resolve().parent.parent / "configs" / "accelerate" /
 PLUGIN = """
 import os, signal, torch
 from mmfuse.training import loop
-step = loop.Trainer._step
+step = loop.Trainer.step
 def killed(self, batches):
     if str(self.state.step) == os.environ.get("KILL_AT"):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batches)
-loop.Trainer._step = killed
+loop.Trainer.step = killed
 class AdamW(torch.optim.AdamW):
     def step(self, closure=None):
         for p in (p for group in self.param_groups for p in group["params"] if p.grad is None):

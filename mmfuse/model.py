@@ -1,40 +1,27 @@
-"""FusionModel: encoders, a fusion and heads; and the folder it lives in."""
+"""FusionModel: encoders, a fusion and heads; the folder it lives in is `model_folder`'s."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
-from safetensors.torch import load_file
+from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 import mmfuse
 from mmfuse.data.inputs import TableInputs
-from mmfuse.data.sections import SECTIONS
-from mmfuse.data.texts import read_bytes
-from mmfuse.encoders.bounds import no_larger_than, weights_file
 from mmfuse.encoders.image import ImageEncoder
-from mmfuse.encoders.saved import check_fit, write_tensors
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, TaskParameters, build_head
-from mmfuse.registry import nearest
+from mmfuse.model_folder import FORMAT_VERSION, find_folder, read_folder, write_folder
 from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
-from mmfuse.untrusted import check_files, check_readable
 
-FORMAT_VERSION = 1
 LOG_VARIANCES = "log_variances"
 """Beside the tasks' logits in training, where the weights of their losses are learned."""
-_MAX_CONFIG_BYTES = 100 * 2**20
-MODALITIES: tuple[str, ...] = ("text", "image")
 
 
 class FusionModel(
@@ -261,28 +248,8 @@ class FusionModel(
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {
-            name: tensor.contiguous()
-            for name, tensor in self.state_dict().items()
-            if not name.startswith(f"{LOG_VARIANCES}.")
-        }
-        scratch = save_directory / "model.safetensors.tmp"  # the old file may be what this model's weights lie in
-        write_tensors(state, scratch)
-        scratch.replace(save_directory / "model.safetensors")
-        if self.text_encoder is not None:
-            self.text_encoder.save_tokenizer(save_directory)
-        for task in self.captioning:
-            head: Any = self.heads[task]
-            head.save_files(save_directory / f"tokenizer_{task}")
-        (save_directory / "metrics.json").unlink(missing_ok=True)
-        if self.metrics is not None:
-            (save_directory / "metrics.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
-        card = (
-            self.card
-            or "---\nlibrary_name: mmfuse\n---\n\n# A text-image fusion model of mmfuse\n\nNo card was written.\n"
-        )
-        (save_directory / "README.md").write_text(card, encoding="utf-8")
-        (save_directory / "config.json").write_text(json.dumps(self.config(), indent=2) + "\n", encoding="utf-8")
+        state = {n: tensor for n, tensor in self.state_dict().items() if not n.startswith(f"{LOG_VARIANCES}.")}
+        write_folder(self, state, save_directory)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> FusionModel:
@@ -295,89 +262,7 @@ class FusionModel(
         Raises:
             MmfuseError: The folder is incomplete, damaged, newer than this mmfuse, or needs an absent plug-in.
         """
-        folder = Path(pretrained_model_name_or_path)
-        if not os.path.isdir(folder):  # pathlib's raises where a name is too long
-            check_readable(folder)
-            if str(pretrained_model_name_or_path).count("/") != 1 or str(pretrained_model_name_or_path).startswith(
-                (".", "/")
-            ):
-                raise MmfuseError(f"{folder}: no such model folder")
-            try:
-                folder = Path(snapshot_download(str(pretrained_model_name_or_path), **options))
-            except (HfHubHTTPError, OSError, ValueError) as error:
-                raise MmfuseError(
-                    f"{pretrained_model_name_or_path}: no such folder here, and the Hub gives no such model "
-                    f"({type(error).__name__})"
-                ) from error
-        check_files(folder)
-        config = _read_config(folder)
-        weights = folder / "model.safetensors"
-        with weights_file(weights):
-            state = load_file(weights)
-        try:
-            with no_larger_than(weights):
-                model = cls._from_config(config, folder, state)
-        except MmfuseError as error:
-            where = "" if str(folder) in str(error) else f"{folder}/config.json: "
-            raise MmfuseError(f"{where}{error}") from error
-        except Exception as error:  # whatever timm, transformers or a constructor says of values that are not theirs
-            reason = str(error).strip().partition("\n")[0][:160]
-            raise MmfuseError(
-                f"{folder}/config.json: no model can be built of it ({type(error).__name__}: {reason}): it is damaged, "
-                "or the installed timm or transformers does not know this architecture"
-            ) from error
-        model._load_weights(weights, state)
-        return model.eval()
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any], folder: Path, state: dict[str, Tensor]) -> FusionModel:
-        for what, origin in config["plugins"].items():
-            kind, name = what.split(" ", 1)
-            if name not in (FUSIONS if kind == "fusion" else HEADS).names():
-                raise MmfuseError(
-                    f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin "
-                    f"FILE.py"
-                )
-        _check_config(config)
-        text, image = config["text_encoder"], config["image_encoder"]
-        model = cls(
-            TextEncoder.from_spec(text, folder, _part(state, "text_encoder.")) if text else None,
-            ImageEncoder.from_spec(image, _part(state, "image_encoder.")) if image else None,
-            config["fusion"],
-            {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
-        )
-        if model.text_encoder is not None:  # what no constructor reads of a damaged config is found here
-            _try_text(model.text_encoder)
-        for task, decision in config["decisions"].items():
-            head: Any = model.heads[task]
-            head.temperature = decision["temperature"]
-            if decision["thresholds"] is not None:
-                head.thresholds = decision["thresholds"]
-        model.selective = {  # models of older versions have none, and cannot abstain
-            task: [curve and SelectiveCurve(**curve) for curve in curves]
-            for task, curves in config.get("selective", {}).items()
-        }
-        model.text_sections = list(config.get("text_sections", []))  # older models have none
-        model.accepts_missing = list(config["accepts_missing"])
-        if config.get("inputs") is not None:  # older models have none, and older versions pass it over
-            model.inputs = TableInputs.from_dict(config["inputs"], model.uses)
-        return model
-
-    def _load_weights(self, path: Path, state: dict[str, Tensor]) -> None:
-        """Load what the towers, which stand on these very tensors, do not have yet; and look through all of them."""
-        try:
-            check_fit(self.state_dict(), state)
-        except MmfuseError as error:
-            raise MmfuseError(f"{path}: {error}") from error
-        spoilt = [n for n, tensor in state.items() if tensor.is_floating_point() and bool(tensor.isnan().any())]
-        if spoilt:
-            raise MmfuseError(f"{path}: damaged: {spoilt[0]} contains NaN")
-        rest = {n: tensor for n, tensor in state.items() if not n.startswith(("text_encoder.", "image_encoder."))}
-        self.load_state_dict(rest, strict=False)
-
-
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        return read_folder(find_folder(str(pretrained_model_name_or_path), options), cls)
 
 
 def _head_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -387,95 +272,7 @@ def _head_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in ("type", "labels")}
 
 
-def _read_task(given: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A task's options as the head's constructor takes them."""
-    cls: Any = HEADS.get(given["type"])
-    if not hasattr(cls, "read_options"):
-        return given
-    spec = {name: value for name, value in given.items() if name not in ("type", "labels")}
-    return {"type": given["type"], "labels": given["labels"], **cls.read_options(spec, folder)}
-
-
 def _position_in_row(row: Tensor, count: Tensor) -> Tensor:
     """Which item of its row each packed item is; items of a row stand one behind the other."""
     start = count.cumsum(0) - count
     return torch.arange(len(row), device=row.device) - start[row]
-
-
-def _try_text(encoder: TextEncoder) -> None:
-    words: Any = encoder.model.get_input_embeddings()  # type: ignore[operator]
-    largest = max(encoder.tokenizer.get_vocab().values(), default=0)
-    if largest >= words.num_embeddings:
-        raise MmfuseError(f"the tokenizer has a token {largest}, the text encoder {words.num_embeddings} of them")
-    ids = torch.tensor(encoder.tokenize(["a"])[0])
-    with torch.no_grad():
-        encoder.eval()(ids, torch.ones_like(ids, dtype=torch.bool))
-
-
-def _check_config(config: dict[str, Any]) -> None:
-    """Refuse values that `FusionModel.config` never writes, and that nobody else would see."""
-    if not config["tasks"]:
-        raise MmfuseError("tasks: there is none")
-    for task, given in config["tasks"].items():
-        if set(task) & set("/\\.") or not task.isprintable():  # it is part of a folder's name, and told
-            raise MmfuseError(f"tasks: {task[:60]!r} cannot be a task's name")
-        labels = given["labels"]
-        if not isinstance(labels, list) or not all(map(_is_text, labels)) or len(set(labels)) < len(labels):
-            raise MmfuseError(f"tasks.{task}.labels: {labels!r:.100}: names are expected, each once")
-    for task, given in config["decisions"].items():
-        if task not in config["tasks"]:
-            raise MmfuseError(f"decisions.{task}: no such task; {nearest(task, config['tasks'])}")
-        temperature, thresholds = given["temperature"], given["thresholds"]
-        if not (_is_number(temperature) and temperature > 0):
-            raise MmfuseError(f"decisions.{task}.temperature: {temperature!r:.100}: a number above 0 is expected")
-        labels = config["tasks"][task]["labels"]
-        if thresholds is not None and not (len(thresholds) == len(labels) and all(map(_is_number, thresholds))):
-            raise MmfuseError(f"decisions.{task}.thresholds: {thresholds!r:.100}: {len(labels)} numbers are expected")
-    accepts = config["accepts_missing"]
-    if not isinstance(accepts, list) or set(accepts) - set(MODALITIES):
-        raise MmfuseError(f"accepts_missing: {accepts!r:.100}: a list is expected, of {', '.join(MODALITIES)}")
-    sections = config.get("text_sections", [])
-    if not isinstance(sections, list) or not all(section in SECTIONS for section in sections):
-        raise MmfuseError(f"text_sections: {sections!r:.100}: a list is expected, of {', '.join(SECTIONS)}")
-    for task, curves in config.get("selective", {}).items():
-        if task not in config["tasks"] or not all(curve is None or _is_curve(curve) for curve in curves):
-            raise MmfuseError(f"selective.{task}: {curves!r:.100}: curves of a task are expected")
-
-
-def _is_curve(values: Any) -> bool:
-    curve = SelectiveCurve(**values)
-    columns = (curve.confidence, curve.coverage, curve.accuracy)
-    return len({len(column) for column in columns}) == 1 and all(_is_number(v) for column in columns for v in column)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is a text, without halves of UTF-16 pairs, which JSON can hold and no file of predictions."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not os.path.lexists(path):
-        raise MmfuseError(f"{folder}: no model folder: config.json is missing")
-    check_readable(path)
-    try:
-        config = json.loads(read_bytes(path, _MAX_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:  # MmfuseError is a ValueError
-        raise MmfuseError(f"{path}: damaged: {error}") from error
-    version = config.get("format_version") if isinstance(config, dict) else None
-    if type(version) is not int or version < 1:
-        raise MmfuseError(f"{path}: not a model of mmfuse (it has no format_version)")
-    if version > FORMAT_VERSION:
-        raise MmfuseError(
-            f"{folder}: written by mmfuse {str(config.get('mmfuse_version'))[:20]} in format {str(version)[:20]}; "
-            f"this mmfuse {mmfuse.__version__} reads up to {FORMAT_VERSION}: upgrade mmfuse"
-        )
-    wanted = ("text_encoder", "image_encoder", "fusion", "tasks", "decisions", "accepts_missing", "plugins")
-    absent = [name for name in wanted if name not in config]
-    if absent:
-        raise MmfuseError(f"{path}: damaged: {absent[0]} is missing")
-    return config

@@ -25,11 +25,10 @@ from mmfuse.config import DecoderConfig
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import build_head
 from mmfuse.heads.decoder import build_decoder
-from mmfuse.types import Features, MmfuseError
+from mmfuse.types import MODALITIES, Features, MmfuseError
 
 TEXT_DIM, IMAGE_DIM = 16, 24
 TEXT_LENGTHS, IMAGE_LENGTHS = (5, 3, 1, 4), (2, 7, 6, 1)
-MODALITIES = ("text", "image")
 SINGLE_KEY = "an attention over a single key, whose softmax is always 1"
 EQUAL = 1e-10
 """In float64, a relative difference below it is rounding, and one above it is an effect."""

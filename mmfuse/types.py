@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MODALITIES: tuple[str, ...] = ("text", "image")
 MISSING_CLASS = -100
 """The class id of a row whose target is not known."""
-
 
 _WORKERS_TRACEBACK = "\nOriginal Traceback (most recent call last):\n"
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -337,7 +337,7 @@ def test_a_damaged_checkpoint_is_one_line(mmfuse, world, tmp_path, file):
     ("place", "error", "line"),
     [
         (
-            "training.loop.Trainer._step",
+            "training.loop.Trainer.step",
             torch.OutOfMemoryError("CUDA out of memory.\nmore"),
             "the GPU's memory is full",
         ),

@@ -30,10 +30,12 @@ from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits
 from mmfuse.pulse import now
+from mmfuse.training.accelerator import open_accelerator
+from mmfuse.training.build import assemble, build_towers
+from mmfuse.training.calibrate import calibrate
 from mmfuse.training.checkpoint import room_in
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
-from mmfuse.training.run import assemble, build_towers, calibrate, open_accelerator
 from mmfuse.types import MmfuseError
 
 BATCH_OF_INFERENCE = 512
@@ -126,9 +128,7 @@ class Workshop:
     @property
     def frozen(self) -> bool:
         """Whether both encoders stay as they are: then their features are computed once."""
-        return all(
-            own.frozen and own.unfreeze_epoch is None for own in (self.config.text_encoder, self.config.image_encoder)
-        )
+        return self.config.text_encoder.first_trained is None and self.config.image_encoder.first_trained is None
 
     def pairs(self, model: FusionModel, fold: int | None, seed: int) -> PairDataset:
         """The rows as this model reads them, in batches that are the same for every strategy."""

@@ -38,8 +38,8 @@ from mmfuse.registry import load_plugin
 from mmfuse.training.checkpoint import FullDiskError
 from mmfuse.training.claim import flat_config, read_config
 from mmfuse.training.launch import heed_launch
+from mmfuse.training.origin import commit
 from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
-from mmfuse.training.run import commit
 from mmfuse.types import MmfuseError, Stopped
 
 WAIT_SECONDS = 1.0

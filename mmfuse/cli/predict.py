@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmfuse.cli.request import Request
 from mmfuse.cli.shared import (
     INTERRUPTED,
     NOTHING_READ,
@@ -20,6 +23,9 @@ from mmfuse.cli.shared import (
 )
 from mmfuse.pulse import now, rest
 from mmfuse.types import MmfuseError, visible
+
+if TYPE_CHECKING:
+    from mmfuse.predict import Predictor
 
 app = typer.Typer()
 
@@ -88,91 +94,65 @@ def predict(
     plugin: PluginOption = None,
 ) -> None:
     """Predict for every study; what cannot be read goes to OUT.errors.jsonl. Resumes an interrupted run."""
+    request = Request(**locals())
     load_plugins(plugin)
     quiet_libraries()
-    from mmfuse.config import read_overrides
-    from mmfuse.data.stores import is_local, local_path
-    from mmfuse.predict import (
-        Predictor,
-        TableOptions,
-        fingerprint,
-        predict_to_chunks,
-        predict_to_file,
-        tell_cut_texts,
-    )
-
-    of_ray = {"--actors": actors, "--gpus-per-actor": gpus_per_actor, "--cpus-per-actor": cpus_per_actor}
-    in_chunks = _check_engine(engine, of_ray) or not is_local(out)
-    if in_chunks and (watch or captions_dir):
-        other = "--engine ray" if engine == "ray" else f"--out {out}"
-        raise MmfuseError(f"{'--watch' if watch else '--captions-dir'} cannot be combined with {other}")
-    if layout not in ("auto", "stem", "study"):
-        raise MmfuseError(f"--layout {layout!r} is not legal; legal: auto, stem, study")
-    if captions_dir and captions_dir.resolve().is_relative_to(Path(source).resolve()):
-        raise MmfuseError(f"--captions-dir {captions_dir}: is in {source}, where captions would be taken for reports")
-    if engine == "ray":  # its actors start in folders of their own
-        from mmfuse.predict.ray import Actors, Work, run_on_ray
-
-        source, model = (os.path.abspath(name) if os.path.exists(name) else name for name in (source, model))
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "missing": missing,
-        "abstain": abstain,
-        "generation": read_overrides(generation or []),
-    }
-
-    def load() -> Predictor:
-        now("loading the model")
-        predictor = Predictor.from_pretrained(model, device="cpu" if engine == "ray" else device, **options)
-        for plan in predictor.abstentions.values():
-            typer.echo(visible(plan.about), err=True)
-        return predictor
-
-    table = TableOptions(id_column, image_column, text_column, image_root, tuple(image_urls or ()))
-    if watch:
-        if dry_run:
-            raise MmfuseError("--watch: how many studies will come is not known; leave --dry-run out")
-        if captions_dir or table != TableOptions() or not os.path.isdir(source):
-            wrong = "does not go with --captions-dir" if captions_dir else f"{source} is not a folder"
-            wrong = (
-                wrong if table == TableOptions() else "a folder has no columns; leave --...-column and --image-... out"
-            )
-            raise MmfuseError(f"--watch: {wrong}")
-        predictor = load()
-        _tell_whole_texts(predictor)
-        _watch(predictor, source, out, layout, settle, fingerprint(predictor.model, missing, abstain), overwrite)
+    request.check()
+    if request.watch:
+        _watch(request)
         raise typer.Exit(INTERRUPTED)
-    _check_there(source)
-    predictor = load()
-    now("listing the studies")
-    studies = _open(predictor, source, layout, table, damaged)
-    if engine == "ray" and getattr(studies, "holds_images", False):
-        raise MmfuseError(f"--engine ray: {source} contains images: convert it to shards (mmfuse data shard)")
-    if dry_run:
-        from mmfuse.predict.estimate import estimate_predictions
+    if request.on_ray:
+        request = _for_ray(request)
+    _predict_all(request)
 
-        typer.echo(estimate_predictions(predictor, studies).text())
-        if engine == "ray":
-            typer.echo("ray:      N actors like this process take an Nth of the time; the cluster was not asked")
+
+def _watch(request: Request) -> None:
+    """Predict what appears in the folder, until it is interrupted."""
+    from mmfuse.data.stores import local_path
+    from mmfuse.predict import watch_folder
+
+    predictor = request.load()
+    _tell_whole_texts(predictor)
+    rest()
+    seen = watch_folder(
+        predictor,
+        Path(request.source),
+        local_path(request.out),
+        layout="stem" if request.layout == "auto" else request.layout,  # type: ignore[arg-type]
+        settle=request.settle,
+        fingerprint=request.fingerprint(predictor),
+        overwrite=request.overwrite,
+        tell=lambda line: typer.echo(line, err=True),
+    )
+    _tell_counts(seen.counts, request.out)
+    if seen.left:
+        id, reason = next(iter(seen.left.items()))
+        typer.echo(visible(f"{len(seen.left)} studies left, such as {id!r}: {reason}"))
+
+
+def _for_ray(request: Request) -> Request:
+    """With absolute paths: actors start in folders of their own."""
+    import mmfuse.predict.ray  # noqa: F401 - refused before a model is loaded where Ray is not installed
+
+    source, model = (
+        os.path.abspath(name) if os.path.exists(name) else name for name in (request.source, request.model)
+    )
+    return dataclasses.replace(request, source=source, model=model)
+
+
+def _predict_all(request: Request) -> None:
+    """Predict every study of the source; the exit code tells where none could be read."""
+    predictor = request.load()
+    now("listing the studies")
+    studies = _open(request, predictor)
+    if request.dry_run:
+        _estimate(request, predictor, studies)
         return
-    identity, run = fingerprint(predictor.model, missing, abstain), None
-    if engine == "ray":
-        plugins = tuple(os.path.abspath(path) for path in plugin or [])
-        work = Work(model, studies, identity, {**options, "device": device}, plugins)
-        run = run_on_ray(work, Actors(actors, gpus_per_actor, cpus_per_actor), lambda line: typer.echo(line, err=True))
-    with Bar("predicting") as bar:
-        common: dict[str, Any] = {
-            "fingerprint": identity,
-            "overwrite": overwrite,
-            "progress": lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
-        }
-        if in_chunks:
-            where = out if "://" in out else os.path.abspath(out)
-            counts = predict_to_chunks(predictor, studies, where, run=run, **common)
-        else:
-            counts = predict_to_file(predictor, studies, local_path(out), captions_dir=captions_dir, **common)
-    _tell_counts(counts, out)
+    counts = _predict(request, predictor, studies)
+    _tell_counts(counts, request.out)
     if counts.cut:
+        from mmfuse.predict import tell_cut_texts
+
         encoder: Any = predictor.model.text_encoder
         limit = {"max_length": encoder.max_length, "truncation": encoder.truncation}
         typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
@@ -180,22 +160,51 @@ def predict(
         raise typer.Exit(NOTHING_READ)
 
 
-def _check_there(source: str) -> None:
-    """Refuse a path where nothing is before a model is loaded."""
-    try:
-        if "://" not in source:
-            os.stat(source)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise MmfuseError(f"{source}: {reason}; expected a folder, a table, a manifest or shards") from error
+def _predict(request: Request, predictor: Predictor, studies: Any) -> Any:
+    """Predict the studies, here or on Ray, and count."""
+    from mmfuse.data.stores import local_path
+    from mmfuse.predict import predict_to_chunks, predict_to_file
+
+    fingerprint = request.fingerprint(predictor)
+    run = _ray_run(request, studies, fingerprint) if request.on_ray else None
+    with Bar("predicting") as bar:
+        common: dict[str, Any] = {
+            "fingerprint": fingerprint,
+            "overwrite": request.overwrite,
+            "progress": lambda done, errors: bar.update(done, len(studies), f"{errors} errors"),
+        }
+        if request.in_chunks:
+            where = request.out if "://" in request.out else os.path.abspath(request.out)
+            return predict_to_chunks(predictor, studies, where, run=run, **common)
+        out = local_path(request.out)
+        return predict_to_file(predictor, studies, out, captions_dir=request.captions_dir, **common)
 
 
-def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) -> Any:
+def _ray_run(request: Request, studies: Any, fingerprint: str) -> Callable[..., Any]:
+    """What has Ray's actors predict the chunks."""
+    from mmfuse.predict.ray import Actors, Work, run_on_ray
+
+    plugins = tuple(os.path.abspath(path) for path in request.plugin or [])
+    work = Work(request.model, studies, fingerprint, {**request.options, "device": request.device}, plugins)
+    actors = Actors(request.actors, request.gpus_per_actor, request.cpus_per_actor)
+    return run_on_ray(work, actors, lambda line: typer.echo(line, err=True))
+
+
+def _estimate(request: Request, predictor: Predictor, studies: Any) -> None:
+    from mmfuse.predict.estimate import estimate_predictions
+
+    typer.echo(estimate_predictions(predictor, studies).text())
+    if request.on_ray:
+        typer.echo("ray:      N actors like this process take an Nth of the time; the cluster was not asked")
+
+
+def _open(request: Request, predictor: Predictor) -> Any:
     """The studies, and a line that says what of them is read."""
     from mmfuse.data.folder import tell_ignored
     from mmfuse.predict import FolderStudies, TableStudies, open_studies
 
-    studies = open_studies(source, layout, table, damaged, predictor.model)
+    source, layout, table = request.source, request.layout, request.table
+    studies = open_studies(source, layout, table, request.damaged, predictor.model)
     if layout != "auto" and not isinstance(studies, FolderStudies):
         raise MmfuseError(f"--layout {layout}: {source} is not a folder of files; leave the option out")
     if isinstance(studies, TableStudies):
@@ -206,6 +215,8 @@ def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) ->
         _tell_whole_texts(predictor)
         if studies.ignored:
             typer.echo(visible(tell_ignored(studies.ignored)), err=True)
+    if request.on_ray and getattr(studies, "holds_images", False):
+        raise MmfuseError(f"--engine ray: {source} contains images: convert it to shards (mmfuse data shard)")
     return studies
 
 
@@ -218,40 +229,6 @@ def _tell_whole_texts(predictor: Any) -> None:
             f"{' by a template' if spec.template else ''}",
             err=True,
         )
-
-
-def _watch(
-    predictor: Any, source: str, out: str, layout: str, settle: float, fingerprint: str, overwrite: bool
-) -> None:
-    """Predict what appears in the folder, until it is interrupted."""
-    from mmfuse.data.stores import local_path
-    from mmfuse.predict import watch_folder
-
-    rest()
-    seen = watch_folder(
-        predictor,
-        Path(source),
-        local_path(out),
-        layout="stem" if layout == "auto" else layout,  # type: ignore[arg-type]
-        settle=settle,
-        fingerprint=fingerprint,
-        overwrite=overwrite,
-        tell=lambda line: typer.echo(line, err=True),
-    )
-    _tell_counts(seen.counts, out)
-    if seen.left:
-        id, reason = next(iter(seen.left.items()))
-        typer.echo(visible(f"{len(seen.left)} studies left, such as {id!r}: {reason}"))
-
-
-def _check_engine(engine: str, of_ray: dict[str, Any]) -> bool:
-    """Whether it is Ray."""
-    if engine not in ("local", "ray"):
-        raise MmfuseError(f"--engine {engine!r} is not legal; legal: local, ray")
-    given = [name for name, value in of_ray.items() if value is not None]
-    if given and engine == "local":
-        raise MmfuseError(f"{given[0]} requires --engine ray")
-    return engine == "ray"
 
 
 def _tell_counts(counts: Any, out: str) -> None:

@@ -20,9 +20,9 @@ from scipy.special import expit, logit, softmax
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.splits import unit_hash
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
-from mmfuse.model import MODALITIES, FusionModel
+from mmfuse.model import FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features
-from mmfuse.types import MISSING_CLASS, Features, MmfuseError
+from mmfuse.types import MISSING_CLASS, MODALITIES, Features, MmfuseError
 
 SHARES = tuple(i / 10 for i in range(11))
 LARGEST_CHUNK = 4096

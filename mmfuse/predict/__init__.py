@@ -2,17 +2,10 @@
 
 from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
-from mmfuse.predict.loop import (
-    count_cut_texts,
-    default_workers,
-    pair_reader,
-    prepare_pairs,
-    table_features,
-    table_logits,
-    tell_cut_texts,
-)
+from mmfuse.predict.loop import table_features, table_logits
 from mmfuse.predict.predictor import Predictor
-from mmfuse.predict.processes import join_processes
+from mmfuse.predict.processes import default_workers, join_processes
+from mmfuse.predict.reading import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
 from mmfuse.predict.studies import (
     FolderStudies,
     SampleStudies,

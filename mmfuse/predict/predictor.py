@@ -21,11 +21,13 @@ from mmfuse.data.pairs import move_batch, ordered_batches
 from mmfuse.data.sections import select_sections
 from mmfuse.effect import check_generation
 from mmfuse.heads import decide_rows
-from mmfuse.model import MODALITIES, FusionModel
+from mmfuse.model import FusionModel
 from mmfuse.predict.abstain import plan_abstention
-from mmfuse.predict.loop import default_workers, forward_batches, image_options
+from mmfuse.predict.loop import forward_batches
+from mmfuse.predict.processes import default_workers
+from mmfuse.predict.reading import image_options
 from mmfuse.predict.samples import to_sample
-from mmfuse.types import Batch, Failure, MmfuseError, Prediction, Sample, first_line
+from mmfuse.types import MODALITIES, Batch, Failure, MmfuseError, Prediction, Sample, first_line
 
 CHUNK = 512
 _WINDOW = 64

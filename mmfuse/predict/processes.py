@@ -1,4 +1,4 @@
-"""The processes that a launcher has started: joined once, or refused in one line."""
+"""The processes that a launcher has started, joined once or refused in one line; and those that read images."""
 
 from __future__ import annotations
 
@@ -54,6 +54,13 @@ def join_processes() -> PartialState:
             "work; start them by torchrun or accelerate launch, on CPU cores with ACCELERATE_USE_CPU=true"
         )
     return state
+
+
+def default_workers() -> int:
+    """Processes that read images ahead: one core is left to the model, and there are at most 8."""
+    return max(
+        0, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) - 1)
+    )
 
 
 def _named(names: tuple[str, ...]) -> str:

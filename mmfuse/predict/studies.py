@@ -25,10 +25,10 @@ from mmfuse.data.sharding import MANIFEST
 from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.stores import list_sizes
-from mmfuse.model import MODALITIES, FusionModel
+from mmfuse.model import FusionModel
 from mmfuse.predict.samples import to_sample
 from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
-from mmfuse.types import MmfuseError, Sample, first_line
+from mmfuse.types import MODALITIES, MmfuseError, Sample, first_line
 
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 MANIFESTS = (".yaml", ".yml")

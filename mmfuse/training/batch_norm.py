@@ -9,7 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfuse.config import Config
 from mmfuse.encoders.image import ImageEncoder
-from mmfuse.training.optimization import is_frozen_for_good
 from mmfuse.types import MmfuseError
 
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
@@ -19,7 +18,7 @@ _INSTEAD = "frozen or train is expected"
 def is_synchronised(config: Config, processes: int) -> bool:
     """Whether batch statistics go over several processes; one that is frozen for good has none."""
     own = config.image_encoder
-    return own.batch_norm == "sync" and processes > 1 and not is_frozen_for_good(own)
+    return own.batch_norm == "sync" and processes > 1 and own.first_trained is not None
 
 
 def check_sync(config: Config, accelerator: Accelerator) -> None:

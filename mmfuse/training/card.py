@@ -7,6 +7,7 @@ from mmfuse.data.table import Table
 from mmfuse.evaluation.evaluate import format_report
 from mmfuse.evaluation.markdown import code, plain, prose
 from mmfuse.model import FusionModel
+from mmfuse.training.trained import towers
 
 
 def model_card(model: FusionModel, table: Table, config: Config, report: dict) -> str:
@@ -15,7 +16,6 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
     counts = table.counts()
     origins = {task: manifest.tasks[task].label_origin for task in table.labels}
     mined = [task for task, origin in origins.items() if origin == "mined_from_text"]
-    towers = {"text": (model.text_encoder, config.text_encoder), "image": (model.image_encoder, config.image_encoder)}
     lines = [
         "---",
         "library_name: mmfuse",
@@ -30,10 +30,9 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
         "## Parts",
         "",
         *(
-            f"- {name}: {code(own.name)}, {'frozen' if own.frozen else 'trained'}, "
+            f"- {name.removesuffix('_encoder')}: {code(own.name)}, {_trained(own.first_trained)}, "
             f"{'pretrained' if own.pretrained else 'from random weights'}"
-            for name, (tower, own) in towers.items()
-            if tower is not None
+            for name, _, own in towers(model, config)
         ),
         *([f"- of each report, the text is: {', '.join(model.text_sections)}"] if model.text_sections else []),
         *(
@@ -76,3 +75,10 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
         "",
     ]
     return "\n".join(lines)
+
+
+def _trained(first: int | None) -> str:
+    """Whether a tower was trained, by its `first_trained`."""
+    if first is None:
+        return "frozen"
+    return f"frozen until epoch {first} (the first is 0)" if first else "trained"

@@ -26,10 +26,12 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds
 from mmfuse.registry import load_plugin
+from mmfuse.training.accelerator import open_accelerator
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
-from mmfuse.training.optimization import is_frozen_for_good, parameter_groups
-from mmfuse.training.run import open_accelerator, prepare, set_up
+from mmfuse.training.optimization import parameter_groups
+from mmfuse.training.prepare import prepare, set_up
+from mmfuse.training.trained import ever_trained, towers
 from mmfuse.types import MmfuseError
 
 TIMED_STEPS = 6
@@ -198,9 +200,7 @@ def _sample_table(
     scored = [i for i, name in enumerate(table.splits) if name == "validation"] or table.indices("train")
     scored = _spread(scored, SCORED_ROWS)
     chosen = {row for ranks in wanted for rows in ranks for row in rows} | set(scored)
-    caches = config.cache.enabled and any(
-        tower is not None and tower.frozen for tower in (model.text_encoder, model.image_encoder)
-    )
+    caches = config.cache.enabled and any(tower.config.first_trained is None for tower in towers(model, config))
     if caches:
         chosen |= set(_spread(range(len(table)), FEATURE_ROWS))
     rows, clock = sorted(chosen), _Clock()
@@ -251,7 +251,7 @@ def _time_steps(trainer: Trainer, batches: Sequence[Any]) -> tuple[float, float,
             found.append(source[rows])
             reading.append(time.perf_counter() - start)
         start = time.perf_counter()
-        trainer._step([move_batch(batch, trainer.accelerator.device) for batch in found])
+        trainer.step([move_batch(batch, trainer.accelerator.device) for batch in found])
         steps.append(time.perf_counter() - start)
     usual = float(np.mean(reading[1:] or reading))
     if trainer.stream is not None:
@@ -296,11 +296,10 @@ class _Clock:
 
 def _sizes(model: FusionModel, config: Config) -> dict[str, int]:
     """Numbers of parameters, and bytes of what is written of them: AdamW keeps two moments of what it trains."""
-    towers = (("text_encoder.", config.text_encoder), ("image_encoder.", config.image_encoder))
-    frozen = tuple(name for name, own in towers if is_frozen_for_good(own))
+    trained = ever_trained(model, config)
     optimised = [p for group in parameter_groups(model, config) for p in group["params"]]
     state = {name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()}
-    kept = sum(size for name, size in state.items() if not name.startswith(frozen))
+    kept = sum(size for name, size in state.items() if name in trained)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in optimised),

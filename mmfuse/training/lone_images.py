@@ -39,7 +39,7 @@ def check_lone_images(
         MmfuseError: There is such a batch; the message names what can be changed.
     """
     own, encoder = config.image_encoder, model.image_encoder
-    first = (config.training.epochs if own.unfreeze_epoch is None else own.unfreeze_epoch) if own.frozen else 0
+    first = config.training.epochs if own.first_trained is None else own.first_trained
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     images, rows = _norms_of_one_value(model)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,16 +25,18 @@ from mmfuse.predict import table_logits
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
-from mmfuse.training.monitor import MONITORED, monitored_value
+from mmfuse.training.identity import frozen_identity, rows_identity
+from mmfuse.training.metrics_log import MetricsLog
+from mmfuse.training.monitor import MONITORED, flat_scores, monitored, monitored_name, validation_loss
 from mmfuse.training.optimization import (
     batch_loss,
     count_targets,
-    is_frozen_for_good,
     learning_rate_factor,
     parameter_groups,
 )
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.trained import ever_trained, freeze_towers
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
@@ -48,10 +47,6 @@ from mmfuse.training.zero import (
     zero_step,
 )
 from mmfuse.types import Batch, MmfuseError, Stopped
-
-LOG_EVERY = 20
-_ROWS = 4096
-"""Rows that are hashed at once."""
 
 
 @dataclass
@@ -121,15 +116,9 @@ class Trainer:
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
         self.lengths = pairs.lengths()
         self.weights = {task: config.tasks[task].weight if task in config.tasks else 1.0 for task in model.heads}
-        self.towers = [
-            (tower, own)
-            for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder))
-            if tower is not None
-        ]
-        for tower, own in self.towers:  # what is trained some day must be known to the optimiser and to DDP
-            tower.freeze(is_frozen_for_good(own))
+        freeze_towers(model, config)  # what is trained some day must be known to the optimiser and to DDP
         self.state = TrainerState(
-            identity=self._identity(),
+            identity=frozen_identity(model, ever_trained(model, config)),
             rows=stream.identity if stream else rows_identity(pairs),
             processes=accelerator.num_processes,
         )
@@ -153,7 +142,7 @@ class Trainer:
             raise MmfuseError(
                 f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
             )
-        self.steps_per_epoch = math.ceil(len(self._epoch(0)) / self.training.accumulation)
+        self.steps_per_epoch = math.ceil(len(self.plan(0)) / self.training.accumulation)
         self.total_steps = self.steps_per_epoch * self.training.epochs
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
@@ -183,11 +172,11 @@ class Trainer:
         shown = self.accelerator.is_main_process and not self.quiet
         with Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
-                self._freeze_for_epoch()
+                freeze_towers(self.model, self.config, self.state.epoch)
                 self._train_epoch(progress)
                 self._end_epoch(progress)
 
-    def _epoch(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
+    def plan(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
         if self.stream is not None:
             return self.stream.plan
@@ -196,7 +185,7 @@ class Trainer:
 
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
-        plan, done = self._epoch(self.state.epoch), self.state.step_in_epoch * accumulation
+        plan, done = self.plan(self.state.epoch), self.state.step_in_epoch * accumulation
         source = self.pairs if self.stream is None else self.stream
         source.epoch = self.state.epoch
         self.wrapped.train()
@@ -206,7 +195,7 @@ class Trainer:
             numbers = range(first, min(first + accumulation, len(plan)))
             batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
-            loss, norm, rate, each = self._step([move_batch(batch, self.accelerator.device) for batch in batches])
+            loss, norm, rate, each = self.step([move_batch(batch, self.accelerator.device) for batch in batches])
             self.state.step += 1
             self.state.step_in_epoch += 1
             samples = sum(len(rows) for number in numbers for rows in plan[number])
@@ -228,7 +217,7 @@ class Trainer:
             if every and self.state.step % every == 0 and first + accumulation < len(plan):
                 self._checkpoint(best=False)
 
-    def _step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
+    def step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
         """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
         _seed(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
@@ -293,68 +282,21 @@ class Trainer:
             share_buffers(self.model)
         model = self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
-        loss = 0.0
-        heads: dict[str, Any] = dict(self.model.heads.items())
-        for task, head in heads.items():
-            if head.kind == "captioning":  # what was written says no likelihood, so its record has that of the target
-                count, own = float(logits[task]["target_tokens"].sum()), float(logits[task]["target_loss"].sum())
-            else:
-                target = torch.from_numpy(targets[task][rows]).to(self.accelerator.device)
-                count = float(head.count(target))
-                own = float(head.loss(torch.from_numpy(logits[task]).to(self.accelerator.device), target))
-            loss += self.weights[task] * own / count if count else 0.0
-        scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
-        values = {
-            f"{task}/{name}": score["value"]
-            for task, found in scores.items()
-            for name, score in found["metrics"].items()
-            if score["value"] is not None
-        }
-        value = self._monitored(values, loss)
+        loss = validation_loss(self.model, self.weights, logits, targets, rows, self.accelerator.device)
+        values = flat_scores(score_rows(self.model, self.pairs, rows, logits, resamples=0))
+        found = monitored(self.training.monitor, self.model, values)
+        value = -loss if found is None else found
         if self.monitored_name() == MONITORED:
             values[MONITORED] = value
         return value, {"validation_loss": loss, "validation": values}
 
     def monitored_name(self) -> str:
         """What `metrics.jsonl` calls the value that training stops on."""
-        monitor = self.training.monitor
-        if monitor is not None:
-            return MONITORED if "+" in monitor or "*" in monitor else monitor
-        (task, head), *others = self.model.heads.items()
-        return MONITORED if others else f"{task}/{head.monitor}"
-
-    def _monitored(self, values: dict[str, float], loss: float) -> float:
-        """The value to stop on; where no metric is defined on the validation split, the loss."""
-        if self.training.monitor is not None:
-            return monitored_value(self.training.monitor, values)
-        heads: dict[str, Any] = dict(self.model.heads.items())
-        found = [values[f"{t}/{h.monitor}"] for t, h in heads.items() if f"{t}/{h.monitor}" in values]
-        return sum(found) / len(found) if found else -loss
-
-    def _freeze_for_epoch(self) -> None:
-        for tower, own in self.towers:
-            tower.freeze(own.frozen and (own.unfreeze_epoch is None or self.state.epoch < own.unfreeze_epoch))
+        return monitored_name(self.training.monitor, self.model)
 
     def _trained_weights(self) -> dict[str, Tensor]:
-        frozen = tuple(
-            f"{name}."
-            for name, own in (("text_encoder", self.config.text_encoder), ("image_encoder", self.config.image_encoder))
-            if is_frozen_for_good(own)
-        )
-        state = self.model.state_dict()
-        return {name: whole(tensor) for name, tensor in state.items() if not name.startswith(frozen)}
-
-    def _identity(self) -> str:
-        """Of the frozen towers and the vocabulary: a resumed run must find the same ones."""
-        digest = hashlib.sha256()
-        trained = set(self._trained_weights())
-        for name, tensor in self.model.state_dict().items():
-            if name not in trained:
-                digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        if self.model.text_encoder is not None:
-            vocabulary: Any = self.model.text_encoder.tokenizer.get_vocab()
-            digest.update(json.dumps(sorted(vocabulary.items())).encode())
-        return digest.hexdigest()
+        trained = ever_trained(self.model, self.config)
+        return {name: whole(tensor) for name, tensor in self.model.state_dict().items() if name in trained}
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
@@ -422,82 +364,6 @@ class Trainer:
                     f"output_dir: in {self.run_dir} process 0 finds {first}, process {process} {other}: it must be on "
                     "a disk that all machines share"
                 )
-
-
-def rows_identity(pairs: PairDataset) -> str:
-    """sha256 of all rows as an epoch's plan and its targets depend on them; where images lie is not in it."""
-    table = pairs.table
-    digest = hashlib.sha256(json.dumps(table.labels).encode())
-    for start in range(0, len(table), _ROWS):
-        part = slice(start, start + _ROWS)
-        digest.update(json.dumps([pairs.ids[part], table.splits[part], table.rows["text"][part]]).encode())
-    digest.update(np.asarray(pairs.lengths(), dtype=np.int64).tobytes())
-    for task, targets in table.targets.items():
-        captions = targets.dtype == object
-        digest.update(task.encode() + (json.dumps(targets.tolist()).encode() if captions else targets.tobytes()))
-    return digest.hexdigest()
-
-
-class MetricsLog:
-    """`metrics.jsonl`: a line a step and a line an evaluation, and the same for the trackers.
-
-    Args:
-        path: The file.
-        accelerator: Its trackers get the numbers; only the main process writes.
-    """
-
-    def __init__(self, path: Path, accelerator: Accelerator):
-        self.path, self.accelerator = path, accelerator
-        self._waiting: list[dict[str, Any]] = []
-
-    def step(self, **values: Any) -> None:
-        """Keep one step's values until there are enough lines to write."""
-        self._waiting.append(values)
-        if values["step"] == 1 or len(self._waiting) >= LOG_EVERY:  # the first one tells that the run has begun
-            self.flush()
-
-    def validation(self, line: dict[str, Any]) -> None:
-        """Write an evaluation's line."""
-        self._waiting.append(line)
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what is waiting, and see it on the disk."""
-        lines, self._waiting = self._waiting, []
-        if not lines or not self.accelerator.is_main_process:
-            return
-        with self.path.open("a", encoding="utf-8") as handle:
-            handle.writelines(json.dumps(_rounded(line)) + "\n" for line in lines)
-            handle.flush()
-            os.fsync(handle.fileno())
-        for line in lines:
-            self.accelerator.log(dict(_scalars(line)), step=int(line["step"]))
-
-    def cut(self, step: int) -> None:
-        """Drop the lines after `step`: they will be written again."""
-        if not self.accelerator.is_main_process or not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if not line.endswith("\n"):  # torn by a kill
-                continue
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        scratch = self.path.with_suffix(".tmp")
-        scratch.write_text("".join(kept), encoding="utf-8")
-        scratch.replace(self.path)
-
-
-def _rounded(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 4) if k in ("seconds", "waited") else v for k, v in line.items()}
-
-
-def _scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in line.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}/{key}", float(v)) for key, v in value.items())
-        elif name not in ("step", "best") and isinstance(value, (int, float)):
-            yield name, float(value)
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

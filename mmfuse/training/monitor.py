@@ -1,9 +1,12 @@
-"""What training stops on: a metric of the validation split, or a sum of metrics."""
+"""What training stops on: a metric of the validation split, a sum of metrics, or the loss there."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+import numpy as np
+import torch
 
 from mmfuse.data.table import Table
 from mmfuse.data.targets import has_both
@@ -82,6 +85,64 @@ def monitored_value(monitor: str, values: dict[str, float]) -> float:
             ) from error
         total += weight * (-values[name] if name.rsplit("/", 1)[-1] in LOWER_IS_BETTER else values[name])
     return total
+
+
+def monitored_name(monitor: str | None, model: FusionModel) -> str:
+    """What `metrics.jsonl` calls the value that training stops on."""
+    if monitor is not None:
+        return MONITORED if "+" in monitor or "*" in monitor else monitor
+    (task, head), *others = model.heads.items()
+    return MONITORED if others else f"{task}/{head.monitor}"
+
+
+def monitored(monitor: str | None, model: FusionModel, values: dict[str, float]) -> float | None:
+    """The value to stop on, of which more is better; None where no metric is defined on the validation split."""
+    if monitor is not None:
+        return monitored_value(monitor, values)
+    heads: dict[str, Any] = dict(model.heads.items())
+    found = [values[f"{t}/{h.monitor}"] for t, h in heads.items() if f"{t}/{h.monitor}" in values]
+    return sum(found) / len(found) if found else None
+
+
+def flat_scores(scores: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """By "TASK/METRIC" what `score_rows` gives, where it is defined."""
+    return {
+        f"{task}/{name}": score["value"]
+        for task, found in scores.items()
+        for name, score in found["metrics"].items()
+        if score["value"] is not None
+    }
+
+
+def validation_loss(
+    model: FusionModel,
+    weights: dict[str, float],
+    logits: dict[str, np.ndarray],
+    targets: dict[str, np.ndarray],
+    rows: list[int],
+    device: torch.device,
+) -> float:
+    """The sum over tasks of weight times mean loss over the labelled targets.
+
+    Args:
+        model: Its heads know their losses.
+        weights: By task, its factor.
+        logits: By task, what the model says of these rows.
+        targets: By task, those of all rows.
+        rows: Row numbers.
+        device: Where it is computed.
+    """
+    loss = 0.0
+    heads: dict[str, Any] = dict(model.heads.items())
+    for task, head in heads.items():
+        if head.kind == "captioning":  # what was written says no likelihood, so its record has that of the target
+            count, own = float(logits[task]["target_tokens"].sum()), float(logits[task]["target_loss"].sum())
+        else:
+            target = torch.from_numpy(targets[task][rows]).to(device)
+            count = float(head.count(target))
+            own = float(head.loss(torch.from_numpy(logits[task]).to(device), target))
+        loss += weights[task] * own / count if count else 0.0
+    return loss
 
 
 def _names(monitor: str) -> list[str]:

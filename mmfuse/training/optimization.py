@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmfuse.config import Config
 from mmfuse.encoders.text import checkpoint_layers
 from mmfuse.model import LOG_VARIANCES, FusionModel
+from mmfuse.training.trained import ever_trained, towers
 from mmfuse.types import Batch
 
 
@@ -20,29 +21,24 @@ def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]
     Biases, norms, missing tokens and other vectors and scalars (gates) are not decayed.
     """
     training = config.training
-    towers = [
-        ("text_encoder", model.text_encoder, config.text_encoder),
-        ("image_encoder", model.image_encoder, config.image_encoder),
-    ]
-    rates = {f"{name}.": own.learning_rate for name, _, own in towers if own.learning_rate is not None}
+    rates = {
+        f"{tower.name}.": tower.config.learning_rate
+        for tower in towers(model, config)
+        if tower.config.learning_rate is not None
+    }
     for task in model.captioning:
         own = config.tasks.get(task)
         if own is not None and own.decoder.learning_rate is not None:
             rates[f"heads.{task}.decoder."] = own.decoder.learning_rate
-    frozen = tuple(f"{name}." for name, tower, own in towers if tower is not None and is_frozen_for_good(own))
+    trained = ever_trained(model, config)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if name.startswith(frozen) or not parameter.requires_grad:
+        if name not in trained or not parameter.requires_grad:
             continue
         rate = next((r for prefix, r in rates.items() if name.startswith(prefix)), training.learning_rate)
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": p, "lr": rate, "base_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
-
-
-def is_frozen_for_good(tower: Any) -> bool:
-    """Whether a tower's config never trains it."""
-    return tower.frozen and tower.unfreeze_epoch is None
 
 
 def checkpoint_gradients(model: FusionModel, config: Config) -> None:
@@ -51,9 +47,9 @@ def checkpoint_gradients(model: FusionModel, config: Config) -> None:
     Raises:
         MmfuseError: One of them cannot.
     """
-    for tower, own in ((model.text_encoder, config.text_encoder), (model.image_encoder, config.image_encoder)):
-        if tower is not None and not is_frozen_for_good(own):
-            tower.checkpoint_gradients()
+    for tower in towers(model, config):
+        if tower.config.first_trained is not None:
+            tower.module.checkpoint_gradients()
     for task in model.captioning:
         head: Any = model.heads[task]
         checkpoint_layers(head.decoder.model, f"tasks.{task}.decoder")

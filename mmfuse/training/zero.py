@@ -39,7 +39,7 @@ def check_zero(config: Config) -> None:
     if config.training.mixed_precision is not None:
         raise MmfuseError("training.mixed_precision: with DeepSpeed, null is expected; FSDP2 can do both")
     for name, tower in (("text_encoder", config.text_encoder), ("image_encoder", config.image_encoder)):
-        if tower.frozen and tower.unfreeze_epoch is not None:  # a zero gradient would still decay what is frozen
+        if tower.first_trained not in (None, 0):  # a zero gradient would still decay what is frozen
             raise MmfuseError(f"{name}.unfreeze_epoch: with DeepSpeed, null is expected; FSDP2 can do both")
     if not is_deepspeed_available():
         raise MmfuseError(f"ACCELERATE_USE_DEEPSPEED: DeepSpeed is not installed: {install('deepspeed')}")

@@ -26,7 +26,7 @@ from mmfuse.benchmarking.run import benchmark, dry_run
 from mmfuse.data.pairs import epoch_batches
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
-from mmfuse.training.run import assemble
+from mmfuse.training.build import assemble
 from mmfuse.types import MmfuseError
 
 ROWS = ["text_only", "image_only", "late", "concat", "cross_attention"]

@@ -15,9 +15,9 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
-from mmfuse.evaluation import captions
 from mmfuse.evaluation.captions import (
     CAPTION_METRICS,
+    baselines,
     compare_captioning,
     consensus_caption,
     retrieve_captions,
@@ -25,6 +25,7 @@ from mmfuse.evaluation.captions import (
     score_captions,
     tokenize_caption,
 )
+from mmfuse.evaluation.captions.cider import CiderVectors, ngrams
 from mmfuse.evaluation.metrics import GroupBootstrap
 from mmfuse.types import MmfuseError
 
@@ -346,9 +347,9 @@ def test_consensus_clips_counts_and_weighs_images_alike():
     options = [caption for captions in images for caption in captions]
     means = best_by_the_scorer(options, images)
     assert consensus_caption(images) == options[int(np.argmax(means))]
-    vectors = captions._CiderVectors.of(
-        [captions._ngrams(tokenize_caption(option)) for option in options],
-        [[captions._ngrams(tokenize_caption(option)) for option in row] for row in images],
+    vectors = CiderVectors.of(
+        [ngrams(tokenize_caption(option)) for option in options],
+        [[ngrams(tokenize_caption(option)) for option in row] for row in images],
     )
     every = np.arange(len(options))
     ours = [
@@ -377,7 +378,7 @@ def test_retrieval_in_chunks_is_the_same(monkeypatch):
     queries, keys = rng.normal(size=(50, 4)), rng.normal(size=(40, 4))
     _, references, _ = written()
     at_once = retrieve_captions(queries, keys, references)
-    monkeypatch.setattr(captions, "CHUNK", 7)
+    monkeypatch.setattr(baselines, "CHUNK", 7)
     assert retrieve_captions(queries, keys, references) == at_once
     assert len(set(at_once)) > 10
 

@@ -14,7 +14,7 @@ from mmfuse.heads import confidences
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file
 from mmfuse.predict.abstain import plan_abstention
-from mmfuse.training.run import calibrate
+from mmfuse.training.calibrate import calibrate
 from mmfuse.types import MmfuseError, SelectiveCurve
 
 SURE_OF_SEX = SelectiveCurve(rows=10, confidence=[0.5, 0.6, 0.8], coverage=[1.0, 0.6, 0.2], accuracy=[0.7, 0.9, 1.0])

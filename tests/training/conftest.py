@@ -69,7 +69,7 @@ def kill_at(monkeypatch):
     """Train a config, and kill it after a number of steps: `kill_at(config, steps)`."""
 
     def kill(config: Config, at: int) -> None:
-        step, taken = loop.Trainer._step, 0
+        step, taken = loop.Trainer.step, 0
 
         def stopping(self, batches):
             nonlocal taken
@@ -79,7 +79,7 @@ def kill_at(monkeypatch):
             return step(self, batches)
 
         with monkeypatch.context() as patched:
-            patched.setattr(loop.Trainer, "_step", stopping)
+            patched.setattr(loop.Trainer, "step", stopping)
             with pytest.raises(Killed):
                 mmfuse.train(config)
 

@@ -9,7 +9,7 @@ import mmfuse
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.table import load_table
 from mmfuse.predict import prepare_pairs
-from mmfuse.training.run import build_model
+from mmfuse.training.build import build_model
 from mmfuse.types import MmfuseError
 
 

@@ -117,14 +117,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(captioner, killed_at, at):
 
 def test_weights_of_tasks_are_learned_and_not_saved(captioner, monkeypatch):
     seen = []
-    step = loop.Trainer._step
+    step = loop.Trainer.step
 
     def watching(self, batches):
         found = step(self, batches)
         seen.append({task: float(s.detach()) for task, s in self.model.log_variances.items()})
         return found
 
-    monkeypatch.setattr(loop.Trainer, "_step", watching)
+    monkeypatch.setattr(loop.Trainer, "step", watching)
     run = mmfuse.train(captioner("training.task_weights=uncertainty", "training.learning_rate=0.01"))
     # the gradient of exp(-s) l + s / 2 at 0 is 1/2 - l: a task with a loss above a half counts less
     assert seen[-1]["report"] > 0
@@ -160,7 +160,7 @@ def test_another_reference_each_epoch(captioner, captions, tmp_path):
     config = captioner(f"data.manifest={tmp_path / 'm.yaml'}", "data.tasks=[report]")
     table = mmfuse.data.table.load_table(mmfuse.data.manifest.load_manifest(tmp_path / "m.yaml"), tasks=["report"])
     from mmfuse.predict import prepare_pairs
-    from mmfuse.training.run import build_model
+    from mmfuse.training.build import build_model
 
     pairs = prepare_pairs(build_model(config, table), table)
     drawn = []

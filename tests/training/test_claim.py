@@ -16,7 +16,7 @@ from filelock import FileLock
 import mmfuse
 from mmfuse.cli.ending import sigterm_interrupts
 from mmfuse.config import config_to_dict
-from mmfuse.training import run as training_run
+from mmfuse.training import prepare
 from mmfuse.training.claim import LOCK, claimed, has_begun, tell_kept
 from mmfuse.training.loop import Trainer
 from mmfuse.types import Stopped
@@ -58,9 +58,9 @@ def test_whatever_ends_a_run_before_its_first_step_its_folder_is_free(tiny, monk
         raise error
 
     owner, name = {
-        "set_up": (training_run, "load_table"),
+        "set_up": (prepare, "load_table"),
         "construction": (Trainer, "__init__"),
-        "first step": (Trainer, "_step"),
+        "first step": (Trainer, "step"),
     }[place]
     config = tiny("training.trackers=[tensorboard]")
     with monkeypatch.context() as patched:
@@ -80,7 +80,7 @@ def test_an_empty_folder_of_the_users_stays(tiny, tmp_path):
 
 
 def test_a_run_that_is_stopped_says_what_is_kept_and_goes_on(tiny, monkeypatch):
-    step = Trainer._step
+    step = Trainer.step
 
     def stopping(self, batches):
         if self.state.step == 3:
@@ -89,7 +89,7 @@ def test_a_run_that_is_stopped_says_what_is_kept_and_goes_on(tiny, monkeypatch):
 
     config = tiny("training.max_steps=5", "training.checkpoint_every=2")
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", stopping)
+        patched.setattr(Trainer, "step", stopping)
         with pytest.raises(Stopped) as stopped:
             mmfuse.train(config)
     assert str(stopped.value) == "stopped at step 3; the checkpoint of step 2 is kept; the same command resumes"
@@ -206,14 +206,14 @@ def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost(number):
 
 
 def test_sigterm_is_told_with_what_is_kept(mmfuse, tiny, tmp_path, monkeypatch):
-    step = Trainer._step
+    step = Trainer.step
 
     def stopping(self, batches):
         if self.state.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batches)
 
-    monkeypatch.setattr(Trainer, "_step", stopping)
+    monkeypatch.setattr(Trainer, "step", stopping)
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(config_to_dict(tiny("training.checkpoint_every=2"))))
     before = signal.getsignal(signal.SIGTERM)  # Ray leaves its own where it was used

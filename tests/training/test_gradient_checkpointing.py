@@ -15,7 +15,7 @@ from mmfuse.data.table import load_table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.predict import prepare_pairs
-from mmfuse.training.run import build_model
+from mmfuse.training.build import build_model
 from mmfuse.types import MmfuseError
 
 DEEP = [

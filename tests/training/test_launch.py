@@ -8,8 +8,8 @@ from accelerate import PartialState
 
 import mmfuse
 from mmfuse.predict import join_processes
+from mmfuse.training.accelerator import open_accelerator
 from mmfuse.training.launch import RULES, heed_launch
-from mmfuse.training.run import open_accelerator
 
 ON = {"ACCELERATE_USE_FSDP": "true"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true"}

@@ -20,19 +20,19 @@ from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import write_pairs
 from mmfuse.data.table import load_table
 from mmfuse.predict import Predictor
-from mmfuse.training.run import build_model
+from mmfuse.training.build import build_model
 from mmfuse.training.sharded import prepare_sharding
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.yaml"))
 KILLER = """
 import os, signal
 from mmfuse.training import loop
-step = loop.Trainer._step
+step = loop.Trainer.step
 def killed(self, batches):
     if str(self.state.step) == os.environ.get("KILL_AT"):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batches)
-loop.Trainer._step = killed
+loop.Trainer.step = killed
 """
 """A plug-in that kills its process before the step that KILL_AT says."""
 

@@ -25,7 +25,7 @@ from mmfuse.data.stream import Stream
 from mmfuse.data.table import load_table
 from mmfuse.predict import prepare_pairs
 from mmfuse.training import loop
-from mmfuse.training.run import build_model
+from mmfuse.training.build import build_model
 from mmfuse.types import MmfuseError
 
 STREAM = ("data.lanes=4", "data.shuffle_buffer=12", "training.batch_size=4")
@@ -80,11 +80,11 @@ def both_ways(tiny, phantom, sharded, monkeypatch):
         plan = [[[row_of[name] for name in ids]] for ids in taken]
         per_epoch = len(plan) // 2
         assert per_epoch * 2 == len(plan)
-        own = loop.Trainer._epoch
+        own = loop.Trainer.plan
         order = lambda self, epoch: plan[epoch * per_epoch : (epoch + 1) * per_epoch]  # noqa: E731
-        monkeypatch.setattr(loop.Trainer, "_epoch", order)
+        monkeypatch.setattr(loop.Trainer, "plan", order)
         mmfuse.train(tiny(*STREAM, *options, run="mapped"))
-        monkeypatch.setattr(loop.Trainer, "_epoch", own)
+        monkeypatch.setattr(loop.Trainer, "plan", own)
         return len(plan)
 
     return train

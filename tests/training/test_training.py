@@ -150,6 +150,8 @@ def test_a_frozen_tower_does_not_move_until_its_epoch(tiny):
     assert torch.equal(weights(for_good.dir)[name], weights(start.dir)[name])
     last = next((released.dir / "checkpoints").glob("step_*"))  # the best ones may be from before the release
     assert not torch.equal(load_file(last / "weights.safetensors")[name], weights(start.dir)[name])
+    for run, said in ((for_good, "frozen, "), (released, "frozen until epoch 1 (the first is 0), ")):
+        assert f"- text: `bert`, {said}" in (run.model_dir / "README.md").read_text()
 
 
 def test_early_stopping_keeps_the_best_weights(tiny):

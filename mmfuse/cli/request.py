@@ -1,0 +1,146 @@
+"""What `mmfuse predict` is asked for, checked as a whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mmfuse.pulse import now
+from mmfuse.types import MmfuseError, visible
+
+if TYPE_CHECKING:
+    from mmfuse.predict import Predictor, TableOptions
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments and options of `mmfuse predict`, by their names there."""
+
+    model: str
+    source: str
+    out: str
+    layout: str
+    missing: str
+    batch_size: int
+    id_column: str | None
+    image_column: str | None
+    text_column: str | None
+    image_root: str | None
+    image_urls: list[str] | None
+    damaged: str
+    device: str | None
+    overwrite: bool
+    dry_run: bool
+    captions_dir: Path | None
+    abstain: float | None
+    watch: bool
+    settle: float
+    engine: str
+    actors: int | None
+    gpus_per_actor: float | None
+    cpus_per_actor: float | None
+    generation: list[str] | None
+    plugin: list[Path] | None
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether Ray's actors predict."""
+        return self.engine == "ray"
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether the output is written in chunks: many write it, or it is at a URL."""
+        from mmfuse.data.stores import is_local
+
+        return self.on_ray or not is_local(self.out)
+
+    @property
+    def table(self) -> TableOptions:
+        """What is said of a table."""
+        from mmfuse.predict import TableOptions
+
+        urls = tuple(self.image_urls or ())
+        return TableOptions(self.id_column, self.image_column, self.text_column, self.image_root, urls)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the `Predictor`, on whatever device."""
+        from mmfuse.config import read_overrides
+
+        return {
+            "batch_size": self.batch_size,
+            "missing": self.missing,
+            "abstain": self.abstain,
+            "generation": read_overrides(self.generation or []),
+        }
+
+    def check(self) -> None:
+        """Refuse what is not legal or does not go together, before a model is loaded.
+
+        Raises:
+            MmfuseError: There is such an option.
+        """
+        if self.engine not in ("local", "ray"):
+            raise MmfuseError(f"--engine {self.engine!r} is not legal; legal: local, ray")
+        of_ray = {
+            "--actors": self.actors,
+            "--gpus-per-actor": self.gpus_per_actor,
+            "--cpus-per-actor": self.cpus_per_actor,
+        }
+        given = [name for name, value in of_ray.items() if value is not None]
+        if given and not self.on_ray:
+            raise MmfuseError(f"{given[0]} requires --engine ray")
+        if self.in_chunks and (self.watch or self.captions_dir):
+            other = "--engine ray" if self.on_ray else f"--out {self.out}"
+            raise MmfuseError(f"{'--watch' if self.watch else '--captions-dir'} cannot be combined with {other}")
+        if self.layout not in ("auto", "stem", "study"):
+            raise MmfuseError(f"--layout {self.layout!r} is not legal; legal: auto, stem, study")
+        if self.captions_dir and self.captions_dir.resolve().is_relative_to(Path(self.source).resolve()):
+            raise MmfuseError(
+                f"--captions-dir {self.captions_dir}: is in {self.source}, where captions would be taken for reports"
+            )
+        if self.watch:
+            self._check_watch()
+        else:
+            _check_there(self.source)
+
+    def _check_watch(self) -> None:
+        if self.dry_run:
+            raise MmfuseError("--watch: how many studies will come is not known; leave --dry-run out")
+        table = self.table
+        if table != type(table)():
+            raise MmfuseError("--watch: a folder has no columns; leave --...-column and --image-... out")
+        if self.captions_dir:
+            raise MmfuseError("--watch: does not go with --captions-dir")
+        if not os.path.isdir(self.source):
+            raise MmfuseError(f"--watch: {self.source} is not a folder")
+
+    def load(self) -> Predictor:
+        """The model, which tells what it abstains from."""
+        from mmfuse.predict import Predictor
+
+        now("loading the model")
+        predictor = Predictor.from_pretrained(self.model, device="cpu" if self.on_ray else self.device, **self.options)
+        for plan in predictor.abstentions.values():
+            typer.echo(visible(plan.about), err=True)
+        return predictor
+
+    def fingerprint(self, predictor: Predictor) -> str:
+        """Of all that a prediction depends on beside its study."""
+        from mmfuse.predict import fingerprint
+
+        return fingerprint(predictor.model, self.missing, self.abstain)
+
+
+def _check_there(source: str) -> None:
+    """Refuse a path where nothing is before a model is loaded."""
+    try:
+        if "://" not in source:
+            os.stat(source)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise MmfuseError(f"{source}: {reason}; expected a folder, a table, a manifest or shards") from error

@@ -1,0 +1,100 @@
+"""A run's config from a file or plain values: its keys one by one, and what they say together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmfuse.config.files import read_yaml
+from mmfuse.config.keys import LARGEST_SIZE, AugmentationConfig, Config
+from mmfuse.config.parsing import parse, read_overrides
+from mmfuse.effect import check_effect
+from mmfuse.types import MmfuseError
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a run's config.
+
+    Args:
+        path: A YAML file.
+        overrides: `key=value` strings such as `training.epochs=3`; values are YAML.
+
+    Raises:
+        MmfuseError: No such file, not YAML, an unknown key, or a value that is not legal; the message says what is.
+    """
+    path = Path(path)
+    return config_from_dict(read_yaml(path), overrides, where=str(path))
+
+
+def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), where: str = "config") -> Config:
+    """A config from plain values, as strictly checked as a file.
+
+    Args:
+        values: Nested dicts, as in the YAML file.
+        overrides: `key=value` strings.
+        where: Named in errors.
+
+    Raises:
+        MmfuseError: An unknown key, or a value that is not legal.
+    """
+    layers = [(where, values), ("command line", read_overrides(overrides))]
+    fusion: dict[str, Any] = {"name": "concat"}
+    for _, layer in layers:
+        chosen = layer.get("fusion") if isinstance(layer, dict) else None
+        if isinstance(chosen, dict):  # another strategy's options do not carry over
+            same = chosen.get("name", fusion["name"]) == fusion["name"]
+            fusion = {**fusion, **chosen} if same else dict(chosen)
+    config = parse(Config, layers)
+    config.fusion = fusion
+    if config.image_encoder.size is not None and (
+        len(config.image_encoder.size) != 2
+        or min(config.image_encoder.size) < 8
+        or max(config.image_encoder.size) > LARGEST_SIZE
+    ):
+        raise MmfuseError(
+            f"{where}: image_encoder.size: two numbers [H, W] of at least 8 and at most {LARGEST_SIZE} are expected"
+        )
+    dropout = config.training.modality_dropout
+    if dropout.text + dropout.image > 1:
+        raise MmfuseError(
+            f"{where}: training.modality_dropout: text and image of a row are never both hidden, so text "
+            f"{dropout.text:g} and image {dropout.image:g} must sum to at most 1"
+        )
+    towers = {"text": config.text_encoder, "image": config.image_encoder}
+    kept = [name for name, own in towers.items() if own.first_trained is None and config.cache.enabled]
+    check_live(config.training.augmentation, kept, f"{where}: ")
+    check_effect(config, layers)
+    return config
+
+
+def check_live(config: AugmentationConfig, kept: Iterable[str], where: str = "") -> None:
+    """Refuse to change inputs that are not read again, as their features are computed once.
+
+    Args:
+        config: The run's.
+        kept: The modalities ("text", "image") whose encoder is frozen and whose features are kept.
+        where: What the error begins with.
+
+    Raises:
+        MmfuseError: One of them would be changed.
+    """
+    text = {f"text.{name}": bool(value) for name, value in vars(config.text).items()}
+    changes = {
+        "image": {"image": config.image != "none", "flip": config.flip != "none"},
+        "text": {"flip": config.flip == "swap", **text},
+    }
+    for modality in kept:
+        for name, asked in changes[modality].items():
+            if asked:
+                raise MmfuseError(
+                    f"{where}training.augmentation.{name}: features of the frozen {modality} encoder are computed once "
+                    f"and kept, so its {modality}s cannot change; leave it out, or set {modality}_encoder.frozen=false "
+                    "or cache.enabled=false"
+                )
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dicts of a config; `config_from_dict` reads them back."""
+    return dataclasses.asdict(config)

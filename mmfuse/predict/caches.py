@@ -1,0 +1,131 @@
+"""Features of frozen towers for a table's rows, computed once and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmfuse.data.collate import Item, collate
+from mmfuse.data.images import ImageError, content_hash
+from mmfuse.data.pairs import PairDataset, make_loader, ordered_batches
+from mmfuse.encoders.cache import build_cache, weights_hash
+from mmfuse.model import FusionModel
+from mmfuse.pulse import counted
+from mmfuse.types import MmfuseError
+
+_Batches = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], tuple]]]
+"""From numbers of items to batches: their numbers, and what an encoder takes."""
+
+
+def attach_caches(
+    model: FusionModel,
+    pairs: PairDataset,
+    root: Path,
+    num_workers: int,
+    batch_size: int,
+    progress: Callable[[str, int, int], None] | None,
+    dtype: str,
+) -> None:
+    """Let the pairs give the features of the model's frozen towers in place of tokens and pixels.
+
+    Args:
+        model: What of it is frozen computes the features that are not kept yet.
+        pairs: Its rows; its caches are set.
+        root: The folder where features are kept.
+        num_workers: Processes that read images.
+        batch_size: Of the computation.
+        progress: Called with (modality, done, total).
+        dtype: How they are kept, "float32" or "float16".
+
+    Raises:
+        MmfuseError: An image cannot be read.
+    """
+    device = next(model.parameters()).device
+    keep_tokens = "tokens" in model.reads
+
+    def features(modality: str, encoder: Any, contents: Sequence[str], batches: _Batches) -> Any:
+        def compute(wanted: Sequence[int]) -> Iterator:
+            done = 0
+            for items, inputs in batches(wanted):
+                with torch.no_grad():
+                    yield items, encoder(*(x.to(device) for x in inputs))
+                done += len(items)
+                if progress is not None:
+                    progress(modality, done, len(contents))
+
+        identity = {"tower": modality, "weights": weights_hash(encoder), "spec": encoder.spec()}
+        return build_cache(root, _identity(identity), contents, compute, keep_tokens, dtype)
+
+    text, image = model.text_encoder, model.image_encoder
+    if text is not None and text.frozen and pairs.token_ids is not None:
+        rows = [row for row, ids in enumerate(pairs.token_ids) if ids is not None]
+        contents = [json.dumps(pairs.token_ids[row]) for row in rows]
+        found = features("text", text, contents, _text_batches(pairs, rows, batch_size))
+        place = np.full(len(pairs), -1)
+        place[rows] = np.arange(len(rows))
+        pairs.text_cache = lambda wanted: found.gather(place[wanted])
+    if image is not None and image.frozen:
+        files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
+        keys = [_hash_image(pairs, row, path) for row, path in counted(files, "hashing images", len(files))]
+        pairs.image_cache = features("image", image, keys, _image_batches(pairs, files, batch_size, num_workers)).gather
+
+
+def _text_batches(pairs: PairDataset, rows: list[int], batch_size: int) -> _Batches:
+    """Packed tokens of those rows that have a text, by their place among `rows`."""
+    token_ids: Any = pairs.token_ids
+    lengths = token_ids.lengths()[rows]
+
+    def batches(wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], tuple]]:
+        for items in ordered_batches(wanted, lengths, batch_size):
+            packed = collate([Item(i, "", input_ids=token_ids[rows[i]]) for i in items], pairs.pad_token_id)
+            yield items, (packed["input_ids"], packed["text_mask"])
+
+    return batches
+
+
+def _image_batches(
+    pairs: PairDataset, files: list[tuple[int, str | bytes]], batch_size: int, num_workers: int
+) -> _Batches:
+    """Stacked pixels of image files, by their place among `files`."""
+
+    def batches(wanted: Sequence[int]) -> Iterator[tuple[Sequence[int], tuple]]:
+        groups = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
+        loader = make_loader(_ImageBatches(pairs, files), groups, num_workers)  # type: ignore[arg-type]
+        for items, pixels in zip(groups, loader, strict=True):
+            yield items, (pixels,)
+
+    return batches
+
+
+def _identity(tower: dict[str, Any]) -> dict[str, Any]:
+    """A tower's part of a cache key, with the libraries that computed it."""
+    import PIL
+    import timm
+    import transformers
+
+    from mmfuse import __version__
+
+    libraries = [__version__, torch.__version__, transformers.__version__, timm.__version__, PIL.__version__]
+    return {**tower, "versions": libraries}
+
+
+def _hash_image(pairs: PairDataset, row: int, path: str | bytes) -> str:
+    try:
+        return content_hash(path, pairs.table.manifest.urls)
+    except ImageError as error:
+        raise MmfuseError(f"row {pairs.ids[row]!r}: image {path!r:.200}: {error}") from error
+
+
+class _ImageBatches(torch.utils.data.Dataset):
+    """Numbers of image files to their stacked pixels."""
+
+    def __init__(self, pairs: PairDataset, files: list[tuple[int, str | bytes]]):
+        self.pairs, self.files = pairs, files
+
+    def __getitem__(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self.pairs.read_pixels(*self.files[n]) for n in numbers]))

@@ -1,0 +1,212 @@
+"""A table as a model reads it: texts tokenised, images with its preprocessing."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmfuse.config import AugmentationConfig, check_live
+from mmfuse.data.augment import Augmentation, TextReader
+from mmfuse.data.images import ImageOptions
+from mmfuse.data.locations import absent_hint, refusal
+from mmfuse.data.pairs import PairDataset, TokenLists
+from mmfuse.data.table import Table
+from mmfuse.encoders.cache import cache_root
+from mmfuse.encoders.text import TextEncoder
+from mmfuse.model import FusionModel
+from mmfuse.predict.caches import attach_caches
+from mmfuse.predict.processes import default_workers
+from mmfuse.pulse import now
+from mmfuse.types import MmfuseError
+
+_TEXTS = 1024
+"""Texts that are tokenised at once."""
+
+
+def prepare_pairs(
+    model: FusionModel,
+    table: Table,
+    *,
+    cache: bool | str | None = False,
+    cache_dtype: str = "float32",
+    modality_dropout: dict[str, float] | None = None,
+    augmentation: AugmentationConfig | None = None,
+    seed: int = 0,
+    num_workers: int | None = None,
+    batch_size: int = 64,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PairDataset:
+    """A table as this model reads it: texts tokenised, images with its preprocessing, frozen towers' features cached.
+
+    Args:
+        model: Tells which modalities are used and how they are prepared.
+        table: The rows.
+        cache: True or a folder: towers that are frozen run once and their features are kept there.
+        cache_dtype: How they are kept, "float32" or "float16".
+        modality_dropout: By modality, the probability that a present one is hidden.
+        augmentation: What is changed of the training split's rows while training.
+        seed: Of the modality dropout and the augmentation.
+        num_workers: Processes that read images while features are computed.
+        batch_size: Of that computation.
+        progress: Called with (modality, done, total).
+
+    Raises:
+        MmfuseError: An image file is missing or cannot be read, or the augmentation cannot be done.
+    """
+    towers = {"text": model.text_encoder, "image": model.image_encoder}
+    if cache and table.block is not None:
+        raise MmfuseError(f"{table.manifest.source}: features of rows in shards are not cached: leave the cache out")
+    if augmentation is not None and cache:
+        check_live(augmentation, [name for name, tower in towers.items() if tower is not None and tower.frozen])
+    pairs = pair_reader(model, modality_dropout, augmentation, seed)(table)
+    if pairs.image_options is not None and table.block is None:
+        _check_files(pairs)
+    if cache:
+        root = cache_root(cache if isinstance(cache, str) else None)
+        workers = default_workers() if num_workers is None else num_workers
+        attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
+    return pairs
+
+
+def _check_files(pairs: PairDataset) -> None:
+    """Refuse, before anything is read, images that are not there, and URLs that the manifest does not permit."""
+    urls, table = pairs.table.manifest.urls, pairs.table.manifest.source
+    wrong = [
+        (row, path)
+        for row, paths in enumerate(pairs.images)
+        for path in paths
+        if isinstance(path, str) and (refusal(path, urls) if "://" in path else not os.path.isfile(path))
+    ]
+    if wrong:
+        row, path = wrong[0]
+        why = refusal(path, urls)
+        what = f"image {path:.200}: {why}" if why else f"no image file {path}{absent_hint(path)}"
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise MmfuseError(f"{table}: row {pairs.ids[row]!r}: {what}{more}; see mmfuse data check")
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """How a table becomes what a model reads, without the model's weights: it goes to worker processes.
+
+    Attributes:
+        text: How texts become tokens; None where they are not used.
+        pad_token_id: Stands behind a text's end.
+        write: By captioning task, how a caption becomes tokens.
+        image_options: How images are read; None where they are not used.
+        modality_dropout: By modality, the probability that a present one is hidden.
+        augmentation: What is changed of training rows; None for nothing.
+        seed: Of both.
+    """
+
+    text: TextReader | None
+    pad_token_id: int
+    write: dict[str, Callable[[str], list[int]]]
+    image_options: ImageOptions | None
+    modality_dropout: dict[str, float] | None = None
+    augmentation: AugmentationConfig | None = None
+    seed: int = 0
+
+    def __call__(self, table: Table) -> PairDataset:
+        """The table's rows, with all texts tokenised.
+
+        Raises:
+            MmfuseError: The augmentation cannot be done.
+        """
+        token_ids, cut_texts = (None, None) if self.text is None else _tokenize(self.text, table)
+        pairs = PairDataset(
+            table,
+            token_ids=token_ids,
+            captions={
+                task: [[write(caption) for caption in captions] for captions in table.targets[task]]
+                for task, write in self.write.items()
+            },
+            pad_token_id=self.pad_token_id,
+            image_options=self.image_options,
+            modality_dropout=self.modality_dropout,
+            seed=self.seed,
+            cut_texts=cut_texts,
+        )
+        if self.augmentation is not None and self.augmentation != AugmentationConfig():
+            pairs.augmentation = Augmentation(self.augmentation, table, self.text, self.write)
+        return pairs
+
+
+def _tokenize(reader: TextReader, table: Table) -> tuple[TokenLists, np.ndarray]:
+    """By row its text's tokens, and whether they are not all of it; texts are read some thousand at once."""
+    tokens, cut = TokenLists(), np.zeros(len(table), dtype=bool)
+    for start in range(0, len(table), _TEXTS):
+        now("tokenising texts", start, len(table))
+        texts: list[str | None] = table.rows["text"][start : start + _TEXTS]
+        there = [i for i, text in enumerate(texts) if text is not None]
+        by_row: dict[int, list[int]] = {}
+        if there:
+            found, cut[np.array(there) + start] = reader.tokenize([texts[i] or "" for i in there])
+            by_row = dict(zip(there, found, strict=True))
+        tokens.extend(by_row.get(i) for i in range(len(texts)))
+    return tokens, cut
+
+
+def pair_reader(
+    model: FusionModel,
+    modality_dropout: dict[str, float] | None = None,
+    augmentation: AugmentationConfig | None = None,
+    seed: int = 0,
+) -> PairReader:
+    """How this model reads a table's rows."""
+    pad = 0
+    if model.text_encoder is not None:
+        pad = int(model.text_encoder.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
+    write = {task: _without_weights(model.heads[task].decoder).encode for task in model.captioning}
+    options = image_options(model)
+    return PairReader(_text_reader(model.text_encoder), pad, write, options, modality_dropout, augmentation, seed)
+
+
+def _text_reader(encoder: TextEncoder | None) -> TextReader | None:
+    """How texts become tokens, without the encoder's weights: worker processes may get a copy."""
+    if encoder is None:
+        return None
+    tokenizer: Any = encoder.tokenizer
+    mask_id = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    return TextReader(_without_weights(encoder).tokenize, mask_id, frozenset(tokenizer.all_special_ids))
+
+
+def _without_weights(module: Any) -> Any:
+    """A module's other attributes: what of it works without weights may go to worker processes."""
+    bare = copy.copy(module)
+    bare._modules, bare._parameters, bare._buffers = {}, {}, {}
+    return bare
+
+
+def image_options(model: FusionModel) -> ImageOptions | None:
+    """How this model's images are read; None where it uses none."""
+    if model.image_encoder is None:
+        return None
+    p = model.image_encoder.preprocessing
+    return ImageOptions(size=p.size, resize=p.resize, interpolation=p.interpolation, background=p.background)  # type: ignore[arg-type]
+
+
+def count_cut_texts(model: FusionModel, pairs: PairDataset, rows: Sequence[int]) -> dict[str, Any] | None:
+    """How many of the rows' texts are longer than the model reads; None where it reads no text.
+
+    Returns:
+        `texts`, how many of them were `cut`, the encoder's `max_length` in tokens and its `truncation`.
+    """
+    if model.text_encoder is None:
+        return None
+    encoder, rows = model.text_encoder, list(rows)
+    texts, cut = int(pairs.table.has_text()[rows].sum()), int(pairs.cut_texts[rows].sum())
+    return {"texts": texts, "cut": cut, "max_length": encoder.max_length, "truncation": encoder.truncation}
+
+
+def tell_cut_texts(counts: dict[str, Any]) -> str:
+    """What `count_cut_texts` gives, in words."""
+    return (
+        f"{counts['cut']} of {counts['texts']} reports were longer than {counts['max_length']} tokens and cut "
+        f"({counts['truncation']})"
+    )

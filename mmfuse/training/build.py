@@ -1,0 +1,106 @@
+"""A model from its config, initialised from the config's seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from mmfuse.config import Config, DecoderConfig, GenerationConfig, TaskConfig
+from mmfuse.data.inputs import TableInputs
+from mmfuse.data.table import Table
+from mmfuse.encoders.image import ImageEncoder, build_image_encoder
+from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
+from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.heads.decoder import build_decoder
+from mmfuse.model import FusionModel
+from mmfuse.training.optimization import checkpoint_gradients
+from mmfuse.types import MmfuseError
+
+
+def build_model(config: Config, table: Table) -> FusionModel:
+    """The model a config asks for, initialised from its seed.
+
+    Each part has a seed of its own, so that two strategies start from the same encoders.
+
+    Raises:
+        MmfuseError: An encoder, the fusion or a head cannot be built.
+    """
+    name = str(config.fusion.get("name"))
+    uses = FUSIONS.get(name).uses  # type: ignore[attr-defined]
+    FUSIONS.check_options(name, {k: v for k, v in config.fusion.items() if k != "name"}, RESERVED)
+    return assemble(config, table, *build_towers(config, table, uses))
+
+
+def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[TextEncoder | None, ImageEncoder | None]:
+    """The text and the image encoder of a config, initialised from its seed; None for one that is not in `uses`.
+
+    Raises:
+        MmfuseError: An encoder cannot be built.
+    """
+    text = image = None
+    if "text" in uses and table.manifest.text is not None:
+        torch.manual_seed(config.seed)
+        text = build_text_encoder(config.text_encoder, table.texts("train"))
+    if "image" in uses and table.manifest.image is not None:
+        torch.manual_seed(config.seed + 1)
+        image = build_image_encoder(config.image_encoder)
+    return text, image
+
+
+def assemble(config: Config, table: Table, text: TextEncoder | None, image: ImageEncoder | None) -> FusionModel:
+    """The model of a config on these encoders; fusion and heads are initialised from its seed.
+
+    Raises:
+        MmfuseError: The fusion or a head cannot be built.
+    """
+    torch.manual_seed(config.seed + 3)
+    tasks = {
+        task: {"type": table.manifest.tasks[task].type, "labels": names, **_head_options(config, table, task, text)}
+        for task, names in table.labels.items()
+    }
+    if not tasks:
+        raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
+    torch.manual_seed(config.seed + 2)
+    model = FusionModel(text, image, config.fusion, tasks)
+    if config.training.task_weights == "uncertainty":
+        model.learn_task_weights()
+    if config.training.gradient_checkpointing:
+        checkpoint_gradients(model, config)
+    heads: dict[str, Any] = dict(model.heads.items())
+    for task, head in heads.items():
+        if task in config.tasks and config.tasks[task].class_weights == "balanced":
+            head.weigh(table.targets_of(task, "train"))
+    model.text_sections = table.manifest.text.sections if table.manifest.text else []
+    model.inputs = TableInputs.of(table.manifest, model.uses)
+    dropout = dataclasses.asdict(config.training.modality_dropout)
+    lacks = table.lacks("train")
+    learns = len(model.uses) > 1  # modality dropout never hides a row's only modality
+    model.accepts_missing = [m for m in model.uses if (learns and dropout[m] > 0) or lacks[m]]
+    return model
+
+
+def _head_options(config: Config, table: Table, task: str, text: TextEncoder | None) -> dict[str, Any]:
+    """What a head's constructor takes beside its labels: a captioning head its decoder."""
+    own = config.tasks.get(task, TaskConfig())
+    if table.manifest.tasks[task].type != "captioning":
+        for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
+            if getattr(own, name) != default:
+                raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
+        return {}
+    captions = table.captions(task, "train")
+    if next(iter(captions), None) is None:
+        raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")
+    decoder = build_decoder(
+        own.decoder,
+        lambda: train_wordpiece(captions, own.decoder.vocab_size, own.decoder.max_length),
+        text,
+        f"tasks.{task}.decoder",
+    )
+    return {
+        "decoder": decoder,
+        "label_smoothing": own.decoder.label_smoothing,
+        "scheduled_sampling": own.decoder.scheduled_sampling,
+        "generation": own.generation,
+    }

@@ -1,0 +1,156 @@
+"""Rows, model, and the rows as the model reads them: all that a run has before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from accelerate import Accelerator
+from rich.console import Console
+
+from mmfuse.config import Config
+from mmfuse.data.gaps import refuse_gaps
+from mmfuse.data.manifest import load_manifest
+from mmfuse.data.pairs import PairDataset
+from mmfuse.data.stream import ShardedTable, Stream, StreamPlan, plan_stream, workers_of
+from mmfuse.data.table import Table, load_table
+from mmfuse.evaluation.captions import meteor_lite
+from mmfuse.evaluation.report_metrics import check_report_metrics
+from mmfuse.model import FusionModel
+from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
+from mmfuse.pulse import now
+from mmfuse.training.batch_norm import check_images
+from mmfuse.training.build import build_model
+from mmfuse.training.lone_images import check_lone_images
+from mmfuse.training.monitor import check_monitor
+from mmfuse.training.trained import freeze_towers
+from mmfuse.types import MmfuseError
+
+
+def set_up(
+    config: Config, accelerator: Accelerator, workers: int, console: Console
+) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
+    """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
+    manifest = load_manifest(config.data.manifest, config.data.root)
+    now("reading the rows")
+    unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
+    if unknown:
+        raise MmfuseError(
+            f"tasks.{unknown[0]}: no such task in {config.data.manifest}; legal: {', '.join(manifest.tasks)}"
+        )
+    check_report_metrics(manifest)
+    table = load_table(manifest, tasks=config.data.tasks, fold=config.data.fold, damaged=config.data.damaged)
+    plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
+    gaps = refuse_gaps(table)
+    now("building the model")
+    model = build_model(config, table)
+    if model.captioning:
+        meteor_lite()  # else it would be missed after the training
+    check_monitor(config.training.monitor, model, table)
+    if model.image_encoder is not None:
+        check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
+    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
+    if isinstance(table, ShardedTable) and plan is not None:
+        console.print(_tell_stream(table, plan, config, workers, model))
+        pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
+    else:
+        with accelerator.main_process_first():
+            pairs, stream = prepare(model.to(accelerator.device), table, config, workers, console), None
+    check_lone_images(model, pairs, config, accelerator.num_processes, stream)
+    return table, model, pairs, stream
+
+
+def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:
+    """The plan of a stream of the table's training rows."""
+    counts, where = table.counts(), table.shards.url
+    if not counts.get("train"):
+        raise MmfuseError(f"{where}: no shard is of split train")
+    data = config.data
+    return plan_stream(counts["train"], data.lanes, data.shuffle_buffer, config.training.batch_size, world)
+
+
+def _tell_stream(table: ShardedTable, plan: StreamPlan, config: Config, workers: int, model: FusionModel) -> str:
+    """How the training rows are read, in words; damaged shards are named."""
+    shards, own, used = table.shards, plan.lanes // plan.world, workers_of(plan, workers)
+    train, window = shards.of("train"), plan.window * plan.batch_size
+    held = min(window * own, plan.rows) * sum(shard.bytes for shard in train) / plan.rows
+    asked = f" (data.lanes {config.data.lanes}, for {plan.world} processes)" if plan.lanes != config.data.lanes else ""
+    lowered = f" (of {workers}, to share {own} lanes evenly)" if used < workers else ""
+    lines = [
+        f"streamed from {shards.url}: {len(train)} shards, {plan.lanes} lanes{asked}, windows of {window} rows, "
+        f"num_workers {used}{lowered}; about {held / 2**20:.0f} MiB of encoded rows are held a process"
+    ]
+    lines += [
+        f"left out, damaged: {file} ({shard.rows} rows): {what}" for file, (shard, what) in shards.damaged.items()
+    ]
+    if config.cache.enabled and None in (config.text_encoder.first_trained, config.image_encoder.first_trained):
+        lines.append("frozen encoders run live: features of streamed rows are not kept")
+    if model.captioning:
+        lines.append("no caption baselines: they compare with every training row, and these are streamed")
+    return "\n".join(lines)
+
+
+def _prepare_stream(
+    model: FusionModel, table: ShardedTable, config: Config, plan: StreamPlan, console: Console
+) -> tuple[PairDataset, Stream]:
+    """The evaluated rows and the streamed ones, as the model reads them."""
+    freeze_towers(model, config)
+    dropout, augmentation = dataclasses.asdict(config.training.modality_dropout), config.training.augmentation
+    pairs = prepare_pairs(model, table, augmentation=augmentation)  # refuses what cannot be done
+    cut = count_cut_texts(model, pairs, range(len(table)))
+    if cut is not None:
+        console.print(f"validation and test: {tell_cut_texts(cut)}")
+    return pairs, Stream(table, pair_reader(model, dropout, augmentation, config.seed), plan, config.seed)
+
+
+def prepare(
+    model: FusionModel,
+    table: Table,
+    config: Config,
+    workers: int,
+    console: Console,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PairDataset:
+    """The rows as the model reads them; what is said of them goes to the console, also without `progress`."""
+    freeze_towers(model, config)  # one that is trained later is not cached
+
+    def report(modality: str, done: int, total: int) -> None:
+        now(f"features of the frozen {modality} encoder", done, total)
+        if progress is not None:
+            progress(modality, done, total)
+        if done >= total:
+            console.print(f"features of the frozen {modality} encoder: {total} computed")
+
+    pairs = prepare_pairs(
+        model,
+        table,
+        cache=(config.cache.dir or True) if config.cache.enabled else False,
+        cache_dtype=config.cache.dtype,
+        modality_dropout=dataclasses.asdict(config.training.modality_dropout),
+        augmentation=config.training.augmentation,
+        seed=config.seed,
+        num_workers=workers,
+        progress=report,
+    )
+    cut = count_cut_texts(model, pairs, range(len(table)))
+    if cut is not None:
+        console.print(tell_cut_texts(cut))
+    if config.training.augmentation.flip == "swap" and pairs.augmentation is not None:
+        able, rows = int(pairs.augmentation.can_flip.sum()), len(table.indices("train"))
+        others = "; the words of the others have no mirror image" if able < rows else ""
+        console.print(f"flip: swap: {able} of {rows} training rows can be flipped{others}")
+    return pairs
+
+
+def _summary(model: FusionModel, table: Table, accelerator: Accelerator) -> str:
+    sizes = {
+        "all": sum(p.numel() for p in model.parameters()),
+        "fusion": sum(p.numel() for p in model.fusion.parameters()),
+    }
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return (
+        f"{table.manifest.name}: {', '.join(f'{n} {name}' for name, n in table.counts().items())} rows; tasks: "
+        f"{', '.join(table.labels)}\n"
+        f"{model.fusion_config['name']}: {sizes['all'] / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained, "
+        f"{sizes['fusion'] / 1e6:.2f} M in the fusion; {accelerator.device}, num_processes: {accelerator.num_processes}"
+    )
