@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from mmfuse.data.build import assign_splits, describe_rows, id_error, identify_rows, needed_columns, read_table
 from mmfuse.data.groups import joins_groups
 from mmfuse.data.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
 from mmfuse.data.manifest import CONTENT, Manifest
 from mmfuse.data.rows import RowFiles
-from mmfuse.data.table import Table, assign_splits, describe_rows, id_error, identify_rows, load_table, needed_columns
+from mmfuse.data.table import Table
 from mmfuse.data.targets import choose_labels, count_labels, encode_read, read_targets
 from mmfuse.types import MmfuseError
 
@@ -73,17 +74,17 @@ class TableBlocks:
 
 
 class FileBlocks:
-    """The rows of a manifest's files as `Blocks`, with the same splits and targets as `load_table` gives them.
+    """The rows of a manifest's files as `Blocks`, with the same splits and targets as `read_table` gives them.
 
     The files are read once for their columns (of csv and parquet only the first rows), once to see all that
-    `load_table` would refuse, and then whenever blocks are asked for. 25 bytes a row are held (see `Keys`).
+    `read_table` would refuse, and then whenever blocks are asked for. 25 bytes a row are held (see `Keys`).
 
     Args:
         manifest: As `load_manifest` gave it; its splits must not need all rows at once.
-        fold: As for `load_table`.
+        fold: As for `read_table`.
 
     Raises:
-        MmfuseError: As of `load_table`. Of several faults it may be another one that is told.
+        MmfuseError: As of `read_table`. Of several faults it may be another one that is told.
     """
 
     def __init__(self, manifest: Manifest, fold: int | None = None):
@@ -192,11 +193,11 @@ def open_blocks(
 
     Args:
         manifest: As `load_manifest` gave it.
-        fold: As for `load_table`.
+        fold: As for `read_table`.
         tell: Called with a sentence where all rows are in memory.
 
     Raises:
-        MmfuseError: As of `load_table`.
+        MmfuseError: As of `read_table`.
     """
     splits = manifest.splits
     name = next((f"splits.{name}" for name in ("time", "stratify", "exact") if getattr(splits, name)), None)
@@ -210,5 +211,5 @@ def open_blocks(
     if name:
         if tell:
             tell(f"{manifest.source}: {name} needs all rows in memory: they are not read in blocks")
-        return TableBlocks(load_table(manifest, fold=fold))
+        return TableBlocks(read_table(manifest, fold=fold))
     return FileBlocks(manifest, fold)

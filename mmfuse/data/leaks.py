@@ -10,17 +10,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmfuse.data.groups import content_or_name
 from mmfuse.data.rows import BLOCK
 from mmfuse.data.splits import SPLITS
+from mmfuse.data.table import Table
 from mmfuse.types import MmfuseError
-
-if TYPE_CHECKING:
-    from mmfuse.data.table import Table
 
 ReadRows = Callable[[np.ndarray], Iterator[dict[str, Any]]]
 """Row numbers, in rising order, to these rows: `id`, `group`, `images` and `text`."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset
-from mmfuse.data.table import load_table
 from mmfuse.data.targets import labelled
 from mmfuse.evaluation.captions import compare_captioning, consensus_caption, retrieve_captions, score_captioning
 from mmfuse.evaluation.metrics import score_classification, score_multilabel

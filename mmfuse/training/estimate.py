@@ -20,8 +20,9 @@ from rich.console import Console
 
 from mmfuse.config import Config
 from mmfuse.data.pairs import PairDataset, epoch_batches, move_batch
+from mmfuse.data.shard_table import ShardedTable
 from mmfuse.data.splits import SPLITS
-from mmfuse.data.stream import ShardedTable, Stream, workers_of
+from mmfuse.data.stream import Stream, workers_of
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds

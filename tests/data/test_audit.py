@@ -20,9 +20,9 @@ from mmfuse.data.audit.page import page
 from mmfuse.data.audit.redact import redact_rows
 from mmfuse.data.audit.texts import check_text_copies, estimate_tokens
 from mmfuse.data.identifiers import find_by_rules, presidio_finder, redact
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import write_phantom
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 NOTE = (

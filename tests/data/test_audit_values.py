@@ -8,8 +8,8 @@ import yaml
 
 from mmfuse.data.audit import audit
 from mmfuse.data.audit.values import alike, is_nothing, spelled, ways_apart
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import yaml
 
 from mmfuse.data.audit import audit
 from mmfuse.data.leaks import find_copies
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import make_study, write_phantom
 from mmfuse.data.phantom_findings import (
@@ -23,7 +24,6 @@ from mmfuse.data.phantom_findings import (
     write_history,
     write_language,
 )
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 

@@ -20,13 +20,13 @@ from mmfuse.data import cells
 from mmfuse.data.audit import audit
 from mmfuse.data.blocks import FileBlocks, open_blocks
 from mmfuse.data.images import ImageOptions
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import ImageSpec, TextSpec, load_manifest
 from mmfuse.data.pairs import PairDataset
 from mmfuse.data.recipe import Recipe
 from mmfuse.data.rows import read_rows
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.shards import open_shards
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 

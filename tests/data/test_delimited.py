@@ -10,9 +10,9 @@ import yaml
 
 from mmfuse.data.blocks import FileBlocks
 from mmfuse.data.delimited import CsvSpec
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.rows import BLOCK, RowFiles, read_rows
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 HEAD = "id,text,y\n"

@@ -11,8 +11,8 @@ from PIL import Image
 from mmfuse.data.audit.repair import write_groups
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
 from mmfuse.data.groups import name_groups
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 RATIOS = {"ratios": {"train": 0.6, "validation": 0.2, "test": 0.2}}

@@ -604,7 +604,7 @@ def test_symbols_are_another_stream_than_the_examples_of_their_seed(pairs, examp
 
 
 def test_the_command_writes_sets_that_load(tmp_path):
-    from mmfuse.data.table import load_table
+    from mmfuse.data.load import load_table
 
     def run(*arguments):
         result = CliRunner().invoke(cli.app, ["data", "interactions", *map(str, arguments)], catch_exceptions=False)

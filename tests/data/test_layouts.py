@@ -8,11 +8,11 @@ import pytest
 import yaml
 from public_sets import WRITERS, chexpert, coco_captions, jsonl, mimic_cxr, open_i, picture, table, text
 
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.prepare import prepare
 from mmfuse.data.sources import SOURCES, Note, Row
 from mmfuse.data.sources.chexpert import FINDINGS
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 A, B, C = "1000268201_693b08cb0e.jpg", "1001773457_577c3a7d70.jpg", "2513260012_03d33305cf.jpg"

@@ -13,10 +13,10 @@ from PIL import Image
 from public_sets import text
 
 from mmfuse.data import prepare as engine
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.prepare import prepare
 from mmfuse.data.sources.chexpert import FINDINGS
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

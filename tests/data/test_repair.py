@@ -11,9 +11,9 @@ import yaml
 from PIL import Image
 
 from mmfuse.data.audit import audit
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import write_phantom
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 NOTE = "Elderly gentleman returned from sailing along the northern coast complaining of breathlessness on stairs."

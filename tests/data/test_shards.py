@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from mmfuse.data import blocks, leaks, rows, sharding, stores
 from mmfuse.data import shards as shards_module
 from mmfuse.data.blocks import FileBlocks, TableBlocks, open_blocks
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import parse_size, write_shards
 from mmfuse.data.shards import ROW_GROUP, DamagedShardError, open_shards, verify_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.stores import FetchError
-from mmfuse.data.table import load_table
 from mmfuse.predict import ShardStudies
 from mmfuse.types import MmfuseError
 

@@ -16,12 +16,12 @@ from public_sets import WRITERS, chexpert, flickr30k, jsonl, mimic_cxr, picture,
 
 from mmfuse.data import prepare as engine
 from mmfuse.data.cards import card_text, manifest_text, source_lines
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.prepare import prepare
 from mmfuse.data.rows import read_rows
 from mmfuse.data.sources import READY, SOURCES, Card, Row
 from mmfuse.data.sources.chexpert import FINDINGS
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 ROOT = Path(__file__).parents[2]

@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfuse.data.images import ImageOptions
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.pairs import PairDataset, make_loader
 from mmfuse.data.phantom import write_phantom
+from mmfuse.data.shard_table import ShardedTable, ShardRows, load_shards
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.shards import ROW_GROUP, open_shards, verify_shards
-from mmfuse.data.stream import ShardedTable, ShardRows, Stream, load_shards, plan_stream, workers_of
-from mmfuse.data.table import Table, load_table
+from mmfuse.data.stream import Stream, plan_stream, workers_of
+from mmfuse.data.table import Table
 from mmfuse.types import MmfuseError
 
 shapes = st.tuples(
@@ -235,7 +237,7 @@ def test_what_is_said_of_training_rows_is_counted_in_the_shards(table, sharded):
 
 
 def test_evaluation_reads_each_block_once(sharded, monkeypatch):
-    monkeypatch.setattr("mmfuse.data.stream.BLOCK", 16)
+    monkeypatch.setattr("mmfuse.data.shard_table.BLOCK", 16)
     monkeypatch.setattr(ShardedTable, "block", 16)
     pairs, rows = prepare(sharded), sharded.indices("test")
     for world, workers in ((1, 0), (2, 0), (2, 2)):

@@ -16,9 +16,9 @@ from PIL import Image
 import mmfuse.data.leaks
 from mmfuse.data.audit import audit
 from mmfuse.data.leaks import find_leaks
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.rows import read_rows
-from mmfuse.data.table import load_table
 from mmfuse.data.targets import one_hot
 from mmfuse.types import MISSING_CLASS, MmfuseError
 

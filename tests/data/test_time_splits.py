@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from mmfuse.data.blocks import TableBlocks, open_blocks
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.splits import parse_times, split_by_time
-from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}

@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import nn
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.phantom import write_phantom
 from mmfuse.data.splits import unit_hash
-from mmfuse.data.table import load_table
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.evaluation import contribution

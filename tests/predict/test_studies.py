@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
 from mmfuse.data.shards import ROW_GROUP, index_bytes
-from mmfuse.data.table import load_table
 from mmfuse.predict import Predictor, ShardStudies, TableOptions, TableStudies, open_studies, predict_to_file
 from mmfuse.types import MmfuseError
 

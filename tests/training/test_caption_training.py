@@ -158,7 +158,7 @@ def test_another_reference_each_epoch(captioner, captions, tmp_path):
     manifest |= {"rows": str(tmp_path / "rows.jsonl"), "image": {"column": "image", "root": str(captions.parent)}}
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(manifest))
     config = captioner(f"data.manifest={tmp_path / 'm.yaml'}", "data.tasks=[report]")
-    table = mmfuse.data.table.load_table(mmfuse.data.manifest.load_manifest(tmp_path / "m.yaml"), tasks=["report"])
+    table = mmfuse.data.load.load_table(mmfuse.data.manifest.load_manifest(tmp_path / "m.yaml"), tasks=["report"])
     from mmfuse.predict import prepare_pairs
     from mmfuse.training.run import build_model
 

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from mmfuse.config import ImageEncoderConfig, config_to_dict, load_config
+from mmfuse.data.load import load_table
 from mmfuse.data.manifest import load_manifest
 from mmfuse.data.sharding import write_shards
-from mmfuse.data.table import load_table
 
 EACH = """
 import os, sys
