@@ -17,8 +17,9 @@ import torch
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig, load_config
 from mmfuse.data.images import ImageOptions
 from mmfuse.data.load import load_table
+from mmfuse.data.loader import make_loader
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset, make_loader
+from mmfuse.data.pairs import PairDataset
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.predict import Predictor, TableStudies

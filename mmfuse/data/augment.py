@@ -5,42 +5,23 @@ All draws are those of a row in an epoch, whichever process prepares it; see doc
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from torch import Tensor
 
 from mmfuse.config import AugmentationConfig
+from mmfuse.data.change_images import preset
+from mmfuse.data.change_texts import Synonyms, mask_tokens, shuffle_sentences
 from mmfuse.data.sides import mirror_labels, swap_sides
-from mmfuse.data.splits import unit_hash
 from mmfuse.data.table import Table
+from mmfuse.data.tokens import TextReader
+from mmfuse.seeds import unit_hash
 from mmfuse.types import MmfuseError
 
 _KEY = "training.augmentation"
-
-
-@dataclass(frozen=True)
-class TextReader:
-    """How a text becomes tokens.
-
-    Attributes:
-        tokenize: Texts to their token ids, special ones included, and whether they were cut. It goes to worker
-            processes, so it had better not drag an encoder's weights along.
-        mask_id: What stands for a masked token; None if the tokenizer has none.
-        special_ids: Tokens that are never masked.
-    """
-
-    tokenize: Callable[[Sequence[str]], tuple[list[list[int]], list[bool]]]
-    mask_id: int | None
-    special_ids: frozenset[int]
 
 
 class Augmentation:
@@ -197,140 +178,3 @@ def _check_modalities(config: AugmentationConfig, table: Table) -> None:
         for name, is_asked in keys:
             if is_asked and getattr(table.manifest, modality) is None:
                 raise MmfuseError(f"{_KEY}.{name}: {table.manifest.source} has no {modality} to change")
-
-
-# -------------------------------------------------------------------------------------------------------------- images
-
-
-@cache
-def preset(name: str, height: int, width: int) -> Callable[[Tensor], Tensor]:
-    """What `training.augmentation.image` does to a `(3, H, W)` uint8 image; it draws from torch's global generator.
-
-    Args:
-        name: "natural" or "radiograph".
-        height: H.
-        width: W.
-    """
-    from torchvision.transforms import v2  # takes a second, and most runs do without
-
-    bilinear = v2.InterpolationMode.BILINEAR
-    if name == "radiograph":
-        return v2.Compose(
-            [
-                v2.RandomAffine(degrees=(-5, 5), translate=(0.05, 0.05), scale=(0.9, 1.1), interpolation=bilinear),
-                v2.ColorJitter(brightness=0.1, contrast=0.2),
-                v2.Lambda(_gamma, Tensor),
-                v2.Lambda(_noise, Tensor),
-            ]
-        )
-    margin = [math.ceil(width / 8), math.ceil(height / 8)]  # no empty corners after the rotation
-    aspect = width / height
-    return v2.Compose(
-        [
-            v2.Pad(margin, padding_mode="edge"),
-            v2.RandomAffine(degrees=(-10, 10), shear=5, interpolation=bilinear),
-            v2.CenterCrop((height, width)),
-            v2.RandomResizedCrop((height, width), scale=(0.7, 1.0), ratio=(0.9 * aspect, 1.1 * aspect)),
-            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-        ]
-    )
-
-
-def _gamma(pixels: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import functional as F
-
-    return F.adjust_gamma(pixels, math.exp(float(torch.empty(()).uniform_(-0.2, 0.2))))
-
-
-def _noise(pixels: Tensor) -> Tensor:
-    """Gaussian noise of at most 2 % of the range, the same in the three channels: grey stays grey."""
-    deviation = 255 * 0.02 * torch.rand(())
-    noise = deviation * torch.randn(1, *pixels.shape[1:])
-    return (pixels + noise).round().clamp(0, 255).to(torch.uint8)
-
-
-# --------------------------------------------------------------------------------------------------------------- texts
-
-
-def mask_tokens(
-    ids: Sequence[int], share: float, mask_id: int, special_ids: Collection[int], rng: np.random.Generator
-) -> list[int]:
-    """Each token but special ones is replaced by `mask_id` with probability `share`."""
-    hit = rng.random(len(ids)) < share
-    return [mask_id if masked and i not in special_ids else i for i, masked in zip(ids, hit, strict=True)]
-
-
-_END = re.compile(
-    r"(?<=[.!?])(?<!\b(?:Dr|Mr|Ms|St|vs|cm|mm)\.)(?<!\b(?:Mrs|e\.g|i\.e)\.)(?<!\b[A-Z]\.)\s+|\s*\n\s*\n\s*"
-)
-"""Where a sentence ends: not behind an initial or a usual abbreviation, and not where a line is merely wrapped."""
-
-
-def shuffle_sentences(text: str, rng: np.random.Generator) -> str:
-    """The text with its sentences in another order; all words stay."""
-    sentences = [part for part in _END.split(text) if part]
-    return " ".join(sentences[i] for i in rng.permutation(len(sentences)))
-
-
-class Synonyms:
-    """Phrases that mean the same.
-
-    Args:
-        groups: Each a list of at least two phrases.
-        where: Named in errors.
-
-    Raises:
-        MmfuseError: There is no group, one has fewer than two phrases, or a phrase stands twice.
-    """
-
-    def __init__(self, groups: Any, where: str):
-        self.others: dict[str, list[str]] = {}
-        for group in groups if isinstance(groups, list) else []:
-            strings = isinstance(group, list) and all(isinstance(p, str) and p.strip() for p in group)
-            if not strings or len(group) < 2:
-                raise MmfuseError(f"{where}: {group!r}: a list of at least two phrases is expected; quote yes and no")
-            for phrase in group:
-                name = _plain(phrase)
-                if name in self.others:
-                    raise MmfuseError(f"{where}: {phrase!r} stands twice; a phrase belongs to one list")
-                self.others[name] = [" ".join(other.split()) for other in group if other is not phrase]
-        if not self.others:
-            raise MmfuseError(f"{where}: a list of lists of phrases is expected")
-        longest_first = sorted(self.others, key=len, reverse=True)
-        phrases = "|".join(re.escape(phrase).replace(r"\ ", r"\s+") for phrase in longest_first)
-        self.pattern = re.compile(rf"(?<!\w)(?:{phrases})(?!\w)", re.IGNORECASE)
-
-    @classmethod
-    def read(cls, path: str) -> Synonyms:
-        """Those of a YAML file.
-
-        Raises:
-            MmfuseError: No such file, not YAML, or not a list of lists of phrases.
-        """
-        where = f"{_KEY}.text.synonyms: {path}"
-        try:
-            return cls(yaml.safe_load(Path(path).read_text(encoding="utf-8")), where)
-        except OSError as error:
-            raise MmfuseError(f"{where}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise MmfuseError(f"{where}: not YAML in UTF-8: {str(error).splitlines()[0]}") from error
-
-    def exchange(self, text: str, rng: np.random.Generator) -> str:
-        """Each phrase that is found as whole words is replaced by another of its list with probability 0.5.
-
-        A capital at its beginning stays one; else the other phrase is written as in the list.
-        """
-
-        def other(found: re.Match[str]) -> str:
-            choices = self.others[_plain(found[0])]
-            keep, choice = rng.random(2)
-            if keep < 0.5:
-                return found[0]
-            phrase = choices[int(choice * len(choices))]
-            return phrase[0].upper() + phrase[1:] if found[0][0].isupper() else phrase
-
-        return self.pattern.sub(other, text)
-
-
-def _plain(phrase: str) -> str:
-    return " ".join(phrase.lower().split())

@@ -18,8 +18,9 @@ from striprtf.striprtf import font_table_group, rtf_to_text
 
 from mmfuse.data.kinds import HEAD, format_of
 from mmfuse.data.quiet import quiet
+from mmfuse.data.read import read_bytes
 from mmfuse.data.sections import section_of
-from mmfuse.data.texts import BINARY, LATIN, OTHER, TextError, decode_text, read_bytes
+from mmfuse.data.texts import BINARY, LATIN, OTHER, TextError, decode_text
 from mmfuse.types import MmfuseError
 
 _MAX_BYTES = 10_000_000

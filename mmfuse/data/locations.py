@@ -21,8 +21,8 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.core import url_to_fs
 
+from mmfuse.data.read import read_bytes
 from mmfuse.data.stores import http_timeout
-from mmfuse.data.texts import read_bytes
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 

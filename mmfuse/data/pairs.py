@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain, groupby, zip_longest
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmfuse.data.augment import Augmentation, Changes
 from mmfuse.data.collate import Item, collate, pad_tokens
 from mmfuse.data.images import ImageError, ImageOptions, read_image
-from mmfuse.data.splits import unit_hash
+from mmfuse.data.order import ordered_batches
 from mmfuse.data.table import Table
+from mmfuse.data.tokens import TokenLists
+from mmfuse.seeds import unit_hash
 from mmfuse.types import MISSING_CLASS, Batch, Features, MmfuseError
 
 Cache = Callable[[np.ndarray], Features]
 
 _NO_CAPTION = [MISSING_CLASS] * 2
 """As long as the shortest caption, its first token and its end: a batch may hold nothing else."""
-
-
-class TokenLists(Sequence):
-    """Rows' tokens, None where a row has no text, in 8 bytes a token and 9 a row; a Python list takes 36 a token.
-
-    Args:
-        lists: By row its tokens or None.
-    """
-
-    def __init__(self, lists: Iterable[list[int] | None] = ()):
-        self._tokens, self._ends, self._there = array("q"), array("q", [0]), bytearray()
-        self.extend(lists)
-
-    def extend(self, lists: Iterable[list[int] | None]) -> None:
-        """Add rows behind the others."""
-        for tokens in lists:
-            self._tokens.extend(tokens or ())
-            self._ends.append(len(self._tokens))
-            self._there.append(tokens is not None)
-
-    def __len__(self) -> int:
-        return len(self._there)
-
-    def __getitem__(self, row: Any) -> Any:
-        """A row's tokens as a list, or None."""
-        row = range(len(self))[row]
-        return self._tokens[self._ends[row] : self._ends[row + 1]].tolist() if self._there[row] else None
-
-    def lengths(self) -> np.ndarray:
-        """`(rows,)` int64, the number of tokens, 0 where there is no text."""
-        return np.diff(np.array(self._ends, dtype=np.int64))
 
 
 class PairDataset(Dataset):
@@ -241,79 +210,3 @@ class PairDataset(Dataset):
         except ImageError as error:
             name = source if isinstance(source, str) else view + 1
             raise MmfuseError(f"row {self.ids[row]!r}: image {name}: {error}") from error
-
-
-def make_loader(dataset: Dataset, batches: Iterable[Sequence[int]], num_workers: int) -> DataLoader:
-    """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use.
-
-    Worker w of n prepares batches w, w + n, ... Every training process has a loader of its own batches, so Accelerate's
-    `dispatch_batches` (one process reads for all) does not arise.
-    """
-    return DataLoader(
-        dataset,
-        sampler=batches,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=num_workers,
-        prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_one_thread if num_workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else each forked worker that tokenizes warns
-
-
-def epoch_batches(
-    rows: Sequence[int], lengths: np.ndarray, batch_size: int, world: int, seed: int, epoch: int
-) -> list[list[list[int]]]:
-    """An epoch's batches: shuffled, texts of like length together, the same rows a step for any number of processes.
-
-    Rows are shuffled, windows of 16 global batches are sorted by length in steps of 8 tokens, cut into global batches,
-    and these are shuffled again. All of it depends on `seed` and `epoch` alone.
-
-    Args:
-        rows: Row numbers of the training split.
-        lengths: `(all rows,)` tokens of each row.
-        batch_size: Rows per process.
-        world: Number of processes; a global batch has `batch_size * world` rows.
-        seed: The run's.
-        epoch: From 0.
-
-    Returns:
-        For each global batch, the row numbers of each process. No process gets none: a last batch of fewer rows than
-        processes is left out.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(np.asarray(rows))
-    size = batch_size * world
-    chunks: list[np.ndarray] = []
-    for start in range(0, len(order), 16 * size):
-        window = order[start : start + 16 * size]
-        window = window[np.argsort(-(-lengths[window] // 8), kind="stable")]
-        chunks += [window[i : i + size] for i in range(0, len(window), size)]
-    chunks = [chunks[i] for i in rng.permutation(len(chunks)) if len(chunks[i]) >= world]
-    return [[chunk[rank::world].tolist() for rank in range(world)] for chunk in chunks]
-
-
-def ordered_batches(rows: Sequence[int], lengths: np.ndarray, batch_size: int) -> Iterator[list[int]]:
-    """Batches for inference: texts of like length together, the longest first, each row once."""
-    order = sorted(rows, key=lambda row: (-int(lengths[row]), row))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def move_batch(batch: Batch, device: Any) -> Batch:
-    """The batch on a device; `Features` in it move too."""
-    if torch.device(device).type == "cpu":
-        return batch
-    moved: Batch = {}
-    for name, value in batch.items():
-        if isinstance(value, torch.Tensor):
-            moved[name] = value.to(device, non_blocking=True)
-        elif isinstance(value, tuple):
-            moved[name] = type(value)(*(part.to(device, non_blocking=True) for part in value))
-        else:
-            moved[name] = value
-    return moved

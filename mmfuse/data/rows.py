@@ -22,8 +22,8 @@ from pyarrow.lib import ArrowException
 
 from mmfuse.data import cells
 from mmfuse.data.delimited import CsvSpec, read_delimited
+from mmfuse.data.read import open_local, read_bytes
 from mmfuse.data.table_kinds import check_kind
-from mmfuse.data.texts import open_local, read_bytes
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, first_line
 

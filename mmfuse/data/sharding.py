@@ -26,6 +26,7 @@ from mmfuse.data.images import read_image
 from mmfuse.data.leaks import records
 from mmfuse.data.locations import read_location
 from mmfuse.data.manifest import Manifest
+from mmfuse.data.read import read_bytes
 from mmfuse.data.shards import (
     DAMAGED,
     IMAGES,
@@ -41,7 +42,6 @@ from mmfuse.data.shards import (
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.stores import FetchError, folder_url, is_local, list_sizes, patiently, put, stored
 from mmfuse.data.table import Table
-from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
 SHARD_BYTES = 128 * 10**6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -10,14 +9,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from mmfuse.seeds import unit_hash
 from mmfuse.types import MmfuseError
 
 SPLITS = ("train", "validation", "test")
-
-
-def unit_hash(seed: int, name: str) -> float:
-    """A number in [0, 1) that depends on nothing but the seed and the name."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big") / 2**56
 
 
 def split_by_hash(groups: Sequence[str], shares: dict[str, float], seed: int) -> list[str]:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 
 from mmfuse.data.pairs import PairDataset
-from mmfuse.data.splits import unit_hash
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features
+from mmfuse.seeds import unit_hash
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
 
 SHARES = tuple(i / 10 for i in range(11))

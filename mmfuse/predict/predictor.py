@@ -16,8 +16,9 @@ from mmfuse.config import GenerationConfig, parse
 from mmfuse.data.collate import Item, collate
 from mmfuse.data.frames import frames_notice
 from mmfuse.data.images import ImageError, read_first_frame
+from mmfuse.data.loader import move_batch
 from mmfuse.data.locations import own_urls
-from mmfuse.data.pairs import move_batch, ordered_batches
+from mmfuse.data.order import ordered_batches
 from mmfuse.data.sections import select_sections
 from mmfuse.effect import check_generation
 from mmfuse.heads import decide_rows

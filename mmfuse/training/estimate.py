@@ -19,7 +19,9 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from mmfuse.config import Config
-from mmfuse.data.pairs import PairDataset, epoch_batches, move_batch
+from mmfuse.data.loader import move_batch
+from mmfuse.data.order import epoch_batches
+from mmfuse.data.pairs import PairDataset
 from mmfuse.data.shard_table import ShardedTable
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.stream import Stream, workers_of

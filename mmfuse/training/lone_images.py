@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfuse.config import Config
-from mmfuse.data.pairs import PairDataset, epoch_batches
+from mmfuse.data.order import epoch_batches
+from mmfuse.data.pairs import PairDataset
 from mmfuse.data.stream import Stream
 from mmfuse.model import FusionModel
 from mmfuse.types import MmfuseError

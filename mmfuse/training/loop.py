@@ -20,11 +20,14 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from mmfuse.config import Config
-from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
+from mmfuse.data.loader import make_loader, move_batch
+from mmfuse.data.order import epoch_batches
+from mmfuse.data.pairs import PairDataset
 from mmfuse.data.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
+from mmfuse.seeds import seed_step
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
@@ -229,7 +232,7 @@ class Trainer:
 
     def _step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
         """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
-        _seed(self.config.seed, self.state.step, self.accelerator.process_index)
+        seed_step(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
@@ -497,8 +500,3 @@ def _scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield from ((f"{name}/{key}", float(v)) for key, v in value.items())
         elif name not in ("step", "best") and isinstance(value, (int, float)):
             yield name, float(value)
-
-
-def _seed(seed: int, step: int, rank: int) -> None:
-    """Seed dropout by what is to be done, not by what was done before: a resumed run draws the same."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))

@@ -11,13 +11,17 @@ import yaml
 from PIL import Image
 
 from mmfuse.config import AugmentationConfig, TextAugmentationConfig, check_live, config_from_dict
-from mmfuse.data.augment import Augmentation, Synonyms, TextReader, mask_tokens, preset, shuffle_sentences
+from mmfuse.data.augment import Augmentation
+from mmfuse.data.change_images import preset
+from mmfuse.data.change_texts import Synonyms, mask_tokens, shuffle_sentences
 from mmfuse.data.images import ImageOptions
 from mmfuse.data.load import load_table
+from mmfuse.data.loader import make_loader
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset, make_loader
+from mmfuse.data.pairs import PairDataset
 from mmfuse.data.phantom import _PHRASES, SIDES, ZONES, Place, Study, make_study, render, say, write_report
 from mmfuse.data.phantom_findings import read_findings, true_findings, write_findings
+from mmfuse.data.tokens import TextReader
 from mmfuse.types import MmfuseError
 
 PAD, CLS, SEP, MASK = range(4)

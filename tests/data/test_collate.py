@@ -14,8 +14,11 @@ from PIL import Image
 from mmfuse.data.collate import Item, collate, pad_tokens
 from mmfuse.data.images import ImageOptions, read_image
 from mmfuse.data.load import load_table
+from mmfuse.data.loader import make_loader, move_batch
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset, TokenLists, epoch_batches, make_loader, move_batch, ordered_batches
+from mmfuse.data.order import epoch_batches, ordered_batches
+from mmfuse.data.pairs import PairDataset
+from mmfuse.data.tokens import TokenLists
 from mmfuse.types import Features, MmfuseError
 
 DIM = 3

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfuse.data.splits import split_by_hash, split_stratified, unit_hash
+from mmfuse.data.splits import split_by_hash, split_stratified
+from mmfuse.seeds import unit_hash
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 GROUPS = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=40)

@@ -12,8 +12,8 @@ import pytest
 
 from mmfuse.data import stores
 from mmfuse.data.locations import read_location
+from mmfuse.data.read import read_bytes
 from mmfuse.data.stores import FetchError, exists, list_sizes, patiently, put, watched, writing
-from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from mmfuse.data.images import ImageOptions
 from mmfuse.data.load import load_table
+from mmfuse.data.loader import make_loader
 from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset, make_loader
+from mmfuse.data.pairs import PairDataset
 from mmfuse.data.phantom import write_phantom
 from mmfuse.data.shard_table import ShardedTable, ShardRows, load_shards
 from mmfuse.data.sharding import write_shards

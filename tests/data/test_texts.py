@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfuse.data.texts import TextError, decode_text, read_bytes, read_text
+from mmfuse.data.read import read_bytes
+from mmfuse.data.texts import TextError, decode_text, read_text
 from mmfuse.types import MmfuseError
 
 GERMAN = "Pleuraerguß rechts, keine Verschattung."
