@@ -22,9 +22,8 @@ from mmfuse.data.gaps import refuse_gaps
 from mmfuse.data.interactions import bayes_accuracy
 from mmfuse.data.leaks import find_leaks
 from mmfuse.data.load import load_table
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.manifest import is_shards, load_manifest
 from mmfuse.data.pairs import PairDataset
-from mmfuse.data.shards import is_shards
 from mmfuse.data.table import Table
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows

@@ -44,8 +44,7 @@ def data_check(
     from mmfuse.data.audit.page import page
     from mmfuse.data.audit.redact import redact_rows
     from mmfuse.data.identifiers import find_by_rules, presidio_finder
-    from mmfuse.data.manifest import TASK_TYPES, load_manifest
-    from mmfuse.data.shards import is_shards
+    from mmfuse.data.manifest import TASK_TYPES, is_shards, load_manifest
     from mmfuse.registry import nearest
 
     finders = {"rules": lambda: find_by_rules, "presidio": presidio_finder, "off": lambda: None}
@@ -141,9 +140,8 @@ def data_shard(
     Every image is decoded once; a row with one that cannot be read goes to errors.jsonl, with the reason.
     """
     from mmfuse.data.blocks import open_blocks
-    from mmfuse.data.manifest import load_manifest
+    from mmfuse.data.manifest import is_shards, load_manifest
     from mmfuse.data.sharding import parse_size, write_shards
-    from mmfuse.data.shards import is_shards
 
     wanted, loaded = parse_size(size), load_manifest(manifest, data_root)
     if is_shards(loaded.rows):

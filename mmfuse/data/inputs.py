@@ -16,9 +16,8 @@ from urllib.parse import unquote
 
 from mmfuse.config import parse
 from mmfuse.data.delimited import CsvSpec
-from mmfuse.data.manifest import ImageSpec, Manifest
+from mmfuse.data.manifest import ImageSpec, Manifest, is_shards
 from mmfuse.data.recipe import Recipe
-from mmfuse.data.shards import is_shards
 from mmfuse.types import MmfuseError
 
 _MOST = 200_000

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmfuse.data.build import read_table
-from mmfuse.data.manifest import Manifest
+from mmfuse.data.manifest import Manifest, is_shards
 from mmfuse.data.shard_table import load_shards
-from mmfuse.data.shards import is_shards
 from mmfuse.data.table import Table
 
 

@@ -23,6 +23,8 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
 CONTENT = "content"
 """As `group`, where no column has this name: rows that are alike."""
+INDEX = "shards.json"
+"""As `rows`: the index of a folder of shards."""
 
 
 @dataclass
@@ -186,6 +188,11 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
         manifest.image.root = _beside(path, manifest.image.root)
     _check(manifest)
     return manifest
+
+
+def is_shards(location: str) -> bool:
+    """Whether a manifest's `rows`, or what is to be predicted, names an index of shards."""
+    return location == INDEX or location.endswith(f"/{INDEX}")
 
 
 def _beside(manifest: str | Path, location: str) -> str:

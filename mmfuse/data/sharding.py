@@ -25,20 +25,9 @@ from mmfuse.data.blocks import Blocks, TableBlocks
 from mmfuse.data.images import read_image
 from mmfuse.data.leaks import records
 from mmfuse.data.locations import read_location
-from mmfuse.data.manifest import Manifest
+from mmfuse.data.manifest import INDEX, Manifest
 from mmfuse.data.read import read_bytes
-from mmfuse.data.shards import (
-    DAMAGED,
-    IMAGES,
-    INDEX,
-    ROW_GROUP,
-    SHARD_FILE,
-    VERSION,
-    Shard,
-    Shards,
-    index_bytes,
-    open_shards,
-)
+from mmfuse.data.shards import DAMAGED, IMAGES, ROW_GROUP, SHARD_FILE, VERSION, Shard, Shards, index_bytes, open_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.stores import FetchError, folder_url, is_local, list_sizes, patiently, put, stored
 from mmfuse.data.table import Table

@@ -28,6 +28,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmfuse.data.manifest import INDEX
+from mmfuse.data.read import read_bytes
 from mmfuse.data.stores import (
     FetchError,
     folder_url,
@@ -39,10 +41,9 @@ from mmfuse.data.stores import (
     true_cause,
     watched,
 )
-from mmfuse.data.texts import read_bytes
 from mmfuse.types import MmfuseError, first_line
 
-INDEX, DAMAGED = "shards.json", "shards.damaged.json"
+DAMAGED = "shards.damaged.json"
 VERSION = 1
 ROW_GROUP = 64
 """Rows of a row group: what is read at once."""
@@ -204,11 +205,6 @@ def _footer(url: str, shard: Shard) -> pq.FileMetaData:
     if footer.num_rows != shard.rows:
         raise DamagedShardError(f"{url}/{shard.file}: holds {footer.num_rows} rows, but the index says {shard.rows}")
     return footer
-
-
-def is_shards(location: str) -> bool:
-    """Whether a manifest's `rows`, or what is to be predicted, names an index of shards."""
-    return location == INDEX or location.endswith(f"/{INDEX}")
 
 
 def open_shards(location: str | Path, damaged: str = "error", noted: bool = True) -> Shards:

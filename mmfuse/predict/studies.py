@@ -19,10 +19,10 @@ from fsspec.implementations.local import LocalFileSystem
 from mmfuse.config import read_yaml
 from mmfuse.data.folder import Entry, iter_folder
 from mmfuse.data.images import ImageError, read_image
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.manifest import INDEX, is_shards, load_manifest
 from mmfuse.data.rows import find_files
 from mmfuse.data.sharding import MANIFEST
-from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
+from mmfuse.data.shards import ROW_GROUP, DamagedShardError, Shard, open_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.stores import list_sizes
 from mmfuse.model import MODALITIES, FusionModel

@@ -17,8 +17,7 @@ from mmfuse.data.audit.values import check_values, read_said, time_facts
 from mmfuse.data.gaps import find_gaps
 from mmfuse.data.identifiers import Finder, find_by_rules
 from mmfuse.data.load import load_table
-from mmfuse.data.manifest import Manifest
-from mmfuse.data.shards import is_shards
+from mmfuse.data.manifest import Manifest, is_shards
 from mmfuse.data.splits import SPLITS
 from mmfuse.data.table import Table
 from mmfuse.types import MmfuseError
