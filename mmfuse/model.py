@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mmfuse
-from mmfuse.data.inputs import TableInputs
-from mmfuse.data.read import read_bytes
-from mmfuse.data.sections import SECTIONS
+from mmfuse.data.files.read import read_bytes
+from mmfuse.data.readers.sections import SECTIONS
+from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.bounds import no_larger_than, weights_file
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.saved import check_fit, write_tensors
@@ -54,7 +54,7 @@ class FusionModel(
 
     Attributes:
         captioning: The captioning tasks.
-        text_sections: Sections of a report (`mmfuse.data.sections`) that are its text; empty: the report is.
+        text_sections: Sections of a report (`mmfuse.data.readers.sections`) that are its text; empty: the report is.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
         inputs: Which columns of a table the inputs were made of, and how; None of models that do not say.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a

@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from mmfuse import __version__, cli
-from mmfuse.data.phantom import write_pairs, write_phantom
+from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 from mmfuse.encoders.cache import build_cache
 from mmfuse.fusion import FUSIONS
 from mmfuse.types import Features

@@ -6,7 +6,7 @@ import pytest
 
 from mmfuse.benchmarking.config import is_built_in, load_benchmark_config
 from mmfuse.config import load_config
-from mmfuse.data.manifest import TASK_TYPES, load_manifest
+from mmfuse.data.tables.manifest import TASK_TYPES, load_manifest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 

@@ -18,13 +18,13 @@ import torch
 from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmarking.plan import Cell, Plan, Widths
 from mmfuse.config import Config
-from mmfuse.data.gaps import refuse_gaps
-from mmfuse.data.interactions import bayes_accuracy
-from mmfuse.data.leaks import find_leaks
+from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
-from mmfuse.data.manifest import is_shards, load_manifest
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.table import Table
+from mmfuse.data.synthetic.interactions import bayes_accuracy
+from mmfuse.data.tables.gaps import refuse_gaps
+from mmfuse.data.tables.leaks import find_leaks
+from mmfuse.data.tables.manifest import is_shards, load_manifest
+from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel

@@ -91,7 +91,7 @@ def predict(
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.config import read_overrides
-    from mmfuse.data.stores import is_local, local_path
+    from mmfuse.data.files.stores import is_local, local_path
     from mmfuse.predict import (
         Predictor,
         TableOptions,
@@ -192,8 +192,8 @@ def _check_there(source: str) -> None:
 
 def _open(predictor: Any, source: str, layout: str, table: Any, damaged: str) -> Any:
     """The studies, and a line that says what of them is read."""
-    from mmfuse.data.folder import tell_ignored
     from mmfuse.predict import FolderStudies, TableStudies, open_studies
+    from mmfuse.predict.folder import tell_ignored
 
     studies = open_studies(source, layout, table, damaged, predictor.model)
     if layout != "auto" and not isinstance(studies, FolderStudies):
@@ -224,7 +224,7 @@ def _watch(
     predictor: Any, source: str, out: str, layout: str, settle: float, fingerprint: str, overwrite: bool
 ) -> None:
     """Predict what appears in the folder, until it is interrupted."""
-    from mmfuse.data.stores import local_path
+    from mmfuse.data.files.stores import local_path
     from mmfuse.predict import watch_folder
 
     rest()
@@ -283,9 +283,9 @@ def explain(
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.config import read_overrides
-    from mmfuse.data.folder import find_study
     from mmfuse.evaluation.explain import explain as run
     from mmfuse.predict import Predictor
+    from mmfuse.predict.folder import find_study
 
     sample = find_study(study).sample()
     predictor = Predictor.from_pretrained(model, missing=missing, generation=read_overrides(generation or []))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmfuse.data.build import read_table
-from mmfuse.data.manifest import Manifest, is_shards
-from mmfuse.data.shard_table import load_shards
-from mmfuse.data.table import Table
+from mmfuse.data.shards.table import load_shards
+from mmfuse.data.tables.build import read_table
+from mmfuse.data.tables.manifest import Manifest, is_shards
+from mmfuse.data.tables.table import Table
 
 
 def load_table(

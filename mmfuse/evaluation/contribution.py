@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 
-from mmfuse.data.pairs import PairDataset
+from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.model import MODALITIES, FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features

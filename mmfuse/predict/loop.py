@@ -17,15 +17,15 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from mmfuse.config import AugmentationConfig, check_live
-from mmfuse.data.augment import Augmentation
-from mmfuse.data.collate import Item, collate
-from mmfuse.data.images import ImageError, ImageOptions, content_hash
-from mmfuse.data.loader import make_loader, move_batch
-from mmfuse.data.locations import absent_hint, refusal
-from mmfuse.data.order import ordered_batches
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.table import Table
-from mmfuse.data.tokens import TextReader, TokenLists
+from mmfuse.data.batches.augment import Augmentation
+from mmfuse.data.batches.collate import Item, collate
+from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.order import ordered_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.tokens import TextReader, TokenLists
+from mmfuse.data.files.locations import absent_hint, refusal
+from mmfuse.data.readers.images import ImageError, ImageOptions, content_hash
+from mmfuse.data.tables.table import Table
 from mmfuse.encoders.cache import build_cache, cache_root, weights_hash
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel

@@ -19,12 +19,12 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from mmfuse.config import Config
-from mmfuse.data.loader import move_batch
-from mmfuse.data.order import epoch_batches
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.shard_table import ShardedTable
-from mmfuse.data.splits import SPLITS
-from mmfuse.data.stream import Stream, workers_of
+from mmfuse.data.batches.loader import move_batch
+from mmfuse.data.batches.order import epoch_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream, workers_of
+from mmfuse.data.shards.table import ShardedTable
+from mmfuse.data.tables.splits import SPLITS
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds

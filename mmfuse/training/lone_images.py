@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfuse.config import Config
-from mmfuse.data.order import epoch_batches
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.stream import Stream
+from mmfuse.data.batches.order import epoch_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream
 from mmfuse.model import FusionModel
 from mmfuse.types import MmfuseError
 

@@ -20,10 +20,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from mmfuse.config import Config
-from mmfuse.data.loader import make_loader, move_batch
-from mmfuse.data.order import epoch_batches
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.stream import Stream
+from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.order import epoch_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mmfuse.data.table import Table
-from mmfuse.data.targets import has_both
+from mmfuse.data.tables.table import Table
+from mmfuse.data.tables.targets import has_both
 from mmfuse.evaluation.captions import CAPTION_METRICS
 from mmfuse.evaluation.metrics import LOWER_IS_BETTER, METRICS
 from mmfuse.evaluation.report_metrics import build_report_metric

@@ -33,15 +33,15 @@ from mmfuse.config import (
     load_config,
     read_small,
 )
-from mmfuse.data.gaps import refuse_gaps, scored_split
-from mmfuse.data.inputs import TableInputs
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream, StreamPlan, plan_stream, workers_of
 from mmfuse.data.load import load_table
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.shard_table import ShardedTable
-from mmfuse.data.shards import index_bytes
-from mmfuse.data.stream import Stream, StreamPlan, plan_stream, workers_of
-from mmfuse.data.table import Table
+from mmfuse.data.shards.folder import index_bytes
+from mmfuse.data.shards.table import ShardedTable
+from mmfuse.data.tables.gaps import refuse_gaps, scored_split
+from mmfuse.data.tables.inputs import TableInputs
+from mmfuse.data.tables.manifest import load_manifest
+from mmfuse.data.tables.table import Table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.evaluation.calibration import fit_temperature, selective_curve, tune_thresholds

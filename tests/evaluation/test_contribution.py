@@ -12,8 +12,8 @@ from torch import nn
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
 from mmfuse.data.load import load_table
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.phantom import write_phantom
+from mmfuse.data.synthetic.phantom import write_phantom
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.evaluation import contribution

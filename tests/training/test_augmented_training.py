@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 import mmfuse
 from mmfuse.data.load import load_table
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import prepare_pairs
 from mmfuse.training.run import build_model
 from mmfuse.types import MmfuseError

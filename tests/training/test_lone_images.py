@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmfuse.config import ImageEncoderConfig, config_from_dict
-from mmfuse.data.stream import plan_stream
+from mmfuse.data.batches.stream import plan_stream
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.model import FusionModel
 from mmfuse.training.lone_images import check_lone_images
