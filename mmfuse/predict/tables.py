@@ -80,7 +80,7 @@ class Reading:
         Raises:
             MmfuseError: It names the column, the nearest that there is, and what to do.
         """
-        need_columns(pd.DataFrame(columns=list(found)), [self.id], self.where["id"], file)
+        need_columns(found, [self.id], self.where["id"], file)
         text, image = self.recipe.text, self.recipe.image
         for modality, names in (("image", image.named if image else []), ("text", text.columns if text else [])):
             for name in names:

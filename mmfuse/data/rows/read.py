@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
@@ -264,17 +264,15 @@ def _check_once(names: Iterable[str]) -> None:
             raise MmfuseError(f"the column {name!r} stands there twice")
 
 
-def need_columns(frame: pd.DataFrame, names: Iterable[str], key: str, where: str) -> None:
-    """Refuse rows that lack one of the columns that a key of the manifest, or an option, names.
+def need_columns(there: Collection[str], names: Iterable[str], key: str, where: str) -> None:
+    """Refuse rows, of which these columns are there, that lack one that a key of the manifest, or an option, names.
 
     Raises:
         MmfuseError: The message names the nearest column that there is.
     """
     for name in names:
-        if name not in frame.columns:
-            raise MmfuseError(
-                f"{where}: {key}: the rows have no column {name!r}; {nearest(name, map(str, frame.columns))}"
-            )
+        if name not in there:
+            raise MmfuseError(f"{where}: {key}: the rows have no column {name!r}; {nearest(name, map(str, there))}")
 
 
 def read_frames(files: Iterable[str], columns: Iterable[str], csv: CsvSpec) -> Iterator[tuple[str, pd.DataFrame]]:

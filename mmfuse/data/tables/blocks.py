@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from mmfuse.data.rows.read import RowFiles
-from mmfuse.data.tables.build import assign_splits, describe_rows, id_error, identify_rows, needed_columns, read_table
+from mmfuse.data.tables.build import assign_splits, check_columns, describe_rows, id_error, identify_rows, read_table
 from mmfuse.data.tables.groups import joins_groups
 from mmfuse.data.tables.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
 from mmfuse.data.tables.manifest import CONTENT, Manifest
@@ -90,7 +91,8 @@ class FileBlocks:
     def __init__(self, manifest: Manifest, fold: int | None = None):
         self.manifest, self.fold = manifest, fold
         self.files = RowFiles(manifest.rows, manifest.source, manifest.csv)
-        self._rows_of(pd.DataFrame(columns=self.files.columns, dtype="object"), 0)  # is there each column?
+        self.needed = manifest.columns(manifest.tasks)
+        check_columns(manifest, self.needed, self.files.columns)
         counts: dict[str, Counter[str]] = {task: Counter() for task in manifest.tasks}
         copies: dict[str, list[Any]] = {}
         captioned = any(spec.type == "captioning" for spec in manifest.tasks.values())
@@ -126,7 +128,7 @@ class FileBlocks:
 
     def _frames(self, size: int) -> Iterator[tuple[int, pd.DataFrame]]:
         """Blocks of so many rows, each with the number of its first row."""
-        start, wanted = 0, set(needed_columns(self.manifest, self.manifest.tasks))
+        start, wanted = 0, set(chain(*self.needed.values()))
         for frame in self.files.blocks([name for name in self.files.columns if name in wanted], size):
             start += len(frame)
             yield start - len(frame), frame

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -55,8 +56,9 @@ def read_table(
         if task not in manifest.tasks:
             raise MmfuseError(f"{where}: no task {task!r}; {nearest(task, manifest.tasks)}")
     stratify = manifest.splits.stratify
-    needed = needed_columns(manifest, [*chosen, stratify] if stratify else chosen)
-    frame = read_rows(manifest.rows, where, needed, manifest.csv)
+    needed = manifest.columns([*chosen, stratify] if stratify else chosen)
+    frame = read_rows(manifest.rows, where, dict.fromkeys(chain(*needed.values())), manifest.csv)
+    check_columns(manifest, needed, frame.columns)
     ids, groups = identify_rows(frame, manifest)
     if len(set(ids)) < len(ids) or "" in ids:
         raise id_error(manifest, Counter(ids))
@@ -92,12 +94,19 @@ def read_table(
     return table
 
 
-def needed_columns(manifest: Manifest, tasks: Iterable[str]) -> list[str]:
-    """All columns that a manifest names, of its tasks those of `tasks`."""
-    targets = [name for task in tasks for name in manifest.tasks[task].named]
-    splits = [name for name in (manifest.splits.column, manifest.splits.time) if name]
-    others = [manifest.id, *manifest.group_names, *splits]
-    return list(dict.fromkeys([*others, *Recipe.of(manifest).columns(), *targets, *manifest.subgroups]))
+def check_columns(manifest: Manifest, needed: Mapping[str, Sequence[str]], there: Collection[str]) -> None:
+    """Refuse rows that lack a column which their manifest names.
+
+    Args:
+        manifest: Of the rows.
+        needed: As its `columns` gives them.
+        there: The columns of the rows.
+
+    Raises:
+        MmfuseError: The message names the key, and the nearest column that there is.
+    """
+    for key, names in needed.items():
+        need_columns(there, group_columns(manifest, there)[0] if key == "group" else names, key, manifest.source)
 
 
 def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tuple[list[str], list[str]]:
@@ -109,15 +118,13 @@ def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tu
         first: The number of the first row, from 0; named in errors.
 
     Raises:
-        MmfuseError: A column is missing, or holds something else than texts.
+        MmfuseError: A column holds something else than texts.
     """
     where = manifest.source
-    need_columns(frame, [manifest.id], "id", where)
     ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
     if not manifest.group or joins_groups(manifest, frame.columns):
         return ids, ids
     (name,), _ = group_columns(manifest, frame.columns)
-    need_columns(frame, [name], "group", where)
     groups = cells.texts(frame, name, where, "group", first)
     return ids, [g.strip() or f"row {i}" for g, i in zip(groups, ids, strict=True)]
 
@@ -138,12 +145,11 @@ def describe_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> It
         first: The number of the first row, from 0; named in errors.
 
     Raises:
-        MmfuseError: A column is missing, or holds what it should not.
+        MmfuseError: A column holds what it should not.
     """
     recipe = Recipe.of(manifest)
     yield "images", recipe.images(frame, manifest.source, first)
     yield "text", recipe.texts(frame, manifest.source, first)
-    need_columns(frame, manifest.subgroups, "subgroups", manifest.source)
     for name in manifest.subgroups:
         yield f"subgroup.{name}", cells.texts(frame, name, manifest.source, "subgroups", first)
 
@@ -167,13 +173,12 @@ def assign_splits(
         fold: Which fold is the test set.
 
     Raises:
-        MmfuseError: The column is missing or says anything else, or there is no such fold.
+        MmfuseError: The column says anything else, or there is no such fold.
     """
     spec, where = manifest.splits, manifest.source
     if spec.folds is None and fold is not None:
         raise MmfuseError(f"{where}: data.fold is given, but splits.folds is not; remove one or add the other")
     if spec.column:
-        need_columns(frame, [spec.column], "splits.column", where)
         names = [spec.names.get(v, v) for v in map(str.strip, cells.texts(frame, spec.column, where, "splits.column"))]
         strange = next((i for i, name in enumerate(names) if name not in SPLITS), None)
         if strange is not None:
@@ -183,7 +188,6 @@ def assign_splits(
             )
         return names
     if spec.time:
-        need_columns(frame, [spec.time], "splits.time", where)
         times = parse_times(cells.texts(frame, spec.time, where, "splits.time"), ids, f"{where}: splits.time")
         return split_by_time(groups, times, spec.ratios or _DEFAULT_RATIOS, f"{where}: splits.time")
 

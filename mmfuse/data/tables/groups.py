@@ -52,12 +52,11 @@ def join_groups(
         images: As the model reads them; opened are those of rows that share their text.
 
     Raises:
-        MmfuseError: A column is missing, or the file of groups cannot be read or lacks a row.
+        MmfuseError: A column holds something else than texts, or the file of groups cannot be read or lacks a row.
     """
     if manifest.group_file is not None:
         return _from_file(manifest, ids)
     named, alike = group_columns(manifest, frame.columns)
-    need_columns(frame, named, "group", manifest.source)
     columns = [[cell.strip() for cell in cells.texts(frame, name, manifest.source, "group")] for name in named]
     sets: list[Any] = [rows for column in columns for rows in _equal(cell or None for cell in column)]
     names = [cell or f"row {i}" for cell, i in zip(columns[0], ids, strict=True)] if named else list(ids)
@@ -131,7 +130,7 @@ def _equal(values: Iterable[Any]) -> list[np.ndarray]:
 def _from_file(manifest: Manifest, ids: Sequence[str]) -> list[str]:
     where, file = f"{manifest.source}: group.file", str(manifest.group_file)
     frame = read_rows(file, where)
-    need_columns(frame, ["id", "group"], "group.file", f"{manifest.source}: {file}")
+    need_columns(frame.columns, ["id", "group"], "group.file", f"{manifest.source}: {file}")
     group_of: dict[str, str] = {}
     columns = (cells.texts(frame, name, file, "group.file") for name in ("id", "group"))
     for row in zip(*columns, strict=True):

@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,19 @@ class Manifest:
     def group_file(self) -> str | None:
         """Where the table of groups lies, if there is one."""
         return _beside(self.source, self.group["file"]) if isinstance(self.group, dict) else None
+
+    def columns(self, tasks: Iterable[str]) -> dict[str, list[str]]:
+        """By key the columns that it names, of its tasks those of `tasks`; `content` as a group may be none."""
+        image, text, splits = self.image, self.text, self.splits
+        named = {"id": [self.id], "group": self.group_names}
+        if image is not None:
+            named["image.column" if image.column else "image.columns"] = image.named
+        if text is not None:
+            named["text.columns"] = text.columns
+        named["subgroups"] = self.subgroups
+        named |= {f"tasks.{task}": self.tasks[task].named for task in tasks}
+        named |= {"splits.column": [splits.column or ""], "splits.time": [splits.time or ""]}
+        return {key: [name for name in names if name] for key, names in named.items()}
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from mmfuse.config import parse
 from mmfuse.data.files.locations import place
 from mmfuse.data.readers.sections import select_sections
 from mmfuse.data.rows import cells
-from mmfuse.data.rows.read import need_columns
 from mmfuse.data.tables.manifest import PLACEHOLDER, ImageSpec, Manifest, TextSpec, check_image, check_text
 from mmfuse.types import MmfuseError
 
@@ -51,12 +50,11 @@ class Recipe:
             first: The number of the first row, from 0; named in errors.
 
         Raises:
-            MmfuseError: A column is not there, or holds something else than texts.
+            MmfuseError: A column holds something else than texts.
         """
         spec = self.text
         if spec is None:
             return [None] * len(frame)
-        need_columns(frame, spec.columns, "text.columns", where)
         absent, sections = {"", *spec.missing}, spec.sections
         columns = [cells.texts(frame, name, where, "text.columns", first) for name in spec.columns]
         texts: list[str | None] = []
@@ -84,13 +82,12 @@ class Recipe:
             first: The number of the first row, from 0; named in errors.
 
         Raises:
-            MmfuseError: A column is not there, or holds something else than images.
+            MmfuseError: A column holds something else than images.
         """
         spec = self.image
         if spec is None:
             return [[] for _ in range(len(frame))]
         key = "image.column" if spec.column else "image.columns"
-        need_columns(frame, spec.named, key, where)
         rows: list[list[str | bytes]] = []
         for row, values in enumerate(zip(*(frame[name] for name in spec.named), strict=True), start=first + 1):
             try:

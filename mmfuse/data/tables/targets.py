@@ -16,7 +16,6 @@ import pandas as pd
 from mmfuse.data.readers.sections import select_sections
 from mmfuse.data.rows import cells
 from mmfuse.data.rows.cells import Cell
-from mmfuse.data.rows.read import need_columns
 from mmfuse.data.tables.manifest import TaskSpec
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError
@@ -52,11 +51,10 @@ def read_targets(frame: pd.DataFrame, task: str, spec: TaskSpec, where: str, fir
         columns)` float32 with NaN where missing.
 
     Raises:
-        MmfuseError: A column is missing, or a value is not legal.
+        MmfuseError: A value is not legal.
     """
     path = f"{where}: tasks.{task}"
     columns = spec.named
-    need_columns(frame, columns, f"tasks.{task}", where)
     if spec.type == "captioning":
         return _read_captions(frame, columns, spec, path, first)
     if spec.type == "classification":
