@@ -6,7 +6,6 @@ import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mmfuse.data.batches.augment import Augmentation
 from mmfuse.data.batches.collate import Item, collate
 from mmfuse.data.batches.loader import make_loader, move_batch
 from mmfuse.data.batches.order import ordered_batches
-from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.pairs import Cache, PairDataset
 from mmfuse.data.batches.tokens import TextReader, TokenLists
 from mmfuse.data.files.locations import absent_hint, refusal
 from mmfuse.data.readers.images import ImageError, ImageOptions, content_hash
@@ -112,7 +111,7 @@ def prepare_pairs(
     if cache:
         root = cache_root(cache if isinstance(cache, str) else None)
         workers = default_workers() if num_workers is None else num_workers
-        _attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
+        return _with_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
 
 
@@ -145,7 +144,10 @@ class PairReader:
             MmfuseError: The augmentation cannot be done.
         """
         token_ids, cut_texts = (None, None) if self.text is None else _tokenize(self.text, table)
-        pairs = PairDataset(
+        augmentation = None
+        if self.augmentation is not None and self.augmentation != AugmentationConfig():
+            augmentation = Augmentation(self.augmentation, table, self.text, self.write)
+        return PairDataset(
             table,
             token_ids=token_ids,
             captions={
@@ -154,13 +156,11 @@ class PairReader:
             },
             pad_token_id=self.pad_token_id,
             image_options=self.image_options,
-            modality_dropout=self.modality_dropout,
+            modality_dropout=self.modality_dropout or {},
+            augmentation=augmentation,
             seed=self.seed,
             cut_texts=cut_texts,
         )
-        if self.augmentation is not None and self.augmentation != AugmentationConfig():
-            pairs.augmentation = Augmentation(self.augmentation, table, self.text, self.write)
-        return pairs
 
 
 def _tokenize(reader: TextReader, table: Table) -> tuple[TokenLists, np.ndarray]:
@@ -202,7 +202,8 @@ def count_cut_texts(model: FusionModel, pairs: PairDataset, rows: Sequence[int])
     if model.text_encoder is None:
         return None
     encoder, rows = model.text_encoder, list(rows)
-    texts, cut = int(pairs.table.has_text()[rows].sum()), int(pairs.cut_texts[rows].sum())
+    texts = int(pairs.table.has_text()[rows].sum())
+    cut = 0 if pairs.cut_texts is None else int(pairs.cut_texts[rows].sum())
     return {"texts": texts, "cut": cut, "max_length": encoder.max_length, "truncation": encoder.truncation}
 
 
@@ -255,7 +256,7 @@ def _check_files(pairs: PairDataset) -> None:
         raise MmfuseError(f"{table}: row {pairs.ids[row]!r}: {what}{more}; see mmfuse data check")
 
 
-def _attach_caches(
+def _with_caches(
     model: FusionModel,
     pairs: PairDataset,
     root: Path,
@@ -263,7 +264,8 @@ def _attach_caches(
     batch_size: int,
     progress: Callable[[str, int, int], None] | None,
     dtype: str,
-) -> None:
+) -> PairDataset:
+    """The pairs with the features of towers that are frozen, computed here unless they are kept."""
     device = next(model.parameters()).device
     keep_tokens = "tokens" in model.reads
     report = progress or (lambda modality, done, total: None)
@@ -279,6 +281,7 @@ def _attach_caches(
             report(modality, done, len(names))
 
     text, image = model.text_encoder, model.image_encoder
+    caches: dict[str, Cache] = {}
     if text is not None and text.frozen and pairs.token_ids is not None:
         rows = [row for row, ids in enumerate(pairs.token_ids) if ids is not None]
         contents = [json.dumps(pairs.token_ids[row]) for row in rows]
@@ -300,7 +303,7 @@ def _attach_caches(
         )
         place = np.full(len(pairs), -1)
         place[rows] = np.arange(len(rows))
-        pairs.text_cache = lambda wanted: found.gather(place[wanted])
+        caches["text_cache"] = lambda wanted: found.gather(place[wanted])
     if image is not None and image.frozen:
         files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
         keys = [_hash_image(pairs, row, path) for row, path in counted(files, "hashing images", len(files))]
@@ -312,7 +315,7 @@ def _attach_caches(
                 yield items, (pixels,)
 
         identity = {"tower": "image", "weights": weights_hash(image), "spec": image.spec()}
-        pairs.image_cache = build_cache(
+        caches["image_cache"] = build_cache(
             root,
             _identity(identity),
             keys,
@@ -320,6 +323,7 @@ def _attach_caches(
             keep_tokens,
             dtype,
         ).gather
+    return pairs.view(**caches)
 
 
 def _identity(tower: dict[str, Any]) -> dict[str, Any]:
@@ -376,12 +380,11 @@ def table_logits(
     state = PartialState()
     batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
     found = []
-    with _nothing_hidden(pairs):
-        loader = counted(make_loader(pairs, batches, num_workers), "scoring rows, batches", len(batches))
-        for row_ids, logits in forward_batches(model, loader, state.device):
-            found.append((row_ids, logits))
-            if progress:
-                progress(len(row_ids))
+    loader = counted(make_loader(pairs.plain(), batches, num_workers), "scoring rows, batches", len(batches))
+    for row_ids, logits in forward_batches(model, loader, state.device):
+        found.append((row_ids, logits))
+        if progress:
+            progress(len(row_ids))
     parts = gather_object(found) if state.num_processes > 1 else found
     position = {row: i for i, row in enumerate(rows)}
     result: dict[str, np.ndarray] = {}
@@ -419,8 +422,7 @@ def table_features(
         encoded = model.encode(move_batch(batch, device))
         return batch["row_ids"].numpy(), [None if f is None else Features(*(part.cpu() for part in f)) for f in encoded]
 
-    with _nothing_hidden(pairs):
-        found = list(in_eval_mode(model, encode, make_loader(pairs, batches, num_workers)))
+    found = list(in_eval_mode(model, encode, make_loader(pairs.plain(), batches, num_workers)))
     position = {row: i for i, row in enumerate(rows)}
     places = [torch.tensor([position[int(row)] for row in row_ids]) for row_ids, _ in found]
     text, image = zip(*(features for _, features in found), strict=True)
@@ -440,14 +442,3 @@ def _join(places: list[torch.Tensor], parts: Sequence[Features | None]) -> Featu
         tokens[place, :length], mask[place, :length] = part.tokens, part.mask
         pooled[place], present[place] = part.pooled, part.present
     return Features(tokens, mask, pooled, present)
-
-
-@contextmanager
-def _nothing_hidden(pairs: PairDataset) -> Iterator[None]:
-    """Rows as they are: training's modality dropout does not apply."""
-    epoch, pairs.epoch = pairs.epoch, -1
-    dropout, pairs.modality_dropout = pairs.modality_dropout, {}
-    try:
-        yield
-    finally:
-        pairs.epoch, pairs.modality_dropout = epoch, dropout

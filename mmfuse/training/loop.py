@@ -199,8 +199,7 @@ class Trainer:
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
         plan, done = self._epoch(self.state.epoch), self.state.step_in_epoch * accumulation
-        source = self.pairs if self.stream is None else self.stream
-        source.epoch = self.state.epoch
+        source = (self.pairs if self.stream is None else self.stream).at(self.state.epoch)
         self.wrapped.train()
         loader = iter(make_loader(source, (plan[i][rank] for i in range(done, len(plan))), self.num_workers))
         for first in range(done, len(plan), accumulation):

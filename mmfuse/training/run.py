@@ -129,8 +129,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         table, model, pairs, stream = set_up(config, accelerator, workers, console)
         if accelerator.is_main_process:
             _describe(run_dir, config, table)
-        live_images = pairs.image_options is not None and pairs.image_cache is None
-        workers = workers_of(stream.plan, workers) if stream else workers if live_images else 0
+        workers = workers_of(stream.plan, workers) if stream else workers if pairs.live_images else 0
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
         if accelerator.is_fsdp2:
             console.print(tell_sharding(trainer.model))

@@ -164,14 +164,10 @@ def test_another_reference_each_epoch(captioner, captions, tmp_path):
     from mmfuse.training.run import build_model
 
     pairs = prepare_pairs(build_model(config, table), table)
-    drawn = []
-    for epoch in range(6):
-        pairs.epoch = epoch
-        drawn.append(pairs[list(range(20))]["target.report"].tolist())
+    drawn = [pairs.at(epoch)[list(range(20))]["target.report"].tolist() for epoch in range(6)]
     firsts = [[row[1] for row in epoch] for epoch in drawn]
     assert len({tuple(epoch) for epoch in firsts}) == 6
-    pairs.epoch = -1
-    assert pairs[[0]]["target.report"][0].tolist() == pairs.captions["report"][0][0]
+    assert pairs.plain()[[0]]["target.report"][0].tolist() == pairs.captions["report"][0][0]
 
 
 def _rows(captions):

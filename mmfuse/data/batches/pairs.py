@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from itertools import chain, groupby, zip_longest
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,60 +28,70 @@ _NO_CAPTION = [MISSING_CLASS] * 2
 """As long as the shortest caption, its first token and its end: a batch may hold nothing else."""
 
 
+@dataclass(frozen=True, eq=False)
 class PairDataset(Dataset):
-    """Row numbers to a packed batch.
+    """Row numbers to a packed batch. It never changes: `at`, `plain` and `view` give the same rows, read otherwise.
 
-    Args:
+    Attributes:
         table: The rows.
         token_ids: By row, its text's tokens, None where it has no text; None altogether where texts are not used.
         captions: By captioning task and row, the tokens of its references; a batch has one of them, another one each
             epoch.
         pad_token_id: Stands behind a text's end.
         image_options: How images are read; None where images are not used.
+        modality_dropout: By modality, the probability that a present one is hidden.
+        augmentation: What is changed of the rows of the training split while training; None for nothing.
+        seed: Of the modality dropout and the augmentation.
+        cut_texts: `(rows,)` bool, True where `token_ids` are not all of the text; None for nowhere.
         text_cache: Gives the packed cached features of rows' texts, by row number.
         image_cache: Gives those of images, by their numbers in `table.rows["images"]`, flattened.
-        modality_dropout: By modality, the probability that a present one is hidden.
-        seed: Of the modality dropout.
-        cut_texts: `(rows,)` bool, True where `token_ids` are not all of the text.
         order_by: `(rows,)` what rows are grouped by, where that is not their number of tokens.
-
-    Attributes:
         epoch: The one being trained; negative where rows are read as they are.
-        augmentation: What is changed of the rows of the training split while training; None for nothing.
+        images: By row its images; none where images are not used.
+        ids: By row its id.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        *,
-        token_ids: Sequence[list[int] | None] | None,
-        captions: dict[str, list[list[list[int]]]] | None = None,
-        pad_token_id: int = 0,
-        image_options: ImageOptions | None = None,
-        text_cache: Cache | None = None,
-        image_cache: Cache | None = None,
-        modality_dropout: dict[str, float] | None = None,
-        seed: int = 0,
-        cut_texts: np.ndarray | None = None,
-        order_by: np.ndarray | None = None,
-    ):
-        self.table = table
-        if token_ids is not None and not isinstance(token_ids, TokenLists):
-            token_ids = TokenLists(token_ids)
-        self.token_ids = token_ids
-        self.captions = captions or {}
-        self.pad_token_id = pad_token_id
-        self.image_options = image_options
-        self.text_cache = text_cache
-        self.image_cache = image_cache
-        self.modality_dropout = modality_dropout or {}
-        self.seed = seed
-        self.cut_texts = np.zeros(len(table), dtype=bool) if cut_texts is None else cut_texts
-        self.order_by = order_by
-        self.epoch = 0
-        self.augmentation: Augmentation | None = None
-        self.images: Sequence[Sequence[Any]] = table.images() if image_options else [[]] * len(table)
-        self.ids: list[str] = table.rows["id"][:]
+    table: Table
+    _: KW_ONLY
+    token_ids: TokenLists | None
+    captions: dict[str, list[list[list[int]]]] = field(default_factory=dict)
+    pad_token_id: int = 0
+    image_options: ImageOptions | None = None
+    modality_dropout: dict[str, float] = field(default_factory=dict)
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    cut_texts: np.ndarray | None = None
+
+    text_cache: Cache | None = field(default=None, init=False)
+    image_cache: Cache | None = field(default=None, init=False)
+    order_by: np.ndarray | None = field(default=None, init=False)
+    epoch: int = field(default=0, init=False)
+    images: Sequence[Sequence[Any]] = field(init=False)
+    ids: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = vars(self)  # frozen from here on
+        own["images"] = self.table.images() if self.image_options else [[]] * len(self.table)
+        own["ids"] = self.table.rows["id"][:]
+
+    def view(self, **changes: Any) -> Self:
+        """The same rows with some attributes changed; the others are shared."""
+        found = copy.copy(self)
+        vars(found).update(changes)
+        return found
+
+    def at(self, epoch: int) -> Self:
+        """The rows as an epoch trains on them."""
+        return self.view(epoch=epoch)
+
+    def plain(self) -> Self:
+        """The rows as they are: nothing is hidden or changed."""
+        return self.view(epoch=-1, modality_dropout={})
+
+    @property
+    def live_images(self) -> bool:
+        """Whether images are read, and not their cached features."""
+        return self.image_options is not None and self.image_cache is None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -192,7 +204,7 @@ class PairDataset(Dataset):
         if self.token_ids is not None and self.text_cache is None and hidden != "text":
             ids = self.token_ids[row]
             item.input_ids = ids if ids is None or changes is None else changes.tokens(ids)
-        if self.image_options is not None and self.image_cache is None and hidden != "image":
+        if self.live_images and hidden != "image":
             item.pixels = [self.read_pixels(row, source, view) for view, source in enumerate(self.images[row])]
             if changes is not None:
                 item.pixels = [changes.image(pixels, view) for view, pixels in enumerate(item.pixels)]

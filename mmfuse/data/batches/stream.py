@@ -7,11 +7,12 @@ micro-batch can be found by its number: nothing is kept of what was read before,
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -98,7 +99,7 @@ class Stream(Dataset):
         seed: Of the order.
 
     Attributes:
-        epoch: The one being trained.
+        epoch: The one being trained; `at` gives the stream of another one.
     """
 
     def __init__(self, table: ShardedTable, prepare: Callable[[Table], PairDataset], plan: StreamPlan, seed: int):
@@ -106,6 +107,12 @@ class Stream(Dataset):
         self.prepare, self.plan, self.seed = prepare, plan, seed
         self.epoch = 0
         self._windows: dict[int, _Window] = {}
+
+    def at(self, epoch: int) -> Self:
+        """The stream of an epoch, with no window read yet."""
+        found = copy.copy(self)
+        found.epoch = epoch
+        return found
 
     @property
     def identity(self) -> str:
@@ -135,8 +142,8 @@ class Stream(Dataset):
         size = found.num_rows
         images = ArrowImages(found["images"])
         described = table_parts(self.manifest, self.labels, found)
-        pairs = self.prepare(EncodedTable(**described, splits=["train"] * size, encoded=images))  # type: ignore[arg-type]
-        pairs.epoch = self.epoch
+        table = EncodedTable(**described, splits=["train"] * size, encoded=images)  # type: ignore[arg-type]
+        pairs = self.prepare(table).at(self.epoch)
         rng = np.random.default_rng([self.seed, self.epoch, lane, numbers.start])
         order = rng.permutation(size)
         order = order[np.argsort(-(-pairs.lengths()[order] // 8), kind="stable")]

@@ -16,7 +16,7 @@ from mmfuse.data.batches.change_images import preset
 from mmfuse.data.batches.change_texts import Synonyms, mask_tokens, shuffle_sentences
 from mmfuse.data.batches.loader import make_loader
 from mmfuse.data.batches.pairs import PairDataset
-from mmfuse.data.batches.tokens import TextReader
+from mmfuse.data.batches.tokens import TextReader, TokenLists
 from mmfuse.data.load import load_table
 from mmfuse.data.readers.images import ImageOptions
 from mmfuse.data.synthetic.phantom import _PHRASES, SIDES, ZONES, Place, Study, make_study, render, say, write_report
@@ -58,19 +58,19 @@ def write_table(folder, rows, tasks):
     return load_table(load_manifest(folder / "manifest.yaml"))
 
 
-def pairs_of(table, config, seed=0):
+def pairs_of(table, config, seed=0, epoch=0):
     captions = {t: v for t, v in table.targets.items() if table.manifest.tasks[t].type == "captioning"}
     texts, words = table.rows["text"][:], Words()
+    reader = TextReader(words.tokenize, MASK, frozenset({PAD, CLS, SEP}))
     pairs = PairDataset(
         table,
-        token_ids=[None if text is None else words.encode(text) for text in texts],
+        token_ids=TokenLists(None if text is None else words.encode(text) for text in texts),
         captions={task: [[words.encode(c) for c in row] for row in found] for task, found in captions.items()},
         image_options=ImageOptions(size=(64, 64)),
+        augmentation=Augmentation(config, table, reader, dict.fromkeys(captions, words.encode)),
         seed=seed,
     )
-    reader = TextReader(words.tokenize, MASK, frozenset({PAD, CLS, SEP}))
-    pairs.augmentation = Augmentation(config, table, reader, dict.fromkeys(captions, words.encode))
-    return pairs, words
+    return pairs.at(epoch), words
 
 
 def changes_of(pairs, row):
@@ -175,10 +175,9 @@ def test_a_thousand_augmented_pairs_are_true(studies, phantoms, tmp_path):
     """Text, caption, labels and film of each pair, all changes on, say what the mirrored or the same study says."""
     (tmp_path / "synonyms.yaml").write_text(yaml.safe_dump(SYNONYMS))
     text = TextAugmentationConfig(mask_tokens=0.1, shuffle_clauses=0.8, synonyms=str(tmp_path / "synonyms.yaml"))
-    pairs, words = pairs_of(phantoms, AugmentationConfig("radiograph", "swap", text), seed=1)
+    pairs, words = pairs_of(phantoms, AugmentationConfig("radiograph", "swap", text), seed=1, epoch=3)
     assert pairs.augmentation is not None
     assert pairs.augmentation.can_flip.all()
-    pairs.epoch = 3
     batch = pairs[range(STUDIES)]
     oracle, checked, flips, changed = template_oracle(), Counter(), 0, Counter()
     for i, study in enumerate(studies):
@@ -320,8 +319,7 @@ def same(a, b) -> bool:
 
 
 def test_neither_workers_nor_global_state_change_a_batch(everything):
-    pairs, _ = pairs_of(*everything)
-    pairs.epoch = 1
+    pairs, _ = pairs_of(*everything, epoch=1)
     rows = [list(range(i, i + 15)) for i in range(0, 60, 15)]
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -332,22 +330,18 @@ def test_neither_workers_nor_global_state_change_a_batch(everything):
     torch.manual_seed(0)
     pairs[rows[0]]
     assert torch.equal(torch.get_rng_state(), state)
-    pairs.epoch = 2
-    assert not same(alone[0], pairs[rows[0]])
-    other, _ = pairs_of(*everything, seed=1)
-    other.epoch = 1
+    assert not same(alone[0], pairs.at(2)[rows[0]])
+    other, _ = pairs_of(*everything, seed=1, epoch=1)
     assert not same(alone[0], other[rows[0]])
 
 
 def test_only_rows_of_the_training_split_change_and_only_while_training(everything):
     table, _ = everything
     pairs, _ = pairs_of(*everything)
-    bare, _ = pairs_of(*everything)
-    bare.augmentation = None
+    bare = pairs.view(augmentation=None)
     others = [i for i in range(60) if table.splits[i] != "train"]
     assert same(pairs[others], bare[others])
-    pairs.epoch = bare.epoch = -1
-    assert same(pairs[range(60)], bare[range(60)])
+    assert same(pairs.plain()[range(60)], bare.plain()[range(60)])
 
 
 def test_nothing_is_changed_by_default():

@@ -173,7 +173,7 @@ def table(tmp_path_factory):
 
 
 def pairs_of(table, **options):
-    token_ids = [None if text is None else [1] * (1 + i % 5) for i, text in enumerate(table.rows["text"])]
+    token_ids = TokenLists(None if text is None else [1] * (1 + i % 5) for i, text in enumerate(table.rows["text"]))
     return PairDataset(table, **{"token_ids": token_ids, "image_options": ImageOptions(size=(4, 6)), **options})
 
 
@@ -208,7 +208,7 @@ def test_cached_features_take_the_place_of_files(table):
 
         return gather
 
-    pairs = pairs_of(table, text_cache=features(1), image_cache=features(2))
+    pairs = pairs_of(table).view(text_cache=features(1), image_cache=features(2))
     batch = pairs[[8, 5]]
     first = sum(i % 3 for i in range(8))
     assert batch["text_features"].tokens[:, 0, 0].tolist() == [8, 5]
@@ -220,8 +220,7 @@ def test_cached_features_take_the_place_of_files(table):
 
 
 def test_an_image_that_cannot_be_read_names_the_row_and_the_file(table):
-    pairs = pairs_of(table)
-    pairs.images = [["/nothing/here.png"] for _ in range(60)]
+    pairs = pairs_of(table).view(images=[["/nothing/here.png"] for _ in range(60)])
     with pytest.raises(MmfuseError, match=r"^row 'r3': image /nothing/here.png: ") as error:
         pairs[[3]]
     assert "\n" not in str(error.value)
@@ -238,8 +237,8 @@ def test_modality_dropout_hides_one_of_two_and_never_the_only_one(table):
     pairs = pairs_of(table, modality_dropout=DROPOUT)
     both = [row for row in range(60) if pairs.images[row] and pairs.token_ids[row] is not None]
     counts = dict.fromkeys(["text", "image", None], 0)
-    for pairs.epoch in range(100):
-        for row, hidden in enumerate(hidden_in(pairs)):
+    for epoch in range(100):
+        for row, hidden in enumerate(hidden_in(pairs.at(epoch))):
             assert hidden is None or row in both
             counts[hidden] += row in both
     total = 100 * len(both)
@@ -255,13 +254,13 @@ def test_modality_dropout_is_a_hash_of_seed_epoch_and_row(table):
     assert [pairs.hidden(row) for row in reversed(range(60))] == first[::-1]
     assert hidden_in(pairs_of(table, modality_dropout=DROPOUT, seed=1)) == first
     assert hidden_in(pairs_of(table, modality_dropout=DROPOUT, seed=2)) != first
-    pairs.epoch = 1
-    assert hidden_in(pairs) != first
+    assert hidden_in(pairs.at(1)) != first
+    assert hidden_in(pairs) == first
+    assert set(hidden_in(pairs.plain())) == {None}
 
 
 def test_what_is_hidden_is_not_in_the_batch_and_workers_change_nothing(table):
-    pairs = pairs_of(table, modality_dropout=DROPOUT)
-    pairs.epoch = 3
+    pairs = pairs_of(table, modality_dropout=DROPOUT).at(3)
     rows = [list(range(i, i + 20)) for i in range(0, 60, 20)]
     here = list(make_loader(pairs, rows, 0))
     for numbers, batch in zip(rows, here, strict=True):

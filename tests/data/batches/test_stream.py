@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mmfuse.data.batches.loader import make_loader
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream, plan_stream, workers_of
+from mmfuse.data.batches.tokens import TokenLists
 from mmfuse.data.load import load_table
 from mmfuse.data.readers.images import ImageOptions
 from mmfuse.data.shards.folder import ROW_GROUP, open_shards, verify_shards
@@ -122,7 +123,8 @@ def sharded(folder) -> ShardedTable:
 
 def prepare(table: Table) -> PairDataset:
     """A token a letter."""
-    token_ids = [None if text is None else [ord(letter) % 99 for letter in text] for text in table.rows["text"]]
+    texts = table.rows["text"]
+    token_ids = TokenLists(None if text is None else [ord(letter) % 99 for letter in text] for text in texts)
     return PairDataset(table, token_ids=token_ids, image_options=ImageOptions(size=(16, 16)))
 
 
@@ -168,8 +170,7 @@ def test_processes_workers_and_resuming_change_nothing(sharded):
 
 def test_another_epoch_or_seed_is_another_order(sharded):
     def order(seed: int, epoch: int) -> list[str]:
-        found = stream(sharded, seed=seed)
-        found.epoch = epoch
+        found = stream(sharded, seed=seed).at(epoch)
         return [name for batch in read(found) for name in batch["ids"]]
 
     orders = [order(0, 0), order(0, 1), order(1, 0)]
@@ -314,8 +315,7 @@ def test_a_rotten_shard_ends_training_with_the_way_on(split, table, tmp_path):
 
 
 def test_a_damaged_image_is_told_by_row_and_place(sharded):
-    pairs = prepare(sharded)
-    pairs.images = [[b"", b"no image"]] * len(pairs)
+    pairs = prepare(sharded).view(images=[[b"", b"no image"]] * len(sharded))
     with pytest.raises(MmfuseError, match=f"row '{pairs.ids[3]}': image 2: ") as error:
         pairs.read_pixels(3, b"no image", 1)
     assert "no image'" not in str(error.value)
