@@ -8,8 +8,9 @@ MINIMUM := .venv-minimum
 # What guards against other people's data and models, and what reads and writes files, trains and predicts.
 MINIMUM_TESTS := tests/test_model_folder_security.py tests/test_config.py tests/test_model.py tests/test_hostile_inputs.py \
   tests/test_registry.py tests/encoders tests/heads tests/evaluation/test_metrics.py tests/evaluation/test_markdown.py \
-  $(addprefix tests/data/test_,$(addsuffix .py,cells locations table delimited texts documents images dicom \
-  manifest groups splits spreadsheet)) \
+  tests/data/files/test_locations.py tests/data/rows \
+  $(addprefix tests/data/readers/test_,$(addsuffix .py,texts documents images dicom)) \
+  $(addprefix tests/data/tables/test_,$(addsuffix .py,manifest groups splits table)) \
   $(addprefix tests/predict/test_,$(addsuffix .py,files predictor studies)) tests/training/test_training.py
 # Refused in one line there, and right with newer ones: a TIFF in YCbCr (Pillow 13), empty lists of a fixed size (PyArrow 26).
 # The store of the tests (moto) is not installed.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from mmfuse.data.phantom import write_pairs
+from mmfuse.data.synthetic.phantom import write_pairs
 
 
 def command(model: str, folder: Path, out: Path, *options: str) -> list[str]:

@@ -32,8 +32,8 @@ from fuzzing import run
 from numpy.random import Generator
 
 from mmfuse.config import load_config, schema
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import TableStudies
 from mmfuse.types import Failure, MmfuseError, Sample
 

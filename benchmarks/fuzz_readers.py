@@ -23,10 +23,10 @@ import numpy as np
 from fuzzing import run
 from PIL import Image
 
-from mmfuse.data.documents import decode_report
-from mmfuse.data.images import ImageError, ImageOptions, read_image, read_spacing
-from mmfuse.data.sections import split_sections
-from mmfuse.data.texts import TextError
+from mmfuse.data.readers.documents import decode_report
+from mmfuse.data.readers.images import ImageError, ImageOptions, read_image, read_spacing
+from mmfuse.data.readers.sections import split_sections
+from mmfuse.data.readers.texts import TextError
 
 SECONDS, MEGABYTES = 5, 1024
 NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]

@@ -30,7 +30,7 @@ def standard_error(auroc: float, positives: int, negatives: int) -> float:
 
 
 def make_data(work: Path, studies: int, fresh: int) -> tuple[Path, Path]:
-    from mmfuse.data.phantom import write_phantom
+    from mmfuse.data.synthetic.phantom import write_phantom
 
     train, test = work / "train" / "manifest.yaml", work / "fresh" / "manifest.yaml"
     if not train.exists():
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=4000)
     parser.add_argument("overrides", nargs="*", default=[])
     args = parser.parse_args()
-    from mmfuse.data.phantom import bayes_auroc
+    from mmfuse.data.synthetic.phantom import bayes_auroc
 
     train, fresh = make_data(args.work, args.studies, args.fresh)
     bayes = bayes_auroc()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import mmfuse
 from mmfuse.config import load_config
-from mmfuse.data.phantom import make_study, render, write_phantom
-from mmfuse.data.phantom_findings import (
+from mmfuse.data.synthetic.phantom import make_study, render, write_phantom
+from mmfuse.data.synthetic.phantom_findings import (
     FINDINGS,
     read_findings,
     slot_accuracy,

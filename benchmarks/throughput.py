@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.phantom import write_pairs
+from mmfuse.data.synthetic.phantom import write_pairs
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.model import FusionModel

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mmfuse.benchmarking.run import benchmark
     from mmfuse.config import load_config
-    from mmfuse.data.manifest import load_manifest
+    from mmfuse.data.tables.manifest import load_manifest
     from mmfuse.evaluation import evaluate
     from mmfuse.fusion import FUSIONS
     from mmfuse.heads import HEADS
@@ -37,7 +37,7 @@ _HOME = {
     "check_fusion": "mmfuse.testing",
     "evaluate": "mmfuse.evaluation",
     "load_config": "mmfuse.config",
-    "load_manifest": "mmfuse.data.manifest",
+    "load_manifest": "mmfuse.data.tables.manifest",
     "train": "mmfuse.training",
 }
 

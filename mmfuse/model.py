@@ -12,7 +12,7 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 import mmfuse
-from mmfuse.data.inputs import TableInputs
+from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
@@ -41,7 +41,7 @@ class FusionModel(
 
     Attributes:
         captioning: The captioning tasks.
-        text_sections: Sections of a report (`mmfuse.data.sections`) that are its text; empty: the report is.
+        text_sections: Sections of a report (`mmfuse.data.readers.sections`) that are its text; empty: the report is.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
         inputs: Which columns of a table the inputs were made of, and how; None of models that do not say.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mmfuse
-from mmfuse.data.inputs import TableInputs
-from mmfuse.data.sections import SECTIONS
-from mmfuse.data.texts import read_bytes
+from mmfuse.data.files.read import read_bytes
+from mmfuse.data.readers.sections import SECTIONS
+from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.bounds import no_larger_than, weights_file
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.saved import check_fit, write_tensors

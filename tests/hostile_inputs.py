@@ -312,7 +312,7 @@ def dicom(change=None, syntax="1.2.840.10008.1.2.1", **values):
 
 
 def dicoms() -> Iterator[tuple[str, str, object, str | None]]:
-    """Name, suffix, content, verdict; for the reader in `mmfuse.data.dicom`."""
+    """Name, suffix, content, verdict; for the reader in `mmfuse.data.readers.dicom`."""
     from pydicom.encaps import encapsulate
 
     whole = dicom()
@@ -429,7 +429,7 @@ def texts() -> Iterator[tuple[str, str, object, str | None]]:
 
 
 def documents() -> Iterator[tuple[str, str, object, str | None]]:
-    """Name, suffix, content, verdict; for the reader in `mmfuse.data.documents`. Behind .txt: content tells."""
+    """Name, suffix, content, verdict; for the reader in `mmfuse.data.readers.documents`. Behind .txt: content tells."""
     laughs = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
     found = {
         "xml": (f"<report><FINDINGS>{REPORT}</FINDINGS></report>", None),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmfuse.data.sources.chexpert import FINDINGS
+from mmfuse.data.public.sources.chexpert import FINDINGS
 
 
 def picture(path, number=0):

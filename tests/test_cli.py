@@ -12,7 +12,7 @@ import yaml
 from child_processes import run_child
 
 from mmfuse import __version__, cli
-from mmfuse.data.phantom import write_pairs, write_phantom
+from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 from mmfuse.encoders.cache import build_cache
 from mmfuse.fusion import FUSIONS
 from mmfuse.types import Features

@@ -9,11 +9,11 @@ import pytest
 from public_sets import open_i
 
 import mmfuse
-from mmfuse.data.documents import decode_report
-from mmfuse.data.phantom import write_phantom
-from mmfuse.data.phantom_findings import write_language
-from mmfuse.data.prepare import prepare
-from mmfuse.data.texts import TextError
+from mmfuse.data.public.prepare import prepare
+from mmfuse.data.readers.documents import decode_report
+from mmfuse.data.readers.texts import TextError
+from mmfuse.data.synthetic.phantom import write_phantom
+from mmfuse.data.synthetic.phantom_findings import write_language
 from mmfuse.extras import extra
 from mmfuse.training import run
 from mmfuse.types import MmfuseError

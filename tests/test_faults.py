@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from mmfuse.cli.faults import tell
-from mmfuse.data.phantom import write_phantom
+from mmfuse.data.synthetic.phantom import write_phantom
 from mmfuse.types import MmfuseError
 
 GO_ON = "the same command resumes"
@@ -226,7 +226,7 @@ def test_where_no_file_can_be_kept_the_line_says_how_to_see_it(mmfuse, monkeypat
 
 def test_a_bug_in_a_process_of_a_dataloader_is_one_line_too():
     """Torch gives it the whole traceback as message."""
-    from mmfuse.data import pairs
+    from mmfuse.data.batches import pairs
 
     lines = [
         "Caught IndexError in DataLoader worker process 0.",

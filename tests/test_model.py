@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.collate import Item, collate
+from mmfuse.data.batches.collate import Item, collate
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.fusion import FUSIONS

@@ -10,8 +10,8 @@ import yaml
 
 import mmfuse
 from mmfuse.data.audit import audit
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.tables.manifest import load_manifest
 
 MANIFESTS = Path(__file__).parent.parent / "data_manifests"
 SETS = {"emoji_google": 1906, "covid_cxr": 486, "flipkart_1050": 1047}

@@ -13,8 +13,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 import mmfuse as library
 from mmfuse.config import load_config
-from mmfuse.data.phantom import write_phantom
-from mmfuse.data.phantom_findings import write_language
+from mmfuse.data.synthetic.phantom import write_phantom
+from mmfuse.data.synthetic.phantom_findings import write_language
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")

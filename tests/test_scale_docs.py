@@ -14,7 +14,7 @@ from child_processes import free_port, run_child
 from typer.testing import CliRunner
 
 from mmfuse.cli import app
-from mmfuse.data.phantom import write_pairs, write_phantom
+from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ import pytest
 from mmfuse.benchmarking.config import is_built_in, load_benchmark_config
 from mmfuse.cli.shipped import copy_shipped, shipped, shipped_lines
 from mmfuse.config import load_config
-from mmfuse.data.cards import card_text, source_lines
-from mmfuse.data.manifest import TASK_TYPES, load_manifest
-from mmfuse.data.sources import READY
+from mmfuse.data.public.cards import card_text, source_lines
+from mmfuse.data.public.sources import READY
+from mmfuse.data.tables.manifest import TASK_TYPES, load_manifest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 from mmfuse.training.launch import RULES

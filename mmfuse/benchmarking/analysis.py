@@ -16,6 +16,7 @@ from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
 from mmfuse.benchmarking.statistics import Comparison, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
+from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.contribution import worse_than_unimodal
 from mmfuse.evaluation.metrics import (
     GroupBootstrap,
@@ -26,7 +27,7 @@ from mmfuse.evaluation.metrics import (
 )
 from mmfuse.heads import HEADS, build_head
 from mmfuse.registry import nearest
-from mmfuse.types import MISSING_CLASS, MmfuseError
+from mmfuse.types import MmfuseError
 
 COMPARABLE = {
     "classification": ("accuracy", "f1_macro", "auroc_macro", "average_precision_macro"),
@@ -103,10 +104,10 @@ def check_task(workshop: Workshop, task: str) -> None:
     for fold in workshop.folds:
         table = workshop.table(fold)
         target = table.targets[task][table.indices("test")]
-        if not _known(target).any():
+        if not labelled(target).any():
             where = "" if fold is None else f" of fold {fold}"
             raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no test row{where} is labelled")
-        seen.append(target[_known(target)])
+        seen.append(target[labelled(target)])
     target = np.concatenate(seen)
     if (target == target[:1]).all():
         raise MmfuseError(f"{workshop.manifest.source}: tasks.{task}: all test rows have the same label")
@@ -123,11 +124,6 @@ def _metric_of(workshop: Workshop, task: str) -> str:
     return metric
 
 
-def _known(target: np.ndarray) -> NDArray[np.bool_]:
-    """`(rows,)`: which have a label."""
-    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(1))
-
-
 def _pool(
     workshop: Workshop, ledger: Ledger, cells: Sequence[Cell], results: dict[str, dict[str, Any]], task: str
 ) -> _Task:
@@ -142,7 +138,7 @@ def _pool(
         head.temperature = results[cell.key]["decisions"][task]["temperature"]
         found[cell.row, cell.seed].update(zip(rows.tolist(), head.probabilities(logits), strict=True))
     target = first.targets[task]
-    known = _known(target)
+    known = labelled(target)
     rows = sorted(row for row in next(iter(found.values())) if known[row])
     groups: list[str] = first.rows["group"][:]
     said: dict[str, dict[int, Array]] = defaultdict(dict)

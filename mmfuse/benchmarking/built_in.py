@@ -18,8 +18,8 @@ from filelock import FileLock
 
 from mmfuse.benchmarking.config import BenchmarkConfig
 from mmfuse.config import Config, DataConfig, ImageEncoderConfig, TaskConfig, TextEncoderConfig, TrainingConfig
-from mmfuse.data.interactions import write_interactions, write_symbols
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.synthetic.interactions import write_interactions, write_symbols
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.training.run import train
 
 TOWERS = {

@@ -18,13 +18,13 @@ import torch
 from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmarking.plan import Cell, Plan, Widths
 from mmfuse.config import Config
-from mmfuse.data.gaps import refuse_gaps
-from mmfuse.data.interactions import bayes_accuracy
-from mmfuse.data.leaks import find_leaks
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.shards import is_shards
-from mmfuse.data.table import Table, load_table
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.load import load_table
+from mmfuse.data.synthetic.interactions import bayes_accuracy
+from mmfuse.data.tables.gaps import refuse_gaps
+from mmfuse.data.tables.leaks import find_leaks
+from mmfuse.data.tables.manifest import is_shards, load_manifest
+from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
@@ -136,7 +136,7 @@ class Workshop:
         known = (fold, reads_tokens, model.uses)
         if known not in self._pairs or not self.frozen:
             start = time.perf_counter()
-            self._pairs[known] = prepare_pairs(
+            pairs = prepare_pairs(
                 model,
                 self.table(fold),
                 cache=(self.config.cache.dir or True) if self.config.cache.enabled else False,
@@ -146,11 +146,9 @@ class Workshop:
                 progress=self._tell,
             )
             self.encoder_seconds += time.perf_counter() - start
-            self._pairs[known].order_by = self.lengths(fold)
-        pairs = self._pairs[known]
-        pairs.modality_dropout = dataclasses.asdict(self.config.training.modality_dropout)
-        pairs.seed = seed
-        return pairs
+            self._pairs[known] = pairs.view(order_by=self.lengths(fold))
+        dropout = dataclasses.asdict(self.config.training.modality_dropout)
+        return self._pairs[known].view(modality_dropout=dropout, seed=seed)
 
     def _tell(self, modality: str, done: int, total: int) -> None:
         now(f"{modality} features", done, total)
@@ -204,8 +202,7 @@ def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_tria
         model = assemble(config, table, *workshop.towers(config, cell.fold)).to(accelerator.device)
         pairs = workshop.pairs(model, cell.fold, cell.seed)
         check_lone_images(model, pairs, config)
-        live_images = pairs.image_options is not None and pairs.image_cache is None
-        trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if live_images else 0, quiet=True)
+        trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if pairs.live_images else 0, quiet=True)
         state = trainer.fit()
         model.eval()
         samples, seconds = _trained(folder / "run")

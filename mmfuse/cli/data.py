@@ -12,7 +12,7 @@ from mmfuse.types import MmfuseError, visible
 
 if TYPE_CHECKING:
     from mmfuse.data.audit import AuditReport
-    from mmfuse.data.manifest import Manifest
+    from mmfuse.data.tables.manifest import Manifest
 
 app = typer.Typer(help="Look at a dataset, prepare a public one, or make a synthetic one.", no_args_is_help=True)
 
@@ -41,11 +41,10 @@ def data_check(
     import json
 
     from mmfuse.data.audit import audit
+    from mmfuse.data.audit.identifiers import find_by_rules, presidio_finder
     from mmfuse.data.audit.page import page
     from mmfuse.data.audit.redact import redact_rows
-    from mmfuse.data.identifiers import find_by_rules, presidio_finder
-    from mmfuse.data.manifest import TASK_TYPES, load_manifest
-    from mmfuse.data.shards import is_shards
+    from mmfuse.data.tables.manifest import TASK_TYPES, is_shards, load_manifest
     from mmfuse.registry import nearest
 
     finders = {"rules": lambda: find_by_rules, "presidio": presidio_finder, "off": lambda: None}
@@ -140,10 +139,9 @@ def data_shard(
 
     Every image is decoded once; a row with one that cannot be read goes to errors.jsonl, with the reason.
     """
-    from mmfuse.data.blocks import open_blocks
-    from mmfuse.data.manifest import load_manifest
-    from mmfuse.data.sharding import parse_size, write_shards
-    from mmfuse.data.shards import is_shards
+    from mmfuse.data.shards.write import parse_size, write_shards
+    from mmfuse.data.tables.blocks import open_blocks
+    from mmfuse.data.tables.manifest import is_shards, load_manifest
 
     wanted, loaded = parse_size(size), load_manifest(manifest, data_root)
     if is_shards(loaded.rows):
@@ -175,7 +173,7 @@ def data_verify(
     Damage that a shard's size does not show is noted in shards.damaged.json beside them: training and prediction refuse
     such a shard from then on, or go on without (damaged: skip).
     """
-    from mmfuse.data.shards import verify_shards
+    from mmfuse.data.shards.folder import verify_shards
 
     with Bar("verifying") as bar:
         found = verify_shards(
@@ -201,8 +199,8 @@ def data_phantom(
     ] = False,
 ) -> None:
     """Write the SYNTHETIC chest phantom: pairs whose best possible scores are known."""
-    from mmfuse.data.phantom import write_pairs, write_phantom
-    from mmfuse.data.phantom_findings import write_language
+    from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
+    from mmfuse.data.synthetic.phantom_findings import write_language
 
     with Bar("drawing") as bar:
         if pairs:
@@ -226,7 +224,7 @@ def data_interactions(
     ] = None,
 ) -> None:
     """Write the SYNTHETIC interactions: six tasks, each needing one known interaction of text and image."""
-    from mmfuse.data.interactions import write_interactions, write_symbols
+    from mmfuse.data.synthetic.interactions import write_interactions, write_symbols
 
     with Bar("drawing") as bar:
         if symbols is not None:
@@ -251,7 +249,7 @@ def data_sources(
 ) -> None:
     """The public datasets that `prepare` reads: licence, citation, how to get them, split, known traps."""
     load_plugins(plugin)
-    from mmfuse.data.cards import card_text, source_lines
+    from mmfuse.data.public.cards import card_text, source_lines
 
     typer.echo(card_text(name) if name else "\n".join(source_lines()))
 
@@ -268,7 +266,7 @@ def data_prepare(
     Images become hard links to the download, or copies where the file system has none: do not edit them in place.
     """
     load_plugins(plugin)
-    from mmfuse.data.prepare import prepare
+    from mmfuse.data.public.prepare import prepare
 
     with Bar("reading images") as bar:
         done = prepare(name, source, out, progress=lambda read, total: bar.update(read, total))

@@ -108,7 +108,7 @@ def predict(
 
 def _watch(request: Request) -> None:
     """Predict what appears in the folder, until it is interrupted."""
-    from mmfuse.data.stores import local_path
+    from mmfuse.data.files.stores import local_path
     from mmfuse.predict import watch_folder
 
     predictor = request.load()
@@ -162,7 +162,7 @@ def _predict_all(request: Request) -> None:
 
 def _predict(request: Request, predictor: Predictor, studies: Any) -> Any:
     """Predict the studies, here or on Ray, and count."""
-    from mmfuse.data.stores import local_path
+    from mmfuse.data.files.stores import local_path
     from mmfuse.predict import predict_to_chunks, predict_to_file
 
     fingerprint = request.fingerprint(predictor)
@@ -200,8 +200,8 @@ def _estimate(request: Request, predictor: Predictor, studies: Any) -> None:
 
 def _open(request: Request, predictor: Predictor) -> Any:
     """The studies, and a line that says what of them is read."""
-    from mmfuse.data.folder import tell_ignored
     from mmfuse.predict import FolderStudies, TableStudies, open_studies
+    from mmfuse.predict.folder import tell_ignored
 
     source, layout, table = request.source, request.layout, request.table
     studies = open_studies(source, layout, table, request.damaged, predictor.model)
@@ -260,9 +260,9 @@ def explain(
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.config import read_overrides
-    from mmfuse.data.folder import find_study
     from mmfuse.evaluation.explain import explain as run
     from mmfuse.predict import Predictor
+    from mmfuse.predict.folder import find_study
 
     sample = find_study(study).sample()
     predictor = Predictor.from_pretrained(model, missing=missing, generation=read_overrides(generation or []))

@@ -54,7 +54,7 @@ class Request:
     @property
     def in_chunks(self) -> bool:
         """Whether the output is written in chunks: many write it, or it is at a URL."""
-        from mmfuse.data.stores import is_local
+        from mmfuse.data.files.stores import is_local
 
         return self.on_ray or not is_local(self.out)
 

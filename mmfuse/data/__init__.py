@@ -1,1 +1,1 @@
-"""Data: a manifest to a table, a table to samples, samples to packed batches."""
+"""Data: files and cells to a table, a table or shards to packed batches; `load_table` is the door."""

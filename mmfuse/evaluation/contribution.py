@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.splits import unit_hash
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.metrics import score_classification, score_multilabel
 from mmfuse.model import FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features
+from mmfuse.seeds import unit_hash
 from mmfuse.types import MISSING_CLASS, MODALITIES, Features, MmfuseError
 
 SHARES = tuple(i / 10 for i in range(11))
@@ -423,8 +424,8 @@ def _take(features: Features, rows: NDArray[np.int64], device: Any) -> Features:
 
 def _lowest_hashes(data: EncodedRows, rows: int, seed: int) -> NDArray[np.int64]:
     """At most so many rows with a target, in the table's order: the same ones for every model and order of rows."""
-    labelled = np.any([_is_labelled(target) for target in data.targets.values()], axis=0)
-    order = sorted(np.flatnonzero(labelled).tolist(), key=lambda row: unit_hash(seed, f"emap:{data.ids[row]}"))
+    known = np.any([labelled(target) for target in data.targets.values()], axis=0)
+    order = sorted(np.flatnonzero(known).tolist(), key=lambda row: unit_hash(seed, f"emap:{data.ids[row]}"))
     return np.sort(np.array(order[:rows], dtype=np.int64))
 
 
@@ -437,12 +438,8 @@ def _labelled_tasks(
             yield task, head, target
 
 
-def _is_labelled(target: np.ndarray) -> NDArray[np.bool_]:
-    return np.asarray(target != MISSING_CLASS if target.ndim == 1 else ~np.isnan(target).all(axis=1))
-
-
 def _count(target: np.ndarray) -> int:
-    return int(_is_labelled(target).sum())
+    return int(labelled(target).sum())
 
 
 def _score(

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.table import load_table
-from mmfuse.data.targets import labelled
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.load import load_table
+from mmfuse.data.tables.manifest import load_manifest
+from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.captions import (
     compare_captioning,
     consensus_caption,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from mmfuse.data.manifest import Manifest
+from mmfuse.data.tables.manifest import Manifest
 from mmfuse.evaluation.metrics import GroupBootstrap, interval
 from mmfuse.evaluation.report_labels import rule_label_counts
 from mmfuse.registry import Registry

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmfuse.data.collate import Item, collate
-from mmfuse.data.images import ImageError, content_hash
-from mmfuse.data.pairs import PairDataset, make_loader, ordered_batches
+from mmfuse.data.batches.collate import Item, collate
+from mmfuse.data.batches.loader import make_loader
+from mmfuse.data.batches.order import ordered_batches
+from mmfuse.data.batches.pairs import Cache, PairDataset
+from mmfuse.data.readers.images import ImageError, content_hash
 from mmfuse.encoders.cache import build_cache, weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
@@ -22,7 +24,7 @@ _Batches = Callable[[Sequence[int]], Iterable[tuple[Sequence[int], tuple]]]
 """From numbers of items to batches: their numbers, and what an encoder takes."""
 
 
-def attach_caches(
+def with_caches(
     model: FusionModel,
     pairs: PairDataset,
     root: Path,
@@ -30,12 +32,12 @@ def attach_caches(
     batch_size: int,
     progress: Callable[[str, int, int], None] | None,
     dtype: str,
-) -> None:
-    """Let the pairs give the features of the model's frozen towers in place of tokens and pixels.
+) -> PairDataset:
+    """The pairs with the features of the model's frozen towers in place of tokens and pixels.
 
     Args:
         model: What of it is frozen computes the features that are not kept yet.
-        pairs: Its rows; its caches are set.
+        pairs: Its rows; they stay as they are.
         root: The folder where features are kept.
         num_workers: Processes that read images.
         batch_size: Of the computation.
@@ -62,17 +64,20 @@ def attach_caches(
         return build_cache(root, _identity(identity), contents, compute, keep_tokens, dtype)
 
     text, image = model.text_encoder, model.image_encoder
+    caches: dict[str, Cache] = {}
     if text is not None and text.frozen and pairs.token_ids is not None:
         rows = [row for row, ids in enumerate(pairs.token_ids) if ids is not None]
         contents = [json.dumps(pairs.token_ids[row]) for row in rows]
         found = features("text", text, contents, _text_batches(pairs, rows, batch_size))
         place = np.full(len(pairs), -1)
         place[rows] = np.arange(len(rows))
-        pairs.text_cache = lambda wanted: found.gather(place[wanted])
+        caches["text_cache"] = lambda wanted: found.gather(place[wanted])
     if image is not None and image.frozen:
         files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
         keys = [_hash_image(pairs, row, path) for row, path in counted(files, "hashing images", len(files))]
-        pairs.image_cache = features("image", image, keys, _image_batches(pairs, files, batch_size, num_workers)).gather
+        found_images = features("image", image, keys, _image_batches(pairs, files, batch_size, num_workers))
+        caches["image_cache"] = found_images.gather
+    return pairs.view(**caches)
 
 
 def _text_batches(pairs: PairDataset, rows: list[int], batch_size: int) -> _Batches:

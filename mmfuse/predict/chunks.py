@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mmfuse.data import stores
+from mmfuse.data.files import stores
 from mmfuse.predict.files import FRESH, Counts, append, run_identity, stopped, write_rows
 from mmfuse.predict.names import CLAIM, Names, alone, check_suffix, exists_already, interrupted, same_errors
 from mmfuse.predict.predictor import Predictor

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmfuse.data.spreadsheet import harmless
+from mmfuse.data.rows.spreadsheet import harmless
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
 from mmfuse.predict.names import Names, alone, cannot_write, check_suffix, exists_already, scratch_of

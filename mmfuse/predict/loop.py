@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from mmfuse.data.pairs import PairDataset, make_loader, move_batch
+from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
 from mmfuse.types import Batch, Features
@@ -70,12 +70,11 @@ def table_logits(
     state = PartialState()
     batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
     found = []
-    with _nothing_hidden(pairs):
-        loader = counted(make_loader(pairs, batches, num_workers), "scoring rows, batches", len(batches))
-        for row_ids, logits in forward_batches(model, loader, state.device):
-            found.append((row_ids, logits))
-            if progress:
-                progress(len(row_ids))
+    loader = counted(make_loader(pairs.plain(), batches, num_workers), "scoring rows, batches", len(batches))
+    for row_ids, logits in forward_batches(model, loader, state.device):
+        found.append((row_ids, logits))
+        if progress:
+            progress(len(row_ids))
     parts = gather_object(found) if state.num_processes > 1 else found
     position = {row: i for i, row in enumerate(rows)}
     result: dict[str, np.ndarray] = {}
@@ -113,8 +112,7 @@ def table_features(
         encoded = model.encode(move_batch(batch, device))
         return batch["row_ids"].numpy(), [None if f is None else Features(*(part.cpu() for part in f)) for f in encoded]
 
-    with _nothing_hidden(pairs):
-        found = list(in_eval_mode(model, encode, make_loader(pairs, batches, num_workers)))
+    found = list(in_eval_mode(model, encode, make_loader(pairs.plain(), batches, num_workers)))
     position = {row: i for i, row in enumerate(rows)}
     places = [torch.tensor([position[int(row)] for row in row_ids]) for row_ids, _ in found]
     text, image = zip(*(features for _, features in found), strict=True)
@@ -134,14 +132,3 @@ def _join(places: list[torch.Tensor], parts: Sequence[Features | None]) -> Featu
         tokens[place, :length], mask[place, :length] = part.tokens, part.mask
         pooled[place], present[place] = part.pooled, part.present
     return Features(tokens, mask, pooled, present)
-
-
-@contextmanager
-def _nothing_hidden(pairs: PairDataset) -> Iterator[None]:
-    """Rows as they are: training's modality dropout does not apply."""
-    epoch, pairs.epoch = pairs.epoch, -1
-    dropout, pairs.modality_dropout = pairs.modality_dropout, {}
-    try:
-        yield
-    finally:
-        pairs.epoch, pairs.modality_dropout = epoch, dropout

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from mmfuse.config import GenerationConfig, parse
-from mmfuse.data.collate import Item, collate
-from mmfuse.data.frames import frames_notice
-from mmfuse.data.images import ImageError, read_first_frame
-from mmfuse.data.locations import own_urls
-from mmfuse.data.pairs import move_batch, ordered_batches
-from mmfuse.data.sections import select_sections
+from mmfuse.data.batches.collate import Item, collate
+from mmfuse.data.batches.loader import move_batch
+from mmfuse.data.batches.order import ordered_batches
+from mmfuse.data.files.locations import own_urls
+from mmfuse.data.readers.frames import frames_notice
+from mmfuse.data.readers.images import ImageError, read_first_frame
+from mmfuse.data.readers.sections import select_sections
 from mmfuse.effect import check_generation
 from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from mmfuse.config import AugmentationConfig, check_live
-from mmfuse.data.augment import Augmentation, TextReader
-from mmfuse.data.images import ImageOptions
-from mmfuse.data.locations import absent_hint, refusal
-from mmfuse.data.pairs import PairDataset, TokenLists
-from mmfuse.data.table import Table
+from mmfuse.data.batches.augment import Augmentation
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.tokens import TextReader, TokenLists
+from mmfuse.data.files.locations import absent_hint, refusal
+from mmfuse.data.readers.images import ImageOptions
+from mmfuse.data.tables.table import Table
 from mmfuse.encoders.cache import cache_root
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
-from mmfuse.predict.caches import attach_caches
+from mmfuse.predict.caches import with_caches
 from mmfuse.predict.processes import default_workers
 from mmfuse.pulse import now
 from mmfuse.types import MmfuseError
@@ -69,7 +70,7 @@ def prepare_pairs(
     if cache:
         root = cache_root(cache if isinstance(cache, str) else None)
         workers = default_workers() if num_workers is None else num_workers
-        attach_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
+        return with_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
 
 
@@ -119,7 +120,10 @@ class PairReader:
             MmfuseError: The augmentation cannot be done.
         """
         token_ids, cut_texts = (None, None) if self.text is None else _tokenize(self.text, table)
-        pairs = PairDataset(
+        augmentation = None
+        if self.augmentation is not None and self.augmentation != AugmentationConfig():
+            augmentation = Augmentation(self.augmentation, table, self.text, self.write)
+        return PairDataset(
             table,
             token_ids=token_ids,
             captions={
@@ -128,13 +132,11 @@ class PairReader:
             },
             pad_token_id=self.pad_token_id,
             image_options=self.image_options,
-            modality_dropout=self.modality_dropout,
+            modality_dropout=self.modality_dropout or {},
+            augmentation=augmentation,
             seed=self.seed,
             cut_texts=cut_texts,
         )
-        if self.augmentation is not None and self.augmentation != AugmentationConfig():
-            pairs.augmentation = Augmentation(self.augmentation, table, self.text, self.write)
-        return pairs
 
 
 def _tokenize(reader: TextReader, table: Table) -> tuple[TokenLists, np.ndarray]:
@@ -200,7 +202,8 @@ def count_cut_texts(model: FusionModel, pairs: PairDataset, rows: Sequence[int])
     if model.text_encoder is None:
         return None
     encoder, rows = model.text_encoder, list(rows)
-    texts, cut = int(pairs.table.has_text()[rows].sum()), int(pairs.cut_texts[rows].sum())
+    texts = int(pairs.table.has_text()[rows].sum())
+    cut = 0 if pairs.cut_texts is None else int(pairs.cut_texts[rows].sum())
     return {"texts": texts, "cut": cut, "max_length": encoder.max_length, "truncation": encoder.truncation}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmfuse.data.pictures import Picture
+from mmfuse.data.readers.pictures import Picture
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
 
@@ -23,8 +23,8 @@ def to_sample(given: Any, position: int) -> Sample:
 
     Args:
         given: A `Sample`, or a dict with some of `KEYS`. Images are paths, URLs, encoded bytes, PIL images, arrays (as
-            `mmfuse.data.pictures.to_pil` takes them) or dicts of `bytes` and `path`: one, or a list. A text is a str.
-            None, NaN, "" and pandas' NA are what is missing.
+            `mmfuse.data.readers.pictures.to_pil` takes them) or dicts of `bytes` and `path`: one, or a list. A text is
+            a str. None, NaN, "" and pandas' NA are what is missing.
         position: Its place, from 0; the id where it has none.
     """
     id = str(position)

@@ -17,15 +17,15 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from mmfuse.config import read_yaml
-from mmfuse.data.folder import Entry, iter_folder
-from mmfuse.data.images import ImageError, read_image
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.rows import find_files
-from mmfuse.data.sharding import MANIFEST
-from mmfuse.data.shards import INDEX, ROW_GROUP, DamagedShardError, Shard, is_shards, open_shards
-from mmfuse.data.splits import SPLITS
-from mmfuse.data.stores import list_sizes
+from mmfuse.data.files.stores import list_sizes
+from mmfuse.data.readers.images import ImageError, read_image
+from mmfuse.data.rows.read import find_files
+from mmfuse.data.shards.folder import ROW_GROUP, DamagedShardError, Shard, open_shards
+from mmfuse.data.shards.write import MANIFEST
+from mmfuse.data.tables.manifest import INDEX, is_shards, load_manifest
+from mmfuse.data.tables.splits import SPLITS
 from mmfuse.model import FusionModel
+from mmfuse.predict.folder import Entry, iter_folder
 from mmfuse.predict.samples import to_sample
 from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
 from mmfuse.types import MODALITIES, MmfuseError, Sample, first_line
@@ -66,7 +66,7 @@ def open_studies(
     Args:
         source: A path; of a table, a manifest (.yaml) or shards also an fsspec URL. A folder that holds a `shards.json`
             is one of shards. Of a manifest, all rows are predicted, as it says.
-        layout: Of a folder, as `mmfuse.data.folder.pair_folder` says.
+        layout: Of a folder, as `mmfuse.predict.folder.pair_folder` says.
         options: Of a table.
         model: Says how the texts and images of a table were made in training.
         damaged: Of shards: "error" refuses one that is missing, cut off or rotten, "skip" makes each of its rows that
@@ -114,7 +114,7 @@ class FolderStudies:
     """The studies of a folder, sorted by id; a report is read when its study is.
 
     Args:
-        folder: As `mmfuse.data.folder.pair_folder` reads it.
+        folder: As `mmfuse.predict.folder.pair_folder` reads it.
         layout: `auto`, `stem` or `study`.
 
     Attributes:
@@ -194,7 +194,7 @@ class ShardStudies:
             be read is a study `FILE#ROW` (ROW from 0) whose `problem` names the shard.
 
     Raises:
-        MmfuseError: As `mmfuse.data.shards.open_shards`; while reading, as `Shards.read`.
+        MmfuseError: As `mmfuse.data.shards.folder.open_shards`; while reading, as `Shards.read`.
     """
 
     def __init__(self, location: str, damaged: str = "error"):

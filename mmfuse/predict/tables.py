@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from mmfuse.data import cells
-from mmfuse.data.delimited import CsvSpec
-from mmfuse.data.inputs import TableInputs
-from mmfuse.data.locations import check_urls
-from mmfuse.data.manifest import ImageSpec, Manifest, TextSpec
-from mmfuse.data.recipe import Recipe
-from mmfuse.data.rows import need_columns, read_frames
+from mmfuse.data.files.locations import check_urls
+from mmfuse.data.rows import cells
+from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.data.rows.read import need_columns, read_frames
+from mmfuse.data.tables.inputs import TableInputs
+from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec
+from mmfuse.data.tables.recipe import Recipe
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
@@ -80,7 +80,7 @@ class Reading:
         Raises:
             MmfuseError: It names the column, the nearest that there is, and what to do.
         """
-        need_columns(pd.DataFrame(columns=list(found)), [self.id], self.where["id"], file)
+        need_columns(found, [self.id], self.where["id"], file)
         text, image = self.recipe.text, self.recipe.image
         for modality, names in (("image", image.named if image else []), ("text", text.columns if text else [])):
             for name in names:

@@ -19,8 +19,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from mmfuse.data.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.predict.files import FRESH, Counts, append, line, sync
+from mmfuse.predict.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.predict.names import Names, alone, cannot_write
 from mmfuse.predict.predictor import Predictor
 from mmfuse.types import Failure, MmfuseError, Prediction

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from mmfuse.config import Config, DecoderConfig, GenerationConfig, TaskConfig
-from mmfuse.data.inputs import TableInputs
-from mmfuse.data.table import Table
+from mmfuse.data.tables.inputs import TableInputs
+from mmfuse.data.tables.table import Table
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.fusion import FUSIONS, RESERVED

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse.data.pairs import PairDataset
+from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.evaluation.calibration import fit_temperature, selective_curve, tune_thresholds
 from mmfuse.heads import confidences
 from mmfuse.model import FusionModel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmfuse.config import Config
-from mmfuse.data.table import Table
+from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.evaluate import format_report
 from mmfuse.evaluation.markdown import code, plain, prose
 from mmfuse.model import FusionModel

@@ -19,9 +19,12 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from mmfuse.config import Config
-from mmfuse.data.pairs import PairDataset, epoch_batches, move_batch
-from mmfuse.data.splits import SPLITS
-from mmfuse.data.stream import ShardedTable, Stream, workers_of
+from mmfuse.data.batches.loader import move_batch
+from mmfuse.data.batches.order import epoch_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream, workers_of
+from mmfuse.data.shards.table import ShardedTable
+from mmfuse.data.tables.splits import SPLITS
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds
@@ -131,8 +134,7 @@ def estimate_training(config: Config) -> TrainingEstimate:
         sizes = _sizes(model, config)
         if stream is None:
             sample = _sample_table(model, pairs, config, accelerator, workers, Path(scratch))
-            live_images = sample.pairs.image_options is not None and sample.pairs.image_cache is None
-            workers = workers if live_images else 0  # as training has it
+            workers = workers if sample.pairs.live_images else 0  # as training has it
         else:
             sample = _sample_stream(pairs, stream, config, accelerator.process_index)
             workers = workers_of(stream.plan, workers)
@@ -240,8 +242,7 @@ def _time_steps(trainer: Trainer, batches: Sequence[Any]) -> tuple[float, float,
 
     The first micro-batch of a stream is read with its window, of whose micro-batches each bears a share.
     """
-    source = trainer.pairs if trainer.stream is None else trainer.stream
-    source.epoch = 0
+    source = (trainer.pairs if trainer.stream is None else trainer.stream).at(0)
     trainer.wrapped.train()
     reading, steps = [], []
     for first in range(0, len(batches), trainer.training.accumulation):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse.data.pairs import PairDataset
+from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.model import FusionModel
 
 _ROWS = 4096

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfuse.config import Config
-from mmfuse.data.pairs import PairDataset, epoch_batches
-from mmfuse.data.stream import Stream
+from mmfuse.data.batches.order import epoch_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream
 from mmfuse.model import FusionModel
 from mmfuse.types import MmfuseError
 
@@ -82,17 +83,14 @@ def _batches(
         plan = epoch_batches(rows, lengths, training.batch_size, world, config.seed, epoch)
         for step in plan[: None if limit is None else max(0, limit - epoch * len(plan))]:
             if draws:
-                yield [sum(_shown(pairs, row, epoch) for row in part) for part in step]
+                yield [sum(_shown(pairs.at(epoch), row) for row in part) for part in step]
             else:  # which row is alone is another one each epoch
                 yield [least if len(part) == 1 and least else int(counts[part].sum()) for part in step]
 
 
-def _shown(pairs: PairDataset, row: int, epoch: int) -> int:
+def _shown(pairs: PairDataset, row: int) -> int:
     """Images of a row that its epoch does not hide."""
-    before, pairs.epoch = pairs.epoch, epoch
-    hidden = pairs.hidden(row)
-    pairs.epoch = before
-    return 0 if hidden == "image" else len(pairs.images[row])
+    return 0 if pairs.hidden(row) == "image" else len(pairs.images[row])
 
 
 @torch.no_grad()

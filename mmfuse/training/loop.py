@@ -10,18 +10,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from mmfuse.config import Config
-from mmfuse.data.pairs import PairDataset, epoch_batches, make_loader, move_batch
-from mmfuse.data.stream import Stream
+from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.order import epoch_batches
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
+from mmfuse.seeds import seed_step
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
@@ -186,8 +188,7 @@ class Trainer:
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
         plan, done = self.plan(self.state.epoch), self.state.step_in_epoch * accumulation
-        source = self.pairs if self.stream is None else self.stream
-        source.epoch = self.state.epoch
+        source = (self.pairs if self.stream is None else self.stream).at(self.state.epoch)
         self.wrapped.train()
         loader = iter(make_loader(source, (plan[i][rank] for i in range(done, len(plan))), self.num_workers))
         for first in range(done, len(plan), accumulation):
@@ -219,7 +220,7 @@ class Trainer:
 
     def step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
         """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
-        _seed(self.config.seed, self.state.step, self.accelerator.process_index)
+        seed_step(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
@@ -364,8 +365,3 @@ class Trainer:
                     f"output_dir: in {self.run_dir} process 0 finds {first}, process {process} {other}: it must be on "
                     "a disk that all machines share"
                 )
-
-
-def _seed(seed: int, step: int, rank: int) -> None:
-    """Seed dropout by what is to be done, not by what was done before: a resumed run draws the same."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))

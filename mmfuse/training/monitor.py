@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmfuse.data.table import Table
-from mmfuse.data.targets import has_both
+from mmfuse.data.tables.table import Table
+from mmfuse.data.tables.targets import has_both
 from mmfuse.evaluation.captions import CAPTION_METRICS
 from mmfuse.evaluation.metrics import LOWER_IS_BETTER, METRICS
 from mmfuse.evaluation.report_metrics import build_report_metric

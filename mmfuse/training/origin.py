@@ -14,9 +14,9 @@ import torch
 
 import mmfuse
 from mmfuse.config import Config, read_small
-from mmfuse.data.shards import index_bytes
-from mmfuse.data.stream import ShardedTable
-from mmfuse.data.table import Table
+from mmfuse.data.shards.folder import index_bytes
+from mmfuse.data.shards.table import ShardedTable
+from mmfuse.data.tables.table import Table
 
 
 def describe(run_dir: Path, config: Config, table: Table) -> None:

@@ -9,11 +9,13 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from mmfuse.config import Config
-from mmfuse.data.gaps import refuse_gaps
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.stream import ShardedTable, Stream, StreamPlan, plan_stream, workers_of
-from mmfuse.data.table import Table, load_table
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import Stream, StreamPlan, plan_stream, workers_of
+from mmfuse.data.load import load_table
+from mmfuse.data.shards.table import ShardedTable
+from mmfuse.data.tables.gaps import refuse_gaps
+from mmfuse.data.tables.manifest import load_manifest
+from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.captions import meteor_lite
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.model import FusionModel

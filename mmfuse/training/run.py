@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from mmfuse.config import Config, config_from_dict, load_config
-from mmfuse.data.gaps import scored_split
-from mmfuse.data.pairs import PairDataset
-from mmfuse.data.stream import workers_of
+from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.stream import workers_of
+from mmfuse.data.tables.gaps import scored_split
 from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.model import FusionModel
@@ -86,8 +86,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         table, model, pairs, stream = set_up(config, accelerator, workers, console)
         if accelerator.is_main_process:
             describe(run_dir, config, table)
-        live_images = pairs.image_options is not None and pairs.image_cache is None
-        workers = workers_of(stream.plan, workers) if stream else workers if live_images else 0
+        workers = workers_of(stream.plan, workers) if stream else workers if pairs.live_images else 0
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
         if accelerator.is_fsdp2:
             console.print(tell_sharding(trainer.model))

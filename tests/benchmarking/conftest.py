@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmfuse.data.interactions import write_interactions
+from mmfuse.data.synthetic.interactions import write_interactions
 
 ENCODERS = {
     "text_encoder": {

@@ -8,8 +8,8 @@ from mmfuse.benchmarking import built_in
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.config import BenchmarkConfig, BuiltInConfig, is_built_in
 from mmfuse.config import DataConfig, ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.interactions import SEVERAL, SYMBOL_CLASSES, TASKS
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.synthetic.interactions import SEVERAL, SYMBOL_CLASSES, TASKS
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.effect import SAVED_TOWER
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder

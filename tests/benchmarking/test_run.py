@@ -23,7 +23,7 @@ from mmfuse.benchmarking.cells import Workshop, _trained
 from mmfuse.benchmarking.compare import compare_benchmarks
 from mmfuse.benchmarking.config import load_benchmark_config
 from mmfuse.benchmarking.run import benchmark, dry_run
-from mmfuse.data.pairs import epoch_batches
+from mmfuse.data.batches.order import epoch_batches
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
 from mmfuse.training.build import assemble

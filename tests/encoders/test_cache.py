@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.encoders.cache import build_cache, cache_root, list_cache, prune_cache, weights_hash
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
 from mmfuse.config import TextEncoderConfig
-from mmfuse.data.collate import pad_tokens
+from mmfuse.data.batches.collate import pad_tokens
 from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
 from mmfuse.types import MmfuseError
 

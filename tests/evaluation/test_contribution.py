@@ -11,10 +11,9 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import nn
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.phantom import write_phantom
-from mmfuse.data.splits import unit_hash
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.synthetic.phantom import write_phantom
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.evaluation import contribution
@@ -31,6 +30,7 @@ from mmfuse.evaluation.contribution import (
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits
+from mmfuse.seeds import unit_hash
 from mmfuse.types import Features, MmfuseError
 
 TASKS = {

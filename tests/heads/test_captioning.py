@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from mmfuse.config import DecoderConfig
-from mmfuse.data.collate import pad_tokens
+from mmfuse.data.batches.collate import pad_tokens
 from mmfuse.encoders.text import train_wordpiece
 from mmfuse.heads import build_head, decide_rows
 from mmfuse.heads.decoder import build_decoder

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmfuse.cli import app
-from mmfuse.data import stores
+from mmfuse.data.files import stores
 from mmfuse.predict import FolderStudies, Predictor, chunks, predict_to_chunks, predict_to_file
 from mmfuse.types import MmfuseError, Stopped
 

@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmfuse.cli import app
-from mmfuse.data.phantom import write_pairs
+from mmfuse.data.synthetic.phantom import write_pairs
 from mmfuse.predict import FolderStudies, Predictor, fingerprint, predict_to_chunks, predict_to_file
 from mmfuse.predict.chunks import commit_chunks
 from mmfuse.predict.ray import Actors, Plan, Work, plan_actors, run_on_ray

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmfuse.data.delimited import CsvSpec
-from mmfuse.data.inputs import TableInputs
-from mmfuse.data.manifest import ImageSpec, TextSpec
-from mmfuse.data.recipe import Recipe
+from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.data.tables.inputs import TableInputs
+from mmfuse.data.tables.manifest import ImageSpec, TextSpec
+from mmfuse.data.tables.recipe import Recipe
 from mmfuse.predict import Predictor, TableOptions, TableStudies, open_studies
 from mmfuse.types import MmfuseError
 

@@ -6,7 +6,7 @@ import yaml
 
 import mmfuse
 from mmfuse.config import Config, config_from_dict
-from mmfuse.data.phantom import write_phantom
+from mmfuse.data.synthetic.phantom import write_phantom
 from mmfuse.training import loop
 
 

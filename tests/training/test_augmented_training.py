@@ -6,8 +6,8 @@ import yaml
 from safetensors.torch import load_file
 
 import mmfuse
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import prepare_pairs
 from mmfuse.training.build import build_model
 from mmfuse.types import MmfuseError

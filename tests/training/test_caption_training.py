@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from test_processes import launch, losses, write_config
 
 import mmfuse
-from mmfuse.data.folder import find_study
-from mmfuse.data.phantom import write_pairs
-from mmfuse.data.phantom_findings import write_language
+from mmfuse.data.load import load_table
+from mmfuse.data.synthetic.phantom import write_pairs
+from mmfuse.data.synthetic.phantom_findings import write_language
 from mmfuse.evaluation.explain import explain, explain_caption
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file
+from mmfuse.predict.folder import find_study
 from mmfuse.training import loop
 from mmfuse.types import Failure, MmfuseError
 
@@ -158,19 +159,15 @@ def test_another_reference_each_epoch(captioner, captions, tmp_path):
     manifest |= {"rows": str(tmp_path / "rows.jsonl"), "image": {"column": "image", "root": str(captions.parent)}}
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(manifest))
     config = captioner(f"data.manifest={tmp_path / 'm.yaml'}", "data.tasks=[report]")
-    table = mmfuse.data.table.load_table(mmfuse.data.manifest.load_manifest(tmp_path / "m.yaml"), tasks=["report"])
+    table = load_table(mmfuse.load_manifest(tmp_path / "m.yaml"), tasks=["report"])
     from mmfuse.predict import prepare_pairs
     from mmfuse.training.build import build_model
 
     pairs = prepare_pairs(build_model(config, table), table)
-    drawn = []
-    for epoch in range(6):
-        pairs.epoch = epoch
-        drawn.append(pairs[list(range(20))]["target.report"].tolist())
+    drawn = [pairs.at(epoch)[list(range(20))]["target.report"].tolist() for epoch in range(6)]
     firsts = [[row[1] for row in epoch] for epoch in drawn]
     assert len({tuple(epoch) for epoch in firsts}) == 6
-    pairs.epoch = -1
-    assert pairs[[0]]["target.report"][0].tolist() == pairs.captions["report"][0][0]
+    assert pairs.plain()[[0]]["target.report"][0].tolist() == pairs.captions["report"][0][0]
 
 
 def _rows(captions):

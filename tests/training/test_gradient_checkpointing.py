@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 import mmfuse
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.phantom_findings import write_language
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.synthetic.phantom_findings import write_language
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.predict import prepare_pairs

@@ -14,9 +14,9 @@ import yaml
 from child_processes import free_port, run_child
 
 from mmfuse.config import ImageEncoderConfig, config_to_dict, load_config
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.sharding import write_shards
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.shards.write import write_shards
+from mmfuse.data.tables.manifest import load_manifest
 
 EACH = """
 import os, sys

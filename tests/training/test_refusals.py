@@ -8,7 +8,7 @@ import yaml
 
 import mmfuse
 from mmfuse.data.audit import audit
-from mmfuse.data.manifest import load_manifest
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError
 
 SPLITS = ["train"] * 10 + ["validation"] * 4 + ["test"] * 4

@@ -13,9 +13,9 @@ from PIL import Image
 
 import mmfuse
 from mmfuse.cli import main
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.sharding import write_shards
-from mmfuse.data.table import load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.shards.write import write_shards
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import Predictor, open_studies, predict_to_file
 from mmfuse.types import Failure, Sample
 

@@ -18,11 +18,11 @@ from test_processes import launch, losses, write_config
 import mmfuse
 from mmfuse.benchmarking.cells import Workshop
 from mmfuse.benchmarking.config import load_benchmark_config
-from mmfuse.data.manifest import load_manifest
-from mmfuse.data.phantom_findings import write_language
-from mmfuse.data.sharding import write_shards
-from mmfuse.data.stream import Stream
-from mmfuse.data.table import load_table
+from mmfuse.data.batches.stream import Stream
+from mmfuse.data.load import load_table
+from mmfuse.data.shards.write import write_shards
+from mmfuse.data.synthetic.phantom_findings import write_language
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import prepare_pairs
 from mmfuse.training import loop
 from mmfuse.training.build import build_model

@@ -17,8 +17,8 @@ from scipy.fft import dct
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import clusters, near_hashes, tell_crowded
 from mmfuse.data.audit.rows import Rows, in_sets, place_sets
-from mmfuse.data.images import read_first_frame
-from mmfuse.data.locations import ABSENT, NOT_PERMITTED, read_location
+from mmfuse.data.files.locations import ABSENT, NOT_PERMITTED, read_location
+from mmfuse.data.readers.images import read_first_frame
 from mmfuse.types import MmfuseError
 
 NEAR_BITS = 8

@@ -11,10 +11,10 @@ import numpy as np
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.near import plain
 from mmfuse.data.audit.rows import Rows
-from mmfuse.data.leaks import find_copies
-from mmfuse.data.splits import SPLITS
-from mmfuse.data.table import Table
-from mmfuse.data.targets import one_hot
+from mmfuse.data.tables.leaks import find_copies
+from mmfuse.data.tables.splits import SPLITS
+from mmfuse.data.tables.table import Table
+from mmfuse.data.tables.targets import one_hot
 
 FEW = 10
 IMBALANCE = 10.0

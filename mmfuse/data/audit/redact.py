@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from mmfuse.config import read_yaml
-from mmfuse.data import cells
-from mmfuse.data.identifiers import Finder, redact
-from mmfuse.data.manifest import Manifest
-from mmfuse.data.rows import read_rows
+from mmfuse.data.audit.identifiers import Finder, redact
+from mmfuse.data.rows import cells
+from mmfuse.data.rows.read import read_rows
+from mmfuse.data.tables.manifest import Manifest
 from mmfuse.types import MmfuseError
 
 

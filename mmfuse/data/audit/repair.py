@@ -13,11 +13,11 @@ import yaml
 from mmfuse.data.audit.findings import AuditReport, Finding, finding
 from mmfuse.data.audit.redact import beside_rows
 from mmfuse.data.audit.rows import Rows, in_sets
-from mmfuse.data.groups import name_groups
-from mmfuse.data.manifest import Manifest
-from mmfuse.data.rows_without import write_rows_without
-from mmfuse.data.spreadsheet import harmless
-from mmfuse.data.table import Table
+from mmfuse.data.audit.rows_without import write_rows_without
+from mmfuse.data.rows.spreadsheet import harmless
+from mmfuse.data.tables.groups import name_groups
+from mmfuse.data.tables.manifest import Manifest
+from mmfuse.data.tables.table import Table
 from mmfuse.types import MmfuseError
 
 _COPIES = ("rows.copies", "rows.copies_across_splits")

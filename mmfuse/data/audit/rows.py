@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mmfuse.data.audit.findings import SHOWN_TOGETHER, Finding, finding
-from mmfuse.data.splits import SPLITS
-from mmfuse.data.table import Table
+from mmfuse.data.tables.splits import SPLITS
+from mmfuse.data.tables.table import Table
 
 _LAST_PART = re.compile(r"(.+)[-_./#: ]\w{1,4}")
 _LARGE_GROUP = 0.1

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mmfuse.data.audit.findings import SEVERITIES, AuditReport, Finding, finding
+from mmfuse.data.audit.identifiers import Finder, find_by_rules
 from mmfuse.data.audit.images import check_images, read_images
 from mmfuse.data.audit.labels import check_labels, check_stated
 from mmfuse.data.audit.repair import check_agreement, join_found
 from mmfuse.data.audit.rows import Rows, check_groups, check_rows, check_splits, rows_of
 from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_texts
 from mmfuse.data.audit.values import check_values, read_said, time_facts
-from mmfuse.data.gaps import find_gaps
-from mmfuse.data.identifiers import Finder, find_by_rules
-from mmfuse.data.manifest import Manifest
-from mmfuse.data.shards import is_shards
-from mmfuse.data.splits import SPLITS
-from mmfuse.data.table import Table, load_table
+from mmfuse.data.load import load_table
+from mmfuse.data.tables.gaps import find_gaps
+from mmfuse.data.tables.manifest import Manifest, is_shards
+from mmfuse.data.tables.splits import SPLITS
+from mmfuse.data.tables.table import Table
 from mmfuse.types import MmfuseError
 
 Progress = Callable[[str, int, int], None]

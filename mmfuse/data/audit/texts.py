@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 
 from mmfuse.data.audit.findings import Finding, finding
+from mmfuse.data.audit.identifiers import Finder, redact
 from mmfuse.data.audit.near import clusters, near_texts, plain, tell_crowded
 from mmfuse.data.audit.rows import Rows, in_sets, place_sets
-from mmfuse.data.identifiers import Finder, redact
 
 NEAR_SIMILARITY = 0.85
 """Near copies share so much (Jaccard) of their sets of five characters in a row."""

@@ -13,11 +13,11 @@ from typing import Any
 
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.rows import Rows
-from mmfuse.data.manifest import TASK_TYPES, Manifest, TaskSpec
-from mmfuse.data.rows import BLOCK, RowFiles
-from mmfuse.data.splits import SPLITS, parse_times
-from mmfuse.data.table import Table
-from mmfuse.data.targets import read_targets
+from mmfuse.data.rows.read import BLOCK, RowFiles
+from mmfuse.data.tables.manifest import TASK_TYPES, Manifest, TaskSpec
+from mmfuse.data.tables.splits import SPLITS, parse_times
+from mmfuse.data.tables.table import Table
+from mmfuse.data.tables.targets import read_targets
 
 _NOTHING = re.compile(
     r"nan|nat|none|null|nil|n/?a|n\.a\.?|#n/a|<na>|undefined|missing|not(?:available|applicable)|-+|\?+|\.|\[\]|\{\}"

@@ -1,0 +1,1 @@
+"""Batches: a table's rows, prepared and packed for a model."""

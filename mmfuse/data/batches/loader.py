@@ -1,0 +1,49 @@
+"""Batches out of a dataset: prepared by worker processes ahead of their use, and moved to a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmfuse.types import Batch
+
+
+def make_loader(dataset: Dataset, batches: Iterable[Sequence[int]], num_workers: int) -> DataLoader:
+    """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use.
+
+    Worker w of n prepares batches w, w + n, ... Every training process has a loader of its own batches, so Accelerate's
+    `dispatch_batches` (one process reads for all) does not arise.
+    """
+    return DataLoader(
+        dataset,
+        sampler=batches,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_one_thread if num_workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else each forked worker that tokenizes warns
+
+
+def move_batch(batch: Batch, device: Any) -> Batch:
+    """The batch on a device; `Features` in it move too."""
+    if torch.device(device).type == "cpu":
+        return batch
+    moved: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, tuple):
+            moved[name] = type(value)(*(part.to(device, non_blocking=True) for part in value))
+        else:
+            moved[name] = value
+    return moved

@@ -1,0 +1,1 @@
+"""Files of any place, local or in a store: found, permitted, read and put."""

@@ -1,0 +1,1 @@
+"""Public datasets: a download to rows and a manifest."""

@@ -1,0 +1,1 @@
+"""Readers: one image or one report, whatever wrote it, to pixels or text."""

@@ -1,0 +1,1 @@
+"""Rows: csv, tsv, jsonl and parquet files as cells."""

@@ -1,0 +1,1 @@
+"""Synthetic datasets, of which the right answers are known."""

@@ -1,0 +1,1 @@
+"""Tables: a manifest and its rows as one table, encoded, split and checked."""

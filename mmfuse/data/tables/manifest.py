@@ -1,0 +1,365 @@
+"""A data manifest: the YAML that says all the code must know of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmfuse.config import key, parse, read_small, read_yaml
+from mmfuse.data.files.locations import check_urls
+from mmfuse.data.readers.sections import SECTIONS
+from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.registry import nearest
+from mmfuse.types import MmfuseError
+
+TASK_TYPES = ("captioning", "classification", "multilabel")
+"""The heads of mmfuse itself, told without importing them; plug-ins add others."""
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+"""What stands for a column in a text template."""
+CONTENT = "content"
+"""As `group`, where no column has this name: rows that are alike."""
+INDEX = "shards.json"
+"""As `rows`: the index of a folder of shards."""
+
+
+@dataclass
+class ImageSpec:
+    """Where the images are."""
+
+    column: str | None = key(None, "column with a path")
+    columns: list[str] | None = key(None, "columns with a path each: the views of a study")
+    separator: str | None = key(None, "with column: what stands between the paths of one study")
+    root: str = key(".", "what the paths are relative to; itself relative to the manifest")
+    urls: list[str] = key([], "URLs that may stand in the column: [https, s3], or with a host: [https://host:8080]")
+
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return self.columns or ([self.column] if self.column else [])
+
+    @property
+    def permitted(self) -> tuple[str, ...]:
+        """What may be opened beside paths (`mmfuse.data.files.locations`): the URLs, and all below a URL as root."""
+        return (*self.urls, self.root) if "://" in self.root else tuple(self.urls)
+
+
+@dataclass
+class TextSpec:
+    """What the text encoder reads."""
+
+    columns: list[str] = key([], "columns it is made of")
+    template: str | None = key(None, 'how, such as "{indication} {history}"; default: the columns, a line each')
+    missing: list[str] = key([], "contents that mean there is no text (an empty one always does)")
+    section: Any = field(
+        default=None,
+        metadata={"help": f"of radiology reports in the columns, one section or a list: {', '.join(SECTIONS)}"},
+    )
+
+    @property
+    def sections(self) -> list[str]:
+        """The sections that are read; empty: all of the text."""
+        return list(self.section or []) if isinstance(self.section, list | None) else [self.section]
+
+
+@dataclass
+class TaskSpec:
+    """One task: which column is the target, and what its values mean."""
+
+    type: str = key("classification", "kind of task (mmfuse list heads)")
+    column: str | None = key(None, "target column")
+    columns: list[str] | None = key(
+        None, "instead of one column; multilabel: a 0/1 column per label; captioning: a column per reference"
+    )
+    separator: str | None = key(
+        None, "what stands between the labels (multilabel) or references (captioning) of one column"
+    )
+    values: Any = field(default=None, metadata={"help": 'legal values as a list, or raw value -> label: {"Y": "yes"}'})
+    other: str = key("error", "what any other value is", choices=("error", "missing"))
+    missing: list[str] = key([], "values that mean there is no target (an empty one does, see empty)")
+    empty: str = key("missing", "multilabel: what an empty column is", choices=("missing", "negative"))
+    min_count: int = key(
+        1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1
+    )
+    uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
+    report_metrics: list[str] = key([], "captioning: metrics of findings, chest_rules or chexbert:FOLDER")
+    section: str | None = key(None, "captioning: the column holds whole reports, and this section is the target")
+    allow_copies: bool = key(False, "captioning: train though the input text contains the caption of some rows")
+    label_origin: str = key(
+        "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
+    )
+
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return [self.column] if self.column else list(self.columns or [])
+
+
+@dataclass
+class SplitSpec:
+    """Which row is for what: a column, ratios by hash of the group, or folds."""
+
+    column: str | None = key(None, "column that says train, validation or test")
+    time: str | None = key(
+        None, "column of dates (ISO 8601) or numbers: train before validation before test, in the shares of ratios"
+    )
+    names: dict[str, str] = key({}, "that column's own words: {val: validation}")
+    ratios: dict[str, float] = key({}, "shares such as {train: 0.7, validation: 0.1, test: 0.2}")
+    folds: int | None = key(None, "instead of ratios: cross-validation with this many folds", low=2)
+    repeats: int = key(1, "of the folds, each with another seed; fold runs to folds * repeats", low=1)
+    validation: float = key(0.1, "with folds: share of the rest that is validation", low=0.0, high=0.9)
+    stratify: str | None = key(None, "task whose labels every split shares alike; then new rows may move old ones")
+    exact: bool = key(False, "the shares are met to the row, as with stratify; then new rows may move old ones")
+    seed: int = key(0, "another one gives another split", low=0)
+
+
+@dataclass
+class Manifest:
+    """All of a manifest."""
+
+    rows: str = key("???", "csv, tsv, jsonl or parquet file(s): a path, a glob, or a URL")
+    id: str = key("???", "column that names a row; unique")
+    tasks: dict[str, TaskSpec] = key({}, "by name")
+    name: str = key("???", "of the dataset")
+    version: int = key(1, "counts up when the rows or their meaning change", low=1)
+    about: str = key("", "a paragraph on what it is")
+    homepage: str = key("", "where it is described")
+    licence: str = key("", "under which it may be used")
+    citation: str = key("", "what to cite")
+    obtain: str = key("", "how to get it")
+    notes: list[str] = key([], "what must be known of these very rows; `data check` repeats it")
+    csv: CsvSpec = field(default_factory=CsvSpec)
+    group: Any = field(
+        default=None,
+        metadata={
+            "help": "column that is never in two splits (a patient); content: rows that are alike; a list: rows that "
+            "have any of these in common; {file: groups.csv}: a table of id and group; default: the id"
+        },
+    )
+    image: ImageSpec | None = key(None, "where the images are; absent: none")
+    text: TextSpec | None = key(None, "what the text encoder reads; absent: nothing")
+    splits: SplitSpec = field(default_factory=SplitSpec)
+    subgroups: list[str] = key([], "columns to break metrics down by")
+
+    source: str = key("", "set when read: the manifest's own path")
+    sha256: str = key("", "set when read: hash of the manifest's own bytes")
+
+    @property
+    def group_names(self) -> list[str]:
+        """The columns that name a row's groups, or `content`."""
+        return self.group if isinstance(self.group, list) else [self.group] if isinstance(self.group, str) else []
+
+    @property
+    def group_file(self) -> str | None:
+        """Where the table of groups lies, if there is one."""
+        return _beside(self.source, self.group["file"]) if isinstance(self.group, dict) else None
+
+    def columns(self, tasks: Iterable[str]) -> dict[str, list[str]]:
+        """By key the columns that it names, of its tasks those of `tasks`; `content` as a group may be none."""
+        image, text, splits = self.image, self.text, self.splits
+        named = {"id": [self.id], "group": self.group_names}
+        if image is not None:
+            named["image.column" if image.column else "image.columns"] = image.named
+        if text is not None:
+            named["text.columns"] = text.columns
+        named["subgroups"] = self.subgroups
+        named |= {f"tasks.{task}": self.tasks[task].named for task in tasks}
+        named |= {"splits.column": [splits.column or ""], "splits.time": [splits.time or ""]}
+        return {key: [name for name in names if name] for key, names in named.items()}
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Which URLs may be opened as images (see `mmfuse.data.files.locations`)."""
+        return self.image.permitted if self.image else ()
+
+
+def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
+    """Read a data manifest; its relative paths become relative to its own folder.
+
+    Args:
+        path: A YAML file: a path, or an fsspec URL (a string that contains `://`).
+        root: What `${data_root}` stands for; default: the environment variable MMFUSE_DATA_ROOT.
+
+    Raises:
+        MmfuseError: The file is missing or not legal; the message names the key and the fix.
+    """
+    values = read_yaml(path)
+    for reserved in ("source", "sha256"):
+        if reserved in values:
+            raise MmfuseError(f"{path}: {reserved}: no such key; it is set when the manifest is read")
+    _check_quoting(values, str(path))
+    values = _resolve_root(values, root, str(path))
+    manifest = parse(Manifest, [(str(path), values)])
+    manifest.source = str(path)
+    manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
+    manifest.rows = _beside(path, manifest.rows)
+    if manifest.image is not None:
+        manifest.image.root = _beside(path, manifest.image.root)
+    _check(manifest)
+    return manifest
+
+
+def is_shards(location: str) -> bool:
+    """Whether a manifest's `rows`, or what is to be predicted, names an index of shards."""
+    return location == INDEX or location.endswith(f"/{INDEX}")
+
+
+def _beside(manifest: str | Path, location: str) -> str:
+    if "://" in location or os.path.isabs(location):
+        return location
+    if isinstance(manifest, Path) or "://" not in manifest:
+        return str(Path(manifest).parent / location)
+    protocol, _, path = manifest.partition("://")  # a store's names know no "." and no ".."
+    return f"{protocol}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), location))}"
+
+
+def _resolve_root(values: Any, root: str | None, where: str) -> Any:
+    if isinstance(values, dict):
+        return {name: _resolve_root(value, root, where) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_resolve_root(value, root, where) for value in values]
+    if not isinstance(values, str) or "${" not in values:
+        return values
+    root = root or os.environ.get("MMFUSE_DATA_ROOT")
+    if root and "://" not in root:
+        root = os.path.abspath(root)  # relative to where the user is, not to the manifest
+    if "${data_root}" in values and not root:
+        raise MmfuseError(
+            f"{where}: ${{data_root}} is not known: give --data-root DIR (data.root=DIR) or set MMFUSE_DATA_ROOT"
+        )
+    values = values.replace("${data_root}", root or "")
+    if "${" in values:
+        raise MmfuseError(f"{where}: {values!r:.200}: only ${{data_root}} can stand in a manifest")
+    return values
+
+
+def _check_quoting(values: dict[str, Any], where: str) -> None:
+    """YAML turns `yes`, `12:30` and `1e5` into other things, so what stands for a column's text must be quoted."""
+    tasks = values.get("tasks")
+    owners = {f"tasks.{name}": spec for name, spec in tasks.items()} if isinstance(tasks, dict) else {}
+    owners |= {"text": values.get("text"), "splits": values.get("splits")}
+    for owner, spec in owners.items():
+        for name in ("values", "missing", "names"):
+            table = spec.get(name) if isinstance(spec, dict) else None
+            items = [*table, *table.values()] if isinstance(table, dict) else table if isinstance(table, list) else []
+            for item in items:
+                if not isinstance(item, str):
+                    raise MmfuseError(
+                        f"{where}: {owner}.{name}: {item!r} is not a string (YAML reads yes, no, 1 or 12:30 as other "
+                        'things); put it in quotes, as in "yes"'
+                    )
+
+
+def check_image(image: ImageSpec | None, where: str) -> None:
+    """Refuse what is not legal of where images are.
+
+    Raises:
+        MmfuseError: The message begins with `where`, and names the key and the fix.
+    """
+    if image is None:
+        return
+    if not image.named or (image.column is None) == (image.columns is None):
+        raise MmfuseError(f"{where}: image: give either column or columns")
+    check_urls(image.urls, where)
+
+
+def check_text(text: TextSpec | None, where: str) -> None:
+    """Refuse what is not legal of what the text encoder reads.
+
+    Raises:
+        MmfuseError: The message begins with `where`, and names the key and the fix.
+    """
+    if text is None:
+        return
+    if not text.columns:
+        raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
+    for name in PLACEHOLDER.findall(text.template or ""):
+        if name not in text.columns:
+            raise MmfuseError(
+                f"{where}: text.template: {{{name}}} is none of its columns; {nearest(name, text.columns)}"
+            )
+    for name in text.sections:
+        if name not in SECTIONS:
+            raise MmfuseError(f"{where}: text.section: {name!r} is not a section; {nearest(str(name), SECTIONS)}")
+
+
+def _check(manifest: Manifest) -> None:
+    where = manifest.source
+    image, text, splits = manifest.image, manifest.text, manifest.splits
+    _check_group(manifest.group, where)
+    if image is None and text is None:
+        raise MmfuseError(f"{where}: neither image nor text is given; at least one is needed")
+    check_image(image, where)
+    check_text(text, where)
+    read_sections = text.sections if text is not None else []
+    for name, task in manifest.tasks.items():
+        _check_name(name, where)
+        if bool(task.column) == bool(task.columns):
+            raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
+        if task.type == "captioning" and (task.values is not None or task.min_count > 1):
+            raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")
+        if task.type != "captioning" and (task.report_metrics or task.allow_copies):
+            raise MmfuseError(f"{where}: tasks.{name}: report_metrics and allow_copies are for captioning")
+        if task.section is not None and (task.type != "captioning" or task.section not in SECTIONS):
+            legal = nearest(task.section, SECTIONS) if task.type == "captioning" else "only captioning has one"
+            raise MmfuseError(f"{where}: tasks.{name}.section: {task.section!r} is not legal; {legal}")
+        if task.type == "classification" and task.column is None:
+            raise MmfuseError(f"{where}: tasks.{name}: a classification needs column")
+        targets = [task.column] if task.column else task.columns or []
+        apart = bool(task.section and read_sections and task.section not in read_sections)
+        for column in targets:
+            if text is not None and column in text.columns and not apart:
+                raise MmfuseError(
+                    f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the "
+                    f"answer (of whole reports, give text.section and another one as tasks.{name}.section)"
+                )
+        if task.columns and task.values is not None:
+            raise MmfuseError(f"{where}: tasks.{name}: values go with column; with columns they are 1, 0, -1 or empty")
+        if not (task.values is None or isinstance(task.values, (list, dict))):
+            raise MmfuseError(f'{where}: tasks.{name}.values: a list, or a mapping such as {{"Y": "yes"}}, is expected')
+    chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]
+    if len(chosen) > 1:
+        raise MmfuseError(f"{where}: splits: give one of column, ratios and folds, not {' and '.join(chosen)}")
+    for name in ("column", "folds", "stratify", "exact"):
+        if splits.time and getattr(splits, name):
+            raise MmfuseError(f"{where}: splits: time goes with ratios, not with {name}: what is when decides alone")
+    if splits.ratios and abs(sum(splits.ratios.values()) - 1) > 1e-6:
+        raise MmfuseError(f"{where}: splits.ratios: they sum to {sum(splits.ratios.values()):g}, not 1")
+    for name, share in splits.ratios.items():
+        if name not in ("train", "validation", "test"):
+            raise MmfuseError(f"{where}: splits.ratios.{name}: no such split; legal: train, validation, test")
+        if not 0 <= share <= 1:
+            raise MmfuseError(
+                f"{where}: splits.ratios.{name}: {share:g} is out of range; it must be at least 0 and at most 1"
+            )
+    if splits.stratify is not None and splits.stratify not in manifest.tasks:
+        raise MmfuseError(
+            f"{where}: splits.stratify: {splits.stratify!r} is not a task; legal: {', '.join(manifest.tasks)}"
+        )
+    if splits.stratify is not None and manifest.tasks[splits.stratify].type == "captioning":
+        raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")
+
+
+def _check_name(task: str, where: str) -> None:
+    """Refuse what cannot be part of a file's name, of a key such as `tasks.NAME.weight` or of `NAME/METRIC`."""
+    if task in ("log_variances", "monitored", "training"):
+        raise MmfuseError(f"{where}: tasks.{task}: this name is taken (by mmfuse or torch); choose another")
+    if not task.strip() or set(task) & set("./\\") or not task.isprintable() or len(task.encode()) > 100:
+        raise MmfuseError(
+            f"{where}: tasks: {task!r:.120} cannot be a task's name; at most 100 bytes, and no dot, slash, backslash "
+            "or line break, are legal"
+        )
+
+
+def _check_group(group: Any, where: str) -> None:
+    names = group if isinstance(group, list) else [group]
+    if isinstance(group, dict):
+        if list(group) != ["file"] or not isinstance(group["file"], str):
+            raise MmfuseError(f"{where}: group: of mappings, only {{file: groups.csv}} is legal")
+    elif not names or not all(isinstance(name, str) and name for name in names if group is not None):
+        raise MmfuseError(f"{where}: group: {group!r}: the name of a column, a list of names, or {{file: groups.csv}}")

@@ -1,0 +1,121 @@
+"""How a row of a table becomes a model's inputs: which columns, in which template, which images from where."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from mmfuse.config import parse
+from mmfuse.data.files.locations import place
+from mmfuse.data.readers.sections import select_sections
+from mmfuse.data.rows import cells
+from mmfuse.data.tables.manifest import PLACEHOLDER, ImageSpec, Manifest, TextSpec, check_image, check_text
+from mmfuse.types import MmfuseError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a row becomes a text and images.
+
+    Attributes:
+        text: None where no text is read.
+        image: None where no image is read.
+    """
+
+    text: TextSpec | None
+    image: ImageSpec | None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Recipe:
+        """A manifest's."""
+        return cls(manifest.text, manifest.image)
+
+    def columns(self) -> list[str]:
+        """All columns that are read."""
+        images = self.image.named if self.image else []
+        return list(dict.fromkeys([*(self.text.columns if self.text else []), *images]))
+
+    def permitted(self) -> tuple[str, ...]:
+        """What `mmfuse.data.files.locations` may open of the images' locations beside paths."""
+        return self.image.permitted if self.image else ()
+
+    def texts(self, frame: pd.DataFrame, where: str, first: int = 0) -> list[str | None]:
+        """By row its text, None where it is missing.
+
+        Args:
+            frame: Rows as `read_rows` gives them.
+            where: Named in errors.
+            first: The number of the first row, from 0; named in errors.
+
+        Raises:
+            MmfuseError: A column holds something else than texts.
+        """
+        spec = self.text
+        if spec is None:
+            return [None] * len(frame)
+        absent, sections = {"", *spec.missing}, spec.sections
+        columns = [cells.texts(frame, name, where, "text.columns", first) for name in spec.columns]
+        texts: list[str | None] = []
+        for values in zip(*columns, strict=True):
+            parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(spec.columns, values, strict=True)}
+            if sections:
+                chosen = {name: select_sections(report, sections) for name, report in parts.items()}
+                parts = {name: "" if text in absent else text for name, text in chosen.items()}
+            if not any(parts.values()):
+                texts.append(None)
+            elif spec.template is None:
+                texts.append("\n".join(p for p in parts.values() if p))
+            else:
+                texts.append(_fill(spec.template, parts).strip() or None)
+        return texts
+
+    def images(self, frame: pd.DataFrame, where: str, first: int = 0) -> list[list[str | bytes]]:
+        """By row its images: paths below the root, URLs as they are, or encoded bytes.
+
+        Whether a URL may be opened is asked where it is (`mmfuse.data.files.locations`), with `permitted`.
+
+        Args:
+            frame: Rows as `read_rows` gives them.
+            where: Named in errors.
+            first: The number of the first row, from 0; named in errors.
+
+        Raises:
+            MmfuseError: A column holds something else than images.
+        """
+        spec = self.image
+        if spec is None:
+            return [[] for _ in range(len(frame))]
+        key = "image.column" if spec.column else "image.columns"
+        rows: list[list[str | bytes]] = []
+        for row, values in enumerate(zip(*(frame[name] for name in spec.named), strict=True), start=first + 1):
+            try:
+                found = [image for value in values for image in cells.images(value, spec.separator)]
+            except MmfuseError as error:
+                raise MmfuseError(f"{where}: {key}: {' or '.join(spec.named)}, row {row}: {error}") from error
+            rows.append([place(image, spec.root) if isinstance(image, str) else image for image in found])
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, for `from_dict`."""
+        return {name: asdict(spec) for name, spec in (("text", self.text), ("image", self.image)) if spec is not None}
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str) -> Recipe:
+        """A recipe from JSON that may be anyone's.
+
+        Raises:
+            MmfuseError: It is not legal; the message begins with `where`.
+        """
+        if not isinstance(values, dict) or not values.keys() <= {"text", "image"}:
+            raise MmfuseError(f"{where}: an object with text and image is expected")
+        text = parse(TextSpec, [(where, values["text"])]) if values.get("text") is not None else None
+        image = parse(ImageSpec, [(where, values["image"])]) if values.get("image") is not None else None
+        check_text(text, where)
+        check_image(image, where)
+        return cls(text, image)
+
+
+def _fill(template: str, parts: dict[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda found: parts[found[1]], template)
