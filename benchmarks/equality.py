@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from same_files import ARTEFACTS, Finding, compare_folders
+from same_files import ARTEFACTS, MEASURED, Finding, compare_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = 160
@@ -162,7 +163,7 @@ def run_processes(side: Side) -> None:
 
 
 def run_benchmark(side: Side) -> None:
-    """Five strategies, two seeds, with every section of the report."""
+    """Five strategies and each modality alone, two seeds; the report is drawn again without the times it charts."""
     frozen = {"frozen": True}
     config = side.config(
         "benchmark",
@@ -179,6 +180,10 @@ def run_benchmark(side: Side) -> None:
         emap_rows=8,
         diagnostic_rows=24,
     )
+    side.mmfuse("benchmark", config)
+    for path in (side.folder / "benchmark").glob("cells/*/result.json"):
+        times = f'("(?:{"|".join(MEASURED)})": )[^,}}\n]+'
+        path.write_text(re.sub(times, r"\g<1>1.0", path.read_text()))
     side.mmfuse("benchmark", config)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ ARTEFACTS = {  # the first with a pattern that a file's path matches; * goes acr
     "test report": ("test/*", "run/test/*"),
     "other files": ("*",),
 }
-OWN = {"seconds", "waited", "samples_per_s", "peak_mib", "commit", "command"}
-"""Keys of JSON that no two runs share: times, memory, and which code ran."""
+MEASURED = ("seconds", "samples_per_s", "peak_mib")
+"""Keys of JSON that a benchmark's report draws, though no two runs share them."""
+OWN = {*MEASURED, "waited", "commit", "command"}
+"""All that no two runs share: times, memory, and which code ran."""
 
 
 @dataclass
@@ -118,8 +121,10 @@ def values_apart(one: Any, two: Any, where: str) -> Iterator[tuple[str, float]]:
 
 
 def lines_apart(first: Path, second: Path) -> Iterator[tuple[str, float]]:
-    """The first line that differs, of text; the first byte, of anything else."""
-    one, two = first.read_bytes(), second.read_bytes()
+    """The first line that differs, of text; the first byte, of anything else. A commit is no difference."""
+    one, two = (re.sub(rb"\b[0-9a-f]{40}\b", b"COMMIT", path.read_bytes()) for path in (first, second))
+    if one == two:
+        return
     try:
         lines = [text.decode().splitlines(keepends=True) for text in (one, two)]
     except UnicodeDecodeError:
