@@ -373,11 +373,7 @@ def compare(
     values, replicates = _checked(values, replicates, num_groups, dimensions=2, names=names)
     level = 1 - _in_unit("alpha", alpha)
     names, references = list(names), list(references)
-    if len(set(names)) != len(names):
-        raise ValueError(f"names are not unique: {names}")
-    unknown = [reference for reference in references if reference not in names]
-    if unknown or len(set(references)) != len(references):
-        raise ValueError(f"references {references} must be some of {names}, each once")
+    _check_names(names, references)
 
     scores = [_estimate(v, r, num_groups, level)[0] for v, r in zip(values, replicates, strict=True)]
     means = np.array([score.mean for score in scores])
@@ -422,6 +418,14 @@ def compare(
         alpha=alpha,
         undefined_resamples=int(np.isnan(replicates).any(axis=(0, 1)).sum()),
     )
+
+
+def _check_names(names: list[str], references: list[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"names are not unique: {names}")
+    unknown = [reference for reference in references if reference not in names]
+    if unknown or len(set(references)) != len(references):
+        raise ValueError(f"references {references} must be some of {names}, each once")
 
 
 def _seeds_needed(contrast: NamedContrast, num_groups: int, alpha: float, prior: _Prior) -> SeedsNeeded:

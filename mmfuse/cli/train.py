@@ -77,16 +77,17 @@ def evaluate(
     check_folder(out, "--out")
     load_plugins(plugin)
     quiet_libraries()
+    from mmfuse.data.tables.manifest import load_manifest
     from mmfuse.evaluation.evaluate import evaluate as run_evaluation
     from mmfuse.evaluation.evaluate import format_report
 
+    described = load_manifest(manifest, data_root)
     with Bar("evaluating") as bar:
         report = run_evaluation(
             model,
-            manifest,
+            described,
             split=split,
             fold=fold,
-            data_root=data_root,
             out=out,
             batch_size=batch_size,
             cache=cache,

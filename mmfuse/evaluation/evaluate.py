@@ -11,7 +11,7 @@ import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
-from mmfuse.data.tables.manifest import load_manifest
+from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.captions import (
     compare_captioning,
@@ -44,11 +44,10 @@ CAPTION_COMPARED = ("bleu4", "rouge_l", "cider_d")
 
 def evaluate(
     model: str | Path | FusionModel,
-    manifest: str | Path,
+    manifest: str | Path | Manifest,
     *,
     split: str = "test",
     fold: int | None = None,
-    data_root: str | None = None,
     out: str | Path | None = None,
     batch_size: int = 64,
     num_workers: int | None = None,
@@ -60,10 +59,10 @@ def evaluate(
 
     Args:
         model: A model folder, a Hub id, or a loaded model.
-        manifest: A data manifest with the model's tasks; its labels must be the model's.
+        manifest: A data manifest with the model's tasks, or what `load_manifest` gave of one (which takes what
+            `${data_root}` stands for); its labels must be the model's.
         split: train, validation or test.
         fold: Where the manifest says folds, which one is the test set.
-        data_root: What `${data_root}` stands for in the manifest.
         out: Folder for `metrics.json`, `predictions.jsonl` and `confusion_TASK.png`; None writes nothing.
         batch_size: Rows per process and forward pass.
         num_workers: Processes that read images; default: by the machine's cores.
@@ -83,16 +82,15 @@ def evaluate(
     loaded = model if isinstance(model, FusionModel) else FusionModel.from_pretrained(model)
     state = join_processes()
     loaded = loaded.to(state.device).eval()
-    described = load_manifest(manifest, data_root)
+    described = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     for task, options in loaded.task_config.items():
         if task not in described.tasks:
             raise MmfuseError(
-                f"{manifest}: the model's task {task!r} is not in it; its tasks: {', '.join(described.tasks)}"
+                f"{described.source}: the model's task {task!r} is not in it; its tasks: {', '.join(described.tasks)}"
             )
-        if described.tasks[task].type != options["type"]:
-            raise MmfuseError(
-                f"{manifest}: tasks.{task} is {described.tasks[task].type}, but the model's is {options['type']}"
-            )
+        there = described.tasks[task].type
+        if there != options["type"]:
+            raise MmfuseError(f"{described.source}: tasks.{task} is {there}, but the model's is {options['type']}")
     check_report_metrics(described)
     if loaded.captioning:
         meteor_lite()  # else it would be missed after the predictions
