@@ -101,7 +101,7 @@ def write_interactions(
 
     about = (
         f"{train} examples to train, {validation} to validate, {test} to test (seed {seed}), by "
-        "mmfuse/data/interactions.py.\n  Redundant is in both modalities, unique_text and unique_image in one, "
+        "`mmfuse data interactions`.\n  Redundant is in both modalities, unique_text and unique_image in one, "
         "modular_sum and match only in the two together,\n  binding in which shape has which colour."
     )
     return _write_set(out, "interactions", about, CLASSES, rows(), seed, progress)
@@ -134,7 +134,7 @@ def write_symbols(out: Path, count: int, seed: int = 0, progress: Callable[[int]
             yield _Row(pair.id, split, image, text, pair.targets)
 
     about = (
-        f"{count} pictures, each beside an unrelated sentence (seed {seed}), by mmfuse/data/interactions.py.\n  "
+        f"{count} pictures, each beside an unrelated sentence (seed {seed}), by `mmfuse data interactions`.\n  "
         "The tasks are to read each symbol that is shown or told, to train encoders of one modality."
     )
     return _write_set(out, "symbols", about, SYMBOL_CLASSES, rows(), seed, progress)

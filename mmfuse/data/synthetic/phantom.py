@@ -22,7 +22,7 @@ name: phantom
 version: 1
 about: >-
   {notice}
-  {studies} rendered chest films with short reports and known answers (seed {seed}), written by mmfuse/data/phantom.py.
+  {studies} rendered chest films with short reports and known answers (seed {seed}), written by `mmfuse data phantom`.
   Opacity, effusion and pneumothorax are in the image and in the report, nodule and large_heart only in the image, risk
   only in the report; changed is the XOR of the image's nodule and the report's prior nodule.
 licence: CC0-1.0
