@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=4000)
     parser.add_argument("overrides", nargs="*", default=[])
     args = parser.parse_args()
-    from mmfuse.data.synthetic.phantom import bayes_auroc
+    from mmfuse.data.synthetic.phantom_study import bayes_auroc
 
     train, fresh = make_data(args.work, args.studies, args.fresh)
     bayes = bayes_auroc()

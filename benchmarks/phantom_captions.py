@@ -18,7 +18,8 @@ from pathlib import Path
 
 import mmfuse
 from mmfuse.config import load_config
-from mmfuse.data.synthetic.phantom import make_study, render, write_phantom
+from mmfuse.data.synthetic.phantom import write_phantom
+from mmfuse.data.synthetic.phantom_film import render
 from mmfuse.data.synthetic.phantom_findings import (
     FINDINGS,
     read_findings,
@@ -27,6 +28,7 @@ from mmfuse.data.synthetic.phantom_findings import (
     true_findings,
     write_language,
 )
+from mmfuse.data.synthetic.phantom_study import make_study
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RUNS = {

@@ -20,7 +20,7 @@ from mmfuse.benchmarking.plan import Cell, Plan, Widths
 from mmfuse.config import Config
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
-from mmfuse.data.synthetic.interactions import bayes_accuracy
+from mmfuse.data.synthetic.interaction_examples import bayes_accuracy
 from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.leaks import find_leaks
 from mmfuse.data.tables.manifest import is_shards, load_manifest

@@ -8,7 +8,7 @@ from mmfuse.benchmarking import built_in
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.config import BenchmarkConfig, BuiltInConfig, is_built_in
 from mmfuse.config import DataConfig, ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.synthetic.interactions import SEVERAL, SYMBOL_CLASSES, TASKS
+from mmfuse.data.synthetic.interaction_examples import SEVERAL, SYMBOL_CLASSES, TASKS
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.effect import SAVED_TOWER
 from mmfuse.encoders.image import build_image_encoder

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmfuse.data.synthetic.phantom import make_study, write_report
+from mmfuse.data.synthetic.phantom_study import make_study, write_report
 from mmfuse.evaluation.report_labels import (
     CATEGORIES,
     COMPETITION,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.data.synthetic.phantom import LABELS, make_study, write_pairs, write_report
+from mmfuse.data.synthetic.phantom import write_pairs
+from mmfuse.data.synthetic.phantom_study import LABELS, make_study, write_report
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.model import FusionModel

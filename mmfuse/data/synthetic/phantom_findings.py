@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfuse.data.synthetic.phantom import LABELS, NOISE, Place, Study, make_study, say
+from mmfuse.data.synthetic.phantom_study import LABELS, NOISE, Place, Study, make_study, say
 
 FINDINGS = ("opacity", "effusion", "pneumothorax", "nodule", "large_heart")
 

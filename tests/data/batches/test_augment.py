@@ -19,8 +19,9 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.tokens import TextReader, TokenLists
 from mmfuse.data.load import load_table
 from mmfuse.data.readers.images import ImageOptions
-from mmfuse.data.synthetic.phantom import _PHRASES, SIDES, ZONES, Place, Study, make_study, render, say, write_report
+from mmfuse.data.synthetic.phantom_film import render
 from mmfuse.data.synthetic.phantom_findings import read_findings, true_findings, write_findings
+from mmfuse.data.synthetic.phantom_study import _PHRASES, SIDES, ZONES, Place, Study, make_study, say, write_report
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError
 

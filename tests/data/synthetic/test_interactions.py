@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mmfuse import cli
 from mmfuse.data.synthetic import interactions, symbols
-from mmfuse.data.synthetic.interactions import (
+from mmfuse.data.synthetic.interaction_examples import (
     CLASSES,
     INTERACTION,
     NUM_CLASSES,
@@ -27,12 +27,10 @@ from mmfuse.data.synthetic.interactions import (
     bayes_predictions,
     make_example,
     make_symbols,
-    read_symbols,
     render,
-    write_interactions,
-    write_symbols,
     write_text,
 )
+from mmfuse.data.synthetic.interactions import write_interactions, write_symbols
 from mmfuse.data.synthetic.symbols import (
     COLOURS,
     CUES,
@@ -44,6 +42,7 @@ from mmfuse.data.synthetic.symbols import (
     SHAPES,
     Shown,
     Told,
+    read_symbols,
 )
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError

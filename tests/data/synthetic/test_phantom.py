@@ -9,16 +9,9 @@ import yaml
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mmfuse.data.synthetic import phantom
-from mmfuse.data.synthetic.phantom import (
-    LABELS,
-    bayes_auroc,
-    bayes_scores,
-    make_study,
-    read_symbols,
-    render,
-    write_report,
-)
+from mmfuse.data.synthetic import phantom, phantom_study
+from mmfuse.data.synthetic.phantom_film import read_symbols, render
+from mmfuse.data.synthetic.phantom_study import LABELS, bayes_auroc, bayes_scores, make_study, write_report
 from mmfuse.types import MmfuseError
 
 MODALITIES = ("text", "image", "both")
@@ -77,21 +70,21 @@ def auroc_and_error(truth, scores):
 def test_a_single_symbol_gives_one_minus_its_noise():
     # Sensitivity and specificity are both 1 - e, and the AUROC of a yes/no score is their mean.
     answers = bayes_auroc()
-    for kind, noise in phantom.NOISE.items():
+    for kind, noise in phantom_study.NOISE.items():
         for label in set(noise) & set(LABELS):
             assert answers[label][kind] == pytest.approx(1 - noise[label], abs=1e-12)
 
 
 def test_changed_needs_both_and_then_errs_where_exactly_one_symbol_does():
-    shown, told = phantom.NOISE["image"]["nodule"], phantom.NOISE["text"]["prior_nodule"]
+    shown, told = phantom_study.NOISE["image"]["nodule"], phantom_study.NOISE["text"]["prior_nodule"]
     right = (1 - shown) * (1 - told) + shown * told
     assert bayes_auroc()["changed"] == {"text": 0.5, "image": 0.5, "both": pytest.approx(right, abs=1e-12)}
 
 
 def test_the_answers_follow_the_origin():
     answers = bayes_auroc()
-    assert tuple(answers) == tuple(phantom.ORIGIN) == LABELS
-    for label, origin in phantom.ORIGIN.items():
+    assert tuple(answers) == tuple(phantom_study.ORIGIN) == LABELS
+    for label, origin in phantom_study.ORIGIN.items():
         text, image, both = (answers[label][modality] for modality in MODALITIES)
         if origin == "redundant":
             assert both > max(text, image) + 0.02
@@ -133,10 +126,10 @@ def test_changed_is_an_xor_that_no_sum_of_the_two_symbols_orders(studies):
 
 
 def test_latents_and_errors_are_independent_with_their_rates(studies):
-    columns = {("truth", name): [s.truth[name] for s in studies] for name in phantom.PREVALENCE}
-    expected = list(phantom.PREVALENCE.values())
+    columns = {("truth", name): [s.truth[name] for s in studies] for name in phantom_study.PREVALENCE}
+    expected = list(phantom_study.PREVALENCE.values())
     for field, kind in (("shown", "image"), ("told", "text")):
-        for name, rate in phantom.NOISE[kind].items():
+        for name, rate in phantom_study.NOISE[kind].items():
             columns[field, name] = [getattr(s, field)[name] != s.truth[name] for s in studies]
             expected.append(rate)
     for name in ("opacity", "nodule"):
@@ -159,7 +152,7 @@ def test_the_oracle_reads_every_shown_symbol(studies):
     errors = Counter(
         name for study in some for name, seen in read_symbols(render(study)).items() if seen != study.shown[name]
     )
-    assert set(read_symbols(render(some[0]))) == set(phantom.NOISE["image"])
+    assert set(read_symbols(render(some[0]))) == set(phantom_study.NOISE["image"])
     assert all(count <= len(some) / 1000 for count in errors.values()), errors
 
 
@@ -222,7 +215,7 @@ def test_the_report_never_tells_what_only_the_image_shows(studies):
             study,
             shown=flipped(study.shown, *study.shown),
             truth=flipped(study.truth, *study.truth),
-            places=study.places | dict.fromkeys(("nodule", "large_heart"), phantom.Place("nowhere", "nowhere")),
+            places=study.places | dict.fromkeys(("nodule", "large_heart"), phantom_study.Place("nowhere", "nowhere")),
         )
         assert write_report(other) == report
         assert not re.search(r"heart|cardi", report, re.IGNORECASE)

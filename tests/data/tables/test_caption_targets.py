@@ -8,7 +8,7 @@ import yaml
 
 from mmfuse.data.audit import audit
 from mmfuse.data.load import load_table
-from mmfuse.data.synthetic.phantom import make_study, write_phantom
+from mmfuse.data.synthetic.phantom import write_phantom
 from mmfuse.data.synthetic.phantom_findings import (
     ANSWERS,
     FINDINGS,
@@ -22,6 +22,7 @@ from mmfuse.data.synthetic.phantom_findings import (
     write_history,
     write_language,
 )
+from mmfuse.data.synthetic.phantom_study import make_study
 from mmfuse.data.tables.leaks import find_copies
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError
