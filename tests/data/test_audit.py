@@ -25,6 +25,8 @@ from mmfuse.data.phantom import write_phantom
 from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 NOTE = (
     "Elderly gentleman returned from a sailing trip along the northern coast complaining of breathlessness whenever "
     "climbing stairs; auscultation disclosed bilateral crackles, saturation fell below ninety during walking."

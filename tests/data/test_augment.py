@@ -20,6 +20,8 @@ from mmfuse.data.phantom_findings import read_findings, true_findings, write_fin
 from mmfuse.data.table import load_table
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 PAD, CLS, SEP, MASK = range(4)
 SIDED = ("opacity", "effusion", "pneumothorax", "nodule")
 SYNONYMS = [["pleural effusion", "pleural fluid"], ["hazy", "patchy"], ["non-smoker", "never smoker"]]

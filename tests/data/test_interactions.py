@@ -37,6 +37,8 @@ from mmfuse.data.manifest import load_manifest
 from mmfuse.data.symbols import COLOURS, CUES, DIRECTIONS, ITEMS, LETTERS, NUMBERS, OBJECT_CELLS, SHAPES, Shown, Told
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 MODALITIES = ("text", "image", "both")
 SEED = 5
 TRAIN, TEST = 5000, 3000

@@ -13,6 +13,8 @@ from mmfuse.data import phantom
 from mmfuse.data.phantom import LABELS, bayes_auroc, bayes_scores, make_study, read_symbols, render, write_report
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 MODALITIES = ("text", "image", "both")
 
 # A report reader that knows the words and nothing of the templates: what a sentence is about, and how it says no.

@@ -32,6 +32,8 @@ from mmfuse.data.table import load_table
 from mmfuse.predict import ShardStudies
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 ROWS, SIZE = 300, 40_000
 MANIFEST = {
     "name": "small",

@@ -20,6 +20,8 @@ from mmfuse.data.stream import ShardedTable, ShardRows, Stream, load_shards, pla
 from mmfuse.data.table import Table, load_table
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 shapes = st.tuples(
     st.integers(1, 400),  # rows
     st.integers(1, 12),  # lanes
