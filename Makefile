@@ -17,9 +17,14 @@ MINIMUM_TESTS := tests/test_model_folder_security.py tests/test_config.py tests/
 MINIMUM_BUT := not YCbCr and not every_type_of_parquet and not object_store
 # A core each, up to eight: each process imports torch. Tests of one file stay together while none is idle.
 SIDE_BY_SIDE ?= -n logical --maxprocesses 8 --dist worksteal
+# Their folders train nothing; what is heavy in them all the same is marked so.
+FAST_TESTS := $(addprefix tests/,data encoders evaluation fusion heads test_config.py test_registry.py)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo format lint rooms types test test-slow test-minimum check bench build clean
+# What asserts of tests are rewritten to is kept, whatever the shell says: seconds of every start.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help install demo format lint rooms types test-fast test coverage test-slow test-minimum check bench build clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
@@ -57,13 +62,19 @@ rooms: install  ## Print lines per folder, circles of imports, long functions an
 types: install  ## Check the types
 	$(BIN)/pyright
 
+test-fast: install  ## Run those that train nothing and start nothing: an answer in a minute on two cores
+	$(BIN)/python -m pytest -q -m "not slow and not heavy" $(SIDE_BY_SIDE) $(FAST_TESTS)
+
 test: install  ## Run the default tests
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
+
+coverage: install  ## Run the default tests, and tell which lines none of them runs in its own process
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE) --cov=mmfuse --cov-report=term-missing:skip-covered
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-minimum:  ## Run a part of them at the lowest versions that pyproject.toml allows, in .venv-minimum
+test-minimum:  ## Run a part of the tests at the lowest versions that pyproject.toml allows, in .venv-minimum
 	test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
 	$(MINIMUM)/bin/python -m pip install --quiet uv
 	$(MINIMUM)/bin/python -m uv pip install --quiet --python $(MINIMUM)/bin/python --upgrade --resolution lowest-direct \

@@ -25,6 +25,17 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+_HEAVY = {"object_store", "object_store_server", "ray_cluster", "run_child"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for a server, or starts a process itself, is `heavy`; files say it of themselves."""
+    for item in items:
+        code = getattr(getattr(item, "function", None), "__code__", None)
+        if _HEAVY & {*getattr(item, "fixturenames", ()), *(code.co_names if code else ())}:
+            item.add_marker("heavy")
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch, tmp_path_factory):
     """A connection to anywhere but this machine is an error; the feature cache is the test session's own."""

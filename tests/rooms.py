@@ -31,11 +31,17 @@ def circles() -> list[set[str]]:
 
 
 def circles_of_rooms() -> list[set[str]]:
-    """The same of folders, which may be a circle where their files are none; each file of mmfuse itself is its own."""
+    """The same of folders, which may be a circle where their files are none; each file of mmfuse itself is its own.
+
+    A folder may read the one that it is in.
+    """
     arrows: dict[str, set[str]] = {}
     for module, imported in _arrows().items():
         arrows.setdefault(_room(module), set()).update(map(_room, imported))
-    return _circles({room: others - {room} for room, others in arrows.items()})
+    inside = {
+        room: {other for other in others if f"{room}.".startswith(f"{other}.")} for room, others in arrows.items()
+    }
+    return _circles({room: others - inside[room] for room, others in arrows.items()})
 
 
 def _arrows() -> dict[str, set[str]]:

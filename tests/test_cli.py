@@ -266,10 +266,14 @@ def test_the_version_needs_no_command(mmfuse):
 
 
 def test_the_readmes_commands_exist():
-    """Every mmfuse command and make target that the README names is there."""
+    """Every mmfuse command that the README names is there, and every make target that it, CONTRIBUTING and CI name."""
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make ([a-z-]+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    contributing, workflow = (ROOT / "CONTRIBUTING.md", ROOT / ".github" / "workflows" / "ci.yml")
+    for text in (README, contributing.read_text(), workflow.read_text()):
+        targets = re.findall(r"^(?: *- run: )?make ((?:[a-z-]+ ?)+)", text, re.MULTILINE)
+        assert targets
+        for target in " ".join(targets).split():
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     commands = set(typer.main.get_command(cli.app).commands)
     for command in re.findall(r"^mmfuse ([a-z]+)", README, re.MULTILINE):
         assert command in commands

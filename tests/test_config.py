@@ -231,6 +231,7 @@ def test_a_missing_file_tells_the_nearest(tmp_path):
 YAML_TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=20).map("r{}".format)
 
 
+@pytest.mark.heavy
 @settings(max_examples=15, deadline=None)
 @given(
     name=YAML_TEXT,
@@ -289,6 +290,7 @@ SECRETS = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("text", SECRETS)
 def test_no_text_is_an_interpolation(tmp_path, monkeypatch, text):
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")

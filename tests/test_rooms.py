@@ -6,24 +6,18 @@ import pytest
 import rooms
 
 
-@pytest.mark.xfail(strict=True, reason="until the rooms of mmfuse/data are moved: five files import each other")
 def test_no_modules_import_each_other():
     assert rooms.circles() == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="until the rooms of mmfuse/data are moved: prepare.py reads sources/, and they it"
-)
 def test_no_rooms_import_each_other():
     assert rooms.circles_of_rooms() == []
 
 
-@pytest.mark.xfail(strict=True, reason="until cli/predict.py and benchmarking/statistics.py are parted")
 def test_functions_fit_a_screen():
     assert rooms.long_functions() == {}
 
 
-@pytest.mark.xfail(strict=True, reason="until evaluate() has fewer")
 def test_functions_have_few_parameters():
     assert rooms.wide_functions() == {}
 

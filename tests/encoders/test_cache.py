@@ -31,6 +31,8 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import prepare_pairs, table_logits
 from mmfuse.types import Features, MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 TEXTS = ["heart size is normal", "small right pleural effusion", "", "heart size is normal", "no effusion", "nodule"]
 IMAGES = ["a.png", "", "b.png", "a.png;b.png;c.png", "copy_of_a.png", "c.png;a.png"]
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

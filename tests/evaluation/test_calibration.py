@@ -13,6 +13,8 @@ from mmfuse.evaluation.calibration import (
     tune_thresholds,
 )
 
+pytestmark = pytest.mark.heavy
+
 
 def test_temperature_undoes_a_known_scale():
     rng = np.random.default_rng(0)

@@ -186,6 +186,7 @@ def test_scores_are_the_coco_scorers(name):
     assert_official(*ROWS[name])
 
 
+@pytest.mark.heavy
 @settings(max_examples=150, deadline=None)
 @given(corpora)
 def test_scores_of_any_captions_are_the_coco_scorers(rows):
@@ -271,6 +272,7 @@ def replicates(candidates, references, groups, resamples, seed=0):
     return found
 
 
+@pytest.mark.heavy
 def test_intervals_are_those_of_resampled_rows():
     candidates, references, groups = written()
     result = score_captioning(candidates, references, groups, resamples=30, seed=3)
@@ -295,6 +297,7 @@ def test_one_group_has_no_interval():
     assert differences["bleu4"] == {"value": 0, "low": None, "high": None, "p": None}
 
 
+@pytest.mark.heavy
 def test_differences_are_paired():
     a, references, groups = written()
     b = written(seed=1)[0]
@@ -383,6 +386,7 @@ def test_retrieval_in_chunks_is_the_same(monkeypatch):
     assert len(set(at_once)) > 10
 
 
+@pytest.mark.heavy
 def test_retrieval_writes_the_keys_own_consensus():
     _, references, _ = written(rows=30)
     chosen = retrieve_captions(np.eye(30), np.eye(30), references)

@@ -33,6 +33,8 @@ from mmfuse.predict import prepare_pairs, table_logits
 from mmfuse.seeds import unit_hash
 from mmfuse.types import Features, MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 TASKS = {
     "y": {"type": "classification", "labels": ["u", "v", "w"]},
     "z": {"type": "multilabel", "labels": ["p", "q"]},

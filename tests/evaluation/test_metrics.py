@@ -20,6 +20,8 @@ from mmfuse.evaluation.metrics import (
 )
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 CLASSES = ["cat", "dog", "eel", "fox"]
 FINDINGS = ["edema", "mass", "node"]
 THRESHOLDS = np.array([0.5, 0.4, 0.6])

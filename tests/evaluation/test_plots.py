@@ -7,6 +7,8 @@ from PIL import Image
 from mmfuse.evaluation import plots
 from mmfuse.evaluation.plots import plot_confusion, plot_learning_curve
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def drawn(monkeypatch):

@@ -126,6 +126,7 @@ class TestEveryDecoder:
         assert torch.equal(head(features(), target), other(features(), target))
         assert (written(head)["ids"] == written(other)["ids"]).all()
 
+    @pytest.mark.heavy
     def test_it_learns_to_write_what_it_is_taught(self, name, mode):
         off = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "bart": ("dropout",)}
         off["bert"] = ("hidden_dropout_prob", "attention_probs_dropout_prob")

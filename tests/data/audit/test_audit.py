@@ -27,6 +27,8 @@ from mmfuse.data.synthetic.phantom import write_phantom
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 NOTE = (
     "Elderly gentleman returned from a sailing trip along the northern coast complaining of breathlessness whenever "
     "climbing stairs; auscultation disclosed bilateral crackles, saturation fell below ninety during walking."

@@ -52,6 +52,7 @@ def across(report):
     return sorted(found.check for found in report.findings if "across_splits" in found.check)
 
 
+@pytest.mark.heavy
 def test_groups_join_all_that_is_alike_and_are_used_by_a_line(mmfuse, leaky, tmp_path):
     path, rows = leaky
     assert across(audit(load_manifest(path), find=None)) == [
@@ -84,6 +85,7 @@ def test_groups_join_all_that_is_alike_and_are_used_by_a_line(mmfuse, leaky, tmp
     assert dict(zip(table.rows["id"], table.rows["group"], strict=True)) == group
 
 
+@pytest.mark.heavy
 def test_a_table_without_copies_is_checked_and_trained_as_it_is(mmfuse, leaky, tmp_path):
     path, rows = leaky
     out = tmp_path / "clean"

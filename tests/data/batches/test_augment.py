@@ -25,6 +25,8 @@ from mmfuse.data.synthetic.phantom_study import _PHRASES, SIDES, ZONES, Place, S
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 PAD, CLS, SEP, MASK = range(4)
 SIDED = ("opacity", "effusion", "pneumothorax", "nodule")
 SYNONYMS = [["pleural effusion", "pleural fluid"], ["hazy", "patchy"], ["non-smoker", "never smoker"]]

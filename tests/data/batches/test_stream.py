@@ -24,6 +24,8 @@ from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.data.tables.table import Table
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 shapes = st.tuples(
     st.integers(1, 400),  # rows
     st.integers(1, 12),  # lanes

@@ -547,6 +547,7 @@ def test_bombs_take_no_memory():
 # --- properties ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy
 @settings(max_examples=400, deadline=5000)
 @given(
     st.sampled_from(SEEDS),

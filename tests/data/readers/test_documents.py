@@ -297,6 +297,7 @@ def mutated(draw):
     return bytes(data)
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("error")
 @settings(deadline=2000, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.one_of(mutated(), st.binary(max_size=300)))

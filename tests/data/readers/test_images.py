@@ -425,6 +425,7 @@ def test_reduced_decoding_is_never_below_the_needed_size(monkeypatch, orientatio
     assert min((right - left) / width, (bottom - top) / height) < 4, "it was not reduced at all"
 
 
+@pytest.mark.heavy
 def test_reduced_decoding_is_used():
     """The speed itself is measured in benchmarks; here only that most of the work of a large JPEG is saved."""
     data = encode(photo(2048, 2048), "JPEG", quality=90)
@@ -628,6 +629,7 @@ def test_random_bytes_give_an_image_or_an_image_error(signature, data, options):
     read_or_refuse(signature + data, options)
 
 
+@pytest.mark.heavy
 @settings(max_examples=600, deadline=5000)
 @given(
     st.sampled_from(SEEDS),

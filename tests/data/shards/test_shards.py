@@ -35,6 +35,8 @@ from mmfuse.data.tables.splits import SPLITS
 from mmfuse.predict import ShardStudies
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 ROWS, SIZE = 300, 40_000
 MANIFEST = {
     "name": "small",

@@ -47,6 +47,8 @@ from mmfuse.data.synthetic.symbols import (
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 MODALITIES = ("text", "image", "both")
 SEED = 5
 TRAIN, TEST = 5000, 3000

@@ -14,6 +14,8 @@ from mmfuse.data.synthetic.phantom_film import read_symbols, render
 from mmfuse.data.synthetic.phantom_study import LABELS, bayes_auroc, bayes_scores, make_study, write_report
 from mmfuse.types import MmfuseError
 
+pytestmark = pytest.mark.heavy
+
 MODALITIES = ("text", "image", "both")
 
 # A report reader that knows the words and nothing of the templates: what a sentence is about, and how it says no.
