@@ -548,7 +548,7 @@ def test_bombs_take_no_memory():
 
 
 @pytest.mark.heavy
-@settings(max_examples=400, deadline=5000)
+@settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),

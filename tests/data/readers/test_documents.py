@@ -299,7 +299,7 @@ def mutated(draw):
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("error")
-@settings(deadline=2000, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.one_of(mutated(), st.binary(max_size=300)))
 @example(data=rb"{\rtf1\ansicpg037 a}")
 @example(data=b"\0" * 128 + b"DICM")

@@ -623,14 +623,14 @@ def read_or_refuse(data, options):
     assert options.size is None or pixels.shape == (*options.size, 3)
 
 
-@settings(max_examples=300, deadline=5000)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from([b"", *SIGNATURES]), st.binary(max_size=300), all_options)
 def test_random_bytes_give_an_image_or_an_image_error(signature, data, options):
     read_or_refuse(signature + data, options)
 
 
 @pytest.mark.heavy
-@settings(max_examples=600, deadline=5000)
+@settings(max_examples=600, deadline=None)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),

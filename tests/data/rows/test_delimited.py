@@ -271,6 +271,7 @@ def test_rows_are_checked_in_every_block(tmp_path):
     assert f"line {2 * BLOCK + 2}: 2 field(s)" in refusal(read_rows, write(tmp_path, "".join(lines)), "m")
 
 
+@pytest.mark.heavy
 def test_speed_is_near_that_of_pandas(tmp_path):
     text = io.StringIO()
     writer = csv.writer(text)
