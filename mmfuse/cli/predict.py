@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmfuse.cli.request import Request
+from mmfuse.cli.request import Request, check_there
 from mmfuse.cli.shared import (
     INTERRUPTED,
     NOTHING_READ,
@@ -142,6 +142,7 @@ def _for_ray(request: Request) -> Request:
 
 def _predict_all(request: Request) -> None:
     """Predict every study of the source; the exit code tells where none could be read."""
+    check_there(request.source)
     predictor = request.load()
     now("listing the studies")
     studies = _open(request, predictor)

@@ -105,8 +105,6 @@ class Request:
             )
         if self.watch:
             self._check_watch()
-        else:
-            _check_there(self.source)
 
     def _check_watch(self) -> None:
         if self.dry_run:
@@ -136,8 +134,12 @@ class Request:
         return fingerprint(predictor.model, self.missing, self.abstain)
 
 
-def _check_there(source: str) -> None:
-    """Refuse a path where nothing is before a model is loaded."""
+def check_there(source: str) -> None:
+    """Refuse a path where nothing is before a model is loaded.
+
+    Raises:
+        MmfuseError: Nothing is there.
+    """
     try:
         if "://" not in source:
             os.stat(source)
