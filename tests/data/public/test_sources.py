@@ -532,7 +532,7 @@ def contents(out):
 
 KILLED = """
 import os, signal, sys
-from mmfuse.data import prepare as engine
+from mmfuse.data.public import prepare as engine
 engine.CHUNK = 16
 engine.prepare("hateful_memes", sys.argv[1], sys.argv[2],
     progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == int(sys.argv[3]) else None)

@@ -485,7 +485,7 @@ def test_every_damaged_byte_of_a_png_is_seen():
 def test_bombs_take_no_memory(tmp_path):
     program = """if True:
         import resource, sys
-        from mmfuse.data.images import ImageError, ImageOptions, read_image
+        from mmfuse.data.readers.images import ImageError, ImageOptions, read_image
         start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for path in sys.argv[1:]:
             try:
