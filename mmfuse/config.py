@@ -456,6 +456,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         MmfuseError: No such file, or not a YAML mapping.
     """
+    mark = "$"
     try:
         text = read_small(path).decode("utf-8-sig")
         node = yaml.compose(text, yaml.SafeLoader)
@@ -470,11 +471,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except MmfuseError:
         raise
     except (OmegaConfBaseException, yaml.YAMLError, *_NOT_YAML) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise MmfuseError(
-            f"{path}:{line} not valid YAML: {getattr(error, 'problem', None) or first_line(error)}"
-        ) from error
+        place = getattr(error, "problem_mark", None)
+        line = f" line {place.line + 1}:" if place else ""
+        said = str(getattr(error, "problem", None) or first_line(error)).replace(ascii(mark)[1:-1], "$")  # of a repr
+        raise MmfuseError(f"{path}:{line} not valid YAML: {said.replace(mark, '$')}") from error
     return _exchange(loaded, mark, "$")
 
 

@@ -204,6 +204,7 @@ def test_numbers_are_numbers_and_data_root_is_kept(tmp_path):
         (b"a: [1\n", r"line 2: not valid YAML"),
         (b"- a\n", "a mapping"),
         (b"\xff\xfe\x00", "not valid YAML"),
+        (b'a: !!int "$HOME"\n', r"not valid YAML: .*'\$HOME'$"),
         (b"", "data.manifest is missing"),
     ],
 )

@@ -28,9 +28,10 @@ _PYTHON = re.compile(rf"[\[({{]\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?[\]
 _NUMPY = re.compile(
     rf"(?:array\()?\[\s*{_STRING}(?:\s*+(?:,\s*+)?(?:{_STRING}|\.\.\.))*+\s*\](?:,\s*dtype=\w+)?\)?", re.DOTALL
 )
+_ESCAPE = re.compile(r"\\(?:([^\n\\'\"abfnrtv0-7xNuU])|.)", re.DOTALL)
 _BRACKETS = re.compile(r"\[.*\]|\{[^{}]+\}|\w+\([\[{].*[\]}]\)", re.DOTALL)
 _BASE64 = re.compile(  # of JPEG, PNG, GIF, WebP, BMP and TIFF
-    r"data:[\w/+.;=-]*,|(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk|SUkq|TU0A)[A-Za-z0-9+/\s]{200,}=*\s*\Z"
+    r"data:[\w/+.;=-]*,|(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk|SUkq|TU0A)[A-Za-z0-9+/\s]{200,}+=*\s*+\Z"
 )
 _AS_JSON = 'write it as JSON, such as ["a", "b"], or the table as jsonl or parquet'
 
@@ -196,6 +197,8 @@ def _listed(cell: Cell) -> list[Any] | None:
         found = None
     if found is None and _PYTHON.fullmatch(text):
         try:
+            # Python keeps a backslash that escapes nothing, and warns of it on standard error, a line a cell.
+            text = _ESCAPE.sub(lambda mark: rf"\\{mark[1]}" if mark[1] else mark[0], text)
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             return None

@@ -57,6 +57,7 @@ def read_delimited(file: BinaryIO, suffix: str, spec: CsvSpec, size: int) -> Gen
         if first is None:
             raise MmfuseError("no columns: nothing but line ends")
         header, block = _header(first, separator, suffix), list(islice(rows, size))
+        doubtful = spec.encoding not in ("utf-8", "utf-16")
         while True:
             for line, row in block:
                 if len(row) != len(header):
@@ -65,7 +66,8 @@ def read_delimited(file: BinaryIO, suffix: str, spec: CsvSpec, size: int) -> Gen
                         f"separator, {_NAMES[separator]}, must be in quotes"
                     )
             _check_swallowed(block, len(header), separator)
-            _check_encoding([header, *(row for _, row in block)], spec.encoding)
+            # One row that is no UTF-8 tells it of the file: a later block may have a word or two that could be both.
+            doubtful = doubtful and _may_be_utf8([header, *(row for _, row in block)], spec.encoding)
             yield header, [row for _, row in block]
             block = list(islice(rows, size))
             if not block:
@@ -115,17 +117,20 @@ def _undecoded(file: BinaryIO, encoding: str) -> str:
     return "not UTF-8"
 
 
-def _check_encoding(rows: Sequence[Sequence[str]], encoding: str) -> None:
-    """Refuse UTF-8 that was decoded as what it is not: as CP1252 and its like, nearly all bytes are letters."""
-    if encoding in ("utf-8", "utf-16"):
-        return
+def _may_be_utf8(rows: Sequence[Sequence[str]], encoding: str) -> bool:
+    """Refuse UTF-8 that was decoded as what it is not: as CP1252 and its like, nearly all bytes are letters.
+
+    Returns:
+        Whether the rows leave it open, being ASCII.
+    """
     odd = "".join(field for row in rows for field in row if not field.isascii())
     try:
         odd.encode(encoding).decode()
     except UnicodeError:
-        return
+        return False
     if odd:
         raise MmfuseError(f"it is UTF-8, not {encoding.upper()}, as csv.encoding in the manifest says")
+    return True
 
 
 def _header(first: Row, separator: str, suffix: str) -> list[str]:
@@ -156,7 +161,7 @@ def _check_swallowed(block: Sequence[Row], fields: int, separator: str) -> None:
     The field then begins with the rest of one row and ends with the beginning of another, with whole rows between
     them; so their separators add up, which they hardly do in prose. Each line must also begin like an id.
     """
-    shapes: set[str] = set()
+    shapes: set[str] | None = None
     for line, row in block:
         for number, field in enumerate(row):
             if "\n" not in field:
@@ -165,7 +170,8 @@ def _check_swallowed(block: Sequence[Row], fields: int, separator: str) -> None:
             counts = [part.count(separator) for part in (first, *more)]
             if counts != [fields - 1 - number, *[fields - 1] * (len(more) - 1), number]:
                 continue
-            shapes = shapes or {_shape(row[0]) for _, row in block if "\n" not in row[0]}
+            if shapes is None:
+                shapes = {_shape(row[0]) for _, row in block if "\n" not in row[0]}
             if len(more) * (fields - 1) > 1 and all(_shape(part.partition(separator)[0]) in shapes for part in more):
                 raise MmfuseError(
                     f"lines {line} to {line + len(more)}: a field in quotes holds lines that look like rows: a quote "

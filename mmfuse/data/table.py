@@ -242,7 +242,7 @@ def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tu
 
 def id_error(manifest: Manifest, counts: Counter[str]) -> MmfuseError:
     """What is said where ids, of which there are so many each, do not name each row once."""
-    repeated = next((i for i, n in counts.items() if n > 1), None)
+    repeated = next((i for i, n in counts.items() if i and n > 1), None)
     what = "a row has none" if repeated is None else f"{repeated!r} stands in {counts[repeated]} rows"
     return MmfuseError(f"{manifest.source}: id: column {manifest.id!r} must name each row once, but {what}")
 

@@ -149,23 +149,26 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
 
 
 def _is_run(run_dir: Path, values: dict[str, Any]) -> bool:
-    """Whether what is there is a run's; many a folder has a `config.yaml`, and other files that must stay."""
-    if (run_dir / "environment.json").is_file() or has_begun(run_dir):
-        return True
-    try:
-        then = read_config(run_dir / "config.yaml")
-    except MmfuseError:
-        return False
-    return isinstance(then, dict) and flat_config(values).keys() <= flat_config(then).keys()
+    """Whether what is there is a run's, be its config damaged or not."""
+    return (run_dir / "environment.json").is_file() or has_begun(run_dir) or _written(run_dir, values) is not None
 
 
 def _is_left_over(run_dir: Path, values: dict[str, Any]) -> bool:
     """Whether what is there is of a run that was killed before its first step; a `config.yaml` may be the user's."""
-    then = read_config(run_dir / "config.yaml")
-    if has_begun(run_dir) or not isinstance(then, dict) or not flat_config(values).keys() <= flat_config(then).keys():
+    then = None if has_begun(run_dir) else _written(run_dir, values)
+    if then is None:
         return False
     ours = {*_FIRST, LOCK, "metrics.jsonl", "checkpoints", str(then.get("name"))}
     return all(child.name in ours for child in run_dir.iterdir())
+
+
+def _written(run_dir: Path, values: dict[str, Any]) -> dict[str, Any] | None:
+    """The config there, if a run wrote it; many a folder has a `config.yaml`, and other files that must stay."""
+    try:
+        then = read_config(run_dir / "config.yaml")
+    except MmfuseError:
+        return None
+    return then if isinstance(then, dict) and flat_config(values).keys() <= flat_config(then).keys() else None
 
 
 def read_config(path: Path) -> Any:

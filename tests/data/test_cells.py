@@ -167,6 +167,7 @@ def test_lists_in_csv(cell):
         ("[1, 2.5]", ["1", "2.5"]),
         ("[None, 'a']", ["a"]),
         (r"['it\'s', 'a, b', \"it's\"]".replace('\\"', '"'), ["it's", "a, b", "it's"]),
+        (r"['C:\data', '\\d\n']", [r"C:\data", r"\d"]),  # as Python reads them, without its warning
         ("a", None),
         ("", None),
         ("{}", None),
@@ -450,3 +451,10 @@ def test_a_long_cell_takes_no_longer_than_its_length(cell):
         cells.labels(cell)
     assert cells.captions(cell) is None or cells.images(cell)
     assert time.perf_counter() - begun < 1  # with the square of it, ten
+
+
+def test_a_long_path_with_spaces_takes_no_longer_than_its_length():
+    cell = f"Qk{'a' * 300}{' ' * 20_000}!"
+    begun = time.process_time()
+    assert cells.images(cell) == [cell]
+    assert time.process_time() - begun < 1  # with the square of it, three

@@ -253,6 +253,19 @@ def test_labels_that_are_empty_everywhere_are_refused(tmp_path, manifest, cells,
         assert words in refusal(read, made)
 
 
+def test_a_word_that_could_be_utf8_in_a_later_block_is_read_as_the_file_is(tmp_path):
+    said = [*["男"], *["a"] * BLOCK, "女"]  # the latter's bytes in GB18030 are a letter of UTF-8 too
+    path = write(tmp_path, "id,sex\n" + "".join(f"{i},{word}\n" for i, word in enumerate(said)), encoding="gb18030")
+    assert list(read_rows(path, "m", csv=CsvSpec(encoding="gb18030"))["sex"]) == said
+
+
+def test_a_column_of_texts_of_several_lines_takes_no_longer_than_its_length(tmp_path):
+    path = write(tmp_path, "x\n" + '"a\nb"\n' * BLOCK)
+    begun = time.process_time()
+    assert len(read_rows(path, "m")) == BLOCK
+    assert time.process_time() - begun < 1.5
+
+
 def test_rows_are_checked_in_every_block(tmp_path):
     lines = [HEAD, *(f"s{i},a,u\n" for i in range(2 * BLOCK)), "s,b\n"]
     assert f"line {2 * BLOCK + 2}: 2 field(s)" in refusal(read_rows, write(tmp_path, "".join(lines)), "m")

@@ -168,6 +168,45 @@ def test_names_of_files_are_found_in_any_case_but_as_they_are_first(tmp_path):
     assert Read("flickr8k", tmp_path).column("split") == {A[:-4]: "train", B[:-4]: "test", C[:-4]: "dev"}
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        (
+            "hateful_memes",
+            {"TRAIN.jsonl": '{"id": 1, "img": "img/1.png", "text": "t", "label": 1}\n', "DEV_seen.jsonl": "{}\n"},
+            "1",
+        ),
+        (
+            "roco_v2",
+            {
+                f"{s}_{kind}.CSV": f"ID,{kind[:-1].title() if kind == 'captions' else 'CUIs'}\nROCOv2_{s},C1\n"
+                for s in ("train", "valid", "test")
+                for kind in ("captions", "concepts")
+            }
+            | {f"{s}/x": "" for s in ("train", "valid", "test")},
+            "ROCOv2_train",
+        ),
+        (
+            "food101",
+            {f"Texts/{s}_titles.csv": "a.jpg,A title,pie\n" for s in ("train", "test")}
+            | {f"Images/{s}/x": "" for s in ("train", "test")},
+            "train/a",
+        ),
+    ],
+)
+def test_tables_are_found_in_any_case(tmp_path, name, files, expected):
+    for file, content in files.items():
+        text(tmp_path / file, content)
+    assert next(iter(Read(name, tmp_path).rows)) == expected
+
+
+@pytest.mark.parametrize("name", ["Images", "IMAGES"])
+def test_photographs_are_found_in_a_folder_of_any_case(tmp_path, name):
+    table(tmp_path / "captions.txt", ["image", "caption"], [A, "A dog , here ."])
+    picture(tmp_path / name / A)
+    assert Read("flickr8k", tmp_path).rows[A[:-4]].images == (tmp_path / name / A,)
+
+
 def test_official_lists_beside_kaggles_captions(tmp_path):
     table(tmp_path / "captions.txt", ["image", "caption"], *([name, "A dog , here ."] for name in (A, B, C)))
     for split, name in (("train", A), ("dev", B), ("test", C)):
@@ -534,6 +573,14 @@ def test_r2gens_copy_of_mimic_cxr(tmp_path):
     r2gen(tmp_path / "i")
     with pytest.raises(MmfuseError, match="looks like R2Gen's copy of Open-I: mmfuse data prepare open_i"):
         Read("mimic_cxr", tmp_path / "i")
+
+
+@pytest.mark.parametrize(("annotation", "images"), [("", "mimic_cxr/images"), ("", "Images"), ("mimic_cxr", "files")])
+def test_r2gens_pictures_may_lie_elsewhere(tmp_path, annotation, images):
+    more = {"subject_id": 1, "study_id": 2, "image_path": ["p10/a.jpg"]}
+    text(tmp_path / annotation / "annotation.json", json.dumps({"train": [{"id": "a", "report": "Clear."} | more]}))
+    picture(tmp_path / images / "p10/a.jpg")
+    assert Read("mimic_cxr", tmp_path).rows["a"].images == (tmp_path / images / "p10/a.jpg",)
 
 
 def test_copies_of_open_i_beside_the_reports(tmp_path):

@@ -197,7 +197,10 @@ def test_a_study_has_its_images_in_order(table, tmp_path):
     assert made.rows["images"][:] == [["/r/f.png", "/r/s.png"], ["/r/t.png"]]
 
 
-@pytest.mark.parametrize(("ids", "message"), [(["a", " a "], "'a' stands in 2 rows"), (["a", ""], "a row has none")])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [(["a", " a "], "'a' stands in 2 rows"), (["a", ""], "a row has none"), (["", ""], "a row has none")],
+)
 def test_an_id_names_one_row(table, ids, message):
     assert message in refusal(table, column("id", ids))
 

@@ -168,6 +168,20 @@ def test_restart_throws_nothing_away_before_the_new_run_begins(tiny, tmp_path, m
     assert len(list(own.iterdir())) == 2
 
 
+def test_restart_throws_away_a_run_whose_config_is_damaged(tiny):
+    """As the refusal says."""
+    config = tiny()
+    alone: Any = SimpleNamespace(is_main_process=True, num_processes=1)
+    config.run_dir.mkdir()
+    for name in ("config.yaml", "metrics.jsonl", "environment.json"):
+        (config.run_dir / name).write_text("a: [\n")
+    with pytest.raises(mmfuse.MmfuseError, match=r"damaged.*--restart"), claimed(config.run_dir, config, False, alone):
+        pass
+    with claimed(config.run_dir, config, True, alone) as begin:
+        begin()
+    assert [path.name for path in config.run_dir.iterdir()] == ["config.yaml"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost(number):
     """Python only prints what is raised there; a second SIGTERM changes nothing."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.data.sources import Layout, Note, Row
-from mmfuse.data.sources.files import bad_line, objects, read_csv, read_json, read_lines, text_of
+from mmfuse.data.sources.files import bad_line, find, objects, read_csv, read_json, read_lines, text_of
 from mmfuse.data.sources.parquet import (
     PARQUET,
     Packed,
@@ -160,7 +160,7 @@ def pictures(folder: Path, patterns: Sequence[str], names: Iterable[str]) -> Pat
     wanted = [name for name, _ in zip(names, range(20), strict=False)]
     places = [place for pattern in patterns for place in sorted(folder.glob(pattern)) if place.is_dir()]
     held = (place for place in places if any(os.path.exists(place / name) for name in wanted))
-    return next(held, places[0] if places else None)
+    return next(held, places[0] if places else find(folder, patterns))
 
 
 def read_karpathy(path: Path, name: str) -> Iterator[tuple[int, dict[str, Any] | Row]]:
@@ -195,7 +195,7 @@ def copied(name: str, folder: Path) -> Iterator[Row | Note]:
     paths = Counter(row.path for row in rows)
     for row in rows:
         file = row.file or (row.path if paths[row.path] == 1 else "") or row.number
-        known = found.setdefault((row.split, row.file or file), (row.origin(file), []))
+        known = found.setdefault((row.split, file), (row.origin(file), []))
         known[1].extend(row.texts)
     check_names(name, (origin.id for origin, _ in found.values()), folder)
     if not official:

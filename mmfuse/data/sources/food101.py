@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.data.sources import SOURCES, Card, Row
-from mmfuse.data.sources.files import read_csv
+from mmfuse.data.sources.files import need, read_csv
 
 _SPLITS = ("train", "test")
 _STARTS = r"[\w-]+\.(jpg|jpeg|png),"
@@ -42,8 +42,8 @@ class Food101:
     def rows(self, folder: Path) -> Iterator[Row]:
         """A row a title, in the order of the csv files; then the pictures without one."""
         for split in _SPLITS:
-            images, titled = folder / "images" / split, set()
-            table = folder / "texts" / f"{split}_titles.csv"
+            images, titled = need(folder, (f"images/{split}",)), set()
+            table = need(folder, (f"texts/{split}_titles.csv",))
             for number, line in read_csv(table, ("file", "title", "class"), header=False, starts=_STARTS):
                 if isinstance(line, Row):
                     yield line

@@ -65,8 +65,10 @@ class HatefulMemes:
         repeats: list[Row] = []
         first: dict[str, Row] = {}
         for part in _PARTS:
-            path = folder / f"{part}.jsonl"
-            for number, item in read_jsonl(path) if path.exists() else ():
+            path = find(folder, (f"{part}.jsonl",))
+            if path is None:
+                continue
+            for number, item in read_jsonl(path):
                 row = item if isinstance(item, Row) else _row(part, item, number, path)
                 if row.problem is None and _adds_part(first.setdefault(row.id, row), row):
                     repeats.append(bad_line(path, number, "repeats an earlier line, whose row has this part too"))
@@ -78,7 +80,7 @@ class HatefulMemes:
     def manifest(self, folder: Path | None) -> dict[str, Any]:
         """Hateful or not, from picture and text."""
         label = {"type": "classification", "column": "label", "values": {"0": "not hateful", "1": "hateful"}}
-        told = [part for part in _TOLD if folder is None or (folder / f"{part}.jsonl").exists()]
+        told = [part for part in _TOLD if folder is None or find(folder, (f"{part}.jsonl",))]
         copy = folder is not None and find(folder, ("train.jsonl",)) is None
         official = folder is None or not copy or copy_is_split(tables(folder))
         by_hash = {"ratios": {"train": 0.8, "validation": 0.1, "test": 0.1}}

@@ -79,7 +79,7 @@ class MimicCxr:
         if kind == "r2gen":
             path = need(folder, _R2GEN[0])
             yield Note("these are R2Gen's rows, a picture each: labels and sections of the release are not here")
-            images = next(p for p in (path.parent / "images", folder / "files") if p.is_dir())
+            images = find(path.parent, ("images",)) or need(folder, _R2GEN[1])
             yield from read_annotation(path, images, ("subject_id", "study_id"))
         elif kind == "parquet":
             yield from _copied(folder)

@@ -83,7 +83,8 @@ class OpenI:
             yield from _kaggle(folder)
         elif kind == "r2gen":
             yield Note("the split is R2Gen's, which is no official one; reports have no sections, indication or MeSH")
-            yield from read_annotation(need(folder, _R2GEN[0]), need(folder, _R2GEN[0]).parent / "images")
+            path = need(folder, _R2GEN[0])
+            yield from read_annotation(path, find(path.parent, ("images",)) or path.parent / "images")
         else:
             yield from _parquet(folder)
 

@@ -76,12 +76,12 @@ class RocoV2:
         for split in _SPLITS:
             images = need(folder, _images(split))
             concepts = {}
-            for _, line in read_csv(folder / f"{split}_concepts.csv", ("ID", "CUIs"), starts="ROCO"):
+            for _, line in read_csv(need(folder, (f"{split}_concepts.csv",)), ("ID", "CUIs"), starts="ROCO"):
                 if isinstance(line, Row):
                     yield line
                 else:
                     concepts[line["ID"]] = line["CUIs"]
-            table = folder / f"{split}_captions.csv"
+            table = need(folder, (f"{split}_captions.csv",))
             for number, line in read_csv(table, ("ID", "Caption"), starts="ROCO"):
                 if isinstance(line, Row):
                     yield line
