@@ -44,11 +44,13 @@ def run_child(
 def abort(running: subprocess.Popen[str]) -> str:
     """End a process and all below it; what it complained, with their stacks where PYTHONFAULTHANDLER was set."""
     family = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-    for deadly in (signal.SIGABRT, signal.SIGKILL):
-        for process in reversed(family):  # a launcher would end the others, before they tell
+    # Stopped first: who waits for another, or watches it, would go on when that ends, and tell of something else.
+    for number in (signal.SIGSTOP, signal.SIGABRT, signal.SIGCONT, signal.SIGKILL):
+        if number == signal.SIGKILL:
+            psutil.wait_procs(family, timeout=30)
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(deadly)
-        psutil.wait_procs(family, timeout=30)
+                process.send_signal(number)
     return running.communicate()[1]
 
 

@@ -15,7 +15,7 @@ from mmfuse.data.readers.texts import TextError
 from mmfuse.data.synthetic.phantom import write_phantom
 from mmfuse.data.synthetic.phantom_findings import write_language
 from mmfuse.extras import extra
-from mmfuse.training import run
+from mmfuse.training import accelerator
 from mmfuse.types import MmfuseError
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def test_labels_train_without_any_extra(hide, monkeypatch, captions, tmp_path):
     wanted = config(captions, tmp_path / "run")
     wanted.data.tasks = ["findings"]
     assert mmfuse.train(wanted).steps == 1
-    monkeypatch.setattr(run, "get_available_trackers", list)  # Accelerate looked when it was imported
+    monkeypatch.setattr(accelerator, "get_available_trackers", list)  # Accelerate looked when it was imported
     with pytest.raises(MmfuseError) as told:
         mmfuse.train(config(captions, tmp_path / "other", trackers=["tensorboard"]))
     assert str(told.value) == 'training.trackers: tensorboard is not installed: pip install "mmfuse[tensorboard]"'

@@ -148,12 +148,13 @@ def _task(
     bayes: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Levels are those of text_only, image_only, and the additive, multiplicative and token strategies."""
-    level = dict(zip(("text_only", "image_only", "additive", "multiplicative", "token"), levels, strict=True))
+    kinds = ("text_only", "image_only", "additive", "multiplicative", "token")
+    level: dict[Any, float] = dict(zip(kinds, levels, strict=True))
     truth = {row: level.get(row, level[ROWS[row][0]]) + spread * rng.normal() for row in ROWS}
     truth |= {"text_only": level["text_only"], "image_only": level["image_only"]}
     error, sd = 0.6 * spread, 0.5 * spread
     order = sorted(truth, key=lambda row: -truth[row])
-    reference = max(("text_only", "image_only"), key=truth.get)
+    reference = max(("text_only", "image_only"), key=lambda row: truth[row])
     references = {"best_unimodal": reference, "late": "late", "concat": "concat"}
     chosen = list(references.values())
     pairs = [(s, r) for i, r in enumerate(chosen) for s in order if s != r and s not in chosen[:i]]

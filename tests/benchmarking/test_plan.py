@@ -1,5 +1,7 @@
 """Which rows take part and how large they are: the same for everybody, and nothing is left out in silence."""
 
+from typing import Any
+
 import pytest
 
 from mmfuse.benchmarking.config import QUICK, load_benchmark_config
@@ -86,7 +88,7 @@ def test_sizes_are_matched_within_five_percent_or_marked(what):
     rows = make_plan(config_of(matching=what, width=96), WIDTHS, [None]).rows
     target = getattr(rows["concat"], what)
     for row in rows.values():
-        built = build_fusion(row.fusion["name"], 48, 64, {k: v for k, v in row.fusion.items() if k != "name"})
+        built: Any = build_fusion(row.fusion["name"], 48, 64, {k: v for k, v in row.fusion.items() if k != "name"})
         assert row.parameters == sum(p.numel() for p in built.parameters())
         assert row.macs == (built.macs(12, 17) if "tokens" in built.reads else built.macs(1, 1))
         if row.label == "concat":

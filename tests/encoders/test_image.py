@@ -1,12 +1,13 @@
 """The image tower gives what timm gives, on pixels that it normalises itself."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 
 from mmfuse.config import ImageEncoderConfig
 from mmfuse.encoders.image import ImageEncoder, Preprocessing, build_image_encoder
@@ -217,7 +218,7 @@ def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line():
 def test_the_real_efficientnet_gives_the_librarys_own_output(pretrained):
     name = f"local-dir:{pretrained / 'efficientnet_lite0'}"
     encoder = build_image_encoder(ImageEncoderConfig(name=name, frozen=True, size=[96, 96])).train()
-    model = timm.create_model(name, pretrained=True, num_classes=0).eval()
+    model: Any = timm.create_model(name, pretrained=True, num_classes=0).eval()
     assert encoder.model.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(value, encoder.model.state_dict()[n]) for n, value in model.state_dict().items())
     pixels = pixels_for(encoder)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ ARCHITECTURES = {
 }
 
 
-def build(name="bert", texts=TEXTS, **options):
+def build(name="bert", texts=TEXTS, **options) -> Any:
     torch.manual_seed(0)
     values = {"options": ARCHITECTURES.get(name, {}), "max_length": 16, "vocab_size": 200, **options}
     return build_text_encoder(TextEncoderConfig(name=name, pretrained=False, **values), texts)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,8 @@ class Formula(nn.Module):
     def __init__(self, text_dim, image_dim):
         super().__init__()
 
+    formula: Any
+
     def forward(self, text, image):
         return Features(text.tokens, text.mask, self.formula(text.pooled, image.pooled), text.present)
 
@@ -100,8 +103,9 @@ def formula_model(monkeypatch):
         labels = ["no", "yes"] if kind == "classification" else ["yes"]
         model = FusionModel(Tower(1), Tower(1), {"name": "formula"}, {"y": {"type": kind, "labels": labels}}).eval()
         with torch.no_grad():
-            model.heads["y"].linear.weight.copy_(torch.tensor([[0.0], [1.0]])[-len(labels) :])
-            model.heads["y"].linear.bias.zero_()
+            head: Any = model.heads["y"]
+            head.linear.weight.copy_(torch.tensor([[0.0], [1.0]])[-len(labels) :])
+            head.linear.bias.zero_()
             for token in model.missing_tokens.values():
                 token.zero_()
         return model
@@ -491,7 +495,8 @@ def test_emap_takes_the_same_labelled_rows_of_any_order():
     order = np.random.default_rng(0).permutation(N)
     shuffled = EncodedRows(
         [IDS[i] for i in order],
-        *(Features(*(part[order] for part in f)) for f in (data.text, data.image)),
+        Features(*(part[order] for part in data.text)),
+        Features(*(part[order] for part in data.image)),
         {m: there[order] for m, there in data.has.items()},
         {task: values[order] for task, values in data.targets.items()},
     )

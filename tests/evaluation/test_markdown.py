@@ -74,7 +74,7 @@ def report():
 
 
 def test_a_cards_words_are_words(report):
-    tower = SimpleNamespace(name=f"x`{EVIL}", frozen=False, pretrained=False)
+    tower = SimpleNamespace(name=f"x`{EVIL}", frozen=False, first_trained=0, pretrained=False)
     model = SimpleNamespace(
         text_encoder=None,
         image_encoder=SimpleNamespace(),

@@ -1,5 +1,7 @@
 """Every strategy against its formula, written out in numpy from the papers, row by row and head by head."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -290,7 +292,7 @@ def test_pooled_is_the_formula(name, options):
 
 def test_late_logits_are_the_sum_of_two_unimodal_models_logits():
     torch.manual_seed(0)
-    fusion = build_fusion("late", TEXT_DIM, IMAGE_DIM, {"out_dim": OUT_DIM}).double().eval()
+    fusion: Any = build_fusion("late", TEXT_DIM, IMAGE_DIM, {"out_dim": OUT_DIM}).double().eval()
     head = torch.nn.Linear(OUT_DIM, 3, dtype=torch.float64)
     text, image = features(TEXT_DIM, TEXT_LENGTHS, 0), features(IMAGE_DIM, IMAGE_LENGTHS, 1)
 
@@ -300,7 +302,7 @@ def test_late_logits_are_the_sum_of_two_unimodal_models_logits():
 
 
 def test_gate_chooses_one_modality_when_it_is_saturated():
-    fusion = build_fusion("gated", TEXT_DIM, IMAGE_DIM, {"out_dim": OUT_DIM}).double().eval()
+    fusion: Any = build_fusion("gated", TEXT_DIM, IMAGE_DIM, {"out_dim": OUT_DIM}).double().eval()
     text, image = features(TEXT_DIM, TEXT_LENGTHS, 0), features(IMAGE_DIM, IMAGE_LENGTHS, 1)
     torch.nn.init.zeros_(fusion.gate.weight)
     for bias, chosen in (
@@ -313,7 +315,7 @@ def test_gate_chooses_one_modality_when_it_is_saturated():
 
 @pytest.mark.parametrize("rows", [(2, 3), (2, 3, 2)], ids=["classes", "labels, yes and no"])
 def test_late_probability_decides_by_the_mean_of_the_branches_probabilities(rows):
-    fusion = build_fusion("late_probability", TEXT_DIM, IMAGE_DIM, {"out_dim": OUT_DIM})
+    fusion: Any = build_fusion("late_probability", TEXT_DIM, IMAGE_DIM, {"out_dim": OUT_DIM})
     generator = torch.Generator().manual_seed(0)
     logits = [3 * torch.randn(rows, generator=generator, dtype=torch.float64) for _ in range(2)]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def tokenizer():
     return train_wordpiece(CAPTIONS * 3, 200, 24)
 
 
-def make(name="gpt2", mode="cross_attention", seed=0, options=None, **config):
+def make(name="gpt2", mode="cross_attention", seed=0, options=None, **config) -> Any:
     torch.manual_seed(seed)
     given = DecoderConfig(
         name=name, mode=mode, hidden_dim=32, num_layers=2, num_heads=4, max_length=24, options=options or {}

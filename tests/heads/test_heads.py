@@ -2,6 +2,7 @@
 
 import copy
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ KINDS = ("classification", "multilabel")
 LABEL_HEADS = [name for name in HEADS.names() if name != "captioning"]  # that one: test_captioning.py
 
 
-def head_of(name):
+def head_of(name) -> Any:
     torch.manual_seed(0)
     return build_head(name, DIM, LABELS)
 
@@ -247,8 +248,8 @@ def test_a_task_may_be_called_like_a_method_of_torchs_modules():
     assert list(heads) == names
     assert [len(head.labels) for head in heads.values()] == [i + 2 for i in range(len(names))]
     assert "type.linear.weight" in heads.state_dict()
-    for act in (heads.float, heads.eval, heads.train, heads.zero_grad):
-        act()
+    for act in ("float", "eval", "train", "zero_grad"):
+        getattr(heads, act)()
     again = copy.deepcopy(heads)
     again.load_state_dict(heads.state_dict())
-    assert not heads["type"].linear.weight.equal(again["values"].linear.weight)
+    assert not torch.equal(heads["type"].linear.weight, again["values"].linear.weight)

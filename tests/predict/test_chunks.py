@@ -108,7 +108,10 @@ def test_a_second_start_does_only_what_is_missing(predictor, studies, tmp_path):
 @pytest.mark.parametrize(
     ("again", "said"),
     [
-        (lambda *of: predict_to_chunks(*of[:2], str(of[2]), fingerprint="another"), "another model"),
+        (
+            lambda model, studies, out: predict_to_chunks(model, studies, str(out), fingerprint="another"),
+            "another model",
+        ),
         (lambda *of: predict_to_file(*of, fingerprint="one"), "run with --engine ray"),
     ],
 )

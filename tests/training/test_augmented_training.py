@@ -1,4 +1,5 @@
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_a_tower_whose_features_are_kept_is_not_augmented(tiny, everything, towe
 def test_a_worker_process_gets_the_tokenizer_without_the_weights(tiny):
     config = tiny("training.augmentation.flip=swap", "text_encoder.options.hidden_size=512")
     table = load_table(load_manifest(config.data.manifest))
-    model = build_model(config, table)
+    model: Any = build_model(config, table)
     pairs = prepare_pairs(model, table, augmentation=config.training.augmentation)
     assert pairs.augmentation is not None
     sent = pickle.dumps(pairs.augmentation)

@@ -96,7 +96,7 @@ def test_a_cpu_is_not_asked_for_fp16(tiny):
     [
         ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "WORLD_SIZE: 2 processes, but Accelerate joins 1"),
         ({"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_SIZE: 3 processes, but Accel"),
-        ({"PMI_SIZE": "many"}, "PMI_SIZE: 'many' is no number"),
+        ({"PMI_SIZE": "many"}, "PMI_SIZE: 'many' is not a number"),
     ],
 )
 def test_a_launch_that_accelerate_does_not_see_is_refused(tiny, monkeypatch, variables, message):

@@ -51,8 +51,8 @@ def equal(first: Path, second: Path) -> bool:
 def kill_at_a_checkpoint(command: list[str], run: Path) -> None:
     """SIGKILL to the process and all that it has started, as soon as a checkpoint is there."""
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen([sys.executable, "-m", *command], env=environment, start_new_session=True, **quiet)
+    quiet, command = subprocess.DEVNULL, [sys.executable, "-m", *command]
+    running = subprocess.Popen(command, env=environment, start_new_session=True, stdout=quiet, stderr=quiet)
     wait_until(lambda: bool(list(run.glob("checkpoints/step_*/state.json"))), "a checkpoint")
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()

@@ -171,7 +171,7 @@ def test_chexpert_unpacked_without_its_folder(tmp_path):
     chexpert(tmp_path / "parent")
     done = prepare("chexpert", tmp_path / "parent/CheXpert-v1.0-small", tmp_path / "out")
     assert done.rows == 3
-    images = read_rows(str(tmp_path / "out/rows.parquet"), "test")["images"]
+    images = list(read_rows(str(tmp_path / "out/rows.parquet"), "test")["images"])
     assert images[0] == "train/patient00001/study1/view1_frontal.jpg"
 
 
