@@ -183,8 +183,10 @@ def test_restart_throws_away_a_run_whose_config_is_damaged(tiny):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost(number):
+def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost(number, request):
     """Python only prints what is raised there; a second SIGTERM changes nothing."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     class Slow:
         def __del__(self):
