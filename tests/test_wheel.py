@@ -37,7 +37,7 @@ EXTRAS = {
     "pytest",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def run(*command, cwd: Path) -> str:
