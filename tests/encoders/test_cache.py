@@ -443,7 +443,8 @@ def test_a_disk_that_takes_no_more_is_told_as_such_and_leaves_no_half_shard(tmp_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (folder,) = (tmp_path / "features").iterdir()
-    assert {path.name.split("-")[0] for path in folder.iterdir()} == {"identity.json", "lock", "shard"}
+    there = {path.name.split("-")[0] for path in folder.iterdir()} - {"lock"}  # filelock 3.24 deletes it, others do not
+    assert there == {"identity.json", "shard"}
     seen = []
     assert_holds(build_cache(tmp_path, {"a": 1}, keys, encoder_of(keys, 400, seen), True), keys, True)
     assert len(seen) == 398
