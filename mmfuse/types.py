@@ -42,8 +42,10 @@ class MmfuseError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """What another library's exception says first, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:400]
+    """What another library's exception says first, a heading with what is below it; its kind where it says nothing."""
+    first, *below = (str(error).strip() or type(error).__name__).splitlines()
+    heads = first.rstrip().endswith(":") and below
+    return (f"{first.rstrip()} {below[0].strip()}" if heads else first)[:400]
 
 
 class Features(NamedTuple):

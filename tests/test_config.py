@@ -62,7 +62,7 @@ def test_a_key_with_a_letter_too_many_is_never_taken(name):
         ({"tasks": {"view": 3}}, "tasks.view: a mapping"),
         ({"tasks": {"view": None}}, "tasks.view: "),
         ({"training": None}, "training: "),
-        ({"fusion": "gated"}, "fusion: Cannot assign str"),
+        ({"fusion": "gated"}, "fusion: a mapping (key: value lines) is expected"),
         ({"training": {"epochs": "many"}}, "training.epochs: Value 'many'"),
         ({"training": {"epochs": 1.5}}, "training.epochs: Value '1.5'"),
         ({"data": {"manifest": "m", "tasks": "view"}}, "data.tasks: "),
@@ -161,6 +161,11 @@ def test_overrides_are_yaml_and_come_last():
         ("training.epochs=[1", "command line: while parsing"),
         ("training.epochs=many", "command line: training.epochs: Value 'many'"),
         ("=3", "command line: : no such key"),
+        ("image_encoder.size=64", "command line: image_encoder.size: a list is expected$"),
+        ("data.tasks=finding", "command line: data.tasks: a list is expected$"),
+        ("plugins=mine.py", "command line: plugins: a list is expected$"),
+        ("fusion=concat", r"command line: fusion: a mapping \(key: value lines\) is expected$"),
+        ("text_encoder.options=3", r"command line: text_encoder.options: a mapping \(key: value lines\) is expected$"),
     ],
 )
 def test_an_override_that_is_not_legal_says_so(override, message):

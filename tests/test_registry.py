@@ -7,7 +7,7 @@ import pytest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 from mmfuse.registry import Registry, load_plugin, nearest
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, first_line
 
 PLUGIN = """
 from mmfuse.fusion import FUSIONS
@@ -156,3 +156,11 @@ def test_installed_packages_register_through_their_entry_points(monkeypatch, reg
     assert registry.names() == ["gated", "theirs"]
     assert registry.origin("theirs") == "builtins"
     assert (groups, loads) == (["mmfuse.things"], ["theirs"])
+
+
+def test_a_heading_of_a_foreign_error_is_told_with_what_is_below_it():
+    assert first_line(ValueError("Validation error:\n  expected int, got list\nmore")) == (
+        "Validation error: expected int, got list"
+    )
+    assert first_line(ValueError("it ends:")) == "it ends:"
+    assert first_line(ValueError("one\ntwo")) == "one"

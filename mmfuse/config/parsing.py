@@ -153,12 +153,12 @@ def _unknown_key(values: Any, cls: type, prefix: str = "") -> str | None:
 
 
 def _expected_instead(hint: Any, value: Any) -> str | None:
-    """What a key's type wants where `value` is a list or mapping that does not fit, or holds another one; or None."""
-    if hint is Any or not isinstance(value, (list, dict)):
+    """What a key's type wants where `value` is a list, a mapping or one value and does not fit; or None."""
+    if hint is Any or value is None:
         return None
     container = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) in (list, dict)), None)
     if container is None:
-        return "one value"
+        return "one value" if isinstance(value, (list, dict)) else None
     if type(value) is not get_origin(container):
         return "a list" if get_origin(container) is list else "a mapping (key: value lines)"
     children = value.values() if isinstance(value, dict) else value
