@@ -67,7 +67,7 @@ def watched(folder):
 
 
 def is_wrong(event, path, folder):
-    if event in FILES:  # an editable install has an entry in sys.path that is no path, listed when packages are looked for
+    if event in FILES:  # an editable install has an entry in sys.path that is no path; who looks for packages lists it
         return is_outside(path, folder) and not (path.endswith(".finder.__path_hook__") and path in sys.path)
     return event != "exec" or not (path.startswith("<") or os.path.realpath(path).startswith(LIBRARIES))
 
