@@ -7,7 +7,7 @@ PAIRS ?= 3000
 MINIMUM := .venv-minimum
 # What guards against other people's data and models, and what reads and writes files, trains and predicts.
 MINIMUM_TESTS := tests/test_model_folder_security.py tests/test_config.py tests/test_model.py tests/test_hostile_inputs.py \
-  tests/test_registry.py tests/encoders tests/heads tests/evaluation/test_metrics.py tests/evaluation/test_markdown.py \
+  tests/test_registry.py tests/encoders tests/heads tests/metrics/test_labels.py tests/evaluation/test_markdown.py \
   tests/data/files/test_locations.py tests/data/rows \
   $(addprefix tests/data/readers/test_,$(addsuffix .py,texts documents images dicom)) \
   $(addprefix tests/data/tables/test_,$(addsuffix .py,manifest groups splits table)) \
@@ -18,7 +18,7 @@ MINIMUM_BUT := not YCbCr and not every_type_of_parquet and not object_store
 # A core each, up to eight: each process imports torch. Tests of one file stay together while none is idle.
 SIDE_BY_SIDE ?= -n logical --maxprocesses 8 --dist worksteal
 # Their folders train nothing; what is heavy in them all the same is marked so.
-FAST_TESTS := $(addprefix tests/,data encoders evaluation fusion heads test_config.py test_registry.py)
+FAST_TESTS := $(addprefix tests/,data encoders evaluation fusion heads metrics test_config.py test_registry.py)
 export HF_HUB_OFFLINE ?= 1
 
 # What asserts of tests are rewritten to is kept, whatever the shell says: seconds of every start.

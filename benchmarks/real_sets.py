@@ -120,7 +120,8 @@ def read_cells(path: Path) -> list[dict]:
 
 
 def table(args: argparse.Namespace) -> None:
-    from mmfuse.evaluation.metrics import GroupBootstrap, classification_replicates, paired_difference
+    from mmfuse.metrics.bootstrap import GroupBootstrap, paired_difference
+    from mmfuse.metrics.labels import classification_replicates
 
     cells = read_cells(args.results)
     for name in dict.fromkeys(f"{c['set']}/{c['task']}" for c in cells):

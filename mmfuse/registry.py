@@ -26,14 +26,15 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 
 
 class Registry:
-    """The classes of one kind, by name; third parties add theirs through the entry-point group `mmfuse.<kind>s`.
+    """The classes of one kind, by name; third parties add theirs through the entry-point group `mmfuse.<plural>`.
 
     Args:
         kind: What is registered, in the singular: "fusion", "head".
+        plural: Default: with an s.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
+    def __init__(self, kind: str, plural: str | None = None):
+        self.kind, self.plural = kind, plural or f"{kind}s"
         self._classes: dict[str, type] = {}
         self._entry_points_loaded = False
 
@@ -94,6 +95,28 @@ class Registry:
                     f"{self.kind}.{key} is not an option of {self.kind} {name!r}; {nearest(key, ['name', *legal])}"
                 )
 
+    def chosen(self, value: Any, where: str, reserved: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
+        """The name and the options of what a config chooses, checked: `gated`, or `{name: gated, out_dim: 64}`.
+
+        Args:
+            value: What stands in the config.
+            where: The key it stands at; errors begin with it.
+            reserved: Constructor arguments that mmfuse sets itself.
+
+        Raises:
+            MmfuseError: It is neither, nothing is registered so, or an option is unknown.
+        """
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise MmfuseError(f"{where}: {value!r:.100}: the name of a {self.kind}, or {{name: ..., options}}")
+        name, options = value["name"], {key: given for key, given in value.items() if key != "name"}
+        try:
+            self.check_options(name, options, reserved)
+        except MmfuseError as error:
+            raise MmfuseError(f"{where}: {error}") from error
+        return name, options
+
     def origin(self, name: str) -> str:
         """Where a class comes from: "" for mmfuse's own, else the module or file a user must load."""
         module = self.get(name).__module__
@@ -103,7 +126,7 @@ class Registry:
         if self._entry_points_loaded:
             return
         self._entry_points_loaded = True
-        for point in importlib.metadata.entry_points(group=f"mmfuse.{self.kind}s"):
+        for point in importlib.metadata.entry_points(group=f"mmfuse.{self.plural}"):
             loaded = point.load()
             if inspect.isclass(loaded):
                 self.register(point.name)(loaded)

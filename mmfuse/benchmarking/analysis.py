@@ -18,14 +18,14 @@ from mmfuse.benchmarking.statistics import Comparison, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.contribution import worse_than_unimodal
-from mmfuse.evaluation.metrics import (
-    GroupBootstrap,
+from mmfuse.heads import HEADS, build_head
+from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.labels import (
     classification_replicates,
     multilabel_replicates,
     score_classification,
     score_multilabel,
 )
-from mmfuse.heads import HEADS, build_head
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 

@@ -172,7 +172,7 @@ def interval(values: ArrayLike, replicates: ArrayLike, num_groups: int, level: f
     Reference: Obuchowski and Rockette 1995 for the variance, Banerjee 1960 for its quantiles, Field and Welsh 2007 for
     the bootstrap of groups.
     Differs: covariances are over resamples of groups; the bootstrap alone sets a least variance and a least width.
-    Prefer when: all seeds share one test set. `mmfuse.evaluation.metrics.interval` is for one model.
+    Prefer when: all seeds share one test set. `mmfuse.metrics.labels.interval` is for one model.
 
     Args:
         values: `(R,)`, of each seed on all test rows; larger is better.
@@ -197,7 +197,7 @@ def paired_contrast(
 
     Reference: as `interval`.
     Differs: as `interval`.
-    Prefer when: both have the same seeds. `mmfuse.evaluation.metrics.paired_difference` is for two single models.
+    Prefer when: both have the same seeds. `mmfuse.metrics.labels.paired_difference` is for two single models.
 
     Args:
         a: Values `(R,)` and replicates `(R, B)` of one strategy.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,19 +14,48 @@ from mmfuse.types import MmfuseError
 app = typer.Typer()
 
 
+KINDS = {
+    "fusions": "mmfuse.fusion:FUSIONS",
+    "heads": "mmfuse.heads:HEADS",
+    "report_metrics": "mmfuse.evaluation.report_metrics:REPORT_METRICS",
+}
+"""By what `mmfuse list` calls them, where the registry of each kind is; it is imported when asked for."""
+
+
+def _registry(kind: str) -> Any:
+    from mmfuse.registry import nearest
+
+    if kind not in KINDS:
+        raise MmfuseError(f"{kind!r} is not legal; {nearest(kind, KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 @app.command(epilog="Example: mmfuse check my_fusion --plugin my_fusion.py")
 def check(
-    name: Annotated[str, typer.Argument(help="A registered fusion.")],
+    name: Annotated[str, typer.Argument(help="What is registered, by name.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Of which kind, as in mmfuse list KIND; needed where two kinds have the name.")
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Run the conformance suite over a fusion strategy."""
+    """Run the conformance suite over a fusion strategy, a task, an objective, or what else is one file."""
     load_plugins(plugin)
-    from mmfuse.fusion import FUSIONS
-    from mmfuse.testing import ConformanceError, fusion_checks
+    from mmfuse.registry import nearest
+    from mmfuse.testing import SUITES, ConformanceError
 
-    FUSIONS.get(name)
+    by_plural = {suite.registry.plural: suite for suite in SUITES.values()}
+    if kind is not None and kind not in by_plural:
+        raise MmfuseError(f"--kind {kind}: it has no conformance suite; {nearest(kind, by_plural)}")
+    suites = [by_plural[kind]] if kind else [suite for suite in by_plural.values() if name in suite.registry.names()]
+    if len(suites) > 1:
+        kinds = ", ".join(suite.registry.plural for suite in suites)
+        raise MmfuseError(f"{name!r} is one of {kinds}; say which with --kind")
+    if not suites:
+        known = [other for suite in by_plural.values() for other in suite.registry.names()]
+        raise MmfuseError(f"nothing is registered as {name!r}; {nearest(name, known)}; yours needs --plugin FILE.py")
     failed = 0
-    for title, run in fusion_checks().items():
+    for title, run in suites[0].checks.items():
         try:
             run(name)
             typer.echo(f"ok      {title}")
@@ -38,23 +68,14 @@ def check(
 
 @app.command("list", epilog="Example: mmfuse list fusions")
 def list_names(
-    kind: Annotated[str, typer.Argument(help="fusions, heads or report_metrics.")],
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}.")],
     plugin: PluginOption = None,
 ) -> None:
     """What can be named in a config, with its options and one line on each."""
     import inspect
 
-    from mmfuse.registry import nearest
-
-    kinds = ("fusions", "heads", "report_metrics")
-    if kind not in kinds:
-        raise MmfuseError(f"{kind!r} is not legal; {nearest(kind, kinds)}")
+    registry = _registry(kind)
     load_plugins(plugin)
-    from mmfuse.evaluation.report_metrics import REPORT_METRICS
-    from mmfuse.fusion import FUSIONS
-    from mmfuse.heads import HEADS
-
-    registry = dict(zip(kinds, (FUSIONS, HEADS, REPORT_METRICS), strict=True))[kind]
     for name in registry.names():
         cls = registry.get(name)
         options = [str(p) for p in inspect.signature(cls).parameters.values() if p.default is not p.empty]

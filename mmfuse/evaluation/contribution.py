@@ -19,7 +19,7 @@ from scipy.special import expit, logit, softmax
 
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.tables.targets import labelled
-from mmfuse.evaluation.metrics import score_classification, score_multilabel
+from mmfuse.metrics.labels import score_classification, score_multilabel
 from mmfuse.model import FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features
 from mmfuse.seeds import unit_hash

@@ -13,17 +13,17 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.targets import labelled
-from mmfuse.evaluation.captions import (
+from mmfuse.evaluation.plots import plot_confusion
+from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
+from mmfuse.heads import decide_rows
+from mmfuse.metrics.captions import (
     compare_captioning,
     consensus_caption,
     meteor_lite,
     retrieve_captions,
     score_captioning,
 )
-from mmfuse.evaluation.metrics import score_classification, score_multilabel
-from mmfuse.evaluation.plots import plot_confusion
-from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
-from mmfuse.heads import decide_rows
+from mmfuse.metrics.labels import score_classification, score_multilabel
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,

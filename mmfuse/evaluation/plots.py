@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mmfuse.evaluation.metrics import LOWER_IS_BETTER
+from mmfuse.metrics.labels import LOWER_IS_BETTER
 
 INK, GRID = "#333333", "#dddddd"
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d9772b", "#2e8b57"

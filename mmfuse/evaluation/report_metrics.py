@@ -15,8 +15,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from mmfuse.data.tables.manifest import Manifest
-from mmfuse.evaluation.metrics import GroupBootstrap, interval
 from mmfuse.evaluation.report_labels import rule_label_counts
+from mmfuse.metrics.bootstrap import GroupBootstrap, interval
 from mmfuse.registry import Registry
 from mmfuse.types import MmfuseError
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
-from mmfuse.evaluation.calibration import fit_temperature, selective_curve, tune_thresholds
 from mmfuse.heads import confidences
+from mmfuse.metrics.calibration import fit_temperature, selective_curve, tune_thresholds
 from mmfuse.model import FusionModel
 from mmfuse.types import MISSING_CLASS, SelectiveCurve
 

@@ -16,8 +16,8 @@ from mmfuse.data.shards.table import ShardedTable
 from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.data.tables.table import Table
-from mmfuse.evaluation.captions import meteor_lite
 from mmfuse.evaluation.report_metrics import check_report_metrics
+from mmfuse.metrics.captions import meteor_lite
 from mmfuse.model import FusionModel
 from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
 from mmfuse.pulse import now

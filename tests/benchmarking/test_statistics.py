@@ -19,7 +19,7 @@ from mmfuse.benchmarking.statistics import (
     paired_contrast,
     seeds_needed,
 )
-from mmfuse.evaluation.metrics import GroupBootstrap
+from mmfuse.metrics.bootstrap import GroupBootstrap
 
 SCORES = np.array([0.71, 0.74, 0.69, 0.75, 0.72])
 OTHERS = np.array([0.68, 0.73, 0.70, 0.70, 0.69])

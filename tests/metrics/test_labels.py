@@ -6,15 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mmfuse.evaluation.calibration import expected_calibration_error
-from mmfuse.evaluation.metrics import (
+from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
+from mmfuse.metrics.calibration import expected_calibration_error
+from mmfuse.metrics.labels import (
     METRICS,
     PER_LABEL,
-    GroupBootstrap,
     classification_replicates,
-    interval,
     multilabel_replicates,
-    paired_difference,
     score_classification,
     score_multilabel,
 )

@@ -1,4 +1,4 @@
-"""The conformance suite of fusion strategies: `check_fusion("gated")`, for ours and for everybody's.
+"""The checks of fusion strategies.
 
 Each check exists because public code fails it, and is ranked in benchmarks all the same. Comparisons are made in
 float64, from parameters perturbed by N(0, 0.02): a gate that opens at 0 is then open, and rounding is far below any
@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import safetensors.torch
@@ -25,7 +24,8 @@ from mmfuse.config import DecoderConfig
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import build_head
 from mmfuse.heads.decoder import build_decoder
-from mmfuse.types import MODALITIES, Features, MmfuseError
+from mmfuse.testing.suite import Candidate, ConformanceError, Suite, require, require_docstring, require_named_options
+from mmfuse.types import MODALITIES, Features
 
 TEXT_DIM, IMAGE_DIM = 16, 24
 TEXT_LENGTHS, IMAGE_LENGTHS = (5, 3, 1, 4), (2, 7, 6, 1)
@@ -34,61 +34,25 @@ EQUAL = 1e-10
 """In float64, a relative difference below it is rounding, and one above it is an effect."""
 
 
-class ConformanceError(AssertionError):
-    """A strategy breaks the fusion protocol: one sentence that tells the defect and its likely cause."""
+SUITE = Suite(FUSIONS, RESERVED)
 
 
-def check_fusion(name: str, **options: Any) -> None:
-    """Run every check on the registered strategy `name`, built with `options` at small, unequal input widths.
-
-    Raises:
-        ConformanceError: A check fails.
-        MmfuseError: No such strategy, or an option that it refuses.
-    """
-    for check in fusion_checks().values():
-        check(name, **options)
-
-
-def fusion_checks() -> dict[str, Callable[..., None]]:
-    """The checks by name, plainest message first; each is called as `check(name, **options)`."""
-    return dict(_CHECKS)
-
-
-_CHECKS: dict[str, Callable[..., None]] = {}
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A strategy under test: what is needed to build it, again and again.
-
-    Attributes:
-        name: In the registry.
-        options: What the user chose for its constructor.
-    """
-
-    name: str
-    options: dict[str, Any]
-
-    @property
-    def cls(self) -> Any:
-        return FUSIONS.get(self.name)
-
-    def build(self, dtype: torch.dtype = torch.float64, *, seed: int = 0, dropout: bool = True) -> Any:
-        """The strategy as `FusionModel` runs it, in eval mode; without `dropout`, train mode does not drop anything."""
-        torch.manual_seed(seed)
-        options = dict(self.options)
-        if not dropout and "dropout" in inspect.signature(self.cls).parameters:
-            options["dropout"] = 0.0
-        subject = _Fused(self.cls(TEXT_DIM, IMAGE_DIM, **options))
-        with torch.no_grad():
-            for parameter in subject.parameters():
-                parameter += 0.02 * torch.randn_like(parameter)
-        for module in () if dropout else subject.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.p = 0.0
-            if isinstance(module, nn.MultiheadAttention):
-                module.dropout = 0.0
-        return subject.to(dtype).eval()
+def _build(candidate: Candidate, dtype: torch.dtype = torch.float64, *, seed: int = 0, dropout: bool = True) -> Any:
+    """The strategy as `FusionModel` runs it, in eval mode; without `dropout`, train mode does not drop anything."""
+    torch.manual_seed(seed)
+    options = dict(candidate.options)
+    if not dropout and "dropout" in inspect.signature(candidate.cls).parameters:
+        options["dropout"] = 0.0
+    subject = _Fused(candidate.cls(TEXT_DIM, IMAGE_DIM, **options))
+    with torch.no_grad():
+        for parameter in subject.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    for module in () if dropout else subject.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return subject.to(dtype).eval()
 
 
 class _Fused(nn.Module):
@@ -111,33 +75,6 @@ class _Fused(nn.Module):
         return fused
 
 
-def _check(function: Callable[[_Candidate], None]) -> Callable[[_Candidate], None]:
-    """Decorator that makes `_what(candidate)` the check `what`, whose every failure is a `ConformanceError`."""
-    check = function.__name__.removeprefix("_")
-
-    @functools.wraps(function)
-    def run(name: str, **options: Any) -> None:
-        FUSIONS.check_options(name, options, RESERVED)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                function(_Candidate(name, options))
-        except MmfuseError:
-            raise
-        except ConformanceError as error:
-            raise ConformanceError(f"fusion {name!r} fails {check}: {error}") from None
-        except Exception as error:
-            first_line = (str(error).splitlines() or [""])[0]
-            raise ConformanceError(f"fusion {name!r} fails {check}: {type(error).__name__}: {first_line}") from error
-
-    _CHECKS[check] = run
-    return function
-
-
-def _require(condition: Any, sentence: str) -> None:
-    if not condition:
-        raise ConformanceError(sentence)
-
-
 def _example(seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Features]:
     """Random `text` and `image` of four rows with unequal lengths; `pooled` is drawn apart from the tokens."""
     generator = torch.Generator().manual_seed(seed)
@@ -157,7 +94,7 @@ def _run(subject: nn.Module, text: Features | None, image: Features | None) -> F
     out = subject(text, image)
     for part in ("pooled", "tokens"):
         finite = getattr(out, part).isfinite().all()
-        _require(finite, f"`{part}` is not finite: is there an attention whose keys are all masked, or an overflow?")
+        require(finite, f"`{part}` is not finite: is there an attention whose keys are all masked, or an overflow?")
     return out
 
 
@@ -176,34 +113,30 @@ def _features_gap(a: Features, b: Features) -> float:
     return max(_gap(a.pooled, b.pooled), _gap(a.tokens[a.mask], b.tokens[b.mask]))
 
 
-@_check
-def _protocol(candidate: _Candidate) -> None:
+@SUITE.check
+def _protocol(candidate: Candidate) -> None:
     """Constructor, attributes, docstring, and the output's shapes and dtypes."""
     cls = candidate.cls
-    _require(issubclass(cls, nn.Module), "it is not an nn.Module")
+    require(issubclass(cls, nn.Module), "it is not an nn.Module")
     parameters = inspect.signature(cls).parameters
-    _require(list(parameters)[:2] == ["text_dim", "image_dim"], "its constructor starts not with `text_dim, image_dim`")
-    loose = [p for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    _require(not loose, f"its constructor takes {loose and loose[0]}, which swallows typos: name the options")
+    require(list(parameters)[:2] == ["text_dim", "image_dim"], "its constructor starts not with `text_dim, image_dim`")
+    require_named_options(cls)
     uses, reads = getattr(cls, "uses", None), getattr(cls, "reads", None)
     legal = (("text",), ("image",), MODALITIES)
-    _require(uses in legal, f"class attribute `uses` is {uses!r}: legal are {legal}")
+    require(uses in legal, f"class attribute `uses` is {uses!r}: legal are {legal}")
     legal = (frozenset({"pooled"}), frozenset({"pooled", "tokens"}))
-    _require(
-        reads in legal and isinstance(reads, frozenset), f"class attribute `reads` is {reads!r}: legal are {legal}"
-    )
-    for section in ("Reference:", "Differs:", "Prefer when:"):
-        _require(section in (cls.__doc__ or ""), f"its docstring has no `{section}`")
+    require(reads in legal and isinstance(reads, frozenset), f"class attribute `reads` is {reads!r}: legal are {legal}")
+    require_docstring(cls)
     fusion = cls(TEXT_DIM, IMAGE_DIM, **candidate.options)
     interaction, size, out_dim = (getattr(fusion, key, None) for key in ("interaction", "size", "out_dim"))
     legal = ("additive", "multiplicative", "token")
-    _require(interaction in legal, f"`interaction` is {interaction!r}: legal are {legal}")
+    require(interaction in legal, f"`interaction` is {interaction!r}: legal are {legal}")
     legal = (None, *(key for key in parameters if key not in RESERVED))
-    _require(hasattr(fusion, "size") and size in legal, f"`size` is {size!r}: legal are its options and None: {legal}")
-    _require(isinstance(out_dim, int) and out_dim > 0, f"`out_dim` is {out_dim!r}: it must be a positive int")
+    require(hasattr(fusion, "size") and size in legal, f"`size` is {size!r}: legal are its options and None: {legal}")
+    require(isinstance(out_dim, int) and out_dim > 0, f"`out_dim` is {out_dim!r}: it must be a positive int")
     space, legal = getattr(fusion, "additive_in", "logits"), ("logits", "probabilities")
-    _require(space in legal, f"`additive_in` is {space!r}: legal are {legal}")
-    _require(space == "logits" or hasattr(fusion, "combine"), "`additive_in` is probabilities, but it has no `combine`")
+    require(space in legal, f"`additive_in` is {space!r}: legal are {legal}")
+    require(space == "logits" or hasattr(fusion, "combine"), "`additive_in` is probabilities, but it has no `combine`")
     _output_is_legal(fusion, out_dim)
 
 
@@ -212,11 +145,11 @@ def _output_is_legal(fusion: Any, out_dim: Any) -> None:
     rows, example = len(TEXT_LENGTHS), _example(dtype=torch.float32)
     outputs = {"its output": fusion(**example)}
     for method, other in (("combine", "branches"), ("branches", "combine")):
-        _require(hasattr(fusion, other) or not hasattr(fusion, method), f"it has `{method}`, but no `{other}`")
+        require(hasattr(fusion, other) or not hasattr(fusion, method), f"it has `{method}`, but no `{other}`")
     if hasattr(fusion, "branches"):
         outputs |= {f"branch {i}": branch for i, branch in enumerate(fusion.branches(**example))}
     for what, out in outputs.items():
-        _require(isinstance(out, Features), f"{what} is not a `Features`, but {type(out).__name__}")
+        require(isinstance(out, Features), f"{what} is not a `Features`, but {type(out).__name__}")
         length = out.tokens.shape[1] if out.tokens.ndim == 3 else "S"
         for part, shape, dtype in (
             ("pooled", (rows, out_dim), torch.float32),
@@ -225,27 +158,27 @@ def _output_is_legal(fusion: Any, out_dim: Any) -> None:
             ("present", (rows,), torch.bool),
         ):
             found = tuple(getattr(out, part).shape), getattr(out, part).dtype
-            _require(found == (shape, dtype), f"`{part}` of {what} is {found}, not {(shape, dtype)}")
-        _require(out.mask.any(1).all(), f"`mask` of {what} leaves rows without any real token")
+            require(found == (shape, dtype), f"`{part}` of {what} is {found}, not {(shape, dtype)}")
+        require(out.mask.any(1).all(), f"`mask` of {what} leaves rows without any real token")
     if hasattr(fusion, "combine"):
-        _require(_Fused(fusion)(**example).pooled.shape == (rows, 3), "`combine` does not keep the shape of the logits")
+        require(_Fused(fusion)(**example).pooled.shape == (rows, 3), "`combine` does not keep the shape of the logits")
     if hasattr(fusion, "auxiliary_loss"):
-        _require(fusion.auxiliary_loss().shape == (), "`auxiliary_loss()` is not a scalar")
+        require(fusion.auxiliary_loss().shape == (), "`auxiliary_loss()` is not a scalar")
 
 
-@_check
-def _parameters(candidate: _Candidate) -> None:
+@SUITE.check
+def _parameters(candidate: Candidate) -> None:
     """All that is trained is in `parameters()`, and lives longer than one forward."""
-    subject = candidate.build(torch.float32)
+    subject = _build(candidate, torch.float32)
     known = {id(parameter) for parameter in subject.parameters()}
     for name, tensor in _hidden_tensors(subject.fusion):
-        _require(id(tensor) in known, f"parameter {name!r} is not in parameters(): is it kept in a plain list or dict?")
+        require(id(tensor) in known, f"parameter {name!r} is not in parameters(): is it kept in a plain list or dict?")
     first, second = (subject(**_example(dtype=torch.float32)) for _ in range(2))
     before = {id(leaf) for leaf in _leaves(first)}
     for leaf in _leaves(second):
         what = f"a tensor {tuple(leaf.shape)} that needs a gradient"
-        _require(id(leaf) in known | before, f"{what} is made anew at every forward: make its layer in the constructor")
-        _require(id(leaf) in known, f"{what} is not in parameters(): make it an nn.Parameter of the module")
+        require(id(leaf) in known | before, f"{what} is made anew at every forward: make its layer in the constructor")
+        require(id(leaf) in known, f"{what} is not in parameters(): make it an nn.Parameter of the module")
 
 
 def _hidden_tensors(fusion: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -280,10 +213,10 @@ def _leaves(out: Features) -> list[Tensor]:
     return found
 
 
-@_check
-def _training(candidate: _Candidate) -> None:
+@SUITE.check
+def _training(candidate: Candidate) -> None:
     """Five steps of Adam on several batches, with a loss on `pooled` and `tokens`, change every parameter."""
-    subject = candidate.build(dropout=False).train()
+    subject = _build(candidate, dropout=False).train()
     parameters = dict(subject.fusion.named_parameters())
     before = {name: p.detach().clone() for name, p in parameters.items()}
     largest = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -299,7 +232,7 @@ def _training(candidate: _Candidate) -> None:
         optimizer.zero_grad()
         loss.backward()
         for name, p in parameters.items():
-            _require(p.grad is not None, f"parameter {name!r} gets no gradient: is it used in `pooled` or `tokens`?")
+            require(p.grad is not None, f"parameter {name!r} gets no gradient: is it used in `pooled` or `tokens`?")
             largest[name] = torch.maximum(largest[name], p.grad.abs())
         optimizer.step()
     floor = 1e-11 * max(float(g.max()) for g in largest.values())
@@ -308,11 +241,11 @@ def _training(candidate: _Candidate) -> None:
         # An attention key's bias has no effect by mathematics (softmax ignores a shift): for vectors, noise will do.
         rows = largest[name].flatten(1).amax(1) > floor if p.ndim > 1 else largest[name] > 0.0
         dead = 1.0 - float(rows.double().mean())
-        _require(
+        require(
             dead < 1.0 and not torch.equal(before[name], p),
             f"parameter {name!r} gets no gradient and does not change: is it never used, or part of {SINGLE_KEY}?",
         )
-        _require(
+        require(
             dead < 0.25 or name not in linear,
             f"{dead:.0%} of the rows of {name!r} get no gradient: are they never used, or part of {SINGLE_KEY}?",
         )
@@ -329,15 +262,15 @@ def _linear_weights(module: nn.Module) -> set[str]:
     return names
 
 
-@_check
-def _modalities(candidate: _Candidate) -> None:
+@SUITE.check
+def _modalities(candidate: Candidate) -> None:
     """Each modality in `uses` moves `pooled` and gets a gradient from it."""
-    subject = candidate.build()
+    subject = _build(candidate)
     one, other = _example(seed=0), _example(seed=1)
     base = _run(subject, **one)
     for modality in candidate.cls.uses:
         moved = _run(subject, **(one | {modality: other[modality]}))
-        _require(
+        require(
             _gap(base.pooled, moved.pooled) > EQUAL,
             f"{modality} is in `uses`, but does not move `pooled`: is it ignored, or only the query of {SINGLE_KEY}?",
         )
@@ -346,22 +279,22 @@ def _modalities(candidate: _Candidate) -> None:
         pooled = subject(**(one | {modality: given})).pooled
         loss = (pooled * torch.randn_like(pooled)).sum()
         grads = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else ()
-        _require(
+        require(
             any(g is not None and float(g.abs().max()) > EQUAL for g in grads),
             f"{modality} is in `uses`, but gets no gradient from `pooled`: is it detached, or rounded?",
         )
 
 
-@_check
-def _unused_modality(candidate: _Candidate) -> None:
+@SUITE.check
+def _unused_modality(candidate: Candidate) -> None:
     """A modality that is not in `uses` moves nothing, and may be None and of width 1, as in `FusionModel`."""
-    subject = candidate.build()
+    subject = _build(candidate)
     one, other = _example(seed=0), _example(seed=1)
     for modality in set(MODALITIES) - set(candidate.cls.uses):
         base = _run(subject, **one)
         for instead in (other[modality], None):
             gap = _features_gap(base, _run(subject, **(one | {modality: instead})))
-            _require(gap <= EQUAL, f"{modality} is not in `uses`, but moves the output: declare it")
+            require(gap <= EQUAL, f"{modality} is not in `uses`, but moves the output: declare it")
         widths = {"text": TEXT_DIM, "image": IMAGE_DIM} | {modality: 1}
         candidate.cls(widths["text"], widths["image"], **candidate.options)
 
@@ -377,82 +310,82 @@ def _mixed_difference(subject: nn.Module, one: dict[str, Features], other: dict[
     return float((f[0] - f[1] - f[2] + f[3]).abs().max() / max(float(x.abs().max()) for x in f))
 
 
-@_check
-def _interaction(candidate: _Candidate) -> None:
+@SUITE.check
+def _interaction(candidate: Candidate) -> None:
     """`pooled` is additive where, and only where, that is declared; in a "token" strategy, tokens interact too."""
-    subject = candidate.build()
+    subject = _build(candidate)
     declared = subject.fusion.interaction
     one, other = _example(seed=0), _example(seed=1)
     mixed = _mixed_difference(subject, one, other)
     if declared == "additive":
-        _require(
+        require(
             mixed <= EQUAL,
             f"it declares 'additive', but text and image interact in `pooled` (mixed difference {mixed:.1e}): is there "
             "a LayerNorm or another non-linearity behind where they meet?",
         )
         return
-    _require(
+    require(
         mixed > EQUAL,
         f"it declares {declared!r}, but `pooled` is a function of the text plus a function of the image: is it "
         f"'additive', or {SINGLE_KEY}?",
     )
     same_pooled = {m: other[m]._replace(pooled=one[m].pooled) for m in MODALITIES}
     if declared == "token":
-        _require(
+        require(
             _mixed_difference(subject, one, same_pooled) > EQUAL,
             "it declares 'token', but with pooled inputs fixed, the tokens of one modality do not change what those of "
             "the other do: do they meet only pooled vectors?",
         )
 
 
-@_check
-def _reads(candidate: _Candidate) -> None:
+@SUITE.check
+def _reads(candidate: Candidate) -> None:
     """What `reads` leaves out may be left out: a feature cache does not keep it."""
-    subject = candidate.build()
+    subject = _build(candidate)
     full, other = _example(seed=0), _example(seed=1)
     base = _run(subject, **full)
     if "tokens" in candidate.cls.reads:
         moved = _run(subject, **{m: other[m]._replace(pooled=full[m].pooled) for m in MODALITIES})
-        _require(
+        require(
             _gap(base.pooled, moved.pooled) > EQUAL, "`reads` has tokens, but they do not move `pooled`: leave them out"
         )
         return
     lean = {m: f._replace(tokens=f.pooled.unsqueeze(1), mask=f.present.unsqueeze(1)) for m, f in full.items()}
     moved = _run(subject, **lean)
-    _require(_gap(base.pooled, moved.pooled) <= EQUAL, "`reads` has no tokens, but they move `pooled`: add them")
+    require(_gap(base.pooled, moved.pooled) <= EQUAL, "`reads` has no tokens, but they move `pooled`: add them")
 
 
-@_check
-def _repeatable(candidate: _Candidate) -> None:
+@SUITE.check
+def _repeatable(candidate: Candidate) -> None:
     """In eval mode the same input gives the same bits, and a forward changes no state."""
-    subject = candidate.build()
+    subject = _build(candidate)
     state = {name: tensor.clone() for name, tensor in subject.state_dict().items()}
     first, second = (_run(subject, **_example()) for _ in range(2))
     same = torch.equal(first.pooled, second.pooled) and torch.equal(first.tokens, second.tokens)
-    _require(same, "two forwards in eval mode differ: is there a dropout that ignores eval(), or a layer made anew?")
+    require(same, "two forwards in eval mode differ: is there a dropout that ignores eval(), or a layer made anew?")
     for name, tensor in subject.state_dict().items():
-        _require(torch.equal(state[name], tensor), f"a forward in eval mode changes {name!r}")
+        require(torch.equal(state[name], tensor), f"a forward in eval mode changes {name!r}")
 
 
-@_check
-def _batch(candidate: _Candidate) -> None:
+@SUITE.check
+def _batch(candidate: Candidate) -> None:
     """A row's output depends neither on its batch mates, nor on their order, nor on there being any."""
-    subject = candidate.build()
+    subject = _build(candidate)
     example = _example()
     base = _run(subject, **example)
     rows = len(TEXT_LENGTHS)
     for order in (list(reversed(range(rows))), *([row] for row in range(rows))):
         out = _run(subject, **{m: Features(*(part[order] for part in f)) for m, f in example.items()})
-        _require(
+        require(
             _features_gap(Features(*(part[order] for part in base)), out) <= EQUAL,
             "a row's output depends on its batch mates: does attention or a normalisation run across the batch axis?",
         )
 
 
-@_check
-def _padding(candidate: _Candidate) -> None:
+@SUITE.check
+def _padding(candidate: Candidate) -> None:
     """Neither the number of padded tokens nor what is in them is seen, in eval and in train mode without dropout."""
-    subject = candidate.build(dropout=False)
+    subject = _build(candidate, dropout=False)
     example = _example()
     for training, padded in itertools.product((False, True), (("text",), ("image",), MODALITIES)):
         base = _run(subject.train(training), **example)
@@ -460,9 +393,9 @@ def _padding(candidate: _Candidate) -> None:
         for length in (13, 1, 0):
             out = _run(subject, **(example | {m: _padded(example[m], length) for m in padded}))
             same_number = torch.equal(base.mask.sum(1), out.mask.sum(1))
-            _require(same_number, f"{what} are True in the mask it gives: is that a mask of ones?")
+            require(same_number, f"{what} are True in the mask it gives: is that a mask of ones?")
             hint = "is the mask left out of an attention or a mean?"
-            _require(_features_gap(base, out) <= EQUAL, f"{what} move the output in {mode} mode: {hint}")
+            require(_features_gap(base, out) <= EQUAL, f"{what} move the output in {mode} mode: {hint}")
 
 
 def _padded(features: Features, length: int) -> Features:
@@ -472,10 +405,10 @@ def _padded(features: Features, length: int) -> Features:
     return features._replace(tokens=tokens, mask=mask)
 
 
-@_check
-def _missing_modality(candidate: _Candidate) -> None:
+@SUITE.check
+def _missing_modality(candidate: Candidate) -> None:
     """Rows that lack modalities give finite output and gradient, and their learned token is used, in eval mode too."""
-    uses, subject = candidate.cls.uses, candidate.build(dropout=False)
+    uses, subject = candidate.cls.uses, _build(candidate, dropout=False)
     full = _example()
     learned = {m: (0.02 * torch.randn(f.pooled.shape[1]).double()).requires_grad_() for m, f in full.items()}
     lacking = {"text": [1, 3], "image": [2, 3]}
@@ -486,7 +419,7 @@ def _missing_modality(candidate: _Candidate) -> None:
     for training in (False, True):
         _run(subject.train(training), **none)
         out = _run(subject, **some)
-        _require(torch.equal(out.present, present), "`present` is not the OR of `present` over the inputs it uses")
+        require(torch.equal(out.present, present), "`present` is not the OR of `present` over the inputs it uses")
         pooled = subject(**some).pooled
         for modality in uses:
             row, mode = lacking[modality][0], "train" if training else "eval"
@@ -494,10 +427,10 @@ def _missing_modality(candidate: _Candidate) -> None:
             loss = (pooled[row] * torch.randn_like(pooled[row])).sum()
             grads = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
             finite = all(g is None or g.isfinite().all() for g in grads)
-            _require(
+            require(
                 finite, f"the gradient of a row without {modality} is not finite: is there a division or root of 0?"
             )
-            _require(
+            require(
                 grads[0] is not None and float(grads[0].abs().max()) > EQUAL,
                 f"the learned token of a missing {modality} does not reach `pooled` in {mode} mode: is it skipped?",
             )
@@ -514,38 +447,38 @@ def _without(features: Features, rows: list[int], token: Tensor) -> Features:
     return Features(tokens, mask, torch.where(gone[:, None], token, features.pooled), ~gone)
 
 
-@_check
-def _state_dict(candidate: _Candidate) -> None:
+@SUITE.check
+def _state_dict(candidate: Candidate) -> None:
     """Written to safetensors and read into another instance, the weights give the same bits."""
-    one, other = candidate.build(torch.float32, seed=0), candidate.build(torch.float32, seed=1)
+    one, other = _build(candidate, torch.float32, seed=0), _build(candidate, torch.float32, seed=1)
     state = {name: tensor.contiguous() for name, tensor in one.state_dict().items()}
     other.load_state_dict(safetensors.torch.load(safetensors.torch.save(state)))
     a, b = (_run(subject, **_example(dtype=torch.float32)) for subject in (one, other))
-    _require(
+    require(
         torch.equal(a.pooled, b.pooled) and torch.equal(a.tokens, b.tokens),
         "the output changes over a state_dict round trip: is a random tensor neither a parameter nor a saved buffer?",
     )
 
 
-@_check
-def _bfloat16(candidate: _Candidate) -> None:
+@SUITE.check
+def _bfloat16(candidate: Candidate) -> None:
     """In bfloat16 and under autocast, the output is near to float32's."""
-    base = _run(candidate.build(torch.float32), **_example(dtype=torch.float32))
-    half = _run(candidate.build(torch.bfloat16), **_example(dtype=torch.bfloat16))
-    _require(half.pooled.dtype == half.tokens.dtype == torch.bfloat16, "bfloat16 in does not give bfloat16 out")
+    base = _run(_build(candidate, torch.float32), **_example(dtype=torch.float32))
+    half = _run(_build(candidate, torch.bfloat16), **_example(dtype=torch.bfloat16))
+    require(half.pooled.dtype == half.tokens.dtype == torch.bfloat16, "bfloat16 in does not give bfloat16 out")
     with torch.autocast("cpu", torch.bfloat16):
-        auto = _run(candidate.build(torch.float32), **_example(dtype=torch.float32))
+        auto = _run(_build(candidate, torch.float32), **_example(dtype=torch.float32))
     for what, out in (("bfloat16", half), ("bfloat16 autocast", auto)):
         for part in ("pooled", "tokens"):
             exact = getattr(base, part)
             gap = float((getattr(out, part).float() - exact).norm() / exact.norm())
-            _require(gap < 0.05, f"`{part}` in {what} is {gap:.0%} away from float32: are large values cancelled?")
+            require(gap < 0.05, f"`{part}` in {what} is {gap:.0%} away from float32: are large values cancelled?")
 
 
-@_check
-def _gradient(candidate: _Candidate) -> None:
+@SUITE.check
+def _gradient(candidate: Candidate) -> None:
     """The gradient by the inputs is the derivative (gradcheck, float64)."""
-    subject = candidate.build()
+    subject = _build(candidate)
     example = _example()
     parts = [(m, part) for m in candidate.cls.uses for part in ("tokens", "pooled")]
 
@@ -558,13 +491,13 @@ def _gradient(candidate: _Candidate) -> None:
 
     inputs = [getattr(example[m], part).clone().requires_grad_() for m, part in parts]
     right = torch.autograd.gradcheck(output, inputs, fast_mode=True, raise_exception=False)
-    _require(right, "the gradient by the inputs is not the derivative of the output: is something detached?")
+    require(right, "the gradient by the inputs is not the derivative of the output: is something detached?")
 
 
-@_check
-def _export(candidate: _Candidate) -> None:
+@SUITE.check
+def _export(candidate: Candidate) -> None:
     """`torch.export` takes it, and what it exports gives the same output on other inputs."""
-    subject = candidate.build(torch.float32)
+    subject = _build(candidate, torch.float32)
     one, other = _example(0, torch.float32), _example(1, torch.float32)
     try:
         program = torch.export.export(subject, (one["text"], one["image"]), strict=False).module()
@@ -573,9 +506,7 @@ def _export(candidate: _Candidate) -> None:
             f"torch.export does not take it ({type(error).__name__}): does a Python branch depend on a tensor's values?"
         ) from error
     gap = _features_gap(_run(subject, **other), _run(program, **other))
-    _require(
-        gap < 1e-5, "the exported program gives another output: does a Python branch depend on the inputs' values?"
-    )
+    require(gap < 1e-5, "the exported program gives another output: does a Python branch depend on the inputs' values?")
 
 
 class _Words:
@@ -594,10 +525,10 @@ class _Words:
         return {"input_ids": [int(word) for word in text.split()]}
 
 
-@_check
-def _captioning(candidate: _Candidate) -> None:
+@SUITE.check
+def _captioning(candidate: Candidate) -> None:
     """A caption decoder on its output learns 8 captions, reads every modality in `uses`, and sees no padding."""
-    fusion = candidate.build(dropout=False).fusion
+    fusion = _build(candidate, dropout=False).fusion
     config = DecoderConfig(hidden_dim=32, num_layers=1, num_heads=4, max_length=8, tokenizer="own")
     config.options = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     decoder = build_decoder(config, lambda: _Words(), None, "decoder")  # type: ignore[arg-type,return-value]
@@ -619,7 +550,7 @@ def _captioning(candidate: _Candidate) -> None:
         now.backward()
         optimizer.step()
     after = loss().item()
-    _require(
+    require(
         after < 0.25 * before,
         f"a caption decoder does not learn 8 captions from its tokens and `pooled` (loss {before:.2f}, then "
         f"{after:.2f}): do they distinguish the rows?",
@@ -634,15 +565,15 @@ def _captioning(candidate: _Candidate) -> None:
 
     base = logits(one)
     for modality in candidate.cls.uses:
-        _require(_gap(base, logits(one | {modality: other[modality]})) > EQUAL, f"{modality} does not move a caption")
+        require(_gap(base, logits(one | {modality: other[modality]})) > EQUAL, f"{modality} does not move a caption")
     padded = {m: _padded(features, 5) for m, features in one.items()}
-    _require(_gap(base, logits(padded)) <= EQUAL, "padded tokens move a caption: is `mask` right?")
+    require(_gap(base, logits(padded)) <= EQUAL, "padded tokens move a caption: is `mask` right?")
 
 
-@_check
-def _macs(candidate: _Candidate) -> None:
+@SUITE.check
+def _macs(candidate: Candidate) -> None:
     """`macs` is what a counter finds, for any number of tokens."""
-    fusion = candidate.build(torch.float32).fusion
+    fusion = _build(candidate, torch.float32).fusion
     run = fusion.branches if hasattr(fusion, "branches") else fusion
     example = _example(dtype=torch.float32)
     for lengths in ((5, 7), (2, 1)):
@@ -654,8 +585,8 @@ def _macs(candidate: _Candidate) -> None:
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             run(**given)
         said, counted = fusion.macs(*lengths), counter.get_total_flops() / 2
-        _require(type(said) is int and said > 0, f"macs() gives {said!r}, not a positive int")
-        _require(
+        require(type(said) is int and said > 0, f"macs() gives {said!r}, not a positive int")
+        require(
             abs(said - counted) <= 0.01 * counted,
             f"macs{lengths} is {said:,}, but its matrix products take {counted:,.0f} multiply-accumulates: are the "
             "projections of all tokens counted?",

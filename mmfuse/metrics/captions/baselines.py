@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
-from mmfuse.evaluation.captions.cider import Array, CiderVectors, length_penalty, ngrams
-from mmfuse.evaluation.captions.references import check_number, without_blank
-from mmfuse.evaluation.captions.tokenizer import tokenize_caption
+from mmfuse.metrics.captions.cider import Array, CiderVectors, length_penalty, ngrams
+from mmfuse.metrics.captions.references import check_number, without_blank
+from mmfuse.metrics.captions.tokenizer import tokenize_caption
 from mmfuse.types import MmfuseError
 
 CHUNK = 1024

@@ -1,14 +1,14 @@
 """Written captions and reports: their tokens, their scores, and two baselines that know no decoder."""
 
-from mmfuse.evaluation.captions.baselines import consensus_caption, retrieve_captions
-from mmfuse.evaluation.captions.scores import (
+from mmfuse.metrics.captions.baselines import consensus_caption, retrieve_captions
+from mmfuse.metrics.captions.scores import (
     CAPTION_METRICS,
     compare_captioning,
     meteor_lite,
     score_captioning,
     score_captions,
 )
-from mmfuse.evaluation.captions.tokenizer import tokenize_caption
+from mmfuse.metrics.captions.tokenizer import tokenize_caption
 
 __all__ = [
     "CAPTION_METRICS",

@@ -15,7 +15,8 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
-from mmfuse.evaluation.captions import (
+from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.captions import (
     CAPTION_METRICS,
     baselines,
     compare_captioning,
@@ -25,8 +26,7 @@ from mmfuse.evaluation.captions import (
     score_captions,
     tokenize_caption,
 )
-from mmfuse.evaluation.captions.cider import CiderVectors, ngrams
-from mmfuse.evaluation.metrics import GroupBootstrap
+from mmfuse.metrics.captions.cider import CiderVectors, ngrams
 from mmfuse.types import MmfuseError
 
 COCO = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, log_loss
 
-from mmfuse.evaluation.calibration import (
+from mmfuse.metrics.calibration import (
     equal_mass_bins,
     expected_calibration_error,
     fit_temperature,

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmfuse.evaluation.captions.cider import MAX_N, Array, Grams, cider_d, ngrams
-from mmfuse.evaluation.captions.references import as_lists, check_number, without_blank
-from mmfuse.evaluation.captions.tokenizer import tokenize_caption
-from mmfuse.evaluation.metrics import GroupBootstrap, interval, paired_difference
 from mmfuse.extras import extra
+from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
+from mmfuse.metrics.captions.cider import MAX_N, Array, Grams, cider_d, ngrams
+from mmfuse.metrics.captions.references import as_lists, check_number, without_blank
+from mmfuse.metrics.captions.tokenizer import tokenize_caption
 from mmfuse.types import MmfuseError
 
 CAPTION_METRICS = (
