@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,8 @@ from mmfuse.metrics.bootstrap import GroupBootstrap, interval
 from mmfuse.types import MmfuseError
 
 REGRESSION_METRICS = ("r2", "rmse", "mae", "spearman")
-REGRESSION_LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+LOG_METRICS = ("r2_log", "rmse_log")
+"""Those of the logarithms, where errors are factors: a few large targets do not decide alone."""
 NO_SPREAD = 1e-12
 """Targets whose variance is below this share of their mean square about the common mean are constant."""
 
@@ -41,7 +42,8 @@ class RegressionScores(TypedDict):
     Attributes:
         n: Rows with a target.
         groups: Groups that they are of.
-        metrics: By name of `REGRESSION_METRICS`; `rmse` and `mae` in the target's unit.
+        metrics: By name of `REGRESSION_METRICS`, and of `LOG_METRICS` where asked for; `rmse` and `mae` in the target's
+            unit, `rmse_log` in powers of e.
     """
 
     n: int
@@ -50,7 +52,12 @@ class RegressionScores(TypedDict):
 
 
 def score_regression(
-    predicted: ArrayLike, target: ArrayLike, groups: Sequence[str], resamples: int = 1000, seed: int = 0
+    predicted: ArrayLike,
+    target: ArrayLike,
+    groups: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+    log: bool = False,
 ) -> RegressionScores:
     """Score predicted numbers, with 95 % intervals.
 
@@ -68,6 +75,7 @@ def score_regression(
         groups: `(N,)`; rows of one group are resampled together.
         resamples: Of the groups; 0 for no intervals.
         seed: Of the resampling.
+        log: Whether the `LOG_METRICS` are wanted too; all numbers are above 0.
 
     Raises:
         ValueError: Shapes do not match, or a number is not finite.
@@ -82,32 +90,73 @@ def score_regression(
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
     predicted, target = predicted[there], target[there]
     bootstrap = GroupBootstrap(row_groups[there], resamples, seed)
-    values, replicates = _values(predicted, target), regression_replicates(predicted, target, bootstrap)
+    replicates = regression_replicates(predicted, target, bootstrap, log)
     metrics: dict[str, Score] = {}
-    for name in REGRESSION_METRICS:
+    for name, value in regression_values(predicted, target, log).items():
         low, high = interval(replicates[name])
-        metrics[name] = {"value": _or_none(values[name]), "low": _or_none(low), "high": _or_none(high)}
+        metrics[name] = {"value": _or_none(value), "low": _or_none(low), "high": _or_none(high)}
     return {"n": len(target), "groups": bootstrap.num_groups, "metrics": metrics}
 
 
-def regression_values(predicted: ArrayLike, target: ArrayLike) -> dict[str, float]:
+class IntervalScores(TypedDict):
+    """What `interval_scores` gives.
+
+    Attributes:
+        coverage: The share of targets that lie in their intervals.
+        width: The median width of the intervals, in the target's unit.
+    """
+
+    coverage: Score
+    width: float
+
+
+def interval_scores(
+    low: ArrayLike, high: ArrayLike, target: ArrayLike, groups: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> IntervalScores:
+    """How often intervals `low (N,)` to `high (N,)`, ends included, hold the targets; see `score_regression`.
+
+    Raises:
+        MmfuseError: No row has a target.
+    """
+    target = np.asarray(target, np.float64)
+    there = ~np.isnan(target)
+    if not there.any():
+        raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
+    low, high = (np.asarray(end, np.float64)[there] for end in (low, high))
+    inside = ((low <= target[there]) & (target[there] <= high)).astype(np.float64)
+    bootstrap = GroupBootstrap(np.asarray(groups, dtype=str)[there], resamples, seed)
+    rows = np.arange(len(inside))
+    hits, count = bootstrap.sums(rows, 0, 1, inside), bootstrap.sums(rows, 0, 1)
+    drawn = bootstrap.replicate(lambda times: {"coverage": _ratio((hits @ times.T)[0], (count @ times.T)[0])})
+    ends = interval(drawn["coverage"])
+    coverage: Score = {"value": float(inside.mean()), "low": _or_none(ends[0]), "high": _or_none(ends[1])}
+    return {"coverage": coverage, "width": float(np.median(high - low))}
+
+
+def regression_values(predicted: ArrayLike, target: ArrayLike, log: bool = False) -> dict[str, float]:
     """The point values of `score_regression` by name, NaN where undefined; also where no row has a target."""
     predicted, target = _check(predicted, target)
     there = ~np.isnan(target)
     if not there.any():
-        return dict.fromkeys(REGRESSION_METRICS, math.nan)
-    return _values(predicted[there], target[there])
+        return dict.fromkeys((*REGRESSION_METRICS, *(LOG_METRICS if log else ())), math.nan)
+    found = _values(predicted[there], target[there])
+    return found | (_of_logs(_values(np.log(predicted[there]), np.log(target[there]))) if log else {})
 
 
-def regression_replicates(predicted: ArrayLike, target: ArrayLike, bootstrap: GroupBootstrap) -> dict[str, Array]:
+def regression_replicates(
+    predicted: ArrayLike, target: ArrayLike, bootstrap: GroupBootstrap, log: bool = False
+) -> dict[str, Array]:
     """Every metric of `score_regression` under each resample.
 
     Call it for two models with one bootstrap (of the groups of all N rows), and their differences are paired.
 
     Returns:
-        `(B,)` for each of `REGRESSION_METRICS`; NaN where a replicate leaves a metric undefined.
+        `(B,)` for each metric; NaN where a replicate leaves it undefined.
     """
     predicted, target = _check(predicted, target)
+    if log:
+        of_logs = regression_replicates(np.log(predicted), np.log(target), bootstrap)
+        return regression_replicates(predicted, target, bootstrap) | _of_logs(of_logs)
     if len(bootstrap.row_group) != len(target):
         raise ValueError(f"the bootstrap has groups for {len(bootstrap.row_group)} rows; there are {len(target)} rows")
     rows = np.flatnonzero(~np.isnan(target))
@@ -202,6 +251,10 @@ def conformal_radius(errors: ArrayLike, coverage: float = 0.9) -> float | None:
         raise ValueError("errors must be numbers, (n,)")
     place = math.ceil((len(found) + 1) * coverage - 1e-9)  # 0.9 * 10 is 9, whatever its last bit
     return float(found[place - 1]) if place <= len(found) else None
+
+
+def _of_logs(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[name.removesuffix("_log")] for name in LOG_METRICS}
 
 
 def _values(predicted: Array, target: Array) -> dict[str, float]:

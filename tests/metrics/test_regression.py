@@ -9,6 +9,7 @@ from mmfuse.metrics.bootstrap import GroupBootstrap
 from mmfuse.metrics.regression import (
     REGRESSION_METRICS,
     conformal_radius,
+    interval_scores,
     regression_replicates,
     regression_values,
     score_regression,
@@ -89,6 +90,27 @@ def test_one_row_and_a_constant_target_have_errors_but_no_r2() -> None:
     assert flat["r2"] == {"value": None, "low": None, "high": None}
     assert flat["rmse"]["value"] is not None
     assert math.isnan(regression_values([1.0], [math.nan])["mae"])
+
+
+def test_scores_of_logarithms_are_those_of_the_logarithms() -> None:
+    rng = np.random.default_rng(3)
+    true = np.exp(rng.normal(size=50))
+    said, groups = true * np.exp(rng.normal(size=50)), [str(i // 2) for i in range(50)]
+    true[7] = math.nan
+    both = score_regression(said, true, groups, resamples=50, log=True)["metrics"]
+    logs = score_regression(np.log(said), np.log(true), groups, resamples=50)["metrics"]
+    assert {name: both[name] for name in REGRESSION_METRICS} == score_regression(said, true, groups, 50)["metrics"]
+    assert (both["r2_log"], both["rmse_log"]) == (logs["r2"], logs["rmse"])
+    assert set(regression_values([1.0], [math.nan], log=True)) == set(both)
+
+
+def test_coverage_counts_the_ends_and_leaves_out_what_is_missing() -> None:
+    found = interval_scores([0, 0, 0, 0], [1, 2, 3, 9], [1.0, 2.5, math.nan, 0.0], ["a", "b", "c", "d"], 200)
+    assert found["coverage"]["value"] == pytest.approx(2 / 3)
+    assert found["coverage"]["low"] < 2 / 3 < found["coverage"]["high"]  # type: ignore[operator]
+    assert found["width"] == 2
+    with pytest.raises(MmfuseError, match="none of the 1 rows"):
+        interval_scores([0], [1], [math.nan], ["a"])
 
 
 def test_what_is_no_number_is_refused() -> None:
