@@ -16,6 +16,7 @@ app = typer.Typer()
 
 KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
+    "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
     "report_metrics": "mmfuse.evaluation.report_metrics:REPORT_METRICS",
 }
