@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -170,7 +170,7 @@ class Captioning(TaskKind):
         groups: Sequence[str],
         resamples: int = 1000,
         seed: int = 0,
-        reports: Sequence[Callable[..., dict[str, Any]]] = (),
+        reports: Sequence[str] = (),
     ) -> dict[str, Any]:
         """What `mmfuse.metrics.captions.score_captioning` gives, with the likelihood of the right captions.
 
@@ -180,10 +180,10 @@ class Captioning(TaskKind):
             groups: `(rows,)`.
             resamples: Of the groups.
             seed: Of the resampling.
-            reports: More metrics: each is called with the N captions of rows that have references, their first
-                references, groups and `resamples`, and gives scores by name.
+            reports: Report metrics by name (`mmfuse.metrics.reports`), of each row against its first reference.
         """
         from mmfuse.metrics.captions import score_captioning
+        from mmfuse.metrics.reports import score_reports
 
         candidates, references = [self.text(row) for row in predicted], list(target)
         scores = score_captioning(candidates, references, groups, resamples, seed)
@@ -193,8 +193,8 @@ class Captioning(TaskKind):
             scores["metrics"]["nll"] = nll
         there = [i for i, captions in enumerate(references) if captions]
         chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
-        for report in reports:
-            scores["metrics"] |= report(chosen, first, [groups[i] for i in there], resamples)
+        for name in reports:
+            scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
         return scores
 
 

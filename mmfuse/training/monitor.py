@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mmfuse.data.tables.table import Table
-from mmfuse.evaluation.report_metrics import build_report_metric
+from mmfuse.metrics.reports import build_report_metric
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
