@@ -7,6 +7,7 @@ import pytest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 from mmfuse.registry import Registry, load_plugin, nearest
+from mmfuse.tasks import TASKS
 from mmfuse.types import MmfuseError, first_line
 
 PLUGIN = """
@@ -86,7 +87,7 @@ def test_a_class_that_does_not_exist_has_no_options(registry):
         registry.check_options("nothing", {})
 
 
-@pytest.mark.parametrize("registry", [FUSIONS, HEADS], ids=lambda r: r.kind)
+@pytest.mark.parametrize("registry", [FUSIONS, HEADS, TASKS], ids=lambda r: r.kind)
 def test_own_classes_need_no_plugin(registry):
     assert {name: registry.origin(name) for name in registry.names()} == dict.fromkeys(registry.names(), "")
 
@@ -164,3 +165,12 @@ def test_a_heading_of_a_foreign_error_is_told_with_what_is_below_it():
     )
     assert first_line(ValueError("it ends:")) == "it ends:"
     assert first_line(ValueError("one\ntwo")) == "one"
+
+
+def test_what_is_registered_for_later_is_imported_when_asked_for(registry):
+    registry.register_later("decoder", "decimal:Decimal")
+    assert registry.names() == ["decoder", "gated"]
+    assert "decoder" not in registry._classes
+    with pytest.raises(MmfuseError, match="registered twice: by mmfuse and "):
+        registry.register("decoder")(dict)
+    assert registry.get("decoder") is __import__("decimal").Decimal
