@@ -309,7 +309,7 @@ def _calibration(task: Task) -> Content:
         tag(
             "tr",
             name_cell(s["row"], task),
-            [cell(score(of[k])) for k in ("ece", "nll") for of in (s["uncalibrated"], s["metrics"])],
+            [cell(score(of.get(k))) for k in ("ece", "nll") for of in (s["uncalibrated"], s["metrics"])],
             [cell(count(s[k])) for k in ("parameters", "macs", "samples_per_s")],
             cell(amount(s["seconds"], 1)),
             cell(amount(s["steps"], 0)),

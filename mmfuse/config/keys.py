@@ -156,6 +156,7 @@ class TaskConfig:
         "balanced: rare classes count more (multilabel: pos_weight = negatives / positives, at most 10)",
         choices=("none", "balanced"),
     )
+    head: dict[str, Any] = key({}, "options of its head (mmfuse list heads), such as {loss: huber} of a regression")
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 

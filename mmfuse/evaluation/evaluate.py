@@ -12,7 +12,7 @@ import numpy as np
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
-from mmfuse.evaluation.plots import plot_confusion
+from mmfuse.evaluation.plots import plot_confusion, plot_residuals
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.captions import (
@@ -61,7 +61,8 @@ def evaluate(
             `${data_root}` stands for); its labels must be the model's.
         split: train, validation or test.
         fold: Where the manifest says folds, which one is the test set.
-        out: Folder for `metrics.json`, `predictions.jsonl` and `confusion_TASK.png`; None writes nothing.
+        out: Folder for `metrics.json`, `predictions.jsonl`, `confusion_TASK.png` and `residuals_TASK.png`; None writes
+            nothing.
         batch_size: Rows per process and forward pass.
         num_workers: Processes that read images; default: by the machine's cores.
         resamples: Of the bootstrap over groups.
@@ -236,7 +237,7 @@ def write_report(
     rows: Sequence[int],
     logits: dict[str, np.ndarray],
 ) -> None:
-    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets) and confusion matrices."""
+    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets), confusion matrices and residuals."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]
@@ -252,6 +253,13 @@ def write_report(
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
+        if "unit" in scores:
+            kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
+            known = kind.labelled(target)
+            predicted = kind.predictions(logits[task])[known]
+            name = f"{task} ({kind.unit})" if kind.unit else task
+            path = out / f"residuals_{task}.png"
+            plot_residuals(predicted, target[known], path, name, kind.reach(predicted), kind.log)
 
 
 def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:

@@ -27,7 +27,9 @@ def test_cells_are_read_strictly():
     np.testing.assert_array_equal(found, [12, -3.5, 1000, 0.5, 7, math.nan, math.nan, 2])
 
 
-@pytest.mark.parametrize("cell", ["1,234", "12 kg", "nan", "inf", "1_000", "0x1f", "twelve", "1e400", "١٢", "--1", "1e"])
+@pytest.mark.parametrize(
+    "cell", ["1,234", "12 kg", "nan", "inf", "1_000", "0x1f", "twelve", "1e400", "١٢", "--1", "1e"]
+)
 def test_what_is_no_number_is_refused_with_its_row_and_what_is_legal(cell):
     with pytest.raises(MmfuseError, match=r"m.yaml: tasks.price: column 'price', row 102: .* legal: ") as error:
         read(["1", cell])
@@ -87,13 +89,12 @@ def test_a_state_that_is_none_is_refused(name, value):
         task_with().load_state({**state, name: value}, "decisions.price")
 
 
-def calibrated(transform, rows=99, groups=None):
+def calibrated(transform, rows=99):
     task = task_with(transform=transform, unit="INR")
     target = np.exp(np.linspace(0, 5, rows)).astype(np.float32)
     task.fit(lambda: target)
     said = task.on_scale(target)[:, None] + np.linspace(-1, 1, rows)[:, None]
-    ids = [str(i) for i in range(rows)]
-    task.calibrate(said, target, groups or ids, ids)
+    task.calibrate(said, target)
     return task, said, target
 
 
@@ -109,21 +110,9 @@ def test_the_interval_reaches_as_far_on_the_scale_to_both_sides(transform):
     np.testing.assert_allclose(ends, [0.3 - task.radius, 0.3 + task.radius], rtol=1e-4, atol=1e-5)
 
 
-def test_too_few_rows_or_groups_give_no_interval():
+def test_too_few_rows_give_no_interval():
     assert calibrated("log", rows=8)[0].decide(2.0) == {"value": 2.0, "unit": "INR", "low": None, "high": None}
     assert calibrated("log", rows=9)[0].radius is not None
-    assert calibrated("log", groups=[f"patient {i % 8}" for i in range(99)])[0].radius is None
-
-
-def test_of_a_group_one_row_counts_whichever_order_they_come_in():
-    task, said, target = calibrated("none", groups=[str(i // 3) for i in range(99)])
-    errors = np.abs(said[:, 0] - target).reshape(33, 3)
-    assert any(task.radius == pytest.approx(error) for error in errors.ravel())
-    order, ids = np.random.default_rng(0).permutation(99), np.array([str(i) for i in range(99)])
-    shuffled = task_with()
-    shuffled.load_state(task.state(), "")
-    shuffled.calibrate(said[order], target[order], [str(i // 3) for i in order], ids[order])
-    assert shuffled.radius == task.radius
 
 
 def test_scores_tell_what_the_intervals_are_worth():
