@@ -67,6 +67,43 @@ class Features(NamedTuple):
     present: Tensor
 
 
+class Outputs(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+        text: Of every row, what the text encoder gives, or the missing token; None where the model reads no text, or
+            nobody asked for it. Tokens are one, the pooled vector, where neither the fusion nor a head reads tokens.
+        image: The same of the images.
+        fused: What the fusion gives; None where nobody needs it.
+        logits: By task, what its head says.
+    """
+
+    text: Features | None
+    image: Features | None
+    fused: Features | None
+    logits: dict[str, Any]
+
+
+class Step(NamedTuple):
+    """An optimiser step: the same on all processes and for all of its accumulated batches.
+
+    Attributes:
+        number: Steps done before it.
+        total: Steps of the run.
+        epoch: From 0.
+        seed: For draws; it follows from the run's seed and `number` alone.
+        targets: By task, labelled targets over all processes and accumulated batches, as its head counts them.
+        rows: The same of rows.
+    """
+
+    number: int
+    total: int
+    epoch: int
+    seed: int
+    targets: dict[str, float]
+    rows: float
+
+
 Batch = dict[str, Any]
 """A plain dict. Packed entries hold only what exists, with the row each entry belongs to:
 

@@ -18,6 +18,8 @@ KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
     "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
+    "objectives": "mmfuse.training.objectives:OBJECTIVES",
+    "methods": "mmfuse.training.methods:METHODS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }
 """By what `mmfuse list` calls them, where the registry of each kind is; it is imported when asked for."""

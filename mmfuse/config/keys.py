@@ -225,6 +225,11 @@ class TrainingConfig:
         "uncertainty: factors of the tasks' losses are learned (Kendall et al. 2018)",
         choices=("fixed", "uncertainty"),
     )
+    objectives: list[Any] = key(
+        [],
+        "what the loss has beside the tasks' own: names, or {name: ..., options, weight: 1.0} (mmfuse list objectives)",
+    )
+    method: Any = key("plain", "how a step is made: a name, or {name: ..., options} (mmfuse list methods)")
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
     )
