@@ -15,6 +15,7 @@ app = typer.Typer()
 
 
 KINDS = {
+    "analyses": "mmfuse.evaluation.analyses:ANALYSES",
     "fusions": "mmfuse.fusion:FUSIONS",
     "heads": "mmfuse.heads:HEADS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
