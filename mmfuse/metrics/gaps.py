@@ -7,16 +7,16 @@ shrinks with their size. So a gap is judged by a permutation null, and by the sp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.bootstrap import GroupBootstrap, interval
 
 Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 _CHUNK = 2**22
 """Numbers in memory at once."""
 
@@ -224,11 +224,10 @@ class Gap(NamedTuple):
         highest: The subgroup with the highest score.
         lowest: That with the lowest.
         value: Their difference.
-        low: The lower end of its 95 % interval; NaN where there are no resamples.
+        low: The lower end of its 95 % interval, at least 0; NaN where there are no resamples.
         high: The upper end.
-        chance: What the largest gap stays below in 95 % of permutations.
-        p: How often chance gives as large a gap: the larger of two answers, that of the permutations and that of the
-            subgroups' own resamples about their scores.
+        chance: What the largest gap is at most in 95 % of permutations.
+        p: How often chance gives as large a gap.
         p_family: The same of the largest among all gaps that were compared with it.
     """
 
@@ -244,64 +243,97 @@ class Gap(NamedTuple):
     p_family: float
 
 
-def largest_gaps(measures: Sequence[Measures], subgroup: Ints, permuted: Ints, bootstrap: GroupBootstrap) -> list[Gap]:
-    """The largest gap of each score, and how sure it is, one family of comparisons.
+class Compared(NamedTuple):
+    """M scores of K subgroups, and the gaps of those with two or more subgroups to compare.
 
-    Two nulls are asked, and the larger p is taken. Permutations are exact where subgroups are exchangeable, however
-    small; but they mix subgroups of unlike prevalence, and so say little of one with few positives. The resamples of
-    each subgroup about its own score know its spread, but not how coarse a small one is.
+    Attributes:
+        names: `(M,)` metric, and label or None.
+        values: `(K, M)`; NaN where undefined.
+        low: `(K, M)`, of 95 % intervals.
+        high: `(K, M)`.
+        gaps: In the order of `names`.
+    """
 
-    Reference: Westfall and Young 1993, "Resampling-based multiple testing" (the family); Davison and Hinkley 1997,
-        "Bootstrap methods and their application" (the interval).
+    names: list[tuple[str, str | None]]
+    values: Array
+    low: Array
+    high: Array
+    gaps: list[Gap]
+
+
+def compare_subgroups(
+    measures: Sequence[Measures], subgroup: Ints, permuted: Ints, bootstrap: GroupBootstrap
+) -> Compared:
+    """How far subgroups lie apart in each of some scores, which are one family of comparisons.
+
+    A gap is judged by two nulls, and the larger p is taken. Permutations are exact where subgroups are exchangeable,
+    however small; but they mix subgroups of unlike prevalence, and so make too little of the spread of one with few
+    positives. The resamples of each subgroup about its own score know that spread.
+
+    The interval is simultaneous over all pairs, as which pair it is, the same rows say: the gap and more or less what
+    the resamples' largest gap about their own scores is at most in 95 %.
+
+    Reference: Westfall and Young 1993, "Resampling-based multiple testing" (the family); Hsu 1996, "Multiple
+        comparisons", ch. 5 (the interval, which is Tukey's with resamples in place of the studentized range).
     Differs: gaps are put on one scale by the mean and spread of their own null before the largest is taken.
-    Prefer when: subgroups are compared in several scores at once.
+    Prefer when: the subgroups that are furthest apart were found by looking at them.
 
     Args:
-        measures: Scores with two or more subgroups to compare; others are left out.
+        measures: One or more.
         subgroup: `(N,)` in 0 to K - 1.
         permuted: `(P, N)`, as `permute_subgroups` gives it.
         bootstrap: Of the N rows' groups.
     """
-    names, values, compared, null, drawn = [], [], [], [], []
-    for of in measures:
-        names += of.names
-        values.append(of.values(subgroup))
-        compared.append(of.compared)
-        null.append(of.permuted(permuted))
-        drawn.append(of.resampled(subgroup, bootstrap))
-    if not names:
-        return []
-    there = np.concatenate(compared, axis=1)
-    kept = there.sum(axis=0) > 1
-    there, value = there[:, kept], np.where(there, np.concatenate(values, axis=1), np.nan)[:, kept]
-    names = [name for name, keep in zip(names, kept, strict=True) if keep]
-    by_chance, spread = (np.where(there, np.concatenate(x, axis=2)[..., kept], np.nan) for x in (null, drawn))
-    gap, chance, own = _range(value), _range(by_chance), _range(spread - value)
-    p, p_family = (np.maximum(*pair) for pair in zip(_p_values(gap, chance), _p_values(gap, own), strict=True))
-    found = []
-    for m, (metric, label) in enumerate(names):
+    names = [name for of in measures for name in of.names]
+    there = np.concatenate([of.compared for of in measures], axis=1)
+    value = np.concatenate([of.values(subgroup) for of in measures], axis=1)
+    drawn = _joined([of.resampled(subgroup, bootstrap) for of in measures])
+    low, high = _intervals(drawn)
+    kept = np.flatnonzero(there.sum(axis=0) > 1)
+    if not len(kept):
+        return Compared(names, value, low, high, [])
+    null = _joined([of.permuted(permuted) for of in measures])
+    shown, by_chance, spread = (np.where(there, x, np.nan)[..., kept] for x in (value, null, drawn))
+    gap, chance, own = _range(shown), _range(by_chance), _range(spread - shown)
+    p, p_family = (np.fmax(*pair) for pair in zip(_p_values(gap, chance), _p_values(gap, own), strict=True))
+    gaps = []
+    for m, (metric, label) in enumerate(names[i] for i in kept):
         reach = _most(own[:, m])
-        found.append(
+        ends = (int(np.nanargmax(shown[:, m])), int(np.nanargmin(shown[:, m])))
+        least = float(np.fmax(gap[m] - reach, 0)) if reach == reach else reach
+        gaps.append(
             Gap(
                 metric,
                 label,
-                highest=int(np.nanargmax(value[:, m])),
-                lowest=int(np.nanargmin(value[:, m])),
-                value=float(gap[m]),
-                low=max(0.0, float(gap[m] - reach)) if reach == reach else reach,
-                high=float(gap[m] + reach),
-                chance=_most(chance[:, m]),
-                p=float(p[m]),
-                p_family=float(p_family[m]),
+                *ends,
+                float(gap[m]),
+                least,
+                float(gap[m] + reach),
+                _most(chance[:, m]),
+                float(p[m]),
+                float(p_family[m]),
             )
         )
-    return found
+    return Compared(names, value, low, high, gaps)
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """`(R, K, M)` of all measures; as many replicates as each of them has."""
+    return np.concatenate([part[: min(map(len, parts))] for part in parts], axis=2)
 
 
 def _most(values: Array) -> float:
     """What 95 % of values are at or below; NaN of none."""
     known = values[~np.isnan(values)]
     return float(np.quantile(known, 0.95)) if len(known) else float("nan")
+
+
+def _intervals(drawn: Array) -> tuple[Array, Array]:
+    """The ends of percentile intervals, `(B, K, M)` to `(K, M)` each."""
+    ends = np.full((2, *drawn.shape[1:]), np.nan)
+    for k, m in np.ndindex(*drawn.shape[1:]):
+        ends[:, k, m] = interval(drawn[:, k, m])
+    return ends[0], ends[1]
 
 
 def _range(values: Array) -> Array:
@@ -319,5 +351,6 @@ def _p_values(gap: Array, null: Array) -> tuple[Array, Array]:
     sd = np.sqrt(np.where(known, (null - mean) ** 2, 0).sum(axis=0) / count)
     scale = np.where(sd > 0, sd, 1)
     largest = np.fmax.reduce((null - mean) / scale, axis=1)
-    beyond = (null >= gap - 1e-12).sum(axis=0), (largest[:, None] >= (gap - mean) / scale - 1e-9).sum(axis=0)
-    return (1 + beyond[0]) / (len(null) + 1), (1 + beyond[1]) / (len(null) + 1)
+    beyond = (null >= gap - 1e-12).sum(axis=0)
+    all_beyond = (largest[:, None] >= (gap - mean) / scale - 1e-9).sum(axis=0)
+    return (1 + beyond) / (known.sum(axis=0) + 1), (1 + all_beyond) / ((~np.isnan(largest)).sum() + 1)

@@ -1,0 +1,168 @@
+"""What subgroups are compared in: of each task the scores that mean the same in subgroups of unlike make-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfuse.data.tables.targets import labelled
+from mmfuse.evaluation.analyses import Scored
+from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.captions import rouge_l_rows
+from mmfuse.metrics.gaps import Array, Ints, MeanAuroc, Measures, Rates
+from mmfuse.types import MISSING_CLASS
+
+MOST_RESCORED = 200
+"""Permutations and resamples of a task that can only be scored as a whole."""
+
+
+def main_measures(
+    scored: Scored, task: str, subgroup: Ints, number: int, min_rows: int, min_positives: int
+) -> Iterator[tuple[Measures, list[str]]]:
+    """What a task's subgroups are compared in first, with the labels that are averaged over.
+
+    Labels: the mean AUROC over those labels of which every compared subgroup has enough; of one class a row, also the
+    accuracy. Captions: ROUGE-L. Any other task: the metric that its head names as its own.
+
+    Args:
+        scored: The rows.
+        task: One of them.
+        subgroup: `(N,)` in 0 to `number` - 1.
+        number: Of subgroups, K.
+        min_rows: With a target, that a subgroup must have to be compared.
+        min_positives: Rows with a label, and without it, that it must have.
+    """
+    target = scored.target(task)
+    there = labelled(target)
+    enough = np.bincount(subgroup[there], minlength=number) >= min_rows
+    head: Any = scored.model.heads[task]
+    if task in scored.model.captioning:
+        written = rouge_l_rows([head.text(row) for row in scored.said[task]], list(target))
+        yield _mean("rouge_l", written, enough), []
+    elif "per_label" not in scored.scores[task]:
+        yield _Rescored(scored, task, head.monitor, enough), []
+    else:
+        probabilities, truth, decided = _decisions(scored, task)
+        compared, good = _comparable(truth, subgroup, enough, min_positives)
+        if good.any():
+            names = [label for label, is_good in zip(head.labels, good, strict=True) if is_good]
+            yield MeanAuroc(probabilities[:, good], truth[:, good], compared), names
+        if target.ndim == 1:
+            right = np.where(there, (decided & (truth == 1)).any(axis=1), np.nan)
+            yield _mean("accuracy", right, enough), []
+
+
+def decision_measures(
+    scored: Scored, task: str, subgroup: Ints, number: int, min_rows: int, min_positives: int
+) -> Iterator[Measures]:
+    """By label the shares of its positives and of its negatives that are taken for positive, as the model decides.
+
+    Of two classes the second share is left out: it is what the first of the other class lacks to 1.
+
+    Args:
+        scored: The rows.
+        task: One of them; of a task without labels there is nothing.
+        subgroup: `(N,)` in 0 to `number` - 1.
+        number: Of subgroups, K.
+        min_rows: With a target, that a subgroup must have to be compared.
+        min_positives: Rows with a label (`tpr`), or without it (`fpr`), that it must have.
+    """
+    if "per_label" not in scored.scores[task]:
+        return
+    head: Any = scored.model.heads[task]
+    _, truth, decided = _decisions(scored, task)
+    enough = np.bincount(subgroup[~np.isnan(truth).all(axis=1)], minlength=number) >= min_rows
+    two_classes = scored.target(task).ndim == 1 and len(head.labels) == 2
+    for name, value in (("tpr", 1), ("fpr", 0))[: 1 if two_classes else 2]:
+        of = truth == value
+        compared = enough[:, None] & (_counted(of, subgroup, number) >= min_positives)
+        yield Rates([(name, label) for label in head.labels], 1.0 * (of & decided), 1.0 * of, compared)
+
+
+def label_counts(scored: Scored, task: str, subgroup: Ints, number: int) -> tuple[Ints, Ints]:
+    """`(K, L)` rows with each label, and without it."""
+    _, truth, _ = _decisions(scored, task)
+    return _counted(truth == 1, subgroup, number), _counted(truth == 0, subgroup, number)
+
+
+def _decisions(scored: Scored, task: str) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """`(N, L)` each: probabilities; truth 0, 1 or NaN; what is decided."""
+    head: Any = scored.model.heads[task]
+    probabilities, target = head.probabilities(scored.said[task]), scored.target(task)
+    if target.ndim == 2:
+        return probabilities, target.astype(np.float64), probabilities >= np.asarray(head.thresholds)
+    one_hot = np.eye(probabilities.shape[1])
+    truth = np.where((target == MISSING_CLASS)[:, None], np.nan, one_hot[np.maximum(target, 0)])
+    return probabilities, truth, one_hot[probabilities.argmax(axis=1)] == 1
+
+
+def _counted(there: NDArray[np.bool_], subgroup: Ints, number: int) -> Ints:
+    return np.stack([np.bincount(subgroup[column], minlength=number) for column in there.T], axis=1)
+
+
+def _comparable(
+    truth: Array, subgroup: Ints, enough: NDArray[np.bool_], min_positives: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which subgroups `(K,)` are compared over which labels `(L,)`: each has enough of each, or others are averaged.
+
+    Where no label is left, the subgroup that has the fewest is given up.
+    """
+    number = len(enough)
+    fewest = np.minimum(_counted(truth == 1, subgroup, number), _counted(truth == 0, subgroup, number))
+    compared, good = enough.copy(), np.zeros(truth.shape[1], dtype=bool)
+    while compared.sum() > 1:
+        good = fewest[compared].min(axis=0) >= min_positives
+        if good.any():
+            return compared, good
+        kept = np.flatnonzero(compared)
+        compared[kept[fewest[kept].max(axis=1).argmin()]] = False
+    return compared, np.zeros_like(good)
+
+
+def _mean(name: str, values: Array, compared: NDArray[np.bool_]) -> Rates:
+    """The mean over rows of `values (N,)`, without those that are NaN."""
+    there = ~np.isnan(values)
+    return Rates([(name, None)], np.where(there, values, 0)[:, None], 1.0 * there[:, None], compared[:, None])
+
+
+class _Rescored:
+    """A metric that the task's own scoring gives of whole sets of rows.
+
+    Args:
+        scored: The rows.
+        task: One of them.
+        metric: Its name among the task's metrics.
+        compared: `(K,)` bool.
+    """
+
+    def __init__(self, scored: Scored, task: str, metric: str, compared: NDArray[np.bool_]):
+        self.scored, self.task, self.metric = scored, task, metric
+        self.names: list[tuple[str, str | None]] = [(metric, None)]
+        self.compared = compared[:, None]
+
+    def values(self, subgroup: Ints) -> Array:
+        """`(K, 1)`."""
+        return np.array([[self._score(np.flatnonzero(subgroup == k))] for k in range(len(self.compared))])
+
+    def permuted(self, subgroups: Ints) -> Array:
+        """`(P, K, 1)` of the first `MOST_RESCORED`."""
+        return np.stack([self.values(subgroup) for subgroup in subgroups[:MOST_RESCORED]])
+
+    def resampled(self, subgroup: Ints, bootstrap: GroupBootstrap) -> Array:
+        """`(B, K, 1)` of the first `MOST_RESCORED`."""
+        number = len(self.compared)
+        times = bootstrap.multiplicities(0, min(bootstrap.resamples, MOST_RESCORED)).astype(np.int64)
+        found = np.full((len(times), number, 1), np.nan)
+        for b, drawn in enumerate(times[:, bootstrap.row_group]):
+            rows = np.repeat(np.arange(len(subgroup)), drawn)
+            for k in range(number):
+                found[b, k] = self._score(rows[subgroup[rows] == k])
+        return found
+
+    def _score(self, rows: Ints) -> float:
+        scores = self.scored.score(rows.tolist(), [self.task], resamples=0) if len(rows) else {}
+        value = scores.get(self.task, {}).get("metrics", {}).get(self.metric, {}).get("value")
+        return float("nan") if value is None else float(value)
