@@ -117,11 +117,11 @@ def plot_subgroups(panels: Sequence[dict[str, Any]], path: str | Path) -> None:
     places += [
         (min(height[row] for row in rows if row[0] == column) - 1, _shortened(column), True) for column in columns
     ]
-    first = figure.axes[0]
-    first.set_yticks([at for at, _, _ in places], [name for _, name, _ in places], parse_math=False)
-    for (_, _, is_column), tick in zip(places, first.get_yticklabels(), strict=True):
-        tick.set_fontweight("bold" if is_column else "normal")
-    first.set_ylim(max(height.values()) + 0.7, min(at for at, _, _ in places) - 0.6)
+    for axes in figure.axes[: len(panels) : across]:
+        axes.set_yticks([at for at, _, _ in places], [name for _, name, _ in places], parse_math=False)
+        for (_, _, is_column), tick in zip(places, axes.get_yticklabels(), strict=True):
+            tick.set_fontweight("bold" if is_column else "normal")
+    figure.axes[0].set_ylim(max(height.values()) + 0.7, min(at for at, _, _ in places) - 0.6)
     _save(figure, path)
 
 

@@ -22,6 +22,8 @@ from mmfuse.types import MmfuseError
 
 ALPHA = 0.05
 _MOST_NAMED = 50
+_RESAMPLES = 200
+"""Of a subgroup's rows, for the intervals of what is not compared."""
 
 
 @ANALYSES.register("subgroups")
@@ -182,7 +184,7 @@ def _described(scored: Scored, names: Sequence[str], subgroup: Ints) -> dict[str
     }
     for k, name in enumerate(names):
         rows = np.flatnonzero(subgroup == k)
-        scores = scored.score(rows.tolist())
+        scores = scored.score(rows.tolist(), resamples=min(scored.resamples, _RESAMPLES))
         told = {task: {key: of[key] for key in ("n", "groups", "metrics") if key in of} for task, of in scores.items()}
         for task, (positives, negatives) in counts.items():
             head: Any = scored.model.heads[task]
@@ -249,11 +251,20 @@ def _panels(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             for metric, said in metrics.items():
                 panel = panels.setdefault(f"{task}: {metric}", {})
                 panel[column] = said["subgroups"]
-    for column, gap in _found_rates(found):
-        by_name = found["columns"][column]["subgroups"]
-        scores = {k: by_name[k]["scores"][gap["task"]]["labels"][gap["label"]][gap["metric"]] for k in gap["compared"]}
-        panels.setdefault(f"{gap['task']}: {gap['metric']} of {gap['label']}", {})[column] = scores
+    for _, gap in _found_rates(found):
+        task, label, metric = gap["task"], gap["label"], gap["metric"]
+        panels.setdefault(f"{task}: {metric} of {label}", {}).update(
+            {column: _rates(of, task, label, metric) for column, of in found["columns"].items()}
+        )
     return [{"title": title, "columns": columns} for title, columns in panels.items() if any(columns.values())][:6]
+
+
+def _rates(of: Mapping[str, Any], task: str, label: str, metric: str) -> dict[str, Any]:
+    """By subgroup of a column that is compared in a rate, the rate."""
+    compared = next(
+        (g["compared"] for g in of["gaps"] if (g["task"], g["label"], g["metric"]) == (task, label, metric)), []
+    )
+    return {name: of["subgroups"][name]["scores"][task]["labels"][label][metric] for name in compared}
 
 
 def _found_rates(found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
