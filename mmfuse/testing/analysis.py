@@ -1,4 +1,4 @@
-"""The checks of analyses: each asks one of the same scored rows, and looks at what it says and what it leaves behind."""
+"""The checks of analyses: each asks one of the same scored rows, and looks at what it says and leaves behind."""
 
 from __future__ import annotations
 
