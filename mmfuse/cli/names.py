@@ -17,6 +17,7 @@ app = typer.Typer()
 KINDS = {
     "analyses": "mmfuse.evaluation.analyses:ANALYSES",
     "fusions": "mmfuse.fusion:FUSIONS",
+    "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }

@@ -184,7 +184,7 @@ def _random_states() -> tuple[Any, ...]:
 def _state(scored: Scored) -> dict[str, str]:
     """By what an analysis is given, a hash of it."""
     weights = {name: tensor.cpu().numpy().tobytes() for name, tensor in scored.model.state_dict().items()}
-    decisions = {task: (head.temperature, head.thresholds) for task, head in _heads(scored).items() if _decides(head)}
+    decisions = {task: scored.kind(task).state() for task in scored.scores}
     parts: dict[str, Any] = {
         "scores": scored.scores,
         "said": {task: values.tobytes() for task, values in scored.said.items()},
@@ -193,14 +193,6 @@ def _state(scored: Scored) -> dict[str, str]:
         "the model": (weights, decisions, scored.model.training),
     }
     return {name: hashlib.sha256(pickle.dumps(part)).hexdigest() for name, part in parts.items()}
-
-
-def _heads(scored: Scored) -> dict[str, Any]:
-    return dict(scored.model.heads.items())
-
-
-def _decides(head: Any) -> bool:
-    return hasattr(head, "temperature") and hasattr(head, "thresholds")
 
 
 def _equal(one: Any, other: Any) -> bool:

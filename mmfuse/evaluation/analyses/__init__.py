@@ -71,6 +71,11 @@ class Scored:
         values: list[Any] = self.table.rows[name][:]
         return [values[row] for row in self.rows]
 
+    def kind(self, task: str) -> Any:
+        """What a task is (`mmfuse.tasks.TaskKind`): it makes probabilities, decisions and scores of what is said."""
+        head: Any = self.model.heads[task]
+        return head.task
+
     def target(self, task: str) -> np.ndarray:
         """By scored row, a task's target, as in `Table.targets`."""
         return self.table.targets[task][list(self.rows)]

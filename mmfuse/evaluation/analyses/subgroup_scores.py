@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.analyses import Scored
 from mmfuse.metrics.bootstrap import GroupBootstrap
 from mmfuse.metrics.captions import rouge_l_rows
 from mmfuse.metrics.gaps import Array, Ints, MeanAuroc, Measures, Rates
-from mmfuse.types import MISSING_CLASS
 
-MOST_RESCORED = 200
-"""Permutations and resamples of a task that can only be scored as a whole."""
+MOST_MEASURED = 200
+"""Permutations and resamples of a metric that is no sum over rows."""
 
 
 def main_measures(
@@ -25,7 +23,7 @@ def main_measures(
     """What a task's subgroups are compared in first, with the labels that are averaged over.
 
     Labels: the mean AUROC over those labels of which every compared subgroup has enough; of one class a row, also the
-    accuracy. Captions: ROUGE-L. Any other task: the metric that its head names as its own.
+    accuracy. Captions: ROUGE-L. Any other task: the metric that it names as its own.
 
     Args:
         scored: The rows.
@@ -35,22 +33,21 @@ def main_measures(
         min_rows: With a target, that a subgroup must have to be compared.
         min_positives: Rows with a label, and without it, that it must have.
     """
-    target = scored.target(task)
-    there = labelled(target)
+    target, kind = scored.target(task), scored.kind(task)
+    there = kind.labelled(target)
     enough = np.bincount(subgroup[there], minlength=number) >= min_rows
-    head: Any = scored.model.heads[task]
-    if task in scored.model.captioning:
-        written = rouge_l_rows([head.text(row) for row in scored.said[task]], list(target))
+    if kind.is_text:
+        written = rouge_l_rows([kind.text(row) for row in scored.said[task]], list(target))
         yield _mean("rouge_l", written, enough), []
-    elif "per_label" not in scored.scores[task]:
-        yield _Rescored(scored, task, head.monitor, enough), []
+    elif not kind.has_labels:
+        yield _Measured(kind, scored.said[task], target, enough), []
     else:
         probabilities, truth, decided = _decisions(scored, task)
         compared, good = _comparable(truth, subgroup, enough, min_positives)
         if good.any():
-            names = [label for label, is_good in zip(head.labels, good, strict=True) if is_good]
+            names = [label for label, is_good in zip(kind.labels, good, strict=True) if is_good]
             yield MeanAuroc(probabilities[:, good], truth[:, good], compared), names
-        if target.ndim == 1:
+        if kind.exclusive:
             right = np.where(there, (decided & (truth == 1)).any(axis=1), np.nan)
             yield _mean("accuracy", right, enough), []
 
@@ -70,16 +67,16 @@ def decision_measures(
         min_rows: With a target, that a subgroup must have to be compared.
         min_positives: Rows with a label (`tpr`), or without it (`fpr`), that it must have.
     """
-    if "per_label" not in scored.scores[task]:
+    kind = scored.kind(task)
+    if not kind.has_labels:
         return
-    head: Any = scored.model.heads[task]
     _, truth, decided = _decisions(scored, task)
     enough = np.bincount(subgroup[~np.isnan(truth).all(axis=1)], minlength=number) >= min_rows
-    two_classes = scored.target(task).ndim == 1 and len(head.labels) == 2
+    two_classes = kind.exclusive and len(kind.labels) == 2
     for name, value in (("tpr", 1), ("fpr", 0))[: 1 if two_classes else 2]:
         of = truth == value
         compared = enough[:, None] & (_counted(of, subgroup, number) >= min_positives)
-        yield Rates([(name, label) for label in head.labels], 1.0 * (of & decided), 1.0 * of, compared)
+        yield Rates([(name, label) for label in kind.labels], 1.0 * (of & decided), 1.0 * of, compared)
 
 
 def label_counts(scored: Scored, task: str, subgroup: Ints, number: int) -> tuple[Ints, Ints]:
@@ -90,13 +87,12 @@ def label_counts(scored: Scored, task: str, subgroup: Ints, number: int) -> tupl
 
 def _decisions(scored: Scored, task: str) -> tuple[Array, Array, NDArray[np.bool_]]:
     """`(N, L)` each: probabilities; truth 0, 1 or NaN; what is decided."""
-    head: Any = scored.model.heads[task]
-    probabilities, target = head.probabilities(scored.said[task]), scored.target(task)
-    if target.ndim == 2:
-        return probabilities, target.astype(np.float64), probabilities >= np.asarray(head.thresholds)
-    one_hot = np.eye(probabilities.shape[1])
-    truth = np.where((target == MISSING_CLASS)[:, None], np.nan, one_hot[np.maximum(target, 0)])
-    return probabilities, truth, one_hot[probabilities.argmax(axis=1)] == 1
+    kind, target = scored.kind(task), scored.target(task)
+    probabilities = kind.predictions(scored.said[task])
+    truth = np.where(kind.known(target), kind.one_hot(target), np.nan)
+    if kind.exclusive:
+        return probabilities, truth, np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)] == 1
+    return probabilities, truth, probabilities >= np.asarray(kind.thresholds)
 
 
 def _counted(there: NDArray[np.bool_], subgroup: Ints, number: int) -> Ints:
@@ -128,41 +124,40 @@ def _mean(name: str, values: Array, compared: NDArray[np.bool_]) -> Rates:
     return Rates([(name, None)], np.where(there, values, 0)[:, None], 1.0 * there[:, None], compared[:, None])
 
 
-class _Rescored:
-    """A metric that the task's own scoring gives of whole sets of rows.
+class _Measured:
+    """The metric that a task without labels names as its own, which is computed of whole sets of rows.
 
     Args:
-        scored: The rows.
-        task: One of them.
-        metric: Its name among the task's metrics.
+        kind: What the task is.
+        said: `(N, width)`.
+        target: `(N, ...)`, encoded.
         compared: `(K,)` bool.
     """
 
-    def __init__(self, scored: Scored, task: str, metric: str, compared: NDArray[np.bool_]):
-        self.scored, self.task, self.metric = scored, task, metric
-        self.names: list[tuple[str, str | None]] = [(metric, None)]
-        self.compared = compared[:, None]
+    def __init__(self, kind: Any, said: np.ndarray, target: np.ndarray, compared: NDArray[np.bool_]):
+        self.kind, self.compared = kind, compared[:, None]
+        self.names: list[tuple[str, str | None]] = [(kind.monitor, None)]
+        self._predicted, self._target, self._there = kind.predictions(said), target, kind.labelled(target)
 
     def values(self, subgroup: Ints) -> Array:
         """`(K, 1)`."""
-        return np.array([[self._score(np.flatnonzero(subgroup == k))] for k in range(len(self.compared))])
+        return self._measured(subgroup, np.ones(len(subgroup)))
 
     def permuted(self, subgroups: Ints) -> Array:
-        """`(P, K, 1)` of the first `MOST_RESCORED`."""
-        return np.stack([self.values(subgroup) for subgroup in subgroups[:MOST_RESCORED]])
+        """`(P, K, 1)` of the first `MOST_MEASURED`."""
+        return np.stack([self.values(subgroup) for subgroup in subgroups[:MOST_MEASURED]])
 
     def resampled(self, subgroup: Ints, bootstrap: GroupBootstrap) -> Array:
-        """`(B, K, 1)` of the first `MOST_RESCORED`."""
-        number = len(self.compared)
-        times = bootstrap.multiplicities(0, min(bootstrap.resamples, MOST_RESCORED)).astype(np.int64)
-        found = np.full((len(times), number, 1), np.nan)
-        for b, drawn in enumerate(times[:, bootstrap.row_group]):
-            rows = np.repeat(np.arange(len(subgroup)), drawn)
-            for k in range(number):
-                found[b, k] = self._score(rows[subgroup[rows] == k])
-        return found
+        """`(B, K, 1)` of the first `MOST_MEASURED`."""
+        times = bootstrap.multiplicities(0, min(bootstrap.resamples, MOST_MEASURED))[:, bootstrap.row_group]
+        found = [self._measured(subgroup, of) for of in times]
+        return np.stack(found) if found else np.empty((0, len(self.compared), 1))
 
-    def _score(self, rows: Ints) -> float:
-        scores = self.scored.score(rows.tolist(), [self.task], resamples=0) if len(rows) else {}
-        value = scores.get(self.task, {}).get("metrics", {}).get(self.metric, {}).get("value")
-        return float("nan") if value is None else float(value)
+    def _measured(self, subgroup: Ints, times: Array) -> Array:
+        found = np.full((len(self.compared), 1), np.nan)
+        for k in range(len(found)):
+            rows = np.flatnonzero((subgroup == k) & self._there & (times > 0))
+            if len(rows):
+                measured = self.kind.measure(self._predicted[rows], self._target[rows], times[rows])
+                found[k] = measured[self.kind.monitor]
+        return found

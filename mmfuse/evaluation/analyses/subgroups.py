@@ -179,16 +179,15 @@ def _described(scored: Scored, names: Sequence[str], subgroup: Ints) -> dict[str
     groups, found = np.asarray(scored.groups), {}
     counts = {
         task: label_counts(scored, task, subgroup, len(names) + 1)
-        for task, scores in scored.scores.items()
-        if "per_label" in scores
+        for task in scored.scores
+        if scored.kind(task).has_labels
     }
     for k, name in enumerate(names):
         rows = np.flatnonzero(subgroup == k)
         scores = scored.score(rows.tolist(), resamples=min(scored.resamples, _RESAMPLES))
         told = {task: {key: of[key] for key in ("n", "groups", "metrics") if key in of} for task, of in scores.items()}
         for task, (positives, negatives) in counts.items():
-            head: Any = scored.model.heads[task]
-            of_label = zip(head.labels, positives[k].tolist(), negatives[k].tolist(), strict=True)
+            of_label = zip(scored.kind(task).labels, positives[k].tolist(), negatives[k].tolist(), strict=True)
             told.setdefault(task, {"n": 0, "groups": 0, "metrics": {}})
             told[task]["labels"] = {label: {"positives": p, "negatives": n} for label, p, n in of_label}
         found[name] = {"rows": len(rows), "groups": len(set(groups[rows].tolist())), "scores": told}
