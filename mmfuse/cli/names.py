@@ -15,6 +15,7 @@ app = typer.Typer()
 
 
 KINDS = {
+    "analyses": "mmfuse.evaluation.analyses:ANALYSES",
     "fusions": "mmfuse.fusion:FUSIONS",
     "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",

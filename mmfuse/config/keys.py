@@ -237,6 +237,16 @@ class TrainingConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """What is asked of the scored test rows."""
+
+    analyses: list[Any] | None = key(
+        None,
+        "names, or {name: ..., options} (mmfuse list analyses); default: those that are asked by themselves; []: none",
+    )
+
+
+@dataclass
 class CacheConfig:
     """Features of frozen towers, computed once."""
 
@@ -259,6 +269,7 @@ class Config:
     fusion: dict[str, Any] = key({"name": "concat"}, "name, and the strategy's own options (mmfuse list fusions)")
     tasks: dict[str, TaskConfig] = key({}, "by task name: weight, class_weights")
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     @property
