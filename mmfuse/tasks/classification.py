@@ -35,6 +35,11 @@ class Classification(LabelTask):
     declared_stay = True
     abstained_type = pa.bool_()
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """Three classes."""
+        return {"column": "y"}, {"y": "a b _ c a b c a b c a b b a".replace("_", "").split(" ")}
+
     def check(self, spec: TaskSpec, where: str) -> None:
         """A class stands in one column."""
         if spec.column is None:
