@@ -102,6 +102,10 @@ class Classification(LabelTask):
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """A missing class stays missing."""
+        return target if target == MISSING_CLASS else mirror[target]
+
     @property
     def arrow(self) -> pa.DataType:
         """int64."""

@@ -206,6 +206,15 @@ class TaskKind:
         """Whether a text says one row's encoded target in so many words, so that it need not be learned."""
         return False
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """One row's encoded target as it is true of the mirrored picture; of a kind with labels.
+
+        Args:
+            target: As `encode` gave it.
+            mirror: `(labels,)` which label each one is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.mirrored")
+
     @property
     def arrow(self) -> pa.DataType:
         """The type of an encoded target in a shard."""

@@ -105,6 +105,10 @@ class Multilabel(LabelTask):
             "unknown": [name for name, value in zip(self.labels, target, strict=True) if np.isnan(value)],
         }
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """`(labels,)`."""
+        return target[mirror]
+
     @property
     def arrow(self) -> pa.DataType:
         """A list of float32."""

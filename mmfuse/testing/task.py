@@ -117,9 +117,8 @@ def _protocol(candidate: Candidate) -> None:
     for name in ("lower_is_better", "comparable", "diagnosed"):
         strange = set(getattr(task, name)) - metrics
         require(not strange, f"`{name}` names {sorted(strange)}, which `metrics` does not")
-    for name in ("comparable", "diagnosed"):
-        wrong = lower & set(getattr(task, name))
-        require(not wrong, f"`{name}` names {sorted(wrong)}, of which less is better: give what grows with quality")
+    wrong = lower & set(task.diagnosed)
+    require(not wrong, f"`diagnosed` names {sorted(wrong)}, of which less is better: give what grows with quality")
     require(bool(task.diagnosed) >= bool(task.comparable), "it can be compared, but `diagnosed` names no metric")
 
 

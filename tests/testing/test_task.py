@@ -137,8 +137,8 @@ class Overflows(Number):
             return np.exp(super().predictions(said))
 
 
-class RanksByWhatIsSmall(Number):
-    comparable = ("mse",)
+class ToldInWhatIsSmall(Number):
+    diagnosed = ("mse",)
 
 
 class Swallows(Number):
@@ -164,7 +164,7 @@ class LossyShard(Number):
         (UndeclaredColumn, "predictions", "its columns are"),
         (NotJson, "predictions", "not JSON serializable"),
         (Overflows, "predictions", "a prediction is not finite"),
-        (RanksByWhatIsSmall, "protocol", "of which less is better"),
+        (ToldInWhatIsSmall, "protocol", "of which less is better"),
         (Swallows, "protocol", "swallows typos"),
         (LossyShard, "missing", "a shard does not give back"),
     ],
