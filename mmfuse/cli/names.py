@@ -16,6 +16,7 @@ app = typer.Typer()
 
 KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
+    "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
     "objectives": "mmfuse.training.objectives:OBJECTIVES",
     "methods": "mmfuse.training.methods:METHODS",
