@@ -158,12 +158,14 @@ class FusionModel(
         if self.text_encoder is not None:
             packed = batch.get("text_features")
             if packed is None and len(batch["input_ids"]):
-                packed = self._only_what_is_read(self.text_encoder(batch["input_ids"], batch["text_mask"]))
+                packed = self._only_what_is_read(
+                    self.text_encoder(batch["input_ids"], batch["text_mask"], *_shift(batch, "text"))
+                )
             text = self._spread("text", packed, batch["text_row"], rows)
         if self.image_encoder is not None:
             packed = batch.get("image_features")
             if packed is None and len(batch["pixels"]):
-                packed = self._only_what_is_read(self.image_encoder(batch["pixels"]))
+                packed = self._only_what_is_read(self.image_encoder(batch["pixels"], *_shift(batch, "image")))
             image = self._spread("image", packed, batch["image_row"], rows)
         return text, image
 
@@ -264,6 +266,11 @@ def _task_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     own = head.spec() if hasattr(head, "spec") else {k: v for k, v in given.items() if k not in _OF_THE_TASK}
     options = {"options": dict(given["options"])} if given.get("options") else {}  # not an empty one: as before
     return {"type": given["type"], "labels": list(given["labels"]), **options, **own}
+
+
+def _shift(batch: Batch, modality: str) -> list[Tensor]:
+    """What a tower is to add to its input, where a batch says so; a tower of before takes no such argument."""
+    return [batch[f"{modality}_shift"]] if f"{modality}_shift" in batch else []
 
 
 def _position_in_row(row: Tensor, count: Tensor) -> Tensor:

@@ -110,6 +110,8 @@ Batch = dict[str, Any]
 - `row_ids (B,)` int64, the rows' positions in their dataset (first, so that the batch size is its length);
 - text: `input_ids (Bt, T)` int64, `text_mask (Bt, T)` bool, `text_row (Bt,)` int64 for the Bt rows that have a text;
 - images: `pixels (N, 3, H, W)` uint8, `image_row (N,)` int64, `image_view (N,)` int64 (which image of its study);
+- where a method of training moves inputs: `text_shift (Bt, T, E)`, which is added to word embeddings, and `image_shift
+  (N, 3, H, W)`, to normalised pixels;
 - or, for a frozen and cached tower: `text_features` / `image_features`, a packed `Features` of the same rows;
 - targets: `target.<task>`, `(B,)` int64 with -100 where missing, or `(B, L)` float with NaN where missing; of a
   captioning task `(B, U)` int64 token ids, the first one beginning the caption, with -100 behind its end;

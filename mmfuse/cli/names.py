@@ -19,6 +19,7 @@ KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
     "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
+    "optimizers": "mmfuse.training.optimizers:OPTIMIZERS",
     "objectives": "mmfuse.training.objectives:OBJECTIVES",
     "methods": "mmfuse.training.methods:METHODS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",

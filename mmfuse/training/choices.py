@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from mmfuse.config import Config
 from mmfuse.model import FusionModel
+from mmfuse.training.launch import is_on
 from mmfuse.training.learner import Learner
 from mmfuse.training.methods import build_method
+from mmfuse.training.optimizers import check_optimizer
 from mmfuse.types import MmfuseError
 
 
 def check_choices(config: Config, model: FusionModel) -> None:
-    """Refuse objectives and a method that this run cannot have.
+    """Refuse an optimizer, objectives and a method that this run cannot have.
 
     Raises:
         MmfuseError: One does not exist, has no such option, or cannot do what the run asks for.
     """
+    check_optimizer(config.training.optimizer, is_on("ACCELERATE_USE_FSDP"))
     Learner(model, config)
     method = build_method(config.training.method)
     method.check(model, config)

@@ -34,6 +34,7 @@ from mmfuse.training.launch import heed_launch
 from mmfuse.training.learner import Learner
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import parameter_groups
+from mmfuse.training.optimizers import moments
 from mmfuse.training.prepare import prepare, set_up
 from mmfuse.training.trained import ever_trained, towers
 from mmfuse.types import MmfuseError
@@ -297,7 +298,7 @@ class _Clock:
 
 
 def _sizes(model: FusionModel, config: Config) -> dict[str, int]:
-    """Numbers of parameters, and bytes of what is written of them: AdamW keeps two moments of what it trains."""
+    """Numbers of parameters, and bytes of what is written of them, with the optimizer's moments."""
     trained = ever_trained(model, config)
     optimised = [p for group in parameter_groups(Learner(model, config), config) for p in group["params"]]
     state = {name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()}
@@ -305,7 +306,8 @@ def _sizes(model: FusionModel, config: Config) -> dict[str, int]:
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in optimised),
-        "checkpoints": 2 * kept + 2 * sum(p.numel() * p.element_size() for p in optimised),
+        "checkpoints": 2 * kept
+        + moments(config.training.optimizer) * sum(p.numel() * p.element_size() for p in optimised),
         "model": sum(state.values()),
     }
 

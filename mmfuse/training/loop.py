@@ -33,6 +33,7 @@ from mmfuse.training.methods import build_method
 from mmfuse.training.metrics_log import MetricsLog
 from mmfuse.training.monitor import MONITORED, flat_scores, monitored, monitored_name, validation_loss
 from mmfuse.training.optimization import count_targets, learning_rate_factor, parameter_groups
+from mmfuse.training.optimizers import build_optimizer
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
@@ -135,7 +136,7 @@ class Trainer:
             prepare_zero(self.learner, config, accelerator)
         if model.image_encoder is not None and is_synchronised(config, accelerator.num_processes):
             synchronise(model.image_encoder)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.learner, config), fused=True)
+        self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.wrapped, self.prepared = accelerator.prepare(self.learner, self.optimizer)
         if self.zero:
