@@ -69,6 +69,13 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def score_of(value: float, drawn: ArrayLike) -> dict[str, float | None]:
+    """A score as reports hold it: the value and the 95 % interval of its replicates `(B,)`; None where undefined."""
+    low, high = interval(drawn)
+    named = {"value": float(value), "low": low, "high": high}
+    return {name: None if np.isnan(number) else number for name, number in named.items()}
+
+
 def paired_difference(a: ArrayLike, b: ArrayLike, value: float | None = None) -> dict[str, float]:
     """Compare two models by their replicates under the same resamples.
 
