@@ -25,6 +25,7 @@ from mmfuse.encoders.saved import check_fit, write_tensors
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
+from mmfuse.metrics.operating import read_point
 from mmfuse.registry import nearest
 from mmfuse.types import MODALITIES, MmfuseError, SelectiveCurve
 from mmfuse.untrusted import check_files, check_readable
@@ -138,6 +139,13 @@ def _build_model(config: dict[str, Any], folder: Path, state: dict[str, Tensor],
         task: [curve and SelectiveCurve(**curve) for curve in curves]
         for task, curves in config.get("selective", {}).items()
     }
+    model.operating_points = {
+        task: {
+            name: read_point(given, *_kind_and_labels(config, task), f"operating_points.{task}.{name}")
+            for name, given in points.items()
+        }
+        for task, points in config.get("operating_points", {}).items()
+    }
     model.text_sections = list(config.get("text_sections", []))  # older models have none
     model.accepts_missing = list(config["accepts_missing"])
     if config.get("inputs") is not None:  # older models have none, and older versions pass it over
@@ -219,6 +227,12 @@ def _check_config(config: dict[str, Any]) -> None:
     for task, curves in config.get("selective", {}).items():
         if task not in config["tasks"] or not all(curve is None or _is_curve(curve) for curve in curves):
             raise MmfuseError(f"selective.{task}: {curves!r:.100}: curves of a task are expected")
+
+
+def _kind_and_labels(config: dict[str, Any], task: str) -> tuple[str, list[str]]:
+    if task not in config["tasks"]:
+        raise MmfuseError(f"operating_points.{task}: no such task; {nearest(task, config['tasks'])}")
+    return config["tasks"][task]["type"], config["tasks"][task]["labels"]
 
 
 def _is_curve(values: Any) -> bool:

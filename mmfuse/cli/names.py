@@ -17,6 +17,7 @@ app = typer.Typer()
 KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
     "heads": "mmfuse.heads:HEADS",
+    "metrics": "mmfuse.metrics:METRICS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }
 """By what `mmfuse list` calls them, where the registry of each kind is; it is imported when asked for."""

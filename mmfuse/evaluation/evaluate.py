@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.targets import labelled
+from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.plots import plot_confusion
 from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
 from mmfuse.heads import decide_rows
+from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.metrics.captions import (
     compare_captioning,
     consensus_caption,
@@ -24,6 +26,7 @@ from mmfuse.metrics.captions import (
     score_captioning,
 )
 from mmfuse.metrics.labels import score_classification, score_multilabel
+from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
@@ -34,10 +37,10 @@ from mmfuse.predict import (
     table_logits,
     tell_cut_texts,
 )
+from mmfuse.predict.operating import at_operating_point
 from mmfuse.pulse import now
 from mmfuse.types import MISSING_CLASS, MmfuseError, visible
 
-RESAMPLES = 1000
 _CHUNK = 512
 CAPTION_COMPARED = ("bleu4", "rouge_l", "cider_d")
 
@@ -52,6 +55,8 @@ def evaluate(
     batch_size: int = 64,
     num_workers: int | None = None,
     resamples: int = RESAMPLES,
+    metrics: Iterable[str | Mapping[str, Any]] = (),
+    operating_point: str | None = None,
     cache: bool | str = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -67,14 +72,16 @@ def evaluate(
         batch_size: Rows per process and forward pass.
         num_workers: Processes that read images; default: by the machine's cores.
         resamples: Of the bootstrap over groups.
+        metrics: More of them, names or `{name: ..., options}`, each for the tasks that it is for
+            (`mmfuse list metrics`).
+        operating_point: One of the model's, to decide at; default: the usual thresholds.
         cache: True or a folder: take the encoders' features from the cache, and keep there what it lacks. Of use where
             they were frozen in training, as the features are then those of the training run.
         progress: Called with (rows done, rows) of this process.
 
     Returns:
-        `split`, `rows`, `missing` (rows without text, without image), `cut_texts` (of `count_cut_texts`), and by task
-        what `score_classification`, `score_multilabel` or `score_captioning` give, this one with the baselines of
-        `add_caption_baselines`.
+        A `mmfuse.metrics.results.Report`: by task what `score_classification`, `score_multilabel` or `score_captioning`
+        give, this one with the baselines of `add_caption_baselines`, and what was chosen.
 
     Raises:
         MmfuseError: The model or the data cannot be read, or a task or a label is not the model's.
@@ -92,6 +99,9 @@ def evaluate(
         if there != options["type"]:
             raise MmfuseError(f"{described.source}: tasks.{task} is {there}, but the model's is {options['type']}")
     check_report_metrics(described)
+    chosen = metrics_of_all(loaded, metrics)
+    with at_operating_point(loaded, operating_point):
+        pass  # one that the model does not have is told before it predicts
     if loaded.captioning:
         meteor_lite()  # else it would be missed after the predictions
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
@@ -112,12 +122,17 @@ def evaluate(
 
     workers = default_workers() if num_workers is None else num_workers
     logits = table_logits(loaded, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
-    scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
-    add_caption_baselines(scores, loaded, pairs, rows, logits, resamples=resamples)
-    report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
-    report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
-    if out is not None and state.is_main_process:
-        write_report(Path(out), report, loaded, pairs, rows, logits)
+    with at_operating_point(loaded, operating_point):
+        scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
+        add_chosen(scores, chosen, loaded, pairs, rows, logits, resamples)
+        add_operating_points(scores, loaded, pairs, rows, logits, resamples)
+        add_caption_baselines(scores, loaded, pairs, rows, logits, resamples=resamples)
+        report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
+        if operating_point is not None:
+            report["operating_point"] = operating_point
+        report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
+        if out is not None and state.is_main_process:
+            write_report(Path(out), report, loaded, pairs, rows, logits)
     return report
 
 
@@ -151,7 +166,8 @@ def score_rows(
             continue
         probabilities = found.probabilities(logits[task])
         if found.kind == "classification":
-            scores[task] = score_classification(probabilities, target, found.labels, chosen, resamples)
+            said = found.said(probabilities)
+            scores[task] = score_classification(probabilities, target, found.labels, chosen, resamples, decided=said)
         else:
             scores[task] = score_multilabel(probabilities, target, found.labels, chosen, found.thresholds, resamples)
     return scores
@@ -299,11 +315,9 @@ def format_report(report: dict[str, Any], escape: Callable[[object], str] = visi
         lines += ["| metric | value | 95 % interval |", "|---|---|---|"]
         lines += [f"| {name} | {_cells(score)} |" for name, score in scores["metrics"].items()]
         lines += _baseline_lines(scores.get("baselines", {}))
-        if "per_label" in scores:
-            lines += ["", "| label | positives | AUROC | average precision | F1 |", "|---|---|---|---|---|"]
-        for label, found in scores.get("per_label", {}).items():
-            cells = " | ".join(_cells(found[name]).replace(" | ", " ") for name in ("auroc", "average_precision", "f1"))
-            lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
+        lines += _label_lines(scores.get("per_label", {}), escape)
+        for name, point in scores.get("operating_points", {}).items():
+            lines += point_lines(name, point, report["split"], escape)
         lines.append("")
     missing = {name: n for name, n in report["missing"].items() if n}
     if missing:
@@ -312,6 +326,35 @@ def format_report(report: dict[str, Any], escape: Callable[[object], str] = visi
     if cut and cut["cut"]:
         lines.append(f"{tell_cut_texts(cut)}.")
     return "\n".join(lines)
+
+
+def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], str]) -> list[str]:
+    """A row a label: what every report has, then what was chosen."""
+    if not labels:
+        return []
+    usual = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
+    more = [name for name, found in next(iter(labels.values())).items() if isinstance(found, dict)]
+    names = usual | {name: name for name in more if name not in usual}
+    lines = ["", f"| label | positives | {' | '.join(names.values())} |", "|---|---|" + "---|" * len(names)]
+    for label, found in labels.items():
+        cells = " | ".join(_cells(found[name]).replace(" | ", " ") for name in names)
+        lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
+    return lines
+
+
+def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[object], str] = visible) -> list[str]:
+    """An operating point: by label its threshold, and what it gave on validation and on the rows of the report."""
+    head = "label | threshold | rows | sensitivity | specificity | PPV | NPV"
+    lines = ["", f"Operating point {escape(name)}: {in_words(point['requires'])} on validation", ""]
+    lines += [f"| {head} |", "|---|---|---|---|---|---|---|"]
+    for label, found in point["labels"].items():
+        if found["threshold"] is None:
+            lines.append(f"| {escape(label)} | not reached | validation | | | | |")
+            continue
+        for rows, scores in (("validation", found["validation"]), (split, found["scored"])):
+            cells = " | ".join(_cells(scores[rate]).replace(" | ", " ") for rate in MEASURED) if scores else "| | |"
+            lines.append(f"| {escape(label)} | {found['threshold']:.4g} | {rows} | {cells} |")
+    return lines
 
 
 def _baseline_lines(baselines: dict[str, dict[str, Any]]) -> list[str]:

@@ -23,6 +23,9 @@ class ClassificationHead(nn.Module):
     Args:
         in_dim: Width of the fused features.
         labels: Class names, in the order of the logits.
+
+    Attributes:
+        cut: At an operating point of two classes, the positive one and its threshold; else None.
     """
 
     kind = "classification"
@@ -34,6 +37,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.labels = labels
         self.temperature = 1.0
+        self.cut: tuple[int, float] | None = None
         self.linear = nn.Linear(in_dim, len(labels))
         self.register_buffer("class_weights", torch.ones(len(labels)), persistent=False)
 
@@ -59,9 +63,16 @@ class ClassificationHead(nn.Module):
         """Softmax of `logits (B, L)` over the temperature."""
         return softmax(logits.astype(np.float64) / self.temperature, axis=-1)
 
+    def said(self, probabilities: np.ndarray) -> np.ndarray:
+        """The ids of the classes that are said, `(...)`, of probabilities `(..., L)`."""
+        if self.cut is None:
+            return probabilities.argmax(axis=-1)
+        positive, threshold = self.cut
+        return np.where(probabilities[..., positive] >= threshold, positive, 1 - positive)
+
     def decide(self, probabilities: np.ndarray) -> dict[str, Any]:
         """`label` and `probabilities` by name, of one row's `(L,)`."""
         return {
-            "label": self.labels[int(probabilities.argmax())],
+            "label": self.labels[int(self.said(probabilities))],
             "probabilities": {name: round(float(p), 6) for name, p in zip(self.labels, probabilities, strict=True)},
         }

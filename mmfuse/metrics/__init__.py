@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mmfuse.metrics.scored import Scored
 
-METRICS = Registry("metric", built_in=("mmfuse.metrics.standard", "mmfuse.metrics.decisions"))
+METRICS = Registry("metric", built_in=("mmfuse.metrics.standard", "mmfuse.metrics.confusion"))
 
 
 class Metric(Protocol):

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
+RESAMPLES = 1000
+"""Of the groups, in a report."""
 
 
 class GroupBootstrap:

@@ -10,8 +10,9 @@ import torch
 
 from mmfuse.data.tables.table import Table
 from mmfuse.data.tables.targets import has_both
+from mmfuse.metrics import less_is_better, metrics_for, worst_value
 from mmfuse.metrics.captions import CAPTION_METRICS
-from mmfuse.metrics.labels import LOWER_IS_BETTER, METRICS
+from mmfuse.metrics.labels import METRICS
 from mmfuse.metrics.reports import build_report_metric
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
@@ -45,6 +46,7 @@ def check_monitor(monitor: str | None, model: FusionModel, table: Table) -> None
         spec = table.manifest.tasks[task]
         reports = [build_report_metric(name).key for name in spec.report_metrics]
         names = [*CAPTION_METRICS, "nll", *reports] if head.kind == "captioning" else METRICS
+        names = [*names, *(name for name in metrics_for(head.kind, per_label=False) if name not in names)]
         known |= {f"{task}/{name}": 0.0 for name in names}
         if not table.has_target(task, "validation"):
             undefined |= {f"{task}/{name}": "no row has a target" for name in names}
@@ -83,7 +85,7 @@ def monitored_value(monitor: str, values: dict[str, float]) -> float:
             raise MmfuseError(
                 f"training.monitor: {term.strip()!r}: TASK/METRIC or NUMBER * TASK/METRIC is expected"
             ) from error
-        total += weight * (-values[name] if name.rsplit("/", 1)[-1] in LOWER_IS_BETTER else values[name])
+        total += weight * (-values[name] if less_is_better(name.rsplit("/", 1)[-1]) else values[name])
     return total
 
 
@@ -96,9 +98,13 @@ def monitored_name(monitor: str | None, model: FusionModel) -> str:
 
 
 def monitored(monitor: str | None, model: FusionModel, values: dict[str, float]) -> float | None:
-    """The value to stop on, of which more is better; None where no metric is defined on the validation split."""
+    """The value to stop on, of which more is better; None where no metric is defined on the validation split.
+
+    A metric that what was said leaves undefined (a model that says one class alone has no `mcc`) counts as its worst.
+    """
     if monitor is not None:
-        return monitored_value(monitor, values)
+        worst = {name: worst_value(name.rsplit("/", 1)[-1]) for name in _names(monitor) if name not in values}
+        return monitored_value(monitor, values | {name: value for name, value in worst.items() if value is not None})
     heads: dict[str, Any] = dict(model.heads.items())
     found = [values[f"{t}/{h.monitor}"] for t, h in heads.items() if f"{t}/{h.monitor}" in values]
     return sum(found) / len(found) if found else None
