@@ -16,6 +16,7 @@ app = typer.Typer()
 
 KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
+    "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
     "metrics": "mmfuse.metrics:METRICS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",

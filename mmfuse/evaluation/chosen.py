@@ -12,8 +12,8 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.tables.table import Table
 from mmfuse.metrics import METRICS, Metric, choose_metrics
 from mmfuse.metrics.bootstrap import RESAMPLES
-from mmfuse.metrics.operating import KINDS, choose_point, measure_point, read_requirement
-from mmfuse.metrics.scored import Scored, add_metrics
+from mmfuse.metrics.operating import choose_point, measure_point, read_requirement
+from mmfuse.metrics.scored import add_metrics
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
@@ -34,7 +34,7 @@ def chosen_metrics(model: FusionModel, tasks: Mapping[str, TaskConfig], monitor:
         MmfuseError: As `choose_metrics`.
     """
     found: Chosen = {}
-    for task, head in _heads(model).items():
+    for task in model.heads:
         own = list((tasks[task].metrics if task in tasks else None) or ())
         names = {
             value if isinstance(value, str) else value.get("name") for value in own if isinstance(value, (str, dict))
@@ -44,7 +44,7 @@ def chosen_metrics(model: FusionModel, tasks: Mapping[str, TaskConfig], monitor:
             if slash and where == task and name not in names and name in METRICS.names():
                 own.append(name)
                 names.add(name)
-        found[task] = choose_metrics(own, head.kind, f"tasks.{task}.metrics") if own else {}
+        found[task] = choose_metrics(own, _kind(model, task), f"tasks.{task}.metrics") if own else {}
     return found
 
 
@@ -59,8 +59,7 @@ def metrics_of_all(model: FusionModel, values: Iterable[str | Mapping[str, Any]]
         MmfuseError: As `choose_metrics`, or one is for none of the tasks.
     """
     values = list(values)
-    heads, found = _heads(model), {}
-    kinds = {head.kind for head in heads.values()}
+    found, kinds = {}, {_kind(model, task) for task in model.heads}
     for value in values:
         name, _ = METRICS.chosen(dict(value) if isinstance(value, Mapping) else value, "metrics")
         if not kinds & set(METRICS.get(name).kinds):  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,9 +67,10 @@ def metrics_of_all(model: FusionModel, values: Iterable[str | Mapping[str, Any]]
             raise MmfuseError(
                 f"metrics: {name} is for no task of the model ({', '.join(kinds)}); {nearest(name, legal)}"
             )
-    for task, head in heads.items():
-        own = [v for v in values if head.kind in METRICS.get(v if isinstance(v, str) else v["name"]).kinds]  # pyright: ignore[reportAttributeAccessIssue]
-        found[task] = choose_metrics(own, head.kind, "metrics")
+    for task in model.heads:
+        kind = _kind(model, task)
+        own = [v for v in values if kind in METRICS.get(v if isinstance(v, str) else v["name"]).kinds]  # pyright: ignore[reportAttributeAccessIssue]
+        found[task] = choose_metrics(own, kind, "metrics")
     return found
 
 
@@ -97,18 +97,9 @@ def add_chosen(
     groups = _groups(pairs, rows)
     for task, metrics in chosen.items():
         if metrics and task in scores:
-            scored = scored_rows(model.heads[task], logits[task], pairs.table.targets[task][list(rows)])
+            kind = _heads(model)[task].task
+            scored = kind.scored(kind.predictions(logits[task]), pairs.table.targets[task][list(rows)])
             add_metrics(scores[task], scored, metrics, groups, resamples)
-
-
-def scored_rows(head: Any, logits: np.ndarray, target: np.ndarray) -> Scored:
-    """What metrics see of a head's rows: its logits `(N, L)`, and targets as a table has them."""
-    if hasattr(head, "scored"):
-        return head.scored(logits, target)
-    probabilities = head.probabilities(logits)
-    if head.kind == "classification":
-        return Scored.of_classes(probabilities, target, head.labels, head.said(probabilities))
-    return Scored.of_labels(probabilities, target, head.labels, head.thresholds)
 
 
 def check_operating_points(model: FusionModel, tasks: Mapping[str, TaskConfig], table: Table) -> None:
@@ -121,7 +112,7 @@ def check_operating_points(model: FusionModel, tasks: Mapping[str, TaskConfig], 
         points = tasks[task].operating_points if task in tasks else {}
         for name, given in points.items():
             where = f"tasks.{task}.operating_points.{name}"
-            read_requirement(given, head.kind, head.labels, where)
+            read_requirement(given, head.labels, head.task.exclusive, where)
             if not table.has_target(task, "validation"):
                 raise MmfuseError(
                     f"{where}: {table.manifest.source} has no labelled row in split validation to choose it"
@@ -139,7 +130,7 @@ def choose_operating_points(
     for task, head in _heads(model).items():
         for name, given in (tasks[task].operating_points if task in tasks else {}).items():
             where = f"tasks.{task}.operating_points.{name}"
-            requires, chosen = read_requirement(given, head.kind, head.labels, where)
+            requires, chosen = read_requirement(given, head.labels, head.task.exclusive, where)
             target, probabilities = pairs.table.targets[task][rows], head.probabilities(logits[task])
             point = choose_point(requires, chosen, head.labels, probabilities, target, _groups(pairs, rows))
             model.operating_points.setdefault(task, {})[name] = point
@@ -157,7 +148,7 @@ def add_operating_points(
     groups = _groups(pairs, rows)
     for task, points in model.operating_points.items():
         head = _heads(model)[task]
-        if task not in scores or head.kind not in KINDS:
+        if task not in scores:
             continue
         target, probabilities = pairs.table.targets[task][list(rows)], head.probabilities(logits[task])
         told = {}
@@ -185,3 +176,7 @@ def _groups(pairs: PairDataset, rows: Sequence[int]) -> list[str]:
 
 def _heads(model: FusionModel) -> dict[str, Any]:
     return dict(model.heads.items())
+
+
+def _kind(model: FusionModel, task: str) -> str:
+    return model.task_config[task]["type"]

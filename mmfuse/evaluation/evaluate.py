@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
-from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.plots import plot_confusion
 from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
@@ -25,7 +25,6 @@ from mmfuse.metrics.captions import (
     retrieve_captions,
     score_captioning,
 )
-from mmfuse.metrics.labels import score_classification, score_multilabel
 from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
@@ -39,7 +38,7 @@ from mmfuse.predict import (
 )
 from mmfuse.predict.operating import at_operating_point
 from mmfuse.pulse import now
-from mmfuse.types import MISSING_CLASS, MmfuseError, visible
+from mmfuse.types import MmfuseError, visible
 
 _CHUNK = 512
 CAPTION_COMPARED = ("bleu4", "rouge_l", "cider_d")
@@ -98,6 +97,13 @@ def evaluate(
         there = described.tasks[task].type
         if there != options["type"]:
             raise MmfuseError(f"{described.source}: tasks.{task} is {there}, but the model's is {options['type']}")
+        own, others = options.get("options", {}), described.tasks[task].options
+        for name in sorted({*own, *others}):
+            if own.get(name) != others.get(name):
+                raise MmfuseError(
+                    f"{described.source}: tasks.{task}.{name} is {others.get(name)!r}, but the model's is "
+                    f"{own.get(name)!r}"
+                )
     check_report_metrics(described)
     chosen = metrics_of_all(loaded, metrics)
     with at_operating_point(loaded, operating_point):
@@ -158,40 +164,11 @@ def score_rows(
     for task, head in model.heads.items():
         now(f"scores of {task}")
         target = pairs.table.targets[task][list(rows)]
-        if not labelled(target).any():
-            continue
-        found: Any = head
-        if found.kind == "captioning":
-            scores[task] = _score_captions(found, pairs, task, rows, logits[task], chosen, resamples)
-            continue
-        probabilities = found.probabilities(logits[task])
-        if found.kind == "classification":
-            said = found.said(probabilities)
-            scores[task] = score_classification(probabilities, target, found.labels, chosen, resamples, decided=said)
-        else:
-            scores[task] = score_multilabel(probabilities, target, found.labels, chosen, found.thresholds, resamples)
-    return scores
-
-
-def _score_captions(
-    head: Any,
-    pairs: PairDataset,
-    task: str,
-    rows: Sequence[int],
-    said: np.ndarray,
-    groups: Sequence[str],
-    resamples: int,
-) -> dict[str, Any]:
-    candidates, references = [head.text(row) for row in said], list(pairs.table.targets[task][list(rows)])
-    scores = score_captioning(candidates, references, groups, resamples)
-    words = said["target_tokens"].sum()
-    if words:
-        nll = {"value": float(said["target_loss"].sum() / words), "low": None, "high": None}
-        scores["metrics"]["nll"] = nll
-    there = [i for i, captions in enumerate(references) if captions]
-    chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
-    for name in pairs.table.manifest.tasks[task].report_metrics:
-        scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
+        kind: Any = head.task
+        if kind.labelled(target).any():
+            reports = [partial(score_reports, name) for name in pairs.table.manifest.tasks[task].report_metrics]
+            more = {"reports": reports} if reports else {}
+            scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
     return scores
 
 
@@ -280,26 +257,12 @@ def write_report(
         for row in rows:
             line: dict[str, Any] = {"id": pairs.ids[row], "group": groups[row], "tasks": {}}
             for task, head in heads.items():
-                target = _target_name(pairs.table.targets[task][row], head.labels)
+                target = head.task.shown(pairs.table.targets[task][row])
                 line["tasks"][task] = {"target": target, **next(decided[task])}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
-
-
-def _target_name(target: Any, labels: list[str]) -> Any:
-    """A target by name: a label, the labels that are true and unknown, or references; None where it is missing."""
-    if isinstance(target, tuple):
-        return list(target) or None
-    if np.ndim(target) == 0:
-        return None if target == MISSING_CLASS else labels[int(target)]
-    if np.isnan(target).all():
-        return None
-    return {
-        "labels": [name for name, value in zip(labels, target, strict=True) if value == 1],
-        "unknown": [name for name, value in zip(labels, target, strict=True) if np.isnan(value)],
-    }
 
 
 def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:

@@ -231,7 +231,7 @@ class _Agreement(_Decided):
     def __call__(self, scored: Scored, weights: Array) -> Array:
         """`(b,)`."""
         counts = scored.counts(weights)
-        if scored.kind == "classification":
+        if scored.exclusive:
             return self.agreement(counts.positives, counts.said, counts.hits.sum(axis=-1))
         negatives, denied = counts.rejections + counts.false_alarms, counts.rejections + counts.misses
         true, said = np.stack([counts.positives, negatives], -1), np.stack([counts.said, denied], -1)
@@ -254,7 +254,7 @@ class BalancedAccuracy(_Decided):
     def __call__(self, scored: Scored, weights: Array) -> Array:
         """`(b,)`."""
         counts = scored.counts(weights)
-        if scored.kind == "classification":
+        if scored.exclusive:
             return mean_over_labels(recall(counts))
         return mean_over_labels((recall(counts) + specificity(counts)) / 2)
 

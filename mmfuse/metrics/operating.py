@@ -21,7 +21,6 @@ RATES = ("sensitivity", "specificity", "precision")
 REQUIREMENTS = (*RATES, "cost")
 MEASURED = ("sensitivity", "specificity", "ppv", "npv")
 """What is told of an operating point, on the rows that chose it and on others."""
-KINDS = ("classification", "multilabel")
 _ERRORS = ("false_negative", "false_positive")
 Array = NDArray[np.float64]
 
@@ -55,25 +54,26 @@ def in_words(requires: Mapping[str, Any]) -> str:
     return f"{name} {value:g}"
 
 
-def read_requirement(given: Any, kind: str, labels: Sequence[str], where: str) -> tuple[dict[str, Any], list[str]]:
+def read_requirement(
+    given: Any, labels: Sequence[str], exclusive: bool, where: str
+) -> tuple[dict[str, Any], list[str]]:
     """A requirement as a config says it, and the labels that get a threshold.
 
     Args:
         given: `{sensitivity: 0.95}`; of two classes perhaps also `positive: LABEL`, by default the second one.
-        kind: Of the task.
-        labels: Its labels.
+        labels: Of the task; none where it has none.
+        exclusive: Whether one of them is true of a row.
         where: What errors begin with.
 
     Raises:
         MmfuseError: It is written otherwise, or the task has no thresholds.
     """
-    if kind not in KINDS:
-        raise MmfuseError(f"{where}: a {kind} task decides nothing by a threshold; legal: {', '.join(KINDS)}")
-    if kind == "classification" and len(labels) != 2:
-        raise MmfuseError(f"{where}: operating points are for labels and for two classes; there are {len(labels)}")
+    if not labels or (exclusive and len(labels) != 2):
+        what = f"there are {len(labels)}" if labels else "the task has neither"
+        raise MmfuseError(f"{where}: operating points are for labels and for two classes; {what}")
     positive = given.get("positive", labels[-1]) if isinstance(given, Mapping) else None
     requires = {key: value for key, value in given.items() if key != "positive"} if isinstance(given, Mapping) else {}
-    if len(requires) != 1 or (kind == "multilabel" and "positive" in given):
+    if len(requires) != 1 or (not exclusive and "positive" in given):
         raise MmfuseError(
             f"{where}: {given!r:.100}: one of {', '.join(REQUIREMENTS)} is expected: {{sensitivity: 0.95}}"
         )
@@ -86,7 +86,7 @@ def read_requirement(given: Any, kind: str, labels: Sequence[str], where: str) -
         raise MmfuseError(
             f"{where}.cost: {value!r:.100}: {{false_negative: 5, false_positive: 1}}, above 0, is expected"
         )
-    if kind == "multilabel":
+    if not exclusive:
         return requires, list(labels)
     if positive not in labels:
         raise MmfuseError(f"{where}.positive: {positive!r:.100}: no such class; {nearest(str(positive), labels)}")
@@ -220,7 +220,7 @@ def _of_labels(
     return probabilities[:, columns], target[:, columns].astype(np.float64)
 
 
-def read_point(given: Any, kind: str, labels: Sequence[str], where: str) -> OperatingPoint:
+def read_point(given: Any, labels: Sequence[str], exclusive: bool, where: str) -> OperatingPoint:
     """An operating point as a model folder has it, which may be anyone's.
 
     Raises:
@@ -229,9 +229,9 @@ def read_point(given: Any, kind: str, labels: Sequence[str], where: str) -> Oper
     if not isinstance(given, dict) or set(given) != {"requires", "labels", "thresholds", "validation"}:
         raise MmfuseError(f"{where}: {given!r:.100}: an operating point is expected")
     own, thresholds, measured = given["labels"], given["thresholds"], given["validation"]
-    requires, whole = read_requirement(given["requires"], kind, labels, f"{where}.requires")
+    requires, whole = read_requirement(given["requires"], labels, exclusive, f"{where}.requires")
     fits = isinstance(own, list) and len(own) == len(whole) and all(label in labels for label in own)
-    if not fits or (kind == "multilabel" and own != whole):
+    if not fits or (not exclusive and own != whole):
         raise MmfuseError(f"{where}.labels: {own!r:.100}: labels of the task are expected")
     if not isinstance(thresholds, list) or len(thresholds) != len(own) or not all(_is_threshold(t) for t in thresholds):
         raise MmfuseError(f"{where}.thresholds: {thresholds!r:.100}: {len(own)} numbers or null are expected")

@@ -46,7 +46,6 @@ class Scored:
     """What is true of the rows of a task that have a target, and what a model said of them.
 
     Attributes:
-        kind: Of the task.
         target: `(n,)` class ids; of a multi-label task `(n, L)` 0, 1 or NaN where missing; of others `(n,)` numbers.
         decided: What was said, in the same form, nothing missing: class ids, 0 and 1, or predicted numbers.
         labels: The L names; none where the target is a number.
@@ -54,7 +53,6 @@ class Scored:
         rows: `(n,)`, where these rows stand among all that were predicted.
     """
 
-    kind: str
     target: NDArray[Any]
     decided: NDArray[Any]
     labels: tuple[str, ...]
@@ -69,7 +67,7 @@ class Scored:
         probabilities, target = np.asarray(probabilities, np.float64), np.asarray(target)
         said = probabilities.argmax(axis=1) if decided is None else np.asarray(decided)
         rows = np.flatnonzero(target != MISSING_CLASS)
-        return cls("classification", target[rows], said[rows], tuple(labels), probabilities[rows], rows)
+        return cls(target[rows], said[rows], tuple(labels), probabilities[rows], rows)
 
     @classmethod
     def of_labels(
@@ -79,20 +77,25 @@ class Scored:
         probabilities, target = np.asarray(probabilities, np.float64), np.asarray(target, np.float64)
         said = (probabilities >= np.asarray(thresholds)).astype(np.float64)
         rows = np.flatnonzero(~np.isnan(target).all(axis=1))
-        return cls("multilabel", target[rows], said[rows], tuple(labels), probabilities[rows], rows)
+        return cls(target[rows], said[rows], tuple(labels), probabilities[rows], rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether one label of each row is true: they are classes."""
+        return bool(self.labels) and self.target.ndim == 1
+
     @cached_property
     def truth(self) -> Array:
         """`(n, L)` whether each label is true, 0 or 1, NaN where that is not known; of classes one of each row."""
-        return np.eye(len(self.labels))[self.target] if self.kind == "classification" else self.target
+        return np.eye(len(self.labels))[self.target] if self.exclusive else self.target
 
     @cached_property
     def said(self) -> Array:
         """`(n, L)` whether each label was said, 0 or 1."""
-        return np.eye(len(self.labels))[self.decided] if self.kind == "classification" else self.decided
+        return np.eye(len(self.labels))[self.decided] if self.exclusive else self.decided
 
     def counts(self, weights: Array) -> Counts:
         """How often each label was said rightly and wrongly; those of the last weights are kept for other metrics."""
@@ -126,7 +129,7 @@ class Scored:
     @cached_property
     def _outcomes(self) -> Outcomes:
         assert self.probabilities is not None
-        make = classification_outcomes if self.kind == "classification" else multilabel_outcomes
+        make = classification_outcomes if self.exclusive else multilabel_outcomes
         return make(self.probabilities, self.target, self.decided)
 
     @cached_property
@@ -163,6 +166,25 @@ def evaluate_metrics(
         return {name: (value, np.zeros((0, *np.shape(value)))) for name, value in values.items()}
     replicates = bootstrap.replicate(drawn)
     return {name: (values[name], replicates[name]) for name in metrics}
+
+
+def metric_replicates(metric: Metric, models: Sequence[Scored], bootstrap: GroupBootstrap) -> Array:
+    """A metric of one value under every resample, the same ones for all models, so that differences are paired.
+
+    Args:
+        metric: Of one value.
+        models: What each said of the same rows.
+        bootstrap: Over the groups of these rows.
+
+    Returns:
+        `(models, B)`.
+    """
+
+    def drawn(times: Array) -> dict[str, Array]:
+        weights = times.take(bootstrap.row_group, axis=1)
+        return {"value": np.stack([np.asarray(metric(scored, weights)) for scored in models], axis=1)}
+
+    return bootstrap.replicate(drawn)["value"].T
 
 
 def add_metrics(

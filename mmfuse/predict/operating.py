@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,12 +43,12 @@ def use_operating_point(model: FusionModel, name: str, where: str = "--operating
         if never:
             line += f"; not reached on validation by {', '.join(never)}, decided as without it"
         lines.append(line)
-        if head.kind == "multilabel":
+        if not head.task.exclusive:
             head.thresholds = [
                 usual if own is None else own for usual, own in zip(head.thresholds, point.thresholds, strict=True)
             ]
         elif point.thresholds[0] is not None:
-            head.cut = head.labels.index(point.labels[0]), point.thresholds[0]
+            head.task.cut = head.labels.index(point.labels[0]), point.thresholds[0]
     if not reached:
         raise MmfuseError(f"{where} {name}: no label reached it on validation")
     return lines
@@ -56,18 +57,14 @@ def use_operating_point(model: FusionModel, name: str, where: str = "--operating
 @contextmanager
 def at_operating_point(model: FusionModel, name: str | None) -> Iterator[None]:
     """The same for a while; nothing where no name is given."""
-    kept = {task: (_head(model, task).thresholds, getattr(_head(model, task), "cut", None)) for task in model.heads}
+    kept = {task: copy.copy(vars(_head(model, task).task)) for task in model.heads}
     try:
         if name is not None:
             use_operating_point(model, name, "operating_point")
         yield
     finally:
-        for task, (thresholds, cut) in kept.items() if name is not None else ():
-            head = _head(model, task)
-            if thresholds is not None:
-                head.thresholds = thresholds
-            elif hasattr(head, "cut"):
-                head.cut = cut
+        for task, attributes in kept.items():
+            vars(_head(model, task).task).update(attributes)
 
 
 def _head(model: FusionModel, task: str) -> Any:

@@ -19,7 +19,6 @@ from mmfuse.data.batches.order import ordered_batches
 from mmfuse.data.files.locations import own_urls
 from mmfuse.data.readers.frames import frames_notice
 from mmfuse.data.readers.images import ImageError, read_first_frame
-from mmfuse.data.readers.sections import select_sections
 from mmfuse.effect import check_generation
 from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
@@ -29,6 +28,7 @@ from mmfuse.predict.operating import use_operating_point
 from mmfuse.predict.processes import default_workers
 from mmfuse.predict.reading import image_options
 from mmfuse.predict.samples import to_sample
+from mmfuse.sections import select_sections
 from mmfuse.types import MODALITIES, Batch, Failure, MmfuseError, Prediction, Sample, first_line
 
 CHUNK = 512

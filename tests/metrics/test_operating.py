@@ -72,7 +72,7 @@ def test_a_point_of_labels_tells_what_it_gave_and_what_it_did_not_reach():
     a, b = rows(0), rows(1)
     probabilities, target = np.stack([a[0], b[0], a[0]], 1), np.stack([a[1], b[1], np.full(60, np.nan)], 1)
     labels, groups = ["x", "y", "z"], [str(i // 2) for i in range(60)]
-    requires, chosen = read_requirement({"sensitivity": 0.9}, "multilabel", labels, "w")
+    requires, chosen = read_requirement({"sensitivity": 0.9}, labels, False, "w")
     point = choose_point(requires, chosen, labels, probabilities, target, groups, 200)
     assert point.unreached() == ["z"]
     assert list(point.validation) == ["x", "y"]
@@ -81,7 +81,7 @@ def test_a_point_of_labels_tells_what_it_gave_and_what_it_did_not_reach():
         assert found["sensitivity"]["value"] == pytest.approx(official["sensitivity"])
         assert found["ppv"]["value"] == pytest.approx(official["precision"])
         assert found["sensitivity"]["low"] <= found["sensitivity"]["value"] <= found["sensitivity"]["high"]
-    assert read_point(json.loads(json.dumps(asdict(point))), "multilabel", labels, "w") == point
+    assert read_point(json.loads(json.dumps(asdict(point))), labels, False, "w") == point
 
 
 @pytest.mark.parametrize("positive", [None, "no"])
@@ -90,7 +90,7 @@ def test_of_two_classes_the_second_or_the_named_one_is_positive(positive):
     probabilities = np.stack([1 - scores, scores], 1)
     target = np.where(np.isnan(truth), -100, truth).astype(int)
     given = {"specificity": 0.9} | ({"positive": positive} if positive else {})
-    requires, chosen = read_requirement(given, "classification", ["no", "yes"], "w")
+    requires, chosen = read_requirement(given, ["no", "yes"], True, "w")
     point = choose_point(requires, chosen, ["no", "yes"], probabilities, target, [str(i) for i in range(60)], 0)
     assert (requires, point.labels) == ({"specificity": 0.9}, [positive or "yes"])
     column = 0 if positive else 1
@@ -103,7 +103,11 @@ def test_of_two_classes_the_second_or_the_named_one_is_positive(positive):
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [
-        ({"sensitivity": 0.9}, "captioning", "p: a captioning task decides nothing by a threshold"),
+        (
+            {"sensitivity": 0.9},
+            "captioning",
+            "p: operating points are for .*; the task has neither",
+        ),
         ({"sensitivity": 0.9}, "classification", "there are 3"),
         ({"sensitivity": 90}, "multilabel", r"p.sensitivity: 90: a number above 0, at most 1"),
         ({"sensitivity": 0.9, "precision": 0.9}, "multilabel", "one of sensitivity, specificity, precision, cost"),
@@ -115,7 +119,7 @@ def test_of_two_classes_the_second_or_the_named_one_is_positive(positive):
 )
 def test_what_is_wrong_with_a_requirement(given, kind, message):
     with pytest.raises(MmfuseError, match=message):
-        read_requirement(given, kind, ["a", "b", "c"], "p")
+        read_requirement(given, [] if kind == "captioning" else ["a", "b", "c"], kind == "classification", "p")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +135,6 @@ def test_what_is_wrong_with_a_requirement(given, kind, message):
 )
 def test_a_point_of_a_strange_model_folder_is_checked(change, message):
     given = {"requires": {"sensitivity": 0.9}, "labels": ["a", "b"], "thresholds": [0.5, None], "validation": {}}
-    read_point(given, "multilabel", ["a", "b"], "p")
+    read_point(given, ["a", "b"], False, "p")
     with pytest.raises(MmfuseError, match=message):
-        read_point(given | change, "multilabel", ["a", "b"], "p")
+        read_point(given | change, ["a", "b"], False, "p")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from mmfuse import cells
 from mmfuse.config import parse
 from mmfuse.data.files.locations import place
-from mmfuse.data.readers.sections import select_sections
-from mmfuse.data.rows import cells
 from mmfuse.data.tables.manifest import PLACEHOLDER, ImageSpec, Manifest, TextSpec, check_image, check_text
+from mmfuse.sections import select_sections
 from mmfuse.types import MmfuseError
 
 
