@@ -17,7 +17,7 @@ from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
 from mmfuse.benchmarking.statistics import Comparison, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
-from mmfuse.metrics import METRICS, Metric, metrics_for
+from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
 from mmfuse.metrics.bootstrap import GroupBootstrap
 from mmfuse.metrics.scored import metric_replicates
 from mmfuse.registry import nearest
@@ -213,11 +213,25 @@ def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> 
         scores = [task.kind.values([task.metric], each, task.target)[task.metric] for each in said]
         drawn = task.kind.replicates(task.metric, said, task.target, bootstrap)
     else:
-        metric: Metric = METRICS.get(task.metric)()
-        each = [task.kind.scored(one, task.target) for one in said]
-        scores = [float(metric(one, np.ones((1, len(one))))[0]) for one in each]
-        drawn = metric_replicates(metric, each, bootstrap)
+        scores, drawn = _by_name(task, said, bootstrap)
     return np.array(scores, dtype=np.float64).reshape(shape), drawn.reshape(*shape, -1)
+
+
+def _by_name(task: _Task, said: Sequence[Array], bootstrap: GroupBootstrap) -> tuple[Array, Array]:
+    """A registered metric of each model `(M,)`, and its replicates `(M, B)`.
+
+    A model that it is undefined for (it says one class alone, and has no `mcc`) has its worst value, as in training.
+    """
+    metric: Metric = METRICS.get(task.metric)()
+    each = [task.kind.scored(one, task.target) for one in said]
+    scores = np.array([metric(one, np.ones((1, len(one))))[0] for one in each], dtype=np.float64)
+    drawn, undefined = metric_replicates(metric, each, bootstrap), np.isnan(scores)
+    worst = worst_value(task.metric)
+    assert worst is not None  # it is registered
+    if undefined.any() and not np.isfinite(worst):
+        raise MmfuseError(f"metric: {task.metric!r} is undefined for a model of {task.name}; choose another metric")
+    drawn[undefined] = np.where(np.isnan(drawn[undefined]), worst, drawn[undefined])
+    return np.where(undefined, worst, scores), drawn
 
 
 def _describe(
