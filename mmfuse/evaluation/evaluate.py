@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.plots import plot_confusion
-from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
+from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.metrics.captions import (
@@ -89,21 +88,7 @@ def evaluate(
     state = join_processes()
     loaded = loaded.to(state.device).eval()
     described = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
-    for task, options in loaded.task_config.items():
-        if task not in described.tasks:
-            raise MmfuseError(
-                f"{described.source}: the model's task {task!r} is not in it; its tasks: {', '.join(described.tasks)}"
-            )
-        there = described.tasks[task].type
-        if there != options["type"]:
-            raise MmfuseError(f"{described.source}: tasks.{task} is {there}, but the model's is {options['type']}")
-        own, others = options.get("options", {}), described.tasks[task].options
-        for name in sorted({*own, *others}):
-            if own.get(name) != others.get(name):
-                raise MmfuseError(
-                    f"{described.source}: tasks.{task}.{name} is {others.get(name)!r}, but the model's is "
-                    f"{own.get(name)!r}"
-                )
+    _check_tasks(loaded, described)
     check_report_metrics(described)
     chosen = metrics_of_all(loaded, metrics)
     with at_operating_point(loaded, operating_point):
@@ -142,6 +127,25 @@ def evaluate(
     return report
 
 
+def _check_tasks(model: FusionModel, manifest: Manifest) -> None:
+    """Refuse a manifest whose tasks are other ones than the model's."""
+    for task, options in model.task_config.items():
+        if task not in manifest.tasks:
+            raise MmfuseError(
+                f"{manifest.source}: the model's task {task!r} is not in it; its tasks: {', '.join(manifest.tasks)}"
+            )
+        there = manifest.tasks[task].type
+        if there != options["type"]:
+            raise MmfuseError(f"{manifest.source}: tasks.{task} is {there}, but the model's is {options['type']}")
+        own, others = options.get("options", {}), manifest.tasks[task].options
+        for name in sorted({*own, *others}):
+            if own.get(name) != others.get(name):
+                raise MmfuseError(
+                    f"{manifest.source}: tasks.{task}.{name} is {others.get(name)!r}, but the model's is "
+                    f"{own.get(name)!r}"
+                )
+
+
 def score_rows(
     model: FusionModel,
     pairs: PairDataset,
@@ -166,7 +170,7 @@ def score_rows(
         target = pairs.table.targets[task][list(rows)]
         kind: Any = head.task
         if kind.labelled(target).any():
-            reports = [partial(score_reports, name) for name in pairs.table.manifest.tasks[task].report_metrics]
+            reports = pairs.table.manifest.tasks[task].report_metrics
             more = {"reports": reports} if reports else {}
             scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
     return scores

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -49,6 +49,12 @@ class Captioning(TaskKind):
     def __init__(self, labels: Sequence[str] = ()):
         super().__init__(labels)
         self.decoder: Any = None
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """One or two references a row."""
+        texts = [f"a film of type {i % 3} | film {i}" if i % 2 else f"nothing is seen on film {i}" for i in range(14)]
+        return {"column": "y", "separator": "|"}, {"y": [*texts[:2], "", *texts[3:]]}
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -181,7 +187,7 @@ class Captioning(TaskKind):
         groups: Sequence[str],
         resamples: int = 1000,
         seed: int = 0,
-        reports: Sequence[Callable[..., dict[str, Any]]] = (),
+        reports: Sequence[str] = (),
     ) -> dict[str, Any]:
         """What `mmfuse.metrics.captions.score_captioning` gives, with the likelihood of the right captions.
 
@@ -191,10 +197,10 @@ class Captioning(TaskKind):
             groups: `(rows,)`.
             resamples: Of the groups.
             seed: Of the resampling.
-            reports: More metrics: each is called with the N captions of rows that have references, their first
-                references, groups and `resamples`, and gives scores by name.
+            reports: Report metrics by name (`mmfuse.metrics.reports`), of each row against its first reference.
         """
         from mmfuse.metrics.captions import score_captioning
+        from mmfuse.metrics.reports import score_reports
 
         candidates, references = [self.text(row) for row in predicted], list(target)
         scores = score_captioning(candidates, references, groups, resamples, seed)
@@ -204,8 +210,8 @@ class Captioning(TaskKind):
             scores["metrics"]["nll"] = nll
         there = [i for i, captions in enumerate(references) if captions]
         chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
-        for report in reports:
-            scores["metrics"] |= report(chosen, first, [groups[i] for i in there], resamples)
+        for name in reports:
+            scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
         return scores
 
 

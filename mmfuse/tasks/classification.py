@@ -45,6 +45,11 @@ class Classification(LabelTask):
         super().__init__(labels)
         self.cut: tuple[int, float] | None = None
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """Three classes."""
+        return {"column": "y"}, {"y": "a b _ c a b c a b c a b b a".replace("_", "").split(" ")}
+
     def check(self, spec: TaskSpec, where: str) -> None:
         """A class stands in one column."""
         if spec.column is None:
@@ -106,6 +111,10 @@ class Classification(LabelTask):
     def shown(self, target: Any) -> str | None:
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]
+
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """A missing class stays missing."""
+        return target if target == MISSING_CLASS else mirror[target]
 
     @property
     def arrow(self) -> pa.DataType:
