@@ -17,6 +17,7 @@ from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, build_head
+from mmfuse.metrics.operating import OperatingPoint
 from mmfuse.model_folder import FORMAT_VERSION, find_folder, read_folder, write_folder
 from mmfuse.tasks import TASKS
 from mmfuse.types import Batch, Features, MmfuseError, Outputs, SelectiveCurve
@@ -47,6 +48,7 @@ class FusionModel(
         inputs: Which columns of a table the inputs were made of, and how; None of models that do not say.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
             label (None where none of its rows is labelled). A task without labelled rows is not in it.
+        operating_points: By task those that were chosen on validation rows, by name.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
 
@@ -100,6 +102,7 @@ class FusionModel(
         self.accepts_missing: list[str] = []
         self.inputs: TableInputs | None = None
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
+        self.operating_points: dict[str, dict[str, OperatingPoint]] = {}
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
 
@@ -230,6 +233,7 @@ class FusionModel(
             "selective": {
                 task: [curve and asdict(curve) for curve in curves] for task, curves in self.selective.items()
             },
+            **({"operating_points": self._points()} if any(self.operating_points.values()) else {}),
             "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
             **({"inputs": self.inputs.to_dict()} if self.inputs else {}),  # not a null: a run of before goes on
@@ -242,6 +246,13 @@ class FusionModel(
                 ]
                 if registry.origin(name)
             },
+        }
+
+    def _points(self) -> dict[str, dict[str, Any]]:
+        return {
+            task: {name: asdict(point) for name, point in points.items()}
+            for task, points in self.operating_points.items()
+            if points
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:

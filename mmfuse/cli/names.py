@@ -22,6 +22,7 @@ KINDS = {
     "optimizers": "mmfuse.training.optimizers:OPTIMIZERS",
     "objectives": "mmfuse.training.objectives:OBJECTIVES",
     "methods": "mmfuse.training.methods:METHODS",
+    "metrics": "mmfuse.metrics:METRICS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }
 """By what `mmfuse list` calls them, where the registry of each kind is; it is imported when asked for."""

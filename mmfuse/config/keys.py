@@ -156,6 +156,12 @@ class TaskConfig:
         "balanced: rare classes count more (multilabel: pos_weight = negatives / positives, at most 10)",
         choices=("none", "balanced"),
     )
+    metrics: list[Any] | None = key(
+        None, "more metrics in its report, such as [mcc, recall]: names, or {name: ..., options} (mmfuse list metrics)"
+    )
+    operating_points: dict[str, Any] = key(
+        {}, "by name, thresholds chosen on validation: {sens95: {sensitivity: 0.95}}; specificity, precision or cost"
+    )
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 

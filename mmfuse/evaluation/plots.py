@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mmfuse.metrics.labels import LOWER_IS_BETTER
+from mmfuse.metrics import less_is_better
 
 INK, GRID = "#333333", "#dddddd"
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d9772b", "#2e8b57"
@@ -133,7 +133,7 @@ def _wrapped(title: str) -> str:
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, monitor: str) -> None:
     """Draw training loss, validation loss and the monitored metric by optimiser step, and mark the best step.
 
-    The best is the lowest for losses and `LOWER_IS_BETTER`, else the highest; the first of equal ones.
+    The best is the lowest for losses and metrics of which less is better, else the highest; the first of equal ones.
 
     Args:
         records: Lines of `metrics.jsonl`: `step` and `loss`; or `step`, `validation_loss` and `validation`, a dict by
@@ -145,7 +145,7 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, mon
     validation = _series(records, "validation_loss")
     monitored = validation if monitor == "validation_loss" else _series(records, monitor, "validation")
     name = monitor.rsplit("/", 1)[-1]
-    lower_is_better = name in LOWER_IS_BETTER or name.endswith("loss")
+    lower_is_better = less_is_better(name) or name.endswith("loss")
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)

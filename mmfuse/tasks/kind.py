@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from mmfuse import cells
 from mmfuse.registry import nearest
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError, SelectiveCurve
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 Array = NDArray[np.float64]
 
@@ -305,6 +308,13 @@ class TaskKind:
             named = {"value": float(value), "low": low, "high": high}
             metrics[name] = {key: None if np.isnan(number) else number for key, number in named.items()}
         return {"n": len(target), "groups": bootstrap.num_groups, "metrics": metrics}
+
+    def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
+        """What metrics that are chosen by name (`mmfuse.metrics.METRICS`) see of some rows; arguments as of `score`."""
+        from mmfuse.metrics.scored import Scored
+
+        rows = np.flatnonzero(self.labelled(target))
+        return Scored(target[rows], predicted[rows], (), None, rows)
 
     def values(self, metrics: Iterable[str], predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Some metrics without their intervals; NaN where undefined, rows without a target are left out."""

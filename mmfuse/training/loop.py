@@ -20,6 +20,7 @@ from mmfuse.data.batches.loader import make_loader, move_batch
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
+from mmfuse.evaluation.chosen import add_chosen, chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
@@ -113,6 +114,7 @@ class Trainer:
         self.accelerator, self.run_dir, self.num_workers = accelerator, run_dir, num_workers
         self.training = config.training
         self.stream = stream
+        self.chosen = chosen_metrics(model, config.tasks, config.training.monitor)
         self.train_rows = pairs.table.indices("train") if stream is None else []
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
         self.lengths = pairs.lengths()
@@ -310,7 +312,9 @@ class Trainer:
         model = self.whole_model()
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = validation_loss(self.model, self.learner.task_weights, logits, targets, rows, self.accelerator.device)
-        values = flat_scores(score_rows(self.model, self.pairs, rows, logits, resamples=0))
+        scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
+        add_chosen(scores, self.chosen, self.model, self.pairs, rows, logits, resamples=0)
+        values = flat_scores(scores)
         found = monitored(self.training.monitor, self.model, values)
         value = -loss if found is None else found
         if self.monitored_name() == MONITORED:
