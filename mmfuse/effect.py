@@ -11,6 +11,7 @@ from mmfuse.types import MmfuseError
 SAVED_TOWER = "mmfuse-model:"
 """Begins the name of a tower that is taken from a model folder as it is."""
 _OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate")
+_OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate")
 _NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocab_size")
 
 
@@ -53,7 +54,10 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
     """(path of an owner, the owner, its keys without effect, why they have none)."""
     for tower in ("text_encoder", "image_encoder"):
         own = getattr(config, tower)
-        if own.name.startswith(SAVED_TOWER):
+        if own.tower is not None and not own.name.startswith(SAVED_TOWER):
+            others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_FEATURES]
+            yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features"
+        elif own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
             yield (tower,), own, others, f"{tower}.name: {own.name}, whose tower is taken as it is"
         elif tower == "text_encoder" and own.pretrained:

@@ -16,6 +16,7 @@ app = typer.Typer()
 
 KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
+    "towers": "mmfuse.encoders.towers:TOWERS",
     "heads": "mmfuse.heads:HEADS",
     "report_metrics": "mmfuse.evaluation.report_metrics:REPORT_METRICS",
 }

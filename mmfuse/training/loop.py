@@ -20,6 +20,7 @@ from mmfuse.data.batches.loader import make_loader, move_batch
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
+from mmfuse.encoders.image import ImageEncoder
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
@@ -133,7 +134,7 @@ class Trainer:
         self.zero = is_zero(accelerator)
         if self.zero:
             prepare_zero(model, config, accelerator)
-        if model.image_encoder is not None and is_synchronised(config, accelerator.num_processes):
+        if isinstance(model.image_encoder, ImageEncoder) and is_synchronised(config, accelerator.num_processes):
             synchronise(model.image_encoder)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
