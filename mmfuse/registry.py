@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -36,6 +37,7 @@ class Registry:
     def __init__(self, kind: str, plural: str | None = None):
         self.kind, self.plural = kind, plural or f"{kind}s"
         self._classes: dict[str, type] = {}
+        self._later: dict[str, str] = {}
         self._entry_points_loaded = False
 
     def register(self, name: str) -> Callable[[type], type]:
@@ -51,15 +53,21 @@ class Registry:
                 raise MmfuseError(
                     f"{self.kind} {name!r} is registered twice: by {taken.__module__} and {cls.__module__}"
                 )
+            if self._later.get(name) not in (None, f"{cls.__module__}:{cls.__qualname__}"):
+                raise MmfuseError(f"{self.kind} {name!r} is registered twice: by mmfuse and {cls.__module__}")
             self._classes[name] = cls
             return cls
 
         return add
 
+    def register_later(self, name: str, location: str) -> None:
+        """Register `module:Class`, imported when asked for: of a layer above, or slow to import."""
+        self._later[name] = location
+
     def names(self) -> list[str]:
         """All registered names, sorted, those of installed plug-ins among them."""
         self._load_entry_points()
-        return sorted(self._classes)
+        return sorted({*self._classes, *self._later})
 
     def get(self, name: str) -> type:
         """The class registered as `name`.
@@ -69,6 +77,9 @@ class Registry:
         """
         if name not in self._classes:
             self._load_entry_points()
+        if name not in self._classes and name in self._later:
+            module, _, attribute = self._later[name].partition(":")
+            self.register(name)(getattr(importlib.import_module(module), attribute))
         if name not in self._classes:
             raise MmfuseError(
                 f"unknown {self.kind} {name!r}; {nearest(name, self.names())}; "

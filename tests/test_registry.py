@@ -164,3 +164,12 @@ def test_a_heading_of_a_foreign_error_is_told_with_what_is_below_it():
     )
     assert first_line(ValueError("it ends:")) == "it ends:"
     assert first_line(ValueError("one\ntwo")) == "one"
+
+
+def test_what_is_registered_for_later_is_imported_when_asked_for(registry):
+    registry.register_later("decoder", "decimal:Decimal")
+    assert registry.names() == ["decoder", "gated"]
+    assert "decoder" not in registry._classes
+    with pytest.raises(MmfuseError, match="registered twice: by mmfuse and "):
+        registry.register("decoder")(dict)
+    assert registry.get("decoder") is __import__("decimal").Decimal

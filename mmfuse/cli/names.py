@@ -18,7 +18,7 @@ KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
     "towers": "mmfuse.encoders.towers:TOWERS",
     "heads": "mmfuse.heads:HEADS",
-    "report_metrics": "mmfuse.evaluation.report_metrics:REPORT_METRICS",
+    "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }
 """By what `mmfuse list` calls them, where the registry of each kind is; it is imported when asked for."""
 

@@ -10,9 +10,9 @@ import torch
 
 from mmfuse.data.tables.table import Table
 from mmfuse.data.tables.targets import has_both
-from mmfuse.evaluation.report_metrics import build_report_metric
 from mmfuse.metrics.captions import CAPTION_METRICS
 from mmfuse.metrics.labels import LOWER_IS_BETTER, METRICS
+from mmfuse.metrics.reports import build_report_metric
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError

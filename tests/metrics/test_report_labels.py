@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmfuse.data.synthetic.phantom_study import make_study, write_report
-from mmfuse.evaluation.report_labels import (
+from mmfuse.metrics.report_labels import (
     CATEGORIES,
     COMPETITION,
     label_report,
