@@ -10,8 +10,8 @@ from mmfuse.types import MmfuseError
 
 SAVED_TOWER = "mmfuse-model:"
 """Begins the name of a tower that is taken from a model folder as it is."""
-_OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate")
-_OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate")
+_OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
+_OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
 _NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocab_size")
 
 
@@ -66,6 +66,8 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
             yield (tower,), own, ("vocab_size",), f"the tokenizer of {own.name}"
         if not own.frozen:
             yield (tower,), own, ("unfreeze_epoch",), f"{tower}.frozen: false"
+        elif own.unfreeze_epoch is None:
+            yield (tower,), own, ("adapter",), f"{tower}.frozen: true and no unfreeze_epoch"
     for task, own in config.tasks.items():
         path, decoder = ("tasks", task, "decoder"), own.decoder
         if decoder.pretrained:

@@ -16,6 +16,7 @@ app = typer.Typer()
 
 KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
+    "adapters": "mmfuse.encoders.adapters:ADAPTERS",
     "towers": "mmfuse.encoders.towers:TOWERS",
     "heads": "mmfuse.heads:HEADS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",

@@ -73,6 +73,10 @@ class TextEncoderConfig(_Tower):
     frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
     unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)
     learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+    adapter: Any = field(
+        default=None,
+        metadata={"help": "trains few weights instead of all (mmfuse list adapters): a name, or {name: ..., options}"},
+    )
     tower: str | None = key(
         None, "where the manifest gives features in its place, what reads them (mmfuse list towers); default: features"
     )
@@ -101,6 +105,10 @@ class ImageEncoderConfig(_Tower):
     frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
     unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)
     learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+    adapter: Any = field(
+        default=None,
+        metadata={"help": "trains few weights instead of all (mmfuse list adapters): a name, or {name: ..., options}"},
+    )
     tower: str | None = key(
         None, "where the manifest gives features in its place, what reads them (mmfuse list towers); default: features"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.types import Features, MmfuseError
 
 RESERVED = ("self", "width")
@@ -60,6 +61,7 @@ class FeatureTower(nn.Module):
         """Freeze or release the weights; frozen, it also stays in eval mode."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
+        keep_to_adapter(self)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> FeatureTower:

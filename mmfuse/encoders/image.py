@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on
 from mmfuse.encoders.timm_options import check_architecture, is_loading
 from mmfuse.types import Features, MmfuseError
@@ -131,6 +132,7 @@ class ImageEncoder(nn.Module):
         """Freeze or release the weights; frozen, it also stays in eval mode."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
+        keep_to_adapter(self)
         if self.batch_norm == "frozen":
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

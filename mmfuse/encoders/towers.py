@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.adapters import adapt
 from mmfuse.encoders.features import RESERVED, FeatureTower, PrecomputedFeatures, check_class
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.saved import check_fit, damaged_tower, read_tower
@@ -42,7 +43,7 @@ class GivenFeatures(NamedTuple):
 
     Attributes:
         dim: Numbers of a vector, where the manifest says it.
-        items: Gives the training rows' items, `(T, D)` each, again each time it is called; None where they are streamed.
+        items: Gives the training rows' items, `(T, D)` each, anew each time it is called; None where they are streamed.
     """
 
     dim: int | None
@@ -75,12 +76,15 @@ def build_tower(
         raise MmfuseError(
             f"{where}.tower: the manifest gives {holds}, which {name!r} does not read; legal: {', '.join(legal)}"
         )
-    if features is None:
-        if isinstance(config, TextEncoderConfig):
-            return build_text_encoder(config, training_texts())
-        return build_image_encoder(config)
-    tower = _of_config(name, config, where, features)
-    tower.freeze(config.frozen)
+    if features is not None:
+        tower: Tower = _of_config(name, config, where, features)
+        tower.freeze(config.frozen)
+    elif isinstance(config, TextEncoderConfig):
+        tower = build_text_encoder(config, training_texts())
+    else:
+        tower = build_image_encoder(config)
+    if config.adapter is not None:
+        adapt(tower, config.adapter, f"{where}.adapter")
     return tower
 
 

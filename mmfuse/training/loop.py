@@ -20,6 +20,7 @@ from mmfuse.data.batches.loader import make_loader, move_batch
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
+from mmfuse.encoders.adapters import merge_adapter
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
@@ -39,7 +40,7 @@ from mmfuse.training.optimization import (
 )
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
-from mmfuse.training.trained import ever_trained, freeze_towers
+from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
@@ -169,6 +170,8 @@ class Trainer:
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
+        for tower in towers(self.model, self.config):
+            merge_adapter(tower.module)
         return self.state
 
     def _train(self) -> None:
