@@ -132,11 +132,11 @@ class ImageEncoder(nn.Module):
         """Freeze or release the weights; frozen, it also stays in eval mode."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
-        keep_to_adapter(self)
         if self.batch_norm == "frozen":
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.requires_grad_(False)
+        keep_to_adapter(self)
         self.train(self.training)
 
     def checkpoint_gradients(self) -> None:

@@ -113,7 +113,7 @@ def _of_config(name: str, config: Any, where: str, features: GivenFeatures) -> F
             raise MmfuseError(f"{where}: no row of the training split has features: their width is not known")
         width = first.shape[1]
     try:
-        tower = _built(name, width or 0, dict(config.options))
+        tower = build_feature_tower(name, width or 0, dict(config.options))
     except MmfuseError as error:
         raise MmfuseError(f"{where}.options: {error}") from error
     if tower.fits and features.items is None:
@@ -125,7 +125,12 @@ def _of_config(name: str, config: Any, where: str, features: GivenFeatures) -> F
     return tower
 
 
-def _built(name: str, width: int, options: dict[str, Any]) -> FeatureTower:
+def build_feature_tower(name: str, width: int, options: dict[str, Any]) -> FeatureTower:
+    """The registered tower `name` over vectors of so many numbers.
+
+    Raises:
+        MmfuseError: There is none, it has no such option, or cannot be built so.
+    """
     cls: Any = TOWERS.get(name)
     check_class(name, cls)
     TOWERS.check_options(name, options, RESERVED)
@@ -164,7 +169,7 @@ def tower_from_spec(
         raise MmfuseError(f"{modality} tower width {str(width)[:60]}: a number from 1 to {MOST_WIDTH} is expected")
     if not isinstance(options, dict) or not _is_plain(options):
         raise MmfuseError(f"{modality} tower options {str(options)[:60]}: numbers and plain words are expected")
-    tower = _built(name, width, options)
+    tower = build_feature_tower(name, width, options)
     if weights is not None:
         check_fit(tower.state_dict(), weights)
         tower.load_state_dict(weights)

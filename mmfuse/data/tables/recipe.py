@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -29,7 +29,7 @@ class Recipe:
 
     text: TextSpec | None
     image: ImageSpec | None
-    id: str | None = None
+    id: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, manifest: Manifest) -> Recipe:

@@ -87,11 +87,13 @@ def adapted_names(tower: nn.Module) -> frozenset[str] | None:
 
 
 def keep_to_adapter(tower: nn.Module) -> None:
-    """Freeze all but the adapter's parameters again; of a tower without one, nothing."""
+    """Freeze all but the adapter's parameters again, as a tower is released; of one without an adapter, nothing.
+
+    What the adapter trains may be of a batch norm, whose statistics alone stay as they are.
+    """
     names = adapted_names(tower)
     for name, parameter in tower.named_parameters() if names is not None else ():
-        if name not in names:  # type: ignore[operator]
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(name in names and not tower.frozen)  # type: ignore[operator]
 
 
 def merge_adapter(tower: nn.Module) -> None:
