@@ -96,8 +96,9 @@ def pooled_features(tokens: Tensor, mask: Tensor) -> Features:
 class PrecomputedFeatures(FeatureTower):
     """Features that were computed before, as they are: a large model's embedding, a 3-D scan's vector.
 
-    It has no weights, so there is nothing to train, to freeze or to cache; the fusion normalises and projects what it
-    gives, as of any tower.
+    It has no weights, so there is nothing to train, to freeze or to cache. A fusion normalises each vector by itself
+    (`mmfuse.fusion.projection`): its mean and its length are lost, which is little of an embedding of hundreds of
+    numbers and much of a few measurements.
 
     Args:
         width: Numbers of a vector.
@@ -105,11 +106,17 @@ class PrecomputedFeatures(FeatureTower):
 
     Reference: frozen features under a trained classifier, as Donahue et al. 2014, "DeCAF", ICML (arXiv 1310.1531).
     Differs: the features come from a table or a file, and may be of anything.
-    Prefer when: the encoder is too large to run here, or is none of transformers' or timm's.
+    Prefer when: the encoder is too large to run here, or is none of transformers' or timm's; of a few measurements a
+        tower that maps them to more numbers first.
     """
 
     def __init__(self, width: int, pooling: str = "mean"):
         super().__init__()
+        if width < 3:
+            raise MmfuseError(
+                f"tower features: {width} number(s) a vector: a fusion normalises each vector by itself, which leaves "
+                "nothing of so few; a tower that maps them to more is needed (docs/extend.md, A tower)"
+            )
         if pooling not in ("mean", "first"):
             raise MmfuseError(f"tower features: pooling: {pooling!r} is not legal; legal: mean, first")
         self.pooling = pooling

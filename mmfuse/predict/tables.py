@@ -270,21 +270,28 @@ def _tell_changed(reading: Reading, trained: TableInputs) -> str:
     """What is read otherwise than in training."""
     (text, image), (was, shown) = ((r.text, r.image) for r in (reading.recipe, trained.recipe))
     parts = []
-    if text is not None and was is not None and text != was:
+    if text is not None and was is not None and _differ(text, was):
         parts.append(f"the text from {_told(was)}")
     if image is not None and shown is not None and image.named != shown.named:
         parts.append(f"the images from {', '.join(shown.named)}")
     return f"; in training {' and '.join(parts)}" if parts else "; as in training"
 
 
-def _told_features(spec: TextSpec | ImageSpec, slot: str) -> str:
+def _differ(one: TextSpec, other: TextSpec) -> bool:
+    """Whether texts are made otherwise; a file of features beside another table is no difference."""
+    return one != other if one.features is None else _told(one, short=True) != _told(other, short=True)
+
+
+def _told_features(spec: TextSpec | ImageSpec, slot: str, short: bool = False) -> str:
     assert spec.features is not None
-    return f"features in place of {slot} from {', '.join(spec.named) or spec.features.file}"
+    file = spec.features.file or ""
+    return f"features in place of {slot} from {', '.join(spec.named) or (os.path.basename(file) if short else file)}"
 
 
-def _told(text: TextSpec) -> str:
+def _told(text: TextSpec, short: bool = False) -> str:
+    """What a text is made of; `short`: a file by its name alone."""
     if text.features is not None:
-        return _told_features(text, "a text")
+        return _told_features(text, "a text", short)
     how = ["by a template"] if text.template else []
     how += [", ".join(text.sections)] if text.sections else []
     how += [f"missing: {', '.join(text.missing)}"] if text.missing else []
