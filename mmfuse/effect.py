@@ -11,6 +11,8 @@ from mmfuse.types import MmfuseError
 SAVED_TOWER = "mmfuse-model:"
 """Begins the name of a tower that is taken from a model folder as it is."""
 _OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
+_OWN = (None, "transformers", "timm")
+"""Towers of texts and images; any other reads features."""
 _OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
 _NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocab_size")
 
@@ -54,7 +56,7 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
     """(path of an owner, the owner, its keys without effect, why they have none)."""
     for tower in ("text_encoder", "image_encoder"):
         own = getattr(config, tower)
-        if own.tower is not None and not own.name.startswith(SAVED_TOWER):
+        if own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_FEATURES]
             yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features"
         elif own.name.startswith(SAVED_TOWER):
