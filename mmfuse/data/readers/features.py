@@ -10,9 +10,11 @@ import base64
 import io
 import json
 import math
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,8 @@ def read_keyed(location: str, wanted: Sequence[str], dim: int | None) -> dict[st
         MmfuseError: It cannot be read, or an array in it is no features; the message names it.
     """
     try:
-        arrays = _arrays(read_bytes(location, _MAX_FILE_BYTES))
+        local = os.stat(location) if os.path.isfile(location) else None
+        arrays = _opened(location, local and (local.st_mtime_ns, local.st_size))
         chosen, found = set(wanted), {}
         for name in arrays:
             if name in chosen:
@@ -137,6 +140,12 @@ def read_keyed(location: str, wanted: Sequence[str], dim: int | None) -> dict[st
         raise MmfuseError(f"{location}: {error}") from error
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise MmfuseError(f"{location}: damaged, or another format ({type(error).__name__})") from error
+
+
+@lru_cache(maxsize=1)
+def _opened(location: str, state: Any) -> Mapping[str, np.ndarray]:
+    """The arrays of a file, kept for the next rows of the same table: they are read some thousand at a time."""
+    return _arrays(read_bytes(location, _MAX_FILE_BYTES))
 
 
 def _arrays(data: bytes) -> Mapping[str, np.ndarray]:
