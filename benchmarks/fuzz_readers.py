@@ -25,8 +25,8 @@ from PIL import Image
 
 from mmfuse.data.readers.documents import decode_report
 from mmfuse.data.readers.images import ImageError, ImageOptions, read_image, read_spacing
-from mmfuse.data.readers.sections import split_sections
 from mmfuse.data.readers.texts import TextError
+from mmfuse.sections import split_sections
 
 SECONDS, MEGABYTES = 5, 1024
 NUMBERS = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]

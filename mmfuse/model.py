@@ -18,8 +18,10 @@ from mmfuse.encoders.towers import TOWERS, Tower, tower_inputs
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, TaskParameters, build_head
 from mmfuse.model_folder import FORMAT_VERSION, find_folder, read_folder, write_folder
+from mmfuse.tasks import TASKS
 from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
 
+_OF_THE_TASK = ("type", "labels", "options")
 LOG_VARIANCES = "log_variances"
 """Beside the tasks' logits in training, where the weights of their losses are learned."""
 
@@ -37,11 +39,12 @@ class FusionModel(
         text_encoder: The text tower, or None where the fusion does not use it.
         image_encoder: The image tower, or None where the fusion does not use it.
         fusion: `{"name": ..., options}` of a registered strategy.
-        tasks: By task name, `{"type": head, "labels": [...]}`, options of the head beside them.
+        tasks: By task name, `{"type": kind, "labels": [...]}`, `options` of the task's kind, and those of its head
+            beside them.
 
     Attributes:
-        captioning: The captioning tasks.
-        text_sections: Sections of a report (`mmfuse.data.readers.sections`) that are its text; empty: the report is.
+        captioning: The tasks whose heads generate: captions.
+        text_sections: Sections of a report (`mmfuse.sections`) that are its text; empty: the report is.
         accepts_missing: Modalities that were missing in training, so that a row without them can be predicted.
         inputs: Which columns of a table the inputs were made of, and how; None of models that do not say.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
@@ -77,13 +80,15 @@ class FusionModel(
         self.fusion: Any = build_fusion(fusion["name"], text_dim, image_dim, options)
         self.heads = Heads()
         for task, given in tasks.items():
-            head_options = {k: v for k, v in given.items() if k not in ("type", "labels")}
-            self.heads[task] = build_head(given["type"], self.fusion.out_dim, given["labels"], head_options)
-        self.task_config = {
-            task: {"type": given["type"], "labels": list(given["labels"]), **_head_spec(self.heads[task], given)}
-            for task, given in tasks.items()
-        }
-        self.captioning = [task for task, head in self.heads.items() if head.kind == "captioning"]
+            head_options = {k: v for k, v in given.items() if k not in _OF_THE_TASK}
+            own = (given["labels"], head_options, given.get("options"))
+            head = self.heads[task] = build_head(given["type"], self.fusion.out_dim, *own)
+            if hasattr(self.fusion, "combine") and not (head.task.has_labels or head.generates):
+                raise MmfuseError(
+                    f"fusion {fusion['name']!r} combines decisions between labels, and task {task!r} has none"
+                )
+        self.task_config = {task: _task_spec(self.heads[task], given) for task, given in tasks.items()}
+        self.captioning = [task for task, head in self.heads.items() if head.generates]
         self.uses = uses
         self.reads: frozenset[str] = self.fusion.reads.union(*(head.reads for head in self.heads.values()))  # type: ignore[arg-type]
         self.missing_tokens = nn.ParameterDict(
@@ -135,21 +140,14 @@ class FusionModel(
         heads = {task: head for task, head in self.heads.items() if task not in self.captioning}
         if hasattr(self.fusion, "combine"):
             branches = self.fusion.branches(text, image)
-            return {task: self._combine(head, branches) for task, head in heads.items()}
+            said: dict[str, Any] = {task: [head(branch) for branch in branches] for task, head in heads.items()}
+            return {task: head.combine(said[task], self.fusion.combine) for task, head in heads.items()}  # type: ignore[operator]
         fused = self.fusion(text, image) if fused is None else fused
         return {task: head(fused) for task, head in heads.items()}
 
     def learn_task_weights(self) -> None:
         """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
         self.log_variances = TaskParameters({task: nn.Parameter(torch.zeros(1)) for task in self.heads})
-
-    def _combine(self, head: Any, branches: list[Features]) -> Tensor:
-        """A decision-level strategy's logits: to `combine`, a label of several is a choice between yes and no."""
-        logits = [head(branch) for branch in branches]
-        if head.kind != "multilabel":
-            return self.fusion.combine(logits)
-        pairs = self.fusion.combine([torch.stack([z, torch.zeros_like(z)], dim=-1) for z in logits])
-        return pairs[..., 0] - pairs[..., 1]
 
     def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Text and image `Features` of every row, the missing token where one is absent; None if it is not used."""
@@ -223,14 +221,8 @@ class FusionModel(
             "text_encoder": self.text_encoder.spec() if self.text_encoder else None,
             "image_encoder": self.image_encoder.spec() if self.image_encoder else None,
             "fusion": self.fusion_config,
-            "tasks": {
-                task: {"type": given["type"], "labels": given["labels"], **_head_spec(self.heads[task], given)}
-                for task, given in self.task_config.items()
-            },
-            "decisions": {
-                task: {"temperature": head.temperature, "thresholds": head.thresholds}
-                for task, head in self.heads.items()
-            },
+            "tasks": {task: _task_spec(self.heads[task], given) for task, given in self.task_config.items()},
+            "decisions": {task: head.task.state() for task, head in self.heads.items()},  # type: ignore[union-attr]
             "selective": {
                 task: [curve and asdict(curve) for curve in curves] for task, curves in self.selective.items()
             },
@@ -243,6 +235,7 @@ class FusionModel(
                     (FUSIONS, self.fusion_config["name"]),
                     *((TOWERS, t.name) for t in (self.text_encoder, self.image_encoder) if isinstance(t, FeatureTower)),
                     *((HEADS, options["type"]) for options in self.task_config.values()),
+                    *((TASKS, options["type"]) for options in self.task_config.values()),
                 ]
                 if registry.origin(name)
             },
@@ -266,11 +259,11 @@ class FusionModel(
         return read_folder(find_folder(str(pretrained_model_name_or_path), options), cls)
 
 
-def _head_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A head's options as JSON: as it says them, else as they were given."""
-    if hasattr(head, "spec"):
-        return head.spec()
-    return {name: value for name, value in given.items() if name not in ("type", "labels")}
+def _task_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A task and its head as JSON; the head's options as it says them, else as they were given."""
+    own = head.spec() if hasattr(head, "spec") else {k: v for k, v in given.items() if k not in _OF_THE_TASK}
+    options = {"options": dict(given["options"])} if given.get("options") else {}  # not an empty one: as before
+    return {"type": given["type"], "labels": list(given["labels"]), **options, **own}
 
 
 def _position_in_row(row: Tensor, count: Tensor) -> Tensor:

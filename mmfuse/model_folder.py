@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 import mmfuse
 from mmfuse.data.files.read import read_bytes
-from mmfuse.data.readers.sections import SECTIONS
 from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.bounds import no_larger_than, weights_file
 from mmfuse.encoders.saved import check_fit, write_tensors
@@ -26,6 +25,8 @@ from mmfuse.encoders.towers import TOWERS, tower_from_spec
 from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.registry import nearest
+from mmfuse.sections import SECTIONS
+from mmfuse.tasks import TASKS
 from mmfuse.types import MODALITIES, MmfuseError, SelectiveCurve
 from mmfuse.untrusted import check_files, check_readable
 
@@ -131,9 +132,7 @@ def _build_model(config: dict[str, Any], folder: Path, state: dict[str, Tensor],
         _try_text(model.text_encoder)
     for task, decision in config["decisions"].items():
         head: Any = model.heads[task]
-        head.temperature = decision["temperature"]
-        if decision["thresholds"] is not None:
-            head.thresholds = decision["thresholds"]
+        head.task.load_state(decision, f"decisions.{task}")
     model.selective = {  # models of older versions have none, and cannot abstain
         task: [curve and SelectiveCurve(**curve) for curve in curves]
         for task, curves in config.get("selective", {}).items()
@@ -149,7 +148,8 @@ def _check_plugins(config: dict[str, Any], folder: Path) -> None:
     """Refuse a model whose fusion or head is a plug-in's that is not loaded."""
     for what, origin in config["plugins"].items():
         kind, name = what.split(" ", 1)
-        if name not in {"fusion": FUSIONS, "tower": TOWERS}.get(kind, HEADS).names():
+        registry = next((r for r in (FUSIONS, TASKS, TOWERS) if r.kind == kind), HEADS)
+        if name not in registry.names():
             raise MmfuseError(
                 f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin FILE.py"
             )
@@ -177,8 +177,8 @@ def _read_task(given: dict[str, Any], folder: Path) -> dict[str, Any]:
     cls: Any = HEADS.get(given["type"])
     if not hasattr(cls, "read_options"):
         return given
-    spec = {name: value for name, value in given.items() if name not in ("type", "labels")}
-    return {"type": given["type"], "labels": given["labels"], **cls.read_options(spec, folder)}
+    kept = {name: given[name] for name in ("type", "labels", "options") if name in given}
+    return {**kept, **cls.read_options({name: v for name, v in given.items() if name not in kept}, folder)}
 
 
 def _try_text(encoder: TextEncoder) -> None:
@@ -201,15 +201,9 @@ def _check_config(config: dict[str, Any]) -> None:
         labels = given["labels"]
         if not isinstance(labels, list) or not all(map(_is_text, labels)) or len(set(labels)) < len(labels):
             raise MmfuseError(f"tasks.{task}.labels: {labels!r:.100}: names are expected, each once")
-    for task, given in config["decisions"].items():
+    for task in config["decisions"]:
         if task not in config["tasks"]:
             raise MmfuseError(f"decisions.{task}: no such task; {nearest(task, config['tasks'])}")
-        temperature, thresholds = given["temperature"], given["thresholds"]
-        if not (_is_number(temperature) and temperature > 0):
-            raise MmfuseError(f"decisions.{task}.temperature: {temperature!r:.100}: a number above 0 is expected")
-        labels = config["tasks"][task]["labels"]
-        if thresholds is not None and not (len(thresholds) == len(labels) and all(map(_is_number, thresholds))):
-            raise MmfuseError(f"decisions.{task}.thresholds: {thresholds!r:.100}: {len(labels)} numbers are expected")
     accepts = config["accepts_missing"]
     if not isinstance(accepts, list) or set(accepts) - set(MODALITIES):
         raise MmfuseError(f"accepts_missing: {accepts!r:.100}: a list is expected, of {', '.join(MODALITIES)}")

@@ -87,6 +87,10 @@ class Registry:
             )
         return self._classes[name]
 
+    def options(self, name: str, reserved: Iterable[str] = ()) -> list[str]:
+        """What the constructor of `name` takes, but for `reserved`."""
+        return [key for key in inspect.signature(self.get(name)).parameters if key not in set(reserved)]
+
     def check_options(self, name: str, options: dict[str, Any], reserved: Iterable[str] = ()) -> None:
         """Refuse options that the constructor of `name` does not take.
 
@@ -98,8 +102,7 @@ class Registry:
         Raises:
             MmfuseError: An option is unknown; the message tells the legal ones.
         """
-        parameters = inspect.signature(self.get(name)).parameters
-        legal = [key for key in parameters if key not in set(reserved)]
+        legal = self.options(name, reserved)
         for key in options:
             if key not in legal:
                 raise MmfuseError(

@@ -239,7 +239,7 @@ def test_late_probability_says_the_mean_of_the_branches_probabilities():
         branches = model.fusion.branches(*model.encode(collate(items_of(model))))
         found = run(model)
         for task, head in model.heads.items():
-            activate = torch.sigmoid if head.kind == "multilabel" else lambda z: z.softmax(-1)
+            activate = torch.sigmoid if not head.task.exclusive else lambda z: z.softmax(-1)
             mean = sum(activate(head(branch)) for branch in branches) / 2
             torch.testing.assert_close(activate(found[task]), mean)
 

@@ -7,6 +7,7 @@ import pytest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 from mmfuse.registry import Registry, load_plugin, nearest
+from mmfuse.tasks import TASKS
 from mmfuse.types import MmfuseError, first_line
 
 PLUGIN = """
@@ -86,7 +87,7 @@ def test_a_class_that_does_not_exist_has_no_options(registry):
         registry.check_options("nothing", {})
 
 
-@pytest.mark.parametrize("registry", [FUSIONS, HEADS], ids=lambda r: r.kind)
+@pytest.mark.parametrize("registry", [FUSIONS, HEADS, TASKS], ids=lambda r: r.kind)
 def test_own_classes_need_no_plugin(registry):
     assert {name: registry.origin(name) for name in registry.names()} == dict.fromkeys(registry.names(), "")
 

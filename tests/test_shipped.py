@@ -11,9 +11,10 @@ from mmfuse.cli.shipped import copy_shipped, shipped, shipped_lines
 from mmfuse.config import load_config
 from mmfuse.data.public.cards import card_text, source_lines
 from mmfuse.data.public.sources import READY
-from mmfuse.data.tables.manifest import TASK_TYPES, load_manifest
+from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
+from mmfuse.tasks import TASKS
 from mmfuse.training.launch import RULES
 from mmfuse.types import MmfuseError
 
@@ -77,11 +78,11 @@ def test_a_manifest_loads_and_says_what_a_user_must_know(path):
     for field in ("about", "homepage", "licence", "citation", "obtain"):
         assert getattr(manifest, field), f"{field} is empty"
     for task in manifest.tasks.values():
-        assert task.type in HEADS.names()
+        assert task.type in TASKS.names()
 
 
-def test_the_task_types_that_a_manifest_may_name_are_the_heads():
-    assert list(TASK_TYPES) == HEADS.names()
+def test_every_task_kind_has_a_head_and_every_head_its_task():
+    assert TASKS.names() == HEADS.names()
 
 
 def test_every_shipped_file_is_listed_with_what_it_is():

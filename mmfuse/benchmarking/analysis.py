@@ -16,24 +16,11 @@ from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
 from mmfuse.benchmarking.statistics import Comparison, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
-from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.contribution import worse_than_unimodal
-from mmfuse.heads import HEADS, build_head
 from mmfuse.metrics.bootstrap import GroupBootstrap
-from mmfuse.metrics.labels import (
-    classification_replicates,
-    multilabel_replicates,
-    score_classification,
-    score_multilabel,
-)
 from mmfuse.registry import nearest
+from mmfuse.tasks import TaskKind, kind_of
 from mmfuse.types import MmfuseError
-
-COMPARABLE = {
-    "classification": ("accuracy", "f1_macro", "auroc_macro", "average_precision_macro"),
-    "multilabel": ("auroc_macro", "average_precision_macro"),
-}
-"""Metrics by type of task: larger is better, and no threshold is in them that every cell has chosen for itself."""
 
 Array = NDArray[np.float64]
 
@@ -42,8 +29,7 @@ class _Task(NamedTuple):
     """One task's test rows, pooled over folds: targets, groups, and by row and seed what was said of them."""
 
     name: str
-    kind: str
-    labels: list[str]
+    kind: TaskKind
     metric: str
     target: np.ndarray
     groups: list[str]
@@ -104,23 +90,22 @@ def check_task(workshop: Workshop, task: str) -> None:
     for fold in workshop.folds:
         table = workshop.table(fold)
         target = table.targets[task][table.indices("test")]
-        if not labelled(target).any():
+        known = table.kind(task).labelled(target)
+        if not known.any():
             where = "" if fold is None else f" of fold {fold}"
             raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no test row{where} is labelled")
-        seen.append(target[labelled(target)])
+        seen.append(target[known])
     target = np.concatenate(seen)
     if (target == target[:1]).all():
         raise MmfuseError(f"{workshop.manifest.source}: tasks.{task}: all test rows have the same label")
 
 
 def _metric_of(workshop: Workshop, task: str) -> str:
-    """What a task is compared by: the config's metric, or the one its head declares."""
-    kind = workshop.manifest.tasks[task].type
-    head: Any = HEADS.get(kind)
-    metric = workshop.config.metric or head.monitor
-    legal = COMPARABLE.get(kind, ())
+    """What a task is compared by: the config's metric, or the one its kind is monitored by."""
+    spec = workshop.manifest.tasks[task]
+    metric, legal = workshop.config.metric or kind_of(spec).monitor, kind_of(spec).comparable
     if metric not in legal:
-        raise MmfuseError(f"metric: {metric!r} cannot be compared for {task}, a {kind}; {nearest(metric, legal)}")
+        raise MmfuseError(f"metric: {metric!r} cannot be compared for {task}, a {spec.type}; {nearest(metric, legal)}")
     return metric
 
 
@@ -128,23 +113,22 @@ def _pool(
     workshop: Workshop, ledger: Ledger, cells: Sequence[Cell], results: dict[str, dict[str, Any]], task: str
 ) -> _Task:
     first = workshop.table(workshop.folds[0])
-    kind, labels = first.manifest.tasks[task].type, first.labels[task]
-    head: Any = build_head(kind, 1, labels)
+    said_by = first.kind(task)
     metric = _metric_of(workshop, task)
     found: dict[tuple[str, int], dict[int, Array]] = defaultdict(dict)
     for cell in cells:
         with np.load(ledger.folder / "cells" / cell.key / "test.npz") as arrays:
             rows, logits = arrays["rows"], arrays[f"logits.{task}"]
-        head.temperature = results[cell.key]["decisions"][task]["temperature"]
-        found[cell.row, cell.seed].update(zip(rows.tolist(), head.probabilities(logits), strict=True))
+        said_by.load_state(results[cell.key]["decisions"][task], f"{cell.key}: decisions.{task}")
+        found[cell.row, cell.seed].update(zip(rows.tolist(), said_by.predictions(logits), strict=True))
     target = first.targets[task]
-    known = labelled(target)
+    known = first.kind(task).labelled(target)
     rows = sorted(row for row in next(iter(found.values())) if known[row])
     groups: list[str] = first.rows["group"][:]
     said: dict[str, dict[int, Array]] = defaultdict(dict)
     for (label, seed), by_row in found.items():
         said[label][seed] = np.stack([by_row[row] for row in rows])
-    return _Task(task, kind, labels, metric, target[rows], [groups[row] for row in rows], dict(said))
+    return _Task(task, first.kind(task), metric, target[rows], [groups[row] for row in rows], dict(said))
 
 
 def _compare_task(
@@ -169,13 +153,15 @@ def _compare_task(
     ]
     _flag_worse_than_unimodal(strategies)
     spec = workshop.manifest.tasks[task.name]
+    counts = task.kind.one_hot(task.target).sum(0).astype(int).tolist()
+    positives = dict(zip(task.kind.labels, counts, strict=True))
     summary = {
         "metric": task.metric,
         "rows": len(task.target),
         "groups": bootstrap.num_groups,
-        "labels": task.labels,
-        "positives": dict(zip(task.labels, _positives(task).tolist(), strict=True)),
-        "rare_labels": [n for n, k in zip(task.labels, _positives(task), strict=True) if k < FEWEST_POSITIVES],
+        "labels": task.kind.labels,
+        "positives": positives,
+        "rare_labels": [name for name, count in positives.items() if count < FEWEST_POSITIVES],
         "label_origin": spec.label_origin,
         "references": references,
         "strategies": strategies,
@@ -204,51 +190,9 @@ def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> 
     seeds = sorted(next(iter(task.said.values())))
     said = [task.said[name][seed] for name in names for seed in seeds]
     shape = (len(names), len(seeds))
-    half = [0.5] * len(task.labels)  # thresholds: no metric of several labels that is compared here uses them
-
-    def score(p: Array) -> float:
-        common = (p, task.target, task.labels, task.groups)
-        if task.kind == "classification":
-            return score_classification(*common, resamples=0)["metrics"][task.metric]["value"]
-        return score_multilabel(*common, half, resamples=0)["metrics"][task.metric]["value"]
-
-    scores = [score(p) for p in said]
-    if task.kind == "classification" and task.metric in ("accuracy", "f1_macro"):
-        drawn = _decision_replicates(task, np.stack([p.argmax(1) for p in said]), bootstrap)
-    elif task.kind == "classification":
-        drawn = [classification_replicates(p, task.target, task.labels, bootstrap)[task.metric] for p in said]
-    else:
-        drawn = [multilabel_replicates(p, task.target, task.labels, half, bootstrap)[task.metric] for p in said]
-    return np.array(scores, dtype=np.float64).reshape(shape), np.array(drawn).reshape(*shape, -1)
-
-
-def _decision_replicates(task: _Task, said: NDArray[np.int64], bootstrap: GroupBootstrap) -> Array:
-    """Accuracy or macro-F1 of decisions `(M, N)` on every resample, `(M, B)`: all models in one pass over resamples."""
-    number, labels, rows = len(said), len(task.labels), np.arange(len(task.target))
-    right = said == task.target
-    if task.metric == "accuracy":
-        hits = np.zeros((number, bootstrap.num_groups))
-        for model, correct in enumerate(right):
-            hits[model] = np.bincount(bootstrap.row_group, weights=correct, minlength=bootstrap.num_groups)
-        sizes = np.bincount(bootstrap.row_group, minlength=bootstrap.num_groups)
-        found = bootstrap.replicate(lambda times: {"value": (times @ hits.T) / (times @ sizes)[:, None]})
-        return found["value"].T
-    truth = bootstrap.sums(rows, task.target, labels)
-    each = [
-        (bootstrap.sums(rows, guess, labels), bootstrap.sums(rows, task.target, labels, correct))
-        for guess, correct in zip(said, right.astype(np.float64), strict=True)
-    ]
-
-    def f1(times: Array) -> dict[str, Array]:
-        there = (truth @ times.T).T
-        scores = []
-        for guessed, hit in each:
-            either = there + (guessed @ times.T).T
-            by_label = np.divide(2 * (hit @ times.T).T, either, out=np.zeros_like(either), where=either > 0)
-            scores.append(by_label.sum(1) / np.maximum((either > 0).sum(1), 1))
-        return {"value": np.stack(scores, axis=1)}
-
-    return bootstrap.replicate(f1)["value"].T
+    scores = [task.kind.values([task.metric], each, task.target)[task.metric] for each in said]
+    drawn = task.kind.replicates(task.metric, said, task.target, bootstrap)
+    return np.array(scores, dtype=np.float64).reshape(shape), drawn.reshape(*shape, -1)
 
 
 def _describe(
@@ -292,7 +236,7 @@ def _describe(
         "peak_mib": max(r["peak_mib"] for r in own),
         "steps": _mean(r["steps"] for r in own),
         "metrics": {name: _mean(r["metrics"][task.name][name] for r in own) for name in own[0]["metrics"][task.name]},
-        "uncalibrated": {name: _mean(r["uncalibrated"][task.name][name] for r in own) for name in ("ece", "nll")},
+        "uncalibrated": {name: _mean(r["uncalibrated"][task.name].get(name) for r in own) for name in ("ece", "nll")},
         "per_label": _per_label(own, task),
         **{name: _of_task(found, task.name) for name, found in diagnostics.items()},
     }
@@ -306,7 +250,7 @@ def _per_label(own: Sequence[dict[str, Any]], task: _Task) -> dict[str, dict[str
             )
             for name in ("auroc", "average_precision", "f1")
         }
-        for label in task.labels
+        for label in task.kind.labels
     }
 
 
@@ -334,12 +278,6 @@ def _margin(accuracy: float | None, rows: int) -> float:
     if accuracy is None:
         return 0.01
     return max(0.01, 2 * math.sqrt(2 * accuracy * (1 - accuracy) / rows))
-
-
-def _positives(task: _Task) -> NDArray[np.int64]:
-    if task.target.ndim == 1:
-        return np.bincount(task.target, minlength=len(task.labels))
-    return (task.target == 1).sum(0)
 
 
 def _mean(values: Any) -> float | None:

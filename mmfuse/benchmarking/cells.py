@@ -258,11 +258,12 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
     return {
         "metrics": {task: _plain(after[task]) for task in after},
         "uncalibrated": {
-            task: {name: _plain(before[task])[name] for name in ("ece", "nll", "brier")} for task in before
+            task: {name: value for name, value in _plain(scores).items() if name in ("ece", "nll", "brier")}
+            for task, scores in before.items()
         },
         "validation_metrics": {task: _plain(scores) for task, scores in on_validation.items()},
-        "per_label": {task: after[task]["per_label"] for task in after},
-        "decisions": {t: {"temperature": h.temperature, "thresholds": h.thresholds} for t, h in heads.items()},
+        "per_label": {task: scores.get("per_label", {}) for task, scores in after.items()},
+        "decisions": {task: head.task.state() for task, head in heads.items()},
         "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
     }
 

@@ -44,7 +44,7 @@ def data_check(
     from mmfuse.data.audit.identifiers import find_by_rules, presidio_finder
     from mmfuse.data.audit.page import page
     from mmfuse.data.audit.redact import redact_rows
-    from mmfuse.data.tables.manifest import TASK_TYPES, is_shards, load_manifest
+    from mmfuse.data.tables.manifest import is_shards, load_manifest
     from mmfuse.registry import nearest
 
     finders = {"rules": lambda: find_by_rules, "presidio": presidio_finder, "off": lambda: None}
@@ -61,12 +61,6 @@ def data_check(
         from mmfuse.evaluation.report_metrics import check_report_metrics
 
         check_report_metrics(loaded)
-    for name, task in loaded.tasks.items():
-        if task.type not in TASK_TYPES:  # a plug-in's, or none: only then is torch worth its seconds
-            from mmfuse.heads import HEADS
-
-            if task.type not in HEADS.names():
-                raise MmfuseError(f"{manifest}: tasks.{name}.type: {task.type!r}; {nearest(task.type, HEADS.names())}")
     with Bar("checking") as bar:
         report = audit(
             loaded,

@@ -18,6 +18,7 @@ KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
     "adapters": "mmfuse.encoders.adapters:ADAPTERS",
     "towers": "mmfuse.encoders.towers:TOWERS",
+    "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }

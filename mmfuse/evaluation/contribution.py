@@ -2,7 +2,7 @@
 
 All of it works on rows that were encoded once (`encode_rows`): only the fusion and the heads run again. The rows belong
 to the model that encoded them, as its own missing tokens stand in them. Results are plain JSON, with None for a metric
-that is undefined; every task is scored by `accuracy` and by its head's `monitor` metric, and a task without a target
+that is undefined; every task is scored by the metrics that its kind is `diagnosed` by, and a task without a target
 among the rows is left out. Nothing is shared between processes: one alone may ask.
 """
 
@@ -15,15 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, logit, softmax
 
 from mmfuse.data.batches.pairs import PairDataset
-from mmfuse.data.tables.targets import labelled
-from mmfuse.metrics.labels import score_classification, score_multilabel
 from mmfuse.model import FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features
 from mmfuse.seeds import unit_hash
-from mmfuse.types import MISSING_CLASS, MODALITIES, Features, MmfuseError
+from mmfuse.tasks import TaskKind
+from mmfuse.types import MODALITIES, Features, MmfuseError
 
 SHARES = tuple(i / 10 for i in range(11))
 LARGEST_CHUNK = 4096
@@ -119,13 +117,13 @@ def emap(
     space = space or getattr(model.fusion, "additive_in", "logits")
     if space not in ("logits", "probabilities"):
         raise ValueError(f"space is {space!r}; legal: 'logits', 'probabilities'")
-    chosen = _lowest_hashes(data, rows, seed)
+    chosen = _lowest_hashes(model, data, rows, seed)
     logits = _own_and_projected(model, data, chosen, space, chunk_rows) if len(chosen) else {}
     tasks: dict[str, Any] = {}
-    for task, head, target in _labelled_tasks(model, data, chosen):
-        own, projected = (_score(head, head.probabilities(z), target) for z in logits[task])
+    for task, kind, target, count in _labelled_tasks(model, data, chosen):
+        own, projected = (_score(kind, kind.predictions(z), target) for z in logits[task])
         gap = {name: own[name] - projected[name] for name in own}
-        tasks[task] = {"n": _count(target), "model": own, "projection": projected, "gap": gap}
+        tasks[task] = {"n": count, "model": own, "projection": projected, "gap": gap}
     return _plain({"rows": len(chosen), "space": space, "tasks": tasks})
 
 
@@ -185,12 +183,12 @@ def permutation_scores(
             for text, image in zip(use["text"], use["image"], strict=True)
         ]
     tasks: dict[str, Any] = {}
-    for task, head, target in _labelled_tasks(model, data, rows):
-        score = _score(head, head.probabilities(base[task]), target)
-        prior = _prior_score(task, head, target, train_targets)
-        tasks[task] = {"n": _count(target), "score": score, "prior": prior}
+    for task, kind, target, count in _labelled_tasks(model, data, rows):
+        score = _score(kind, kind.predictions(base[task]), target)
+        prior = _prior_score(task, kind, target, train_targets)
+        tasks[task] = {"n": count, "score": score, "prior": prior}
         for modality, drawn in permuted.items():
-            found = [_score(head, head.probabilities(logits[task]), target) for logits in drawn]
+            found = [_score(kind, kind.predictions(logits[task]), target) for logits in drawn]
             tasks[task][modality] = {
                 name: _drop(score[name], prior[name], [each[name] for each in found]) for name in score
             }
@@ -238,10 +236,10 @@ def shapley(
         if not set(kept).isdisjoint(model.uses)
     }
     tasks: dict[str, Any] = {}
-    for task, head, target in _labelled_tasks(model, data, rows):
-        prior = _prior_score(task, head, target, train_targets)
-        worth = {name: _score(head, head.probabilities(found[task]), target) for name, found in logits.items()}
-        tasks[task] = {"n": _count(target)}
+    for task, kind, target, count in _labelled_tasks(model, data, rows):
+        prior = _prior_score(task, kind, target, train_targets)
+        worth = {name: _score(kind, kind.predictions(found[task]), target) for name, found in logits.items()}
+        tasks[task] = {"n": count}
         for name in prior:
             none, text, image, both = (worth.get(kept, prior)[name] for kept in ("none", *MODALITIES, "both"))
             tasks[task][name] = {
@@ -289,11 +287,11 @@ def missing_curve(
     base = _hiding(model, data, rows, set(), chunk_rows)
     without = {modality: _hiding(model, data, rows, {modality}, chunk_rows) for modality in MODALITIES}
     tasks: dict[str, Any] = {}
-    for task, head, target in _labelled_tasks(model, data, rows):
-        tasks[task] = {"n": _count(target)}
+    for task, kind, target, count in _labelled_tasks(model, data, rows):
+        tasks[task] = {"n": count}
         for modality, found in without.items():
             scores = [
-                _score(head, head.probabilities(np.where(gone[:, None], found[task], base[task])), target)
+                _score(kind, kind.predictions(np.where(gone[:, None], found[task], base[task])), target)
                 for gone in hidden
             ]
             tasks[task][modality] = {
@@ -345,36 +343,20 @@ def _own_and_projected(
     text, image = (None if f is None else _take(f, chosen, device) for f in (data.text, data.image))
     text_rows, image_rows = np.repeat(np.arange(N), N), np.tile(np.arange(N), N)
     heads: dict[str, Any] = dict(model.heads.items())
-    sums = {task: np.zeros((2, N, len(head.labels))) for task, head in heads.items()}
-    own = {task: np.zeros((N, len(head.labels)), dtype=np.float32) for task, head in heads.items()}
+    sums = {task: np.zeros((2, N, head.task.width)) for task, head in heads.items()}
+    own = {task: np.zeros((N, head.task.width), dtype=np.float32) for task, head in heads.items()}
     for part, logits in _forward(model, (text, text_rows), (image, image_rows), chunk_rows):
         of_text, of_image = text_rows[part], image_rows[part]
         real = of_text == of_image
         for task, values in logits.items():
             own[task][of_text[real]] = values[real]
-            values = _into(space, heads[task].kind, values)
+            values = heads[task].task.into(space, values)
             np.add.at(sums[task][0], of_text, values)
             np.add.at(sums[task][1], of_image, values)
     return {
-        task: (own[task], _out_of(space, heads[task].kind, (found.sum(0) - found[0].sum(0) / N) / N))
+        task: (own[task], heads[task].task.out_of(space, (found.sum(0) - found[0].sum(0) / N) / N))
         for task, found in sums.items()
     }
-
-
-def _into(space: Space, kind: str, logits: np.ndarray) -> Array:
-    """Logits `(n, L)` as what is averaged; the labels of a multi-label task are a choice between yes and no each."""
-    logits = logits.astype(np.float64)
-    if space == "probabilities":
-        return expit(logits) if kind == "multilabel" else softmax(logits, axis=1)
-    return logits if kind == "multilabel" else logits - logits.mean(axis=1, keepdims=True)
-
-
-def _out_of(space: Space, kind: str, values: Array) -> Array:
-    """Logits of the average."""
-    if space == "logits":
-        return values
-    tiny, one = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
-    return logit(values.clip(tiny, one)) if kind == "multilabel" else np.log(values.clip(tiny, None))
 
 
 def _hiding(
@@ -422,52 +404,39 @@ def _take(features: Features, rows: NDArray[np.int64], device: Any) -> Features:
     return Features(*(part.to(device) for part in taken))
 
 
-def _lowest_hashes(data: EncodedRows, rows: int, seed: int) -> NDArray[np.int64]:
+def _lowest_hashes(model: FusionModel, data: EncodedRows, rows: int, seed: int) -> NDArray[np.int64]:
     """At most so many rows with a target, in the table's order: the same ones for every model and order of rows."""
-    known = np.any([labelled(target) for target in data.targets.values()], axis=0)
+    heads: dict[str, Any] = dict(model.heads.items())
+    known = np.any([head.task.labelled(data.targets[task]) for task, head in heads.items()], axis=0)
     order = sorted(np.flatnonzero(known).tolist(), key=lambda row: unit_hash(seed, f"emap:{data.ids[row]}"))
     return np.sort(np.array(order[:rows], dtype=np.int64))
 
 
 def _labelled_tasks(
     model: FusionModel, data: EncodedRows, rows: NDArray[np.int64]
-) -> Iterator[tuple[str, Any, np.ndarray]]:
-    for task, head in model.heads.items():
+) -> Iterator[tuple[str, TaskKind, np.ndarray, int]]:
+    """By task what it is, its targets, and how many of them there are; one without any is left out."""
+    heads: dict[str, Any] = dict(model.heads.items())
+    for task, head in heads.items():
         target = data.targets[task][rows]
-        if _count(target):
-            yield task, head, target
+        count = int(head.task.labelled(target).sum())
+        if count:
+            yield task, head.task, target, count
 
 
-def _count(target: np.ndarray) -> int:
-    return int(labelled(target).sum())
+def _score(kind: TaskKind, predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """The metrics that contribution is told in; NaN where undefined."""
+    return kind.values(kind.diagnosed, predicted, target)
 
 
-def _score(
-    head: Any, probabilities: np.ndarray, target: np.ndarray, thresholds: Sequence[float] | None = None
+def _prior_score(
+    task: str, kind: TaskKind, target: np.ndarray, train_targets: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Accuracy and the head's monitor metric; NaN where undefined."""
-    one_group = [""] * len(target)  # nothing is resampled
-    if head.kind == "classification":
-        found = score_classification(probabilities, target, head.labels, one_group, resamples=0)
-    else:
-        chosen = head.thresholds if thresholds is None else thresholds
-        found = score_multilabel(probabilities, target, head.labels, one_group, chosen, resamples=0)
-    values = {name: found["metrics"][name]["value"] for name in ("accuracy", head.monitor)}
-    return {name: float("nan") if value is None else value for name, value in values.items()}
-
-
-def _prior_score(task: str, head: Any, target: np.ndarray, train_targets: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What the class frequencies of the training rows score, said of every row."""
+    """What the best constant of the training rows, such as the classes' frequencies, scores where it is always said."""
     train = np.asarray(train_targets.get(task, ()))
-    if not len(train) or not _count(train):
+    if not len(train) or not kind.labelled(train).any():
         raise MmfuseError(f"train_targets: task {task!r} has no target among the training rows, so no class prior")
-    L = len(head.labels)
-    if head.kind == "classification":
-        counts = np.bincount(train[train != MISSING_CLASS], minlength=L)
-        prior = counts / counts.sum()
-    else:
-        prior = np.nansum(train, axis=0) / np.maximum((~np.isnan(train)).sum(axis=0), 1)
-    return _score(head, np.tile(prior, (len(target), 1)), target, thresholds=[0.5] * L)
+    return _score(kind.uncalibrated(), np.repeat(kind.prior(train)[None], len(target), axis=0), target)
 
 
 def _drop(score: float, prior: float, values: list[float]) -> dict[str, Any]:

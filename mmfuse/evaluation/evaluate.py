@@ -12,9 +12,8 @@ import numpy as np
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
-from mmfuse.data.tables.targets import labelled
 from mmfuse.evaluation.plots import plot_confusion
-from mmfuse.evaluation.report_metrics import check_report_metrics, score_reports
+from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.captions import (
     compare_captioning,
@@ -23,7 +22,6 @@ from mmfuse.metrics.captions import (
     retrieve_captions,
     score_captioning,
 )
-from mmfuse.metrics.labels import score_classification, score_multilabel
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
@@ -35,7 +33,7 @@ from mmfuse.predict import (
     tell_cut_texts,
 )
 from mmfuse.pulse import now
-from mmfuse.types import MISSING_CLASS, MmfuseError, visible
+from mmfuse.types import MmfuseError, visible
 
 RESAMPLES = 1000
 _CHUNK = 512
@@ -83,14 +81,7 @@ def evaluate(
     state = join_processes()
     loaded = loaded.to(state.device).eval()
     described = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
-    for task, options in loaded.task_config.items():
-        if task not in described.tasks:
-            raise MmfuseError(
-                f"{described.source}: the model's task {task!r} is not in it; its tasks: {', '.join(described.tasks)}"
-            )
-        there = described.tasks[task].type
-        if there != options["type"]:
-            raise MmfuseError(f"{described.source}: tasks.{task} is {there}, but the model's is {options['type']}")
+    _check_tasks(loaded, described)
     check_report_metrics(described)
     if loaded.captioning:
         meteor_lite()  # else it would be missed after the predictions
@@ -121,6 +112,25 @@ def evaluate(
     return report
 
 
+def _check_tasks(model: FusionModel, manifest: Manifest) -> None:
+    """Refuse a manifest whose tasks are other ones than the model's."""
+    for task, options in model.task_config.items():
+        if task not in manifest.tasks:
+            raise MmfuseError(
+                f"{manifest.source}: the model's task {task!r} is not in it; its tasks: {', '.join(manifest.tasks)}"
+            )
+        there = manifest.tasks[task].type
+        if there != options["type"]:
+            raise MmfuseError(f"{manifest.source}: tasks.{task} is {there}, but the model's is {options['type']}")
+        own, others = options.get("options", {}), manifest.tasks[task].options
+        for name in sorted({*own, *others}):
+            if own.get(name) != others.get(name):
+                raise MmfuseError(
+                    f"{manifest.source}: tasks.{task}.{name} is {others.get(name)!r}, but the model's is "
+                    f"{own.get(name)!r}"
+                )
+
+
 def score_rows(
     model: FusionModel,
     pairs: PairDataset,
@@ -143,39 +153,11 @@ def score_rows(
     for task, head in model.heads.items():
         now(f"scores of {task}")
         target = pairs.table.targets[task][list(rows)]
-        if not labelled(target).any():
-            continue
-        found: Any = head
-        if found.kind == "captioning":
-            scores[task] = _score_captions(found, pairs, task, rows, logits[task], chosen, resamples)
-            continue
-        probabilities = found.probabilities(logits[task])
-        if found.kind == "classification":
-            scores[task] = score_classification(probabilities, target, found.labels, chosen, resamples)
-        else:
-            scores[task] = score_multilabel(probabilities, target, found.labels, chosen, found.thresholds, resamples)
-    return scores
-
-
-def _score_captions(
-    head: Any,
-    pairs: PairDataset,
-    task: str,
-    rows: Sequence[int],
-    said: np.ndarray,
-    groups: Sequence[str],
-    resamples: int,
-) -> dict[str, Any]:
-    candidates, references = [head.text(row) for row in said], list(pairs.table.targets[task][list(rows)])
-    scores = score_captioning(candidates, references, groups, resamples)
-    words = said["target_tokens"].sum()
-    if words:
-        nll = {"value": float(said["target_loss"].sum() / words), "low": None, "high": None}
-        scores["metrics"]["nll"] = nll
-    there = [i for i, captions in enumerate(references) if captions]
-    chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
-    for name in pairs.table.manifest.tasks[task].report_metrics:
-        scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
+        kind: Any = head.task
+        if kind.labelled(target).any():
+            reports = pairs.table.manifest.tasks[task].report_metrics
+            more = {"reports": reports} if reports else {}
+            scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
     return scores
 
 
@@ -264,26 +246,12 @@ def write_report(
         for row in rows:
             line: dict[str, Any] = {"id": pairs.ids[row], "group": groups[row], "tasks": {}}
             for task, head in heads.items():
-                target = _target_name(pairs.table.targets[task][row], head.labels)
+                target = head.task.shown(pairs.table.targets[task][row])
                 line["tasks"][task] = {"target": target, **next(decided[task])}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
-
-
-def _target_name(target: Any, labels: list[str]) -> Any:
-    """A target by name: a label, the labels that are true and unknown, or references; None where it is missing."""
-    if isinstance(target, tuple):
-        return list(target) or None
-    if np.ndim(target) == 0:
-        return None if target == MISSING_CLASS else labels[int(target)]
-    if np.isnan(target).all():
-        return None
-    return {
-        "labels": [name for name, value in zip(labels, target, strict=True) if value == 1],
-        "unknown": [name for name, value in zip(labels, target, strict=True) if np.isnan(value)],
-    }
 
 
 def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:

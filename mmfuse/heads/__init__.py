@@ -1,69 +1,121 @@
-"""Task heads: one file each, found by name, and the protocol they keep."""
+"""Task heads: one file each, found by name, and the base they have."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from mmfuse.registry import Registry
-from mmfuse.types import Features
+from mmfuse.tasks import TASKS, TaskKind, build_task
+from mmfuse.types import Features, MmfuseError
 
 HEADS = Registry("head")
 
 
-@runtime_checkable
-class Head(Protocol):
-    """What a head offers; it is an `nn.Module` whose constructor starts with `in_dim, labels`.
+class Head(nn.Module):
+    """What maps fused features to what is said of a task; what that means is its task's (`mmfuse.tasks`).
 
+    It is registered in `HEADS` under the name of its task's kind, and its constructor is `(in_dim, task, options)`.
     Label heads are linear on `pooled`: depth belongs to the fusion, or `late` with a deep head would not be additive.
 
-    A captioning head (`mmfuse.heads.captioning`) differs: `forward` needs the target too, and what it says of a row is
-    one record that `predict` gives and `decide` reads, without probabilities.
-
     Attributes:
-        kind: How evaluation scores it: "classification", "multilabel" or "captioning".
         reads: What it reads of the fused features, `{"pooled"}` or `{"pooled", "tokens"}`.
-        monitor: The metric that early stopping watches by default; larger is better.
-        labels: Names in the order of the logits.
-        temperature: Logits are divided by it before they become probabilities.
-        thresholds: Per label, for decisions; None where the head decides otherwise.
+        generates: Whether it says things by itself, step by step: then `forward` needs the target too, and what it says
+            of a row is one record that its `predict` gives (`mmfuse.heads.captioning`).
+        task: What its target is, and what its output means.
     """
 
-    kind: str
-    reads: frozenset[str]
-    monitor: str
-    labels: list[str]
-    temperature: float
-    thresholds: list[float] | None
+    reads: ClassVar[frozenset[str]] = frozenset({"pooled"})
+    generates: ClassVar[bool] = False
+
+    def __init__(self, task: TaskKind):
+        super().__init__()
+        self.task = task
 
     def forward(self, features: Features) -> Tensor:
-        """Logits `(B, L)`."""
-        ...
+        """Logits `(B, task.width)`."""
+        raise NotImplementedError
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Sum of the losses over labelled targets, a scalar; a missing target adds nothing."""
-        ...
+        raise NotImplementedError
 
     def count(self, target: Tensor) -> Tensor:
         """Number (or weight) of labelled targets, a scalar: what the loss is divided by."""
-        ...
+        return (~target.isnan()).sum().float()
 
     def weigh(self, targets: np.ndarray) -> None:
-        """Balance the loss by how often each label occurs in the training targets."""
-        ...
+        """Balance the loss by how often each label occurs in the training targets.
+
+        Raises:
+            MmfuseError: There are no labels.
+        """
+        raise MmfuseError("class_weights: balanced is for labels, and there are none")
+
+    def said_loss(self, said: np.ndarray, target: np.ndarray, device: Any) -> tuple[float, float]:
+        """`loss` and `count` of what was said of some rows.
+
+        Args:
+            said: By row, as inference gives it.
+            target: By row, encoded.
+            device: Where it is computed.
+        """
+        there = torch.from_numpy(target).to(device)
+        return float(self.loss(torch.from_numpy(said).to(device), there)), float(self.count(there))
+
+    def combine(self, logits: list[Tensor], combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """A decision-level strategy's logits of those of its branches.
+
+        Args:
+            logits: By branch, `(B, task.width)`.
+            combine: Of choices on the last axis makes one (`mmfuse.fusion`).
+
+        Raises:
+            MmfuseError: The task has no labels to choose from.
+        """
+        raise MmfuseError("a fusion that combines decisions needs labels, and a task has none; take another fusion")
+
+    @property
+    def labels(self) -> list[str]:
+        """The task's label names."""
+        return self.task.labels
+
+    @property
+    def monitor(self) -> str:
+        """The metric that early stopping watches by default."""
+        return self.task.monitor
+
+    @property
+    def temperature(self) -> float:
+        """The task's; of a task with labels."""
+        return self.task.temperature  # type: ignore[attr-defined]
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.task.load_state({**self.task.state(), "temperature": value}, "temperature")
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """The task's; of a task with labels."""
+        return self.task.thresholds  # type: ignore[attr-defined]
+
+    @thresholds.setter
+    def thresholds(self, value: list[float]) -> None:
+        self.task.load_state({**self.task.state(), "thresholds": value}, "thresholds")
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """`(B, L)` in [0, 1]."""
-        ...
+        """What the task makes of logits."""
+        return self.task.predictions(logits)
 
-    def decide(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """One row's `(L,)` probabilities as what a predictions file says."""
-        ...
+    def decide(self, predicted: Any) -> dict[str, Any]:
+        """What a predictions file says of one row of these."""
+        return self.task.decide(predicted)
 
 
 class Heads(nn.ModuleDict):
@@ -84,41 +136,40 @@ class TaskParameters(nn.ParameterDict):
         self._parameters[task] = value
 
 
-def build_head(kind: str, in_dim: int, labels: Sequence[str], options: dict[str, Any] | None = None) -> nn.Module:
-    """The registered head `kind` for `labels`.
+def build_head(
+    kind: str,
+    in_dim: int,
+    labels: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+    task_options: dict[str, Any] | None = None,
+) -> Head:
+    """The registered head `kind`, with its task.
+
+    Args:
+        kind: The name of both.
+        in_dim: Width of the fused features.
+        labels: The label names in the order of the logits.
+        options: Of the head's constructor.
+        task_options: Of the task's.
 
     Raises:
-        MmfuseError: No such head, or an option that its constructor does not take.
+        MmfuseError: There is no such head or no such task, or an option that its constructor does not take.
     """
     options = options or {}
-    HEADS.check_options(kind, options, ("self", "in_dim", "labels"))
-    return HEADS.get(kind)(in_dim, list(labels), **options)
+    HEADS.check_options(kind, options, ("self", "in_dim", "task"))
+    if kind not in TASKS.names():
+        raise MmfuseError(
+            f"the head {kind!r} has no task: register in mmfuse.tasks.TASKS, under the same name, what its target is"
+        )
+    head = HEADS.get(kind)(in_dim, build_task(kind, labels, task_options), **options)
+    if not isinstance(getattr(head, "task", None), TaskKind):
+        raise MmfuseError(f"the head {kind!r} does not keep its task; call super().__init__(task) of mmfuse.heads.Head")
+    return head
 
 
 def decide_rows(head: Any, said: np.ndarray) -> Iterator[dict[str, Any]]:
-    """What a predictions file says of each row of a head's output: logits `(B, L)`, or captions' records `(B,)`."""
-    return map(head.decide, said if head.kind == "captioning" else head.probabilities(said))
-
-
-def confidences(head: Any, probabilities: np.ndarray) -> np.ndarray:
-    """How sure a label head is of each decision.
-
-    Of a class, its probability. Of a label, how far its probability is on the way from the threshold `t` to certainty:
-    `1/2 + (p - t) / (2 (1 - t))` of a yes, `1/2 + (t - p) / (2 t)` of a no; at `t` = 1/2 the larger of p and 1 - p.
-
-    Args:
-        head: Of classification or multilabel.
-        probabilities: `(B, L)` in [0, 1].
-
-    Returns:
-        `(B, 1)` of a class, `(B, L)` of labels, in [0, 1].
-    """
-    if head.kind == "classification":
-        return probabilities.max(axis=-1, keepdims=True)
-    threshold = np.broadcast_to(np.asarray(head.thresholds), probabilities.shape)
-    room = np.where(probabilities >= threshold, 1 - threshold, threshold)
-    way = np.divide(abs(probabilities - threshold), room, out=np.ones_like(probabilities), where=room > 0)
-    return 0.5 + 0.5 * way
+    """What a predictions file says of each row of a head's output: logits `(B, L)`, or records `(B,)`."""
+    return map(head.task.decide, head.task.predictions(said))
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmfuse.config import GenerationConfig, parse
-from mmfuse.heads import HEADS
+from mmfuse.heads import HEADS, Head
 from mmfuse.heads.decoder import CaptionDecoder
+from mmfuse.tasks import TaskKind
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
 
 
 @HEADS.register("captioning")
-class CaptioningHead(nn.Module):
+class CaptioningHead(Head):
     """Write a text from the fused tokens, word by word.
 
     The decoder's memory is the fused `pooled` vector and, behind it, the fused tokens, normalised and mapped to the
@@ -30,7 +31,7 @@ class CaptioningHead(nn.Module):
 
     Args:
         in_dim: Width of the fused features.
-        labels: None: `[]`.
+        task: Without labels; its `decoder` becomes this one.
         decoder: The language model with its tokenizer.
         label_smoothing: Share of the probability that goes to all other words.
         scheduled_sampling: Probability that an input word of training is the model's own, not the right one.
@@ -40,25 +41,22 @@ class CaptioningHead(nn.Module):
         MmfuseError: The decoder cannot write captions of these lengths.
     """
 
-    kind = "captioning"
     reads = frozenset({"pooled", "tokens"})
-    monitor = "rouge_l"
-    temperature = 1.0
-    thresholds = None
+    generates = True
 
     def __init__(
         self,
         in_dim: int,
-        labels: list[str],
+        task: TaskKind,
         *,
         decoder: CaptionDecoder,
         label_smoothing: float = 0.0,
         scheduled_sampling: float = 0.0,
         generation: GenerationConfig | None = None,
     ):
-        super().__init__()
-        self.labels = labels
+        super().__init__(task)
         self.decoder = decoder
+        task.decoder = decoder  # type: ignore[attr-defined]
         self.label_smoothing = label_smoothing
         self.scheduled_sampling = scheduled_sampling
         self.set_generation(generation or GenerationConfig())
@@ -171,23 +169,13 @@ class CaptioningHead(nn.Module):
             ]
         )
 
+    def said_loss(self, said: np.ndarray, target: np.ndarray, device: Any) -> tuple[float, float]:
+        """What was written says no likelihood, so its record has that of the target."""
+        return float(said["target_loss"].sum()), float(said["target_tokens"].sum())
+
     def text(self, said: np.void) -> str:
         """The caption of one row of what `predict` gives."""
-        return self.decoder.decode(said["ids"].tolist())
-
-    def decide(self, said: np.void) -> dict[str, Any]:
-        """`caption`, its `score` and its `tokens` with their log probabilities, of one row of what `predict` gives."""
-        ids = said["ids"].tolist()
-        length = next((i + 1 for i, id in enumerate(ids) if id == self.decoder.eos), None)
-        length = sum(id != self.decoder.pad for id in ids) if length is None else length
-        return {
-            "caption": self.text(said),
-            "score": round(float(said["score"]), 4),
-            "tokens": [
-                [self.decoder.token(id), round(float(p), 4)]
-                for id, p in zip(ids[:length], said["log_probabilities"], strict=False)
-            ],
-        }
+        return self.task.text(said)  # type: ignore[attr-defined]
 
     def spec(self) -> dict[str, Any]:
         """What `from_spec` builds the head from; JSON."""

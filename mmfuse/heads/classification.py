@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import softmax
 from torch import Tensor, nn
 
-from mmfuse.heads import HEADS
+from mmfuse.heads import HEADS, Head
+from mmfuse.tasks import TaskKind
 from mmfuse.types import MISSING_CLASS, Features
 
 
 @HEADS.register("classification")
-class ClassificationHead(nn.Module):
+class ClassificationHead(Head):
     """One class of several: a linear map of `pooled`, softmax, cross-entropy.
 
     Reference: multinomial logistic regression.
@@ -22,20 +22,13 @@ class ClassificationHead(nn.Module):
 
     Args:
         in_dim: Width of the fused features.
-        labels: Class names, in the order of the logits.
+        task: With the class names, in the order of the logits.
     """
 
-    kind = "classification"
-    reads = frozenset({"pooled"})
-    monitor = "f1_macro"
-    thresholds = None
-
-    def __init__(self, in_dim: int, labels: list[str]):
-        super().__init__()
-        self.labels = labels
-        self.temperature = 1.0
-        self.linear = nn.Linear(in_dim, len(labels))
-        self.register_buffer("class_weights", torch.ones(len(labels)), persistent=False)
+    def __init__(self, in_dim: int, task: TaskKind):
+        super().__init__(task)
+        self.linear = nn.Linear(in_dim, task.width)
+        self.register_buffer("class_weights", torch.ones(task.width), persistent=False)
 
     def forward(self, features: Features) -> Tensor:
         """Logits `(B, L)`."""
@@ -55,13 +48,6 @@ class ClassificationHead(nn.Module):
         weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1), 1.0)
         self.class_weights = torch.as_tensor(weights, dtype=torch.float32, device=self.linear.weight.device)
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Softmax of `logits (B, L)` over the temperature."""
-        return softmax(logits.astype(np.float64) / self.temperature, axis=-1)
-
-    def decide(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """`label` and `probabilities` by name, of one row's `(L,)`."""
-        return {
-            "label": self.labels[int(probabilities.argmax())],
-            "probabilities": {name: round(float(p), 6) for name, p in zip(self.labels, probabilities, strict=True)},
-        }
+    def combine(self, logits: list[Tensor], combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """The classes are what is chosen from."""
+        return combine(logits)

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import expit
 from torch import Tensor, nn
 
-from mmfuse.heads import HEADS
+from mmfuse.heads import HEADS, Head
+from mmfuse.tasks import TaskKind
 from mmfuse.types import Features
 
 LARGEST_POSITIVE_WEIGHT = 10.0
 
 
 @HEADS.register("multilabel")
-class MultilabelHead(nn.Module):
+class MultilabelHead(Head):
     """Any number of labels: a linear map of `pooled`, a sigmoid each, binary cross-entropy.
 
     Reference: one logistic regression a label on shared features.
@@ -24,20 +24,13 @@ class MultilabelHead(nn.Module):
 
     Args:
         in_dim: Width of the fused features.
-        labels: Label names, in the order of the logits.
+        task: With the label names, in the order of the logits.
     """
 
-    kind = "multilabel"
-    reads = frozenset({"pooled"})
-    monitor = "auroc_macro"
-
-    def __init__(self, in_dim: int, labels: list[str]):
-        super().__init__()
-        self.labels = labels
-        self.temperature = 1.0
-        self.thresholds: list[float] = [0.5] * len(labels)
-        self.linear = nn.Linear(in_dim, len(labels))
-        self.register_buffer("pos_weight", torch.ones(len(labels)), persistent=False)
+    def __init__(self, in_dim: int, task: TaskKind):
+        super().__init__(task)
+        self.linear = nn.Linear(in_dim, task.width)
+        self.register_buffer("pos_weight", torch.ones(task.width), persistent=False)
 
     def forward(self, features: Features) -> Tensor:
         """Logits `(B, L)`."""
@@ -54,10 +47,6 @@ class MultilabelHead(nn.Module):
         )
         return torch.where(known, each, 0.0).sum()
 
-    def count(self, target: Tensor) -> Tensor:
-        """Number of labelled entries."""
-        return (~target.isnan()).sum().float()
-
     def weigh(self, targets: np.ndarray) -> None:
         """`pos_weight` of each label: negatives per positive, at most 10; 1 where there are none of either."""
         positives, negatives = (targets == 1).sum(0), (targets == 0).sum(0)
@@ -65,14 +54,7 @@ class MultilabelHead(nn.Module):
         weights = np.where((positives > 0) & (negatives > 0), weights, 1.0)
         self.pos_weight = torch.as_tensor(weights, dtype=torch.float32, device=self.linear.weight.device)
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Sigmoid of `logits (B, L)` over the temperature."""
-        return expit(logits.astype(np.float64) / self.temperature)
-
-    def decide(self, probabilities: np.ndarray) -> dict[str, Any]:
-        """`labels` above their thresholds and `probabilities` by name, of one row's `(L,)`."""
-        named = list(zip(self.labels, probabilities, self.thresholds, strict=True))
-        return {
-            "labels": [name for name, p, threshold in named if p >= threshold],
-            "probabilities": {name: round(float(p), 6) for name, p, _ in named},
-        }
+    def combine(self, logits: list[Tensor], combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """Each label is a choice between yes and no."""
+        pairs = combine([torch.stack([z, torch.zeros_like(z)], dim=-1) for z in logits])
+        return pairs[..., 0] - pairs[..., 1]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse.heads import confidences
 from mmfuse.model import FusionModel
 from mmfuse.types import MmfuseError, SelectiveCurve
 
@@ -28,10 +27,7 @@ class Abstention:
 
     def mark(self, head: Any, probabilities: np.ndarray) -> list[bool] | list[list[str]]:
         """For each row of `(B, L)`: whether it is held back (classification), or the labels that are (multi-label)."""
-        unsure = confidences(head, probabilities) < self.below
-        if head.kind == "classification":
-            return unsure[:, 0].tolist()
-        return [[name for name, held in zip(head.labels, row, strict=True) if held] for row in unsure]
+        return head.task.held(head.task.confidences(probabilities) < self.below)
 
 
 def plan_abstention(model: FusionModel, accuracy: float) -> dict[str, Abstention]:
@@ -52,9 +48,9 @@ def plan_abstention(model: FusionModel, accuracy: float) -> dict[str, Abstention
     """
     if not 0 < accuracy <= 1:
         raise MmfuseError(f"--abstain {accuracy:g}: out of range; a wanted accuracy above 0, at most 1, such as 0.95")
-    tasks = [task for task in model.heads if task not in model.captioning]
+    tasks = [task for task, head in model.heads.items() if head.task.abstains]  # type: ignore[union-attr]
     if not tasks:
-        raise MmfuseError("--abstain: the model only writes captions, and they have no confidence to abstain by")
+        raise MmfuseError("--abstain: the model makes no decision that has a confidence to abstain by, as of labels")
     if unknown := [task for task in tasks if task not in model.selective]:
         raise MmfuseError(
             f"--abstain: the model does not say how often {unknown[0]!r} was right on validation: it was trained by an "
@@ -74,11 +70,11 @@ def _plan(task: str, head: Any, curves: list[SelectiveCurve | None], accuracy: f
     right = sum(curve.rows * curve.coverage[i] * curve.accuracy[i] for curve, i in chosen)
     every = sum(curve.rows for curve in curves if curve is not None)
     below = np.array([math.inf if i is None else c.confidence[i] for c, i in zip(curves, at, strict=True)])  # type: ignore[union-attr]
-    what = "rows" if head.kind == "classification" else "decisions"
+    what = "rows" if head.task.exclusive else "decisions"
     about = f"abstain, {task}: keeps {kept / every:.0%} of {every} validation {what}"
     about += f" at accuracy {right / kept:.3f}" if kept else f", as none reaches {accuracy:g}"
     never = [name for name, i in zip(head.labels, at, strict=False) if i is None]
-    if head.kind != "classification" and kept and never:
+    if not head.task.exclusive and kept and never:
         about += f"; never reached by {', '.join(never)}"
     return Abstention(below, about)
 

@@ -12,9 +12,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from mmfuse.predict.names import Names, alone, cannot_write, check_suffix, exist
 from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.predict.reasons import add_kind, kind_of
 from mmfuse.predict.studies import Studies
+from mmfuse.tasks import TaskKind
 from mmfuse.types import Failure, MmfuseError, Prediction, Stopped
 
 CAPTIONS_MARK = ".mmfuse-captions"
@@ -299,14 +301,7 @@ def _columns(predictor: Predictor) -> list[tuple[str, pa.DataType]]:
     columns: list[tuple[str, pa.DataType]] = [("id", pa.string())]
     heads: dict[str, Any] = dict(predictor.model.heads.items())
     for task, head in heads.items():
-        if head.kind == "captioning":
-            columns += [(f"{task}.caption", pa.string()), (f"{task}.score", pa.float64())]
-            continue
-        decision = "label" if head.kind == "classification" else "labels"
-        columns.append((f"{task}.{decision}", pa.string()))
-        if task in predictor.abstentions:
-            columns.append((f"{task}.abstained", pa.bool_() if head.kind == "classification" else pa.string()))
-        columns += [(f"{task}.p.{label}", pa.float64()) for label in head.labels]
+        columns += head.task.columns(task, task in predictor.abstentions)
     return [*columns, ("present", pa.string()), ("notices", pa.string())]
 
 
@@ -315,26 +310,18 @@ def write_rows(handle: Any, lines: Iterable[bytes], suffix: str, predictor: Pred
     if suffix == ".jsonl":
         handle.writelines(lines)
     else:
-        (_write_csv if suffix == ".csv" else _write_parquet)(handle, map(_flat_row, lines), _columns(predictor))
+        heads: dict[str, Any] = dict(predictor.model.heads.items())
+        rows = map(partial(_flat_row, kinds={task: head.task for task, head in heads.items()}), lines)
+        (_write_csv if suffix == ".csv" else _write_parquet)(handle, rows, _columns(predictor))
 
 
-def _flat_row(line: bytes) -> dict[str, Any]:
-    """A prediction as a row: labels joined by `;`, a probability a column `TASK.p.LABEL`; a caption without tokens."""
+def _flat_row(line: bytes, kinds: Mapping[str, TaskKind]) -> dict[str, Any]:
+    """A prediction as a row of a table, as each task's kind has it."""
     found = json.loads(line.decode("utf-8", "surrogateescape"))
     id = found["id"].encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair, of a table
     row = {"id": id, "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
     for task, said in found["tasks"].items():
-        if "caption" in said:
-            row |= {f"{task}.caption": said["caption"], f"{task}.score": said["score"]}
-            continue
-        if "label" in said:
-            row[f"{task}.label"] = said["label"]
-        else:
-            row[f"{task}.labels"] = ";".join(said["labels"])
-        if "abstained" in said:
-            held = said["abstained"]
-            row[f"{task}.abstained"] = ";".join(held) if isinstance(held, list) else held
-        row |= {f"{task}.p.{label}": p for label, p in said["probabilities"].items()}
+        row |= kinds[task].flat(task, said)
     return row
 
 

@@ -20,7 +20,6 @@ from mmfuse.data.files.locations import own_urls
 from mmfuse.data.readers.features import FeatureOptions, from_text, read_features
 from mmfuse.data.readers.frames import frames_notice
 from mmfuse.data.readers.images import ImageError, ImageOptions, read_first_frame
-from mmfuse.data.readers.sections import select_sections
 from mmfuse.effect import check_generation
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
@@ -31,6 +30,7 @@ from mmfuse.predict.loop import forward_batches
 from mmfuse.predict.processes import default_workers
 from mmfuse.predict.reading import image_options, text_values
 from mmfuse.predict.samples import to_sample
+from mmfuse.sections import select_sections
 from mmfuse.types import MODALITIES, Batch, Failure, MmfuseError, Prediction, Sample, first_line
 
 CHUNK = 512

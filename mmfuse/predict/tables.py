@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from mmfuse import cells
 from mmfuse.data.files.locations import check_urls
-from mmfuse.data.rows import cells
 from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.rows.read import need_columns, read_frames
 from mmfuse.data.tables.inputs import TableInputs

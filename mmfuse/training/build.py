@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.encoders.text import TextEncoder, train_wordpiece
 from mmfuse.encoders.towers import GivenFeatures, Tower, build_tower
 from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.heads import HEADS
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
 from mmfuse.training.optimization import checkpoint_gradients
@@ -67,10 +69,7 @@ def assemble(config: Config, table: Table, text: Tower | None, image: Tower | No
         MmfuseError: The fusion or a head cannot be built.
     """
     torch.manual_seed(config.seed + 3)
-    tasks = {
-        task: {"type": table.manifest.tasks[task].type, "labels": names, **_head_options(config, table, task, text)}
-        for task, names in table.labels.items()
-    }
+    tasks = {task: {**_task(table, task), **_head_options(config, table, task, text)} for task in table.labels}
     if not tasks:
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
     torch.manual_seed(config.seed + 2)
@@ -81,6 +80,7 @@ def assemble(config: Config, table: Table, text: Tower | None, image: Tower | No
         checkpoint_gradients(model, config)
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
+        head.task.fit(partial(table.targets_of, task, "train"))
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
             head.weigh(table.targets_of(task, "train"))
     model.text_sections = table.manifest.text.sections if table.manifest.text else []
@@ -92,10 +92,17 @@ def assemble(config: Config, table: Table, text: Tower | None, image: Tower | No
     return model
 
 
+def _task(table: Table, task: str) -> dict[str, Any]:
+    """What the manifest says of a task, as `FusionModel` takes it."""
+    spec = table.manifest.tasks[task]
+    return {"type": spec.type, "labels": table.labels[task], **({"options": spec.options} if spec.options else {})}
+
+
 def _head_options(config: Config, table: Table, task: str, text: Tower | None) -> dict[str, Any]:
     """What a head's constructor takes beside its labels: a captioning head its decoder."""
     own = config.tasks.get(task, TaskConfig())
-    if table.manifest.tasks[task].type != "captioning":
+    cls: Any = HEADS.get(table.manifest.tasks[task].type)
+    if not cls.generates:
         for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
             if getattr(own, name) != default:
                 raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmfuse.data.tables.table import Table
-from mmfuse.data.tables.targets import has_both
-from mmfuse.metrics.captions import CAPTION_METRICS
-from mmfuse.metrics.labels import LOWER_IS_BETTER, METRICS
 from mmfuse.metrics.reports import build_report_metric
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
@@ -19,7 +17,6 @@ from mmfuse.types import MmfuseError
 
 MONITORED = "monitored"
 """In `metrics.jsonl`, among the validation scores, what is stopped on where that is none of them."""
-_NEEDS_BOTH = ("auroc_macro", "average_precision_macro")
 
 
 def check_monitor(monitor: str | None, model: FusionModel, table: Table) -> None:
@@ -43,15 +40,14 @@ def check_monitor(monitor: str | None, model: FusionModel, table: Table) -> None
     undefined: dict[str, str] = {}
     for task, head in heads.items():
         spec = table.manifest.tasks[task]
-        reports = [build_report_metric(name).key for name in spec.report_metrics]
-        names = [*CAPTION_METRICS, "nll", *reports] if head.kind == "captioning" else METRICS
+        names = [*head.task.metrics, *(build_report_metric(name).key for name in spec.report_metrics)]
         known |= {f"{task}/{name}": 0.0 for name in names}
         if not table.has_target(task, "validation"):
             undefined |= {f"{task}/{name}": "no row has a target" for name in names}
-        elif head.kind != "captioning" and not has_both(table.targets_of(task, "validation")):
-            reason = "one class only" if head.kind == "classification" else "no label has rows with and without it"
-            undefined |= {f"{task}/{name}": reason for name in _NEEDS_BOTH}
-    monitored_value(monitor, known)
+        else:
+            lacking = head.task.undefined(table.targets_of(task, "validation"))
+            undefined |= {f"{task}/{name}": reason for name, reason in lacking.items()}
+    monitored_value(monitor, known, lower_is_better(model))
     for name in _names(monitor):
         if name in undefined:
             legal = nearest(name, [other for other in known if other not in undefined])
@@ -60,12 +56,19 @@ def check_monitor(monitor: str | None, model: FusionModel, table: Table) -> None
             )
 
 
-def monitored_value(monitor: str, values: dict[str, float]) -> float:
+def lower_is_better(model: FusionModel) -> set[str]:
+    """The "TASK/METRIC" of which less is better."""
+    heads: dict[str, Any] = dict(model.heads.items())
+    return {f"{task}/{name}" for task, head in heads.items() for name in head.task.lower_is_better}
+
+
+def monitored_value(monitor: str, values: dict[str, float], lower: Collection[str] = ()) -> float:
     """A metric, or a sum of metrics with factors, as a number of which more is better.
 
     Args:
         monitor: "TASK/METRIC", or "TASK/METRIC + 0.1 * TASK/METRIC"; of metrics of which less is better, the negative.
         values: By "TASK/METRIC".
+        lower: Those of which less is better.
 
     Raises:
         MmfuseError: It is written otherwise, or there is no such metric.
@@ -83,7 +86,7 @@ def monitored_value(monitor: str, values: dict[str, float]) -> float:
             raise MmfuseError(
                 f"training.monitor: {term.strip()!r}: TASK/METRIC or NUMBER * TASK/METRIC is expected"
             ) from error
-        total += weight * (-values[name] if name.rsplit("/", 1)[-1] in LOWER_IS_BETTER else values[name])
+        total += weight * (-values[name] if name in lower else values[name])
     return total
 
 
@@ -91,16 +94,18 @@ def monitored_name(monitor: str | None, model: FusionModel) -> str:
     """What `metrics.jsonl` calls the value that training stops on."""
     if monitor is not None:
         return MONITORED if "+" in monitor or "*" in monitor else monitor
-    (task, head), *others = model.heads.items()
-    return MONITORED if others else f"{task}/{head.monitor}"
+    heads: dict[str, Any] = dict(model.heads.items())
+    (task, head), *others = heads.items()
+    return MONITORED if others else f"{task}/{head.task.monitor}"
 
 
 def monitored(monitor: str | None, model: FusionModel, values: dict[str, float]) -> float | None:
     """The value to stop on, of which more is better; None where no metric is defined on the validation split."""
     if monitor is not None:
-        return monitored_value(monitor, values)
+        return monitored_value(monitor, values, lower_is_better(model))
     heads: dict[str, Any] = dict(model.heads.items())
-    found = [values[f"{t}/{h.monitor}"] for t, h in heads.items() if f"{t}/{h.monitor}" in values]
+    named, lower = [f"{task}/{head.task.monitor}" for task, head in heads.items()], lower_is_better(model)
+    found = [-values[name] if name in lower else values[name] for name in named if name in values]
     return sum(found) / len(found) if found else None
 
 
@@ -135,12 +140,7 @@ def validation_loss(
     loss = 0.0
     heads: dict[str, Any] = dict(model.heads.items())
     for task, head in heads.items():
-        if head.kind == "captioning":  # what was written says no likelihood, so its record has that of the target
-            count, own = float(logits[task]["target_tokens"].sum()), float(logits[task]["target_loss"].sum())
-        else:
-            target = torch.from_numpy(targets[task][rows]).to(device)
-            count = float(head.count(target))
-            own = float(head.loss(torch.from_numpy(logits[task]).to(device), target))
+        own, count = head.said_loss(logits[task], targets[task][rows], device)
         loss += weights[task] * own / count if count else 0.0
     return loss
 

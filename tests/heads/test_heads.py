@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmfuse.heads import HEADS, Head, Heads, build_head
+from mmfuse.tasks import TASKS
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
 
 DIM, LABELS = 5, ["a", "b", "c"]
-KINDS = ("classification", "multilabel")
 LABEL_HEADS = [name for name in HEADS.names() if name != "captioning"]  # that one: test_captioning.py
 
 
@@ -34,7 +34,7 @@ def features(rows=4, seed=0):
 def targets(head, rows=4, missing=(), seed=0):
     """Encoded targets as `load_table` gives them; the rows of `missing` have none."""
     rng = np.random.default_rng(seed)
-    if head.kind == "classification":
+    if head.task.exclusive:
         target = rng.integers(0, len(LABELS), rows)
         target[list(missing)] = MISSING_CLASS
     else:
@@ -56,7 +56,7 @@ class TestEveryHead:
     def test_it_keeps_the_protocol(self, name):
         head = head_of(name)
         assert isinstance(head, Head)
-        assert head.kind in KINDS
+        assert isinstance(head.task, TASKS.get(name))
         assert head.reads <= {"pooled", "tokens"}
         assert head.labels == LABELS
         assert head.temperature == 1.0

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from mmfuse.heads import confidences
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file
 from mmfuse.predict.abstain import plan_abstention
 from mmfuse.predict.folder import pair_folder
+from mmfuse.tasks import build_task
 from mmfuse.training.calibrate import calibrate
 from mmfuse.types import MmfuseError, SelectiveCurve
 
@@ -26,12 +26,12 @@ def model(model_dir):
 
 
 def test_confidence_of_a_label_is_its_way_from_the_threshold_to_certainty():
-    head = SimpleNamespace(kind="multilabel", thresholds=[0.5, 0.2, 1.0, 0.0])
+    task = build_task("multilabel", list("abcd"))
+    task.thresholds = [0.5, 0.2, 1.0, 0.0]
     probabilities = np.array([[0.7, 0.6, 1.0, 0.0], [0.1, 0.1, 0.25, 1.0], [0.5, 0.2, 0.0, 0.5]])
     expected = [[0.7, 0.75, 1.0, 0.5], [0.9, 0.75, 0.875, 1.0], [0.5, 0.5, 1.0, 0.75]]
-    assert confidences(head, probabilities) == pytest.approx(np.array(expected))
-    head = SimpleNamespace(kind="classification", thresholds=None)
-    assert confidences(head, np.array([[0.2, 0.5, 0.3]])).tolist() == [[0.5]]
+    assert task.confidences(probabilities) == pytest.approx(np.array(expected))
+    assert build_task("classification", list("abc")).confidences(np.array([[0.2, 0.5, 0.3]])).tolist() == [[0.5]]
 
 
 def test_calibration_keeps_what_abstaining_would_keep_of_validation(model, tmp_path):

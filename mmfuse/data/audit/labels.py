@@ -14,7 +14,6 @@ from mmfuse.data.audit.rows import Rows
 from mmfuse.data.tables.leaks import find_copies
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
-from mmfuse.data.tables.targets import one_hot
 
 FEW = 10
 IMBALANCE = 10.0
@@ -35,16 +34,17 @@ def check_labels(table: Table, rows: Rows) -> tuple[list[str], list[Finding]]:
     split = np.array(rows.splits)
     for task, names in table.labels.items():
         spec, target = table.manifest.tasks[task], table.targets[task]
-        if spec.type == "captioning":
-            facts.append(_captioning_fact(task, target))
+        kind = table.kind(task)
+        if not kind.has_labels:
+            facts.append(f"task {task} ({spec.type}): {kind.describe(target)}")
             if task in copies:
                 found.append(_copied(rows, task, copies[task], spec.allow_copies))
             continue
-        known = known_targets(target)
+        known = kind.known(target)
         facts.append(
             f"task {task} ({spec.type}, labels {spec.label_origin}): {int(known.any(1).sum())} rows with a target"
         )
-        hot = one_hot(target, len(names))
+        hot = kind.one_hot(target)
         counts = {s: hot[split == s].sum(0).astype(int) for s in SPLITS if (split == s).any()}
         facts += [
             f"    {name}: " + ", ".join(f"{s} {counts[s][i] if s in counts else 0}" for s in SPLITS)
@@ -52,11 +52,6 @@ def check_labels(table: Table, rows: Rows) -> tuple[list[str], list[Finding]]:
         ]
         found += _numbers(task, names, counts, hot.sum(0))
     return facts, found
-
-
-def known_targets(target: np.ndarray) -> np.ndarray:
-    """`(rows, L)` bool, or `(rows, 1)` for classes: where there is a target."""
-    return ~np.isnan(target) if target.ndim == 2 else (target >= 0)[:, None]
 
 
 def _numbers(task: str, names: Sequence[str], counts: dict[str, np.ndarray], total: np.ndarray) -> list[Finding]:
@@ -107,15 +102,6 @@ _NUMBERS = {
 }
 
 
-def _captioning_fact(task: str, references: np.ndarray) -> str:
-    captioned = [found for found in references if found]
-    words = [len(caption.split()) for found in captioned for caption in found]
-    return (
-        f"task {task} (captioning): {len(captioned)} rows with {len(words)} captions of {np.mean(words):.1f} words, "
-        f"{max(words)} at most; {len({c for found in captioned for c in found})} different ones"
-    )
-
-
 def _copied(rows: Rows, task: str, copied: Sequence[int], allowed: bool) -> Finding:
     return finding(
         "captions.in_the_input",
@@ -140,11 +126,11 @@ def check_stated(table: Table, rows: Rows) -> tuple[list[str], list[Finding]]:
     if not there.any():
         return facts, found
     for task, names in table.labels.items():
-        spec = table.manifest.tasks[task]
-        if spec.type == "captioning":
+        spec, kind = table.manifest.tasks[task], table.kind(task)
+        if not kind.has_labels:
             continue
-        hot = one_hot(table.targets[task], len(names)).astype(bool)
-        known = np.broadcast_to(known_targets(table.targets[task]), hot.shape) & there[:, None]
+        hot = kind.one_hot(table.targets[task]).astype(bool)
+        known = np.broadcast_to(kind.known(table.targets[task]), hot.shape) & there[:, None]
         scores = _probe(table, rows, texts, hot, known)
         if scores:
             mean = np.mean([auroc for auroc, _, _ in scores.values()])

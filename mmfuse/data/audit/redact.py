@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from mmfuse import cells
 from mmfuse.config import read_yaml
 from mmfuse.data.audit.identifiers import Finder, redact
-from mmfuse.data.rows import cells
 from mmfuse.data.rows.read import read_rows
 from mmfuse.data.tables.manifest import Manifest
+from mmfuse.tasks import kind_of
 from mmfuse.types import MmfuseError
 
 
@@ -77,7 +78,7 @@ def redact_rows(
 def _text_columns(manifest: Manifest) -> list[str]:
     columns = list(manifest.text.columns) if manifest.text else []
     for task in manifest.tasks.values():
-        if task.type == "captioning":
+        if kind_of(task).is_text:
             columns += [task.column] if task.column else task.columns or []
     return list(dict.fromkeys(columns))
 

@@ -22,6 +22,7 @@ from mmfuse.data.tables.groups import content_or_name
 from mmfuse.data.tables.manifest import Manifest, is_shards
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
+from mmfuse.tasks import kind_of
 from mmfuse.types import MmfuseError
 
 Progress = Callable[[str, int, int], None]
@@ -82,7 +83,7 @@ def _look(
     captions = [
         (i, caption)
         for task, target in table.targets.items()
-        if table.manifest.tasks[task].type == "captioning"
+        if table.kind(task).is_text
         for i, references in enumerate(target)
         for caption in references
     ]
@@ -162,7 +163,7 @@ def _load(manifest: Manifest, fold: int | None) -> tuple[Table | None, list[Find
     """The table as far as it can be loaded, and findings for what cannot."""
     lenient = copy.deepcopy(manifest)
     for task in lenient.tasks.values():
-        task.allow_copies = task.type == "captioning"
+        task.allow_copies = kind_of(task).is_text
     try:
         table = load_table(lenient, fold=fold, allow_leaks=True)
     except MmfuseError:

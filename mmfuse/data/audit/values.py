@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.rows import Rows
 from mmfuse.data.rows.read import BLOCK, RowFiles
-from mmfuse.data.tables.manifest import TASK_TYPES, Manifest, TaskSpec
+from mmfuse.data.tables.manifest import Manifest
 from mmfuse.data.tables.splits import SPLITS, parse_times
 from mmfuse.data.tables.table import Table
-from mmfuse.data.tables.targets import read_targets
+from mmfuse.tasks import TaskSpec, kind_of, task_of
 
 _NOTHING = re.compile(
     r"nan|nat|none|null|nil|n/?a|n\.a\.?|#n/a|<na>|undefined|missing|not(?:available|applicable)|-+|\?+|\.|\[\]|\{\}"
@@ -114,12 +112,9 @@ def read_said(table: Table) -> Said:
         for name in manifest.subgroups:
             _place(said.subgroups[name], start, ([cell.strip()] for cell in frame[name]))
         for task, spec in specs.items():
-            if spec.type == "classification":  # as it loaded, each is a text
-                found = [None if (cell := raw.strip()) in ("", *spec.missing) else cell for raw in frame[spec.column]]
-            else:
-                plain = dataclasses.replace(spec, values=None, other="missing")
-                found = read_targets(frame, task, plain, manifest.source, start)
-            _place(said.tasks[task], start, (_values(one, spec.type) for one in found))
+            kind = task_of(spec)
+            found = kind.written(frame, spec, f"{manifest.source}: tasks.{task}", start)
+            _place(said.tasks[task], start, (filter(is_nothing, one) if kind.is_text else one for one in found))
         if time:
             said.times.extend(frame[time])
         start += len(frame)
@@ -132,13 +127,7 @@ def is_nothing(value: str) -> bool:
 
 
 def _says_labels(spec: TaskSpec) -> bool:
-    return spec.type in TASK_TYPES and (spec.type == "captioning" or spec.column is not None)
-
-
-def _values(found: Any, kind: str) -> Iterable[str]:
-    if kind == "captioning":
-        return filter(is_nothing, found)
-    return [found] if isinstance(found, str) else found or ()
+    return kind_of(spec).is_text or (kind_of(spec).has_labels and spec.column is not None)
 
 
 def _place(places: Places, start: int, found: Iterable[Iterable[str]]) -> None:
@@ -182,7 +171,7 @@ def _check_task(rows: Rows, where: str, spec: TaskSpec, places: Places) -> list[
         return found
     nothing = {value: place for value, place in places.items() if is_nothing(value)}
     found += _tell_nothing(rows, "labels", where, nothing, f"{where}.missing")
-    if spec.type == "classification":
+    if kind_of(spec).exclusive:
         found += _tell_no_classes(where, {value: len(place) for value, place in places.items() if value not in nothing})
     return found
 
@@ -233,7 +222,7 @@ def _tell_no_classes(where: str, counts: dict[str, int]) -> list[Finding]:
     numbers = sum(_MEASURED.fullmatch(value) is not None for value in counts)
     if classes > _MANY and numbers >= 0.9 * classes and total < _FEW_EACH * classes:
         message = f"{where}: {numbers} of {classes} classes are numbers, with {total / classes:.1f} rows each"
-        fix = "there is no regression here: bin the numbers into a few classes (a new column), or map them in values"
+        fix = "type: regression learns numbers; else bin them into a few classes (a new column), or map them in values"
         return [Finding("labels.numbers", "warning", message, fix, count=classes)]
     if total >= _LABELLED and classes > total / 2:
         message = f"{where}: {classes} classes in {total} rows: nearly each row has a class of its own"

@@ -15,9 +15,9 @@ from xml.parsers.expat import ErrorString
 from mmfuse.data.files.read import read_bytes
 from mmfuse.data.readers.kinds import HEAD, format_of
 from mmfuse.data.readers.quiet import quiet
-from mmfuse.data.readers.sections import section_of
 from mmfuse.data.readers.texts import BINARY, LATIN, OTHER, TextError, decode_text
 from mmfuse.extras import extra
+from mmfuse.sections import section_of
 from mmfuse.types import MmfuseError
 
 _MAX_BYTES = 10_000_000

@@ -1,4 +1,4 @@
-"""Files of rows: csv, tsv, jsonl and parquet, as cells (`mmfuse.data.rows.cells`), whole or some thousand at a time."""
+"""Files of rows: csv, tsv, jsonl and parquet, as cells (`mmfuse.cells`), whole or some thousand at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
+from mmfuse import cells
 from mmfuse.data.files.read import open_local, read_bytes
-from mmfuse.data.rows import cells
 from mmfuse.data.rows.delimited import CsvSpec, read_delimited
 from mmfuse.data.rows.table_kinds import check_kind
 from mmfuse.registry import nearest
@@ -38,7 +38,7 @@ def read_rows(
     """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every scalar as text, nothing guessed.
 
     `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string. Of jsonl and parquet,
-    lists stay lists, bytes stay bytes, and objects stay dicts (see `mmfuse.data.rows.cells`).
+    lists stay lists, bytes stay bytes, and objects stay dicts (see `mmfuse.cells`).
 
     Args:
         pattern: Path, glob or fsspec URL.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +18,8 @@ from datasets.table import InMemoryTable
 from mmfuse.data.shards.folder import DamagedShardError, Shard, Shards, open_shards
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.table import Table
-from mmfuse.data.tables.targets import labelled
 from mmfuse.registry import nearest
+from mmfuse.tasks import task_of
 from mmfuse.types import MmfuseError
 
 BLOCK = 512
@@ -182,13 +181,14 @@ class ShardedTable(EncodedTable):
         """A task's targets of a split: of a task with labels, 4 or 8 bytes a value are held."""
         column = f"target.{task}"
         blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
-        return np.concatenate([_targets(block[column]) for block in blocks])
+        return np.concatenate([self.kind(task).from_arrow(block[column]) for block in blocks])
 
     def has_target(self, task: str, split: str) -> bool:
         """Whether any row of a split says anything of a task; read is no more than up to the first that does."""
         column = f"target.{task}"
         blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
-        return any(labelled(_targets(block[column])).any() for block in blocks)
+        kind = self.kind(task)
+        return any(kind.labelled(kind.from_arrow(block[column])).any() for block in blocks)
 
     def _values(self, column: str, split: str) -> Iterator[Any]:
         for block in ShardRows(self.shards, self.shards.of(split)).blocks([column]):
@@ -259,19 +259,11 @@ def table_parts(manifest: Manifest, labels: dict[str, list[str]], found: pa.Tabl
         "manifest": manifest,
         "rows": datasets.Dataset(kept, fingerprint="shards"),  # else datasets would hash all of it
         "labels": labels,
-        "targets": {task: _targets(found[f"target.{task}"]) for task in labels},
+        "targets": {
+            task: task_of(manifest.tasks[task], names).from_arrow(found[f"target.{task}"])
+            for task, names in labels.items()
+        },
     }
-
-
-def _targets(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of targets as a Table has them."""
-    if not pa.types.is_list(column.type):
-        return column.to_numpy()
-    if pa.types.is_string(column.type.value_type):
-        found = np.empty(len(column), dtype=object)
-        found[:] = [tuple(captions) for captions in column.to_pylist()]
-        return found
-    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def _with_image(shards: Shards, shard: Shard) -> np.ndarray:
@@ -297,7 +289,7 @@ _NOT_ENCODED = ("report_metrics", "label_origin")
 
 
 def _check_task(manifest: Manifest, task: str, shards: Shards, labels: list[str] | None) -> None:
-    where, now, then = manifest.source, dataclasses.asdict(manifest.tasks[task]), shards.tasks.get(task)
+    where, now, then = manifest.source, manifest.tasks[task].to_dict(), shards.tasks.get(task)
     if then is None:
         raise MmfuseError(
             f"{where}: tasks.{task}: it is not in the shards; {nearest(task, shards.tasks)}, or shard again"

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mmfuse.config import parse, read_yaml
+from mmfuse.config import read_yaml
 from mmfuse.data.files.locations import read_location
 from mmfuse.data.files.read import read_bytes
 from mmfuse.data.files.stores import FetchError, folder_url, is_local, list_sizes, patiently, put, stored
@@ -39,9 +39,10 @@ from mmfuse.data.shards.folder import (
 )
 from mmfuse.data.tables.blocks import Blocks, TableBlocks
 from mmfuse.data.tables.leaks import records
-from mmfuse.data.tables.manifest import INDEX, Manifest
+from mmfuse.data.tables.manifest import INDEX, Manifest, parse_manifest
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
+from mmfuse.tasks import TaskSpec, task_of
 from mmfuse.types import MmfuseError
 
 SHARD_BYTES = 128 * 10**6
@@ -128,7 +129,7 @@ def write_shards(
         if errors:
             put(f"{url}/{ERRORS}", b"".join(_line(error) for error in errors))
         plain = _unresolved(data.manifest)
-        tasks = {task: dataclasses.asdict(plain.tasks[task]) for task in data.labels}
+        tasks = {task: plain.tasks[task].to_dict() for task in data.labels}
         put(f"{url}/{MANIFEST}", _manifest(plain))
         put(f"{url}/{INDEX}", index_bytes(shards, data.labels, tasks, source, len(errors)))
         there = list_sizes(url)
@@ -153,10 +154,8 @@ def _place(location: str) -> tuple[Any, str]:
 def shard_schema(data: Table | Blocks) -> pa.Schema:
     """The columns of a shard of these rows."""
     fields = [("id", pa.string()), ("group", pa.string()), ("images", IMAGES), ("text", pa.string())]
-    for task in data.labels:
-        kind = data.manifest.tasks[task].type
-        types = {"classification": pa.int64(), "captioning": pa.list_(pa.string())}
-        fields.append((f"target.{task}", types.get(kind, pa.list_(pa.float32()))))
+    tasks = data.manifest.tasks
+    fields += [(f"target.{task}", task_of(tasks[task], names).arrow) for task, names in data.labels.items()]
     fields += [(f"subgroup.{name}", pa.string()) for name in data.manifest.subgroups]
     return pa.schema(fields)
 
@@ -327,7 +326,7 @@ def _stamp(path: str | bytes) -> list[Any]:
 
 def _unresolved(manifest: Manifest) -> Manifest:
     """The manifest as it was written, with `${data_root}` for what it stands for on this machine, without paths."""
-    plain = parse(Manifest, [(manifest.source, read_yaml(manifest.source))])
+    plain = parse_manifest(read_yaml(manifest.source), manifest.source)
     plain.rows = INDEX
     if plain.image is not None:
         plain.image.root = "."
@@ -346,7 +345,8 @@ def _said(spec: Any) -> Any:
     if not dataclasses.is_dataclass(spec):
         return spec
     values = {field.name: (field, getattr(spec, field.name)) for field in dataclasses.fields(spec)}
-    return {name: _said(value) for name, (field, value) in values.items() if value != _default(field)}
+    own = values.pop("options")[1] if isinstance(spec, TaskSpec) else {}  # the kind's keys stand beside the others
+    return {name: _said(value) for name, (field, value) in values.items() if value != _default(field)} | own
 
 
 def _default(field: dataclasses.Field) -> Any:

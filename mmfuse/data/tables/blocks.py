@@ -17,7 +17,7 @@ from mmfuse.data.tables.groups import joins_groups
 from mmfuse.data.tables.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
 from mmfuse.data.tables.manifest import CONTENT, Manifest
 from mmfuse.data.tables.table import Table
-from mmfuse.data.tables.targets import choose_labels, count_labels, encode_read, read_targets
+from mmfuse.tasks import kind_of, task_of
 from mmfuse.types import MmfuseError
 
 BLOCK = 20 * 1024
@@ -95,11 +95,12 @@ class FileBlocks:
         check_columns(manifest, self.needed, self.files.columns)
         counts: dict[str, Counter[str]] = {task: Counter() for task in manifest.tasks}
         copies: dict[str, list[Any]] = {}
-        captioned = any(spec.type == "captioning" for spec in manifest.tasks.values())
+        captioned = any(kind_of(spec).is_text for spec in manifest.tasks.values())
         keys = collect_keys(self._scan(counts, copies), captioned)
         self._check_ids(keys.id)
         self.labels = {
-            task: choose_labels(counts[task], task, spec, manifest.source) for task, spec in manifest.tasks.items()
+            task: task_of(spec).choose(counts[task], spec, f"{manifest.source}: tasks.{task}")
+            for task, spec in manifest.tasks.items()
         }
         self._check_leaks(keys, copies)
 
@@ -123,7 +124,7 @@ class FileBlocks:
     def _encoded(self, frame: pd.DataFrame, start: int) -> Block:
         block, found = self._rows_of(frame, start)
         for task, spec in self.manifest.tasks.items():
-            block[f"target.{task}"] = encode_read(found[task], spec, self.labels[task]).tolist()
+            block[f"target.{task}"] = task_of(spec, self.labels[task]).encode(found[task], spec).tolist()
         return block
 
     def _frames(self, size: int) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -139,7 +140,7 @@ class FileBlocks:
         ids, groups = identify_rows(frame, self.manifest, start)
         block = {"id": ids, "group": groups, **dict(describe_rows(frame, self.manifest, start))}
         tasks, where = self.manifest.tasks, self.manifest.source
-        found = {task: read_targets(frame, task, spec, where, start) for task, spec in tasks.items()}
+        found = {t: task_of(spec).read(frame, spec, f"{where}: tasks.{t}", start) for t, spec in tasks.items()}
         block["splits"] = assign_splits(frame, self.manifest, ids, groups, None, self.fold)
         return block, found
 
@@ -148,9 +149,10 @@ class FileBlocks:
         for start, frame in self._frames(PART):
             block, found = self._rows_of(frame, start)
             for task, spec in self.manifest.tasks.items():
-                counts[task].update(count_labels(found[task], spec))
-                if spec.type == "captioning" and not spec.allow_copies:
-                    rows = copied_rows(block["text"], found[task])
+                kind = task_of(spec)
+                counts[task].update(kind.count(found[task], spec))
+                if kind.is_text and not spec.allow_copies:
+                    rows = copied_rows(kind, block["text"], kind.encode(found[task], spec))
                     if rows:
                         copies.setdefault(task, [0, block["id"][rows[0]]])[0] += len(rows)
             yield block

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets.table import InMemoryTable
 
-from mmfuse.data.rows import cells
+from mmfuse import cells
 from mmfuse.data.rows.read import need_columns, read_rows
 from mmfuse.data.tables.groups import group_columns, join_groups, joins_groups
 from mmfuse.data.tables.leaks import copies_error, find_copies, find_leaks
@@ -22,8 +22,8 @@ from mmfuse.data.tables.manifest import Manifest
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.data.tables.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
 from mmfuse.data.tables.table import Table, pack_images
-from mmfuse.data.tables.targets import encode_targets, one_hot
 from mmfuse.registry import nearest
+from mmfuse.tasks import TaskSpec, task_of
 from mmfuse.types import MmfuseError
 
 _DEFAULT_RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -72,11 +72,12 @@ def read_table(
     # Without a fingerprint, all of the rows would be pickled for one.
     rows = datasets.Dataset(InMemoryTable(pa.table(columns)), fingerprint=uuid.uuid4().hex)
 
-    encoded = {t: encode_targets(frame, t, manifest.tasks[t], where, (labels or {}).get(t)) for t in chosen}
-    if stratify and stratify not in encoded:
-        strata = encode_targets(frame, stratify, manifest.tasks[stratify], where, None)
-    else:
-        strata = encoded.get(stratify) if stratify else None
+    encoded = {t: _encode(frame, manifest.tasks[t], f"{where}: tasks.{t}", (labels or {}).get(t)) for t in chosen}
+    strata = None
+    if stratify:
+        spec = manifest.tasks[stratify]
+        names, values = encoded.get(stratify) or _encode(frame, spec, f"{where}: tasks.{stratify}", None)
+        strata = task_of(spec, names).one_hot(values)
     table = Table(
         manifest=manifest,
         rows=rows,
@@ -92,6 +93,13 @@ def read_table(
         if not manifest.tasks[task].allow_copies:
             raise copies_error(where, task, len(copies), table.rows[copies[0]]["id"])
     return table
+
+
+def _encode(frame: pd.DataFrame, spec: TaskSpec, where: str, labels: list[str] | None) -> tuple[list[str], np.ndarray]:
+    """The label names and encoded targets of one task; `labels` are a model's, if it is to be one's with them."""
+    found = task_of(spec).read(frame, spec, where)
+    names = task_of(spec).choose(task_of(spec).count(found, spec), spec, where, labels)
+    return names, task_of(spec, names).encode(found, spec)
 
 
 def check_columns(manifest: Manifest, needed: Mapping[str, Sequence[str]], there: Collection[str]) -> None:
@@ -159,7 +167,7 @@ def assign_splits(
     manifest: Manifest,
     ids: list[str],
     groups: list[str],
-    strata: tuple[list[str], np.ndarray] | None,
+    strata: np.ndarray | None,
     fold: int | None,
 ) -> list[str]:
     """A split for each row, as the manifest says; each row by itself unless it is `stratify`, `exact` or `time`.
@@ -169,7 +177,7 @@ def assign_splits(
         manifest: Theirs.
         ids: Of the rows; named in errors.
         groups: Of the rows; those of one group get one split.
-        strata: Label names and encoded targets of the task to stratify by.
+        strata: `(rows, labels)` 0 or 1, of the task to stratify by.
         fold: Which fold is the test set.
 
     Raises:
@@ -197,7 +205,7 @@ def assign_splits(
             return split_stratified(members, np.zeros((len(rows), 0)), shares, seed)
         if strata is None:
             return split_by_hash(members, shares, seed)
-        return split_stratified(members, one_hot(strata[1], len(strata[0]))[list(rows)], shares, seed)
+        return split_stratified(members, strata[list(rows)], shares, seed)
 
     everything = range(len(ids))
     if spec.folds is None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmfuse import cells
 from mmfuse.config import key
 from mmfuse.data.readers.features import FILES, as_bytes, numbers_of, read_keyed
-from mmfuse.data.rows import cells
 from mmfuse.types import MmfuseError
 
 

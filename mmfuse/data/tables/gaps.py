@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
-from mmfuse.data.tables.targets import has_both
+from mmfuse.tasks import kind_of
 from mmfuse.types import MmfuseError
 
 _NAMES = {"train": "training", "validation": "validation", "test": "test"}
@@ -81,14 +81,15 @@ def _targets(table: Table) -> Iterator[Gap]:
             )
         if split != "validation":
             continue
-        for task, names in table.labels.items():
-            lists = table.manifest.tasks[task].type == "multilabel"
-            if lists and task not in without and not has_both(table.targets_of(task, split)):
+        for task in [task for task in table.labels if task not in without]:
+            kind = table.kind(task)
+            reason = kind.undefined(table.targets_of(task, split)).get(kind.monitor)
+            if reason:
                 yield Gap(
                     "labels.not_monitored",
                     False,
-                    f"tasks.{task}: in the validation split none of {len(names)} label(s) has rows with and without: "
-                    "AUROC, on which training stops by default, is undefined, and the validation loss takes its place",
+                    f"tasks.{task}: in the validation split {reason}: {kind.monitor}, on which training stops by "
+                    "default, is undefined, and the validation loss takes its place",
                     "stratify the splits by this task, or name another metric in training.monitor",
                 )
 
@@ -111,7 +112,7 @@ def _left_out(table: Table) -> Iterator[Gap]:
         spec = table.manifest.tasks[task]
         values = spec.values.values() if isinstance(spec.values, dict) else spec.values
         left_out = [name for name in dict.fromkeys(spec.columns or values or ()) if name not in names]
-        if spec.type == "multilabel" and left_out and spec.min_count == 1:
+        if kind_of(spec).has_labels and left_out and spec.min_count == 1:
             yield Gap(
                 "labels.left_out",
                 False,

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmfuse import cells
 from mmfuse.data.readers.images import content_hash
-from mmfuse.data.rows import cells
 from mmfuse.data.rows.read import need_columns, read_rows
 from mmfuse.data.rows.spreadsheet import restored
 from mmfuse.data.tables.manifest import CONTENT, Manifest
+from mmfuse.tasks import kind_of
 from mmfuse.types import MmfuseError
 
 
@@ -61,7 +62,7 @@ def join_groups(
     sets: list[Any] = [rows for column in columns for rows in _equal(cell or None for cell in column)]
     names = [cell or f"row {i}" for cell, i in zip(columns[0], ids, strict=True)] if named else list(ids)
     if alike:
-        captioned = any(task.type == "captioning" for task in manifest.tasks.values())
+        captioned = any(kind_of(task).is_text for task in manifest.tasks.values())
         sets += alike_rows(texts, images, captioned, manifest.urls)
     return name_groups(names, sets)
 

@@ -7,7 +7,6 @@ and compared as they are.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from mmfuse.data.rows.read import BLOCK
 from mmfuse.data.tables.groups import content_or_name
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
+from mmfuse.tasks import TaskKind
 from mmfuse.types import MmfuseError
 
 ReadRows = Callable[[np.ndarray], Iterator[dict[str, Any]]]
@@ -74,7 +74,7 @@ def find_leaks(table: Table) -> list[str]:
     A duplicate is a row with the same text and the same images (by content) as another; one whose images cannot be
     opened counts as itself. Only rows that share their text are opened.
     """
-    captioned = any(table.manifest.tasks[task].type == "captioning" for task in table.targets)
+    captioned = any(table.kind(task).is_text for task in table.targets)
 
     def blocks() -> Iterator[Mapping[str, Sequence[Any]]]:
         for start in range(0, len(table), BLOCK):
@@ -173,22 +173,16 @@ def _split(keys: Keys, row: int) -> str:
 
 
 def find_copies(table: Table) -> dict[str, list[int]]:
-    """By captioning task, the rows whose input text contains one of their references: the answer could be copied.
-
-    Case, punctuation and spaces do not count; a reference of fewer than 4 words does not either.
-    """
+    """By task whose targets are texts, the rows whose input text states them: the answer could be copied."""
     texts = table.rows["text"][:]
-    found = {
-        task: copied_rows(texts, targets)
-        for task, targets in table.targets.items()
-        if table.manifest.tasks[task].type == "captioning"
-    }
+    kinds = {task: table.kind(task) for task in table.targets}
+    found = {task: copied_rows(kind, texts, table.targets[task]) for task, kind in kinds.items() if kind.is_text}
     return {task: rows for task, rows in found.items() if rows}
 
 
-def copied_rows(texts: Sequence[str | None], references: Iterable[Sequence[str]]) -> list[int]:
-    """The rows whose text contains one of their references, as `find_copies` says."""
-    return [i for i, (text, found) in enumerate(zip(texts, references, strict=True)) if text and _contains(text, found)]
+def copied_rows(kind: TaskKind, texts: Sequence[str | None], targets: Iterable[Any]) -> list[int]:
+    """The rows whose text states their encoded target."""
+    return [i for i, (text, one) in enumerate(zip(texts, targets, strict=True)) if text and kind.stated(text, one)]
 
 
 def copies_error(where: str, task: str, count: int, name: str) -> MmfuseError:
@@ -197,16 +191,6 @@ def copies_error(where: str, task: str, count: int, name: str) -> MmfuseError:
         f"{where}: tasks.{task}: the input text of {count} row(s), such as {name!r}, contains the caption: the model "
         f"would copy it; take that text out of text.columns, or tasks.{task}.allow_copies: true"
     )
-
-
-def _contains(text: str, references: Sequence[str]) -> bool:
-    plain = f" {' '.join(_WORD.findall(text.lower()))} "
-    words = [_WORD.findall(reference.lower()) for reference in references]
-    return any(len(w) >= _SHORTEST_COPY and f" {' '.join(w)} " in plain for w in words)
-
-
-_WORD = re.compile(r"\w+")
-_SHORTEST_COPY = 4
 
 
 def _contents(row: dict[str, Any], urls: Sequence[str]) -> tuple[str | None, tuple[str | bytes, ...]]:

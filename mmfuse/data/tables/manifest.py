@@ -13,14 +13,14 @@ from typing import Any
 
 from mmfuse.config import key, parse, read_small, read_yaml
 from mmfuse.data.files.locations import check_urls
-from mmfuse.data.readers.sections import SECTIONS
 from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.tables.features import FeaturesSpec, check_features
 from mmfuse.registry import nearest
+from mmfuse.sections import SECTIONS
+from mmfuse.tasks import RESERVED, TASKS, check_spec, kind_of
+from mmfuse.tasks.spec import KEYS, TaskSpec
 from mmfuse.types import MmfuseError
 
-TASK_TYPES = ("captioning", "classification", "multilabel")
-"""The heads of mmfuse itself, told without importing them; plug-ins add others."""
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
 CONTENT = "content"
@@ -75,39 +75,6 @@ class TextSpec:
     def sections(self) -> list[str]:
         """The sections that are read; empty: all of the text."""
         return list(self.section or []) if isinstance(self.section, list | None) else [self.section]
-
-
-@dataclass
-class TaskSpec:
-    """One task: which column is the target, and what its values mean."""
-
-    type: str = key("classification", "kind of task (mmfuse list heads)")
-    column: str | None = key(None, "target column")
-    columns: list[str] | None = key(
-        None, "instead of one column; multilabel: a 0/1 column per label; captioning: a column per reference"
-    )
-    separator: str | None = key(
-        None, "what stands between the labels (multilabel) or references (captioning) of one column"
-    )
-    values: Any = field(default=None, metadata={"help": 'legal values as a list, or raw value -> label: {"Y": "yes"}'})
-    other: str = key("error", "what any other value is", choices=("error", "missing"))
-    missing: list[str] = key([], "values that mean there is no target (an empty one does, see empty)")
-    empty: str = key("missing", "multilabel: what an empty column is", choices=("missing", "negative"))
-    min_count: int = key(
-        1, "leave out labels with fewer positives than this; rows of a class left out are missing", low=1
-    )
-    uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
-    report_metrics: list[str] = key([], "captioning: metrics of findings, chest_rules or chexbert:FOLDER")
-    section: str | None = key(None, "captioning: the column holds whole reports, and this section is the target")
-    allow_copies: bool = key(False, "captioning: train though the input text contains the caption of some rows")
-    label_origin: str = key(
-        "human", "who labelled", choices=("human", "mined_from_text", "model", "synthetic", "metadata")
-    )
-
-    @property
-    def named(self) -> list[str]:
-        """The columns."""
-        return [self.column] if self.column else list(self.columns or [])
 
 
 @dataclass
@@ -205,7 +172,7 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
             raise MmfuseError(f"{path}: {reserved}: no such key; it is set when the manifest is read")
     _check_quoting(values, str(path))
     values = _resolve_root(values, root, str(path))
-    manifest = parse(Manifest, [(str(path), values)])
+    manifest = parse_manifest(values, str(path))
     manifest.source = str(path)
     manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
     manifest.rows = _beside(path, manifest.rows)
@@ -216,6 +183,31 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
             spec.features.file = _beside(path, spec.features.file)
     _check(manifest)
     return manifest
+
+
+def parse_manifest(values: dict[str, Any], where: str) -> Manifest:
+    """A manifest of its plain values; keys of a task that are its kind's own become its `options`.
+
+    Raises:
+        MmfuseError: A key or a value is not legal.
+    """
+    tasks = values.get("tasks")
+    if isinstance(tasks, dict):
+        values = {**values, "tasks": {name: _own_apart(spec, f"{where}: tasks.{name}") for name, spec in tasks.items()}}
+    return parse(Manifest, [(where, values)])
+
+
+def _own_apart(spec: Any, where: str) -> Any:
+    if not isinstance(spec, dict):
+        return spec
+    kind = spec.get("type", TaskSpec.type)
+    own = {name: value for name, value in spec.items() if name not in KEYS}
+    legal = TASKS.options(kind, RESERVED) if isinstance(kind, str) and kind in TASKS.names() else None
+    for name in own:
+        if legal is not None and name not in legal:
+            raise MmfuseError(f"{where}.{name}: no such key; {nearest(str(name), [*KEYS, *legal])}")
+    known = {name: value for name, value in spec.items() if name in KEYS}
+    return {**known, "options": own} if own else known
 
 
 def is_shards(location: str) -> bool:
@@ -318,17 +310,7 @@ def _check(manifest: Manifest) -> None:
     read_sections = text.sections if text is not None else []
     for name, task in manifest.tasks.items():
         _check_name(name, where)
-        if bool(task.column) == bool(task.columns):
-            raise MmfuseError(f"{where}: tasks.{name}: give either column or columns")
-        if task.type == "captioning" and (task.values is not None or task.min_count > 1):
-            raise MmfuseError(f"{where}: tasks.{name}: values and min_count are not for captioning")
-        if task.type != "captioning" and (task.report_metrics or task.allow_copies):
-            raise MmfuseError(f"{where}: tasks.{name}: report_metrics and allow_copies are for captioning")
-        if task.section is not None and (task.type != "captioning" or task.section not in SECTIONS):
-            legal = nearest(task.section, SECTIONS) if task.type == "captioning" else "only captioning has one"
-            raise MmfuseError(f"{where}: tasks.{name}.section: {task.section!r} is not legal; {legal}")
-        if task.type == "classification" and task.column is None:
-            raise MmfuseError(f"{where}: tasks.{name}: a classification needs column")
+        check_spec(task, f"{where}: tasks.{name}")
         targets = [task.column] if task.column else task.columns or []
         apart = bool(task.section and read_sections and task.section not in read_sections)
         for column in targets:
@@ -337,10 +319,6 @@ def _check(manifest: Manifest) -> None:
                     f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the "
                     f"answer (of whole reports, give text.section and another one as tasks.{name}.section)"
                 )
-        if task.columns and task.values is not None:
-            raise MmfuseError(f"{where}: tasks.{name}: values go with column; with columns they are 1, 0, -1 or empty")
-        if not (task.values is None or isinstance(task.values, (list, dict))):
-            raise MmfuseError(f'{where}: tasks.{name}.values: a list, or a mapping such as {{"Y": "yes"}}, is expected')
     chosen = [name for name in ("column", "ratios", "folds") if getattr(splits, name)]
     if len(chosen) > 1:
         raise MmfuseError(f"{where}: splits: give one of column, ratios and folds, not {' and '.join(chosen)}")
@@ -360,8 +338,9 @@ def _check(manifest: Manifest) -> None:
         raise MmfuseError(
             f"{where}: splits.stratify: {splits.stratify!r} is not a task; legal: {', '.join(manifest.tasks)}"
         )
-    if splits.stratify is not None and manifest.tasks[splits.stratify].type == "captioning":
-        raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is captioning, which has no labels")
+    if splits.stratify is not None and not kind_of(manifest.tasks[splits.stratify]).has_labels:
+        kind = manifest.tasks[splits.stratify].type
+        raise MmfuseError(f"{where}: splits.stratify: {splits.stratify!r} is {kind}, which has no labels")
 
 
 def _check_name(task: str, where: str) -> None:

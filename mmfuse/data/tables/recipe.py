@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from mmfuse import cells
 from mmfuse.config import parse
 from mmfuse.data.files.locations import place
 from mmfuse.data.readers.features import as_text
-from mmfuse.data.readers.sections import select_sections
-from mmfuse.data.rows import cells
 from mmfuse.data.tables.features import feature_items
 from mmfuse.data.tables.manifest import PLACEHOLDER, ImageSpec, Manifest, TextSpec, check_image, check_text
+from mmfuse.sections import select_sections
 from mmfuse.types import MmfuseError
 
 

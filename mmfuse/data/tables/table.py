@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from mmfuse.data.rows.spreadsheet import harmless
 from mmfuse.data.tables.manifest import Manifest
-from mmfuse.data.tables.targets import labelled
+from mmfuse.tasks import TaskKind, task_of
 from mmfuse.types import MmfuseError, Sample
 
 
@@ -29,8 +29,9 @@ class Table:
         rows: Columns `id`, `group`, `text` (None where missing), `subgroup.<name>`, and `images`: lists of locations,
             or of structs of `bytes` and `path` where any image is encoded in the table itself.
         labels: By task, the label names in the order of the logits.
-        targets: By task, `(rows,)` int64 with -100 where missing, or `(rows, L)` float32 with NaN where missing; of a
-            captioning task `(rows,)` objects, the tuple of references, empty where missing.
+        targets: By task, as its kind encodes them (`mmfuse.tasks`): `(rows,)` int64 with -100 where missing, or
+            `(rows, L)` float32 with NaN where missing; of a captioning task `(rows,)` objects, the tuple of references,
+            empty where missing.
         splits: By row: train, validation or test.
     """
 
@@ -72,13 +73,17 @@ class Table:
         texts: list[str | None] = self.rows["text"][:]
         return [texts[row] or "" for row in self.indices(split)]
 
+    def kind(self, task: str) -> TaskKind:
+        """What a task's targets are."""
+        return task_of(self.manifest.tasks[task], self.labels[task])
+
     def targets_of(self, task: str, split: str) -> np.ndarray:
         """A task's targets of a split, as in `targets`."""
         return self.targets[task][self.indices(split)]
 
     def has_target(self, task: str, split: str) -> bool:
         """Whether any row of a split says anything of a task."""
-        return bool(labelled(self.targets_of(task, split)).any())
+        return bool(self.kind(task).labelled(self.targets_of(task, split)).any())
 
     def captions(self, task: str, split: str) -> Iterable[str]:
         """All references of a captioning task in a split; they may be gone through more than once."""

@@ -15,9 +15,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
 from mmfuse.data.readers.documents import decode_report, read_report
-from mmfuse.data.readers.sections import split_sections
 from mmfuse.data.readers.texts import TextError
 from mmfuse.predict.folder import pair_folder
+from mmfuse.sections import split_sections
 
 OPEN_I = """<?xml version="1.0" encoding="utf-8"?><eCitation>
    <meta type="rr"/><uId id="CXR0"/><licenseType>open-access</licenseType>

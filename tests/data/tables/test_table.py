@@ -19,7 +19,7 @@ from mmfuse.data.load import load_table
 from mmfuse.data.rows.read import read_rows
 from mmfuse.data.tables.leaks import find_leaks
 from mmfuse.data.tables.manifest import load_manifest
-from mmfuse.data.tables.targets import one_hot
+from mmfuse.tasks import build_task
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 ALL_TRAIN = {"ratios": {"train": 1.0}}
@@ -330,7 +330,7 @@ class TestLabelsOfAModel:
         other = table(rows, {"labels": {"t": ["c", "b", "a"]}}, tasks={"t": task})
         assert own.labels["t"] == ["a", "b"]
         assert other.labels["t"] == ["c", "b", "a"]
-        known, hot = one_hot(own.targets["t"], 2), one_hot(other.targets["t"], 3)
+        known, hot = (made.kind("t").one_hot(made.targets["t"]) for made in (own, other))
         assert np.array_equal(hot, np.stack([0 * known[:, 0], known[:, 1], known[:, 0]], 1))
 
     def test_any_other_label_is_an_error(self, table, rows, task):
@@ -340,14 +340,14 @@ class TestLabelsOfAModel:
     def test_what_min_count_leaves_out_is_no_error(self, table, rows, task):
         made = table(rows, {"labels": {"t": ["c", "a"]}}, tasks={"t": {**task, "min_count": 3}})
         assert made.labels["t"] == ["c", "a"]
-        assert one_hot(made.targets["t"], 2)[:, 1].sum() >= 1
+        assert made.kind("t").one_hot(made.targets["t"])[:, 1].sum() >= 1
 
 
 @given(
     target=st.lists(st.sampled_from([MISSING_CLASS, 0, 1, 2]), min_size=1, max_size=10),
 )
 def test_a_missing_class_counts_for_none(target):
-    hot = one_hot(np.array(target), 3)
+    hot = build_task("classification", list("abc")).one_hot(np.array(target))
     assert hot.tolist() == [[float(t == c) for c in range(3)] for t in target]
 
 
@@ -420,7 +420,8 @@ def test_folds_put_every_row_in_one_test_set(table, stratify):
     assert made[0].splits != made[3].splits
     if stratify:
         for t in made:
-            share = one_hot(t.targets["t"], 3)[np.array(t.splits) == "test"].sum(0) / one_hot(t.targets["t"], 3).sum(0)
+            hot = t.kind("t").one_hot(t.targets["t"])
+            share = hot[np.array(t.splits) == "test"].sum(0) / hot.sum(0)
             assert np.abs(share - 1 / 3).max() < 0.12
 
 

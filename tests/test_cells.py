@@ -15,11 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmfuse import cells
 from mmfuse.data.audit import audit
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.readers.images import ImageOptions
-from mmfuse.data.rows import cells
 from mmfuse.data.rows.read import read_rows
 from mmfuse.data.shards.folder import open_shards
 from mmfuse.data.shards.write import write_shards

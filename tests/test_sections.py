@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfuse.data.readers.sections import SECTIONS, section_of, select_sections, split_sections
+from mmfuse.sections import SECTIONS, section_of, select_sections, split_sections
 
 MIMIC = """\
                                  FINAL REPORT
