@@ -253,6 +253,7 @@ def test_a_key_that_another_tower_does_not_read_is_refused(toy):
         ({"column": "film", "features": {"column": "a"}}, "image: features are in place of it"),
         ({"features": {"columns": ["a", "b"], "dim": 3}}, r"image\.features\.dim: 2 columns make as many numbers"),
         ({"features": {"columns": ["a"], "array": "x"}}, r"image\.features\.array goes with the paths of files"),
+        ({"features": {"columns": ["age", "label"]}}, "'label' is the target and in image.features too"),
         ({"features": {"colunm": "a"}}, r"image\.features\.colunm: no such key.*did you mean 'column'"),
     ],
 )

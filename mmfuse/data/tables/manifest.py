@@ -313,6 +313,13 @@ def _check(manifest: Manifest) -> None:
         check_spec(task, f"{where}: tasks.{name}")
         targets = [task.column] if task.column else task.columns or []
         apart = bool(task.section and read_sections and task.section not in read_sections)
+        for slot, spec in (("text", text), ("image", image)):
+            taken = [column for column in (spec.features.named if spec and spec.features else ()) if column in targets]
+            if taken:
+                raise MmfuseError(
+                    f"{where}: tasks.{name}: {taken[0]!r} is the target and in {slot}.features too: the model would read "
+                    "the answer"
+                )
         for column in targets:
             if text is not None and column in text.columns and not apart:
                 raise MmfuseError(
