@@ -201,6 +201,20 @@ def pair_reader(
     return PairReader(text, pad, write, image, values, modality_dropout, augmentation, seed)
 
 
+def refuse_files(model: FusionModel, folder: str) -> None:
+    """Refuse a folder of loose files where the model reads features, which no file of a folder is taken for.
+
+    Raises:
+        MmfuseError: It does.
+    """
+    for modality, tower in (("text", model.text_encoder), ("image", model.image_encoder)):
+        if isinstance(tower, FeatureTower):
+            raise MmfuseError(
+                f"{folder}: the model reads features in place of the {modality}, which a folder of files does not "
+                "hold: give a table, a manifest or shards"
+            )
+
+
 def text_values(model: FusionModel) -> FeatureOptions | None:
     """How what stands in for this model's texts is read; None where it reads texts, or none."""
     tower = model.text_encoder

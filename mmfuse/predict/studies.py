@@ -24,9 +24,9 @@ from mmfuse.data.shards.folder import ROW_GROUP, DamagedShardError, Shard, open_
 from mmfuse.data.shards.write import MANIFEST
 from mmfuse.data.tables.manifest import INDEX, is_shards, load_manifest
 from mmfuse.data.tables.splits import SPLITS
-from mmfuse.encoders.features import FeatureTower
 from mmfuse.model import FusionModel
 from mmfuse.predict.folder import Entry, iter_folder
+from mmfuse.predict.reading import refuse_files
 from mmfuse.predict.samples import to_sample
 from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
 from mmfuse.types import MODALITIES, MmfuseError, Sample, first_line
@@ -108,12 +108,8 @@ def open_studies(
     if remote or os.path.isfile(source):
         table = source if remote else os.path.abspath(source)
         return TableStudies(table, plan_reading(table, options, trained))
-    replaced = [m for m in uses if model is not None and isinstance(getattr(model, f"{m}_encoder"), FeatureTower)]
-    if replaced:
-        raise MmfuseError(
-            f"{source}: the model reads features in place of the {replaced[0]}, which a folder of files does not hold: "
-            "give a table, a manifest or shards"
-        )
+    if model is not None:
+        refuse_files(model, source)
     return FolderStudies(source, layout)
 
 

@@ -33,6 +33,8 @@ class Layer(FeatureTower):
     Prefer when: testing.
     """
 
+    mean: torch.Tensor
+
     def __init__(self, width, out_dim=5):
         super().__init__()
         self.dim = out_dim

@@ -317,8 +317,8 @@ def _check(manifest: Manifest) -> None:
             taken = [column for column in (spec.features.named if spec and spec.features else ()) if column in targets]
             if taken:
                 raise MmfuseError(
-                    f"{where}: tasks.{name}: {taken[0]!r} is the target and in {slot}.features too: the model would read "
-                    "the answer"
+                    f"{where}: tasks.{name}: {taken[0]!r} is the target and in {slot}.features too: the model would "
+                    "read the answer"
                 )
         for column in targets:
             if text is not None and column in text.columns and not apart:
