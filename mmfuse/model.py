@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import mmfuse
 from mmfuse.data.tables.inputs import TableInputs
-from mmfuse.encoders.image import ImageEncoder
-from mmfuse.encoders.text import TextEncoder
+from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.towers import TOWERS, Tower, tower_inputs
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, build_head
 from mmfuse.metrics.operating import OperatingPoint
@@ -59,8 +59,8 @@ class FusionModel(
 
     def __init__(
         self,
-        text_encoder: TextEncoder | None,
-        image_encoder: ImageEncoder | None,
+        text_encoder: Tower | None,
+        image_encoder: Tower | None,
         fusion: Mapping[str, Any],
         tasks: Mapping[str, Mapping[str, Any]],
     ):
@@ -159,18 +159,16 @@ class FusionModel(
         rows = len(batch["row_ids"])
         text = image = None
         if self.text_encoder is not None:
-            packed = batch.get("text_features")
-            if packed is None and len(batch["input_ids"]):
-                packed = self._only_what_is_read(
-                    self.text_encoder(batch["input_ids"], batch["text_mask"], *_shift(batch, "text"))
-                )
-            text = self._spread("text", packed, batch["text_row"], rows)
+            text = self._spread("text", self._packed("text", self.text_encoder, batch), batch["text_row"], rows)
         if self.image_encoder is not None:
-            packed = batch.get("image_features")
-            if packed is None and len(batch["pixels"]):
-                packed = self._only_what_is_read(self.image_encoder(batch["pixels"], *_shift(batch, "image")))
-            image = self._spread("image", packed, batch["image_row"], rows)
+            image = self._spread("image", self._packed("image", self.image_encoder, batch), batch["image_row"], rows)
         return text, image
+
+    def _packed(self, modality: str, tower: Tower, batch: Batch) -> Features | None:
+        """The cached features of a batch's items, or those that the tower gives; None where it has no item."""
+        packed = batch.get(f"{modality}_features")
+        inputs = tower_inputs(tower, batch, modality) if packed is None else None
+        return packed if inputs is None else self._only_what_is_read(tower(*inputs, *_shift(batch, modality)))
 
     def missing(self, modality: str, rows: int) -> Features:
         """`Features` of rows that all lack a modality: its learned token in each."""
@@ -241,6 +239,7 @@ class FusionModel(
                 f"{registry.kind} {name}": registry.origin(name)
                 for registry, name in [
                     (FUSIONS, self.fusion_config["name"]),
+                    *((TOWERS, t.name) for t in (self.text_encoder, self.image_encoder) if isinstance(t, FeatureTower)),
                     *((HEADS, options["type"]) for options in self.task_config.values()),
                     *((TASKS, options["type"]) for options in self.task_config.values()),
                 ]

@@ -17,6 +17,8 @@ app = typer.Typer()
 KINDS = {
     "analyses": "mmfuse.evaluation.analyses:ANALYSES",
     "fusions": "mmfuse.fusion:FUSIONS",
+    "adapters": "mmfuse.encoders.adapters:ADAPTERS",
+    "towers": "mmfuse.encoders.towers:TOWERS",
     "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
     "optimizers": "mmfuse.training.optimizers:OPTIMIZERS",
