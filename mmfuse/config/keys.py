@@ -177,6 +177,7 @@ class TaskConfig:
     operating_points: dict[str, Any] = key(
         {}, "by name, thresholds chosen on validation: {sens95: {sensitivity: 0.95}}; specificity, precision or cost"
     )
+    head: dict[str, Any] = key({}, "options of its head (mmfuse list heads), such as {loss: huber} of a regression")
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 

@@ -24,7 +24,7 @@ from mmfuse.evaluation.analyses import (
 )
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.markdown import score_cells
-from mmfuse.evaluation.plots import plot_confusion
+from mmfuse.evaluation.plots import plot_confusion, plot_residuals
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
@@ -82,8 +82,8 @@ def evaluate(
             `${data_root}` stands for); its labels must be the model's.
         split: train, validation or test.
         fold: Where the manifest says folds, which one is the test set.
-        out: Folder for `metrics.json`, `predictions.jsonl`, `confusion_TASK.png` and the analyses' figures; None writes
-            nothing.
+        out: Folder for `metrics.json`, `predictions.jsonl`, and the figures of tasks (`confusion_TASK.png`,
+            `residuals_TASK.png`) and of analyses; None writes nothing.
         resamples: Of the bootstrap over groups.
         analyses: What is asked of the scored rows: names, or `{"name": ..., options}`; None: what is asked by itself
             (`caption_baselines` of captions, `subgroups` where the manifest names some), [] for nothing.
@@ -224,7 +224,7 @@ def write_report(
     rows: Sequence[int],
     logits: dict[str, np.ndarray],
 ) -> None:
-    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets), confusion matrices, analyses' figures."""
+    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets), and the figures of tasks and analyses."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]
@@ -240,6 +240,13 @@ def write_report(
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
+        if "unit" in scores:
+            kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
+            known = kind.labelled(target)
+            predicted = kind.predictions(logits[task])[known]
+            name = f"{task} ({kind.unit})" if kind.unit else task
+            path = out / f"residuals_{task}.png"
+            plot_residuals(predicted, target[known], path, name, kind.reach(predicted), kind.log)
     draw_analyses(report, out)
 
 

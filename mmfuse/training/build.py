@@ -104,7 +104,9 @@ def _head_options(config: Config, table: Table, task: str, text: Tower | None) -
         for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
             if getattr(own, name) != default:
                 raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
-        return {}
+        return dict(own.head)
+    if own.head:
+        raise MmfuseError(f"tasks.{task}.head: a captioning task has none; its options are in decoder and generation")
     captions = table.captions(task, "train")
     if next(iter(captions), None) is None:
         raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")
