@@ -17,7 +17,9 @@ from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
 from mmfuse.benchmarking.statistics import Comparison, Estimate, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
+from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
 from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.scored import metric_replicates
 from mmfuse.registry import nearest
 from mmfuse.tasks import TaskKind, task_of
 from mmfuse.types import MmfuseError
@@ -101,13 +103,31 @@ def check_task(workshop: Workshop, task: str) -> None:
 
 
 def _metric_of(workshop: Workshop, task: str) -> str:
-    """What a task is compared by: the config's metric, or the one its kind is monitored by."""
+    """What a task is compared by: the config's metric, or the one its kind is monitored by, if it can be compared."""
     spec = workshop.manifest.tasks[task]
     kind = task_of(spec)
-    metric, legal = workshop.config.metric or kind.monitor, kind.comparable
+    usual = kind.comparable
+    metric = workshop.config.metric or (usual[0] if usual and kind.monitor not in usual else kind.monitor)
+    more = [name for name in metrics_for(spec.type) if name not in usual]
+    legal = [*usual, *(name for name in more if not _why_not(name, kind))]
     if metric not in legal:
-        raise MmfuseError(f"metric: {metric!r} cannot be compared for {task}, a {spec.type}; {nearest(metric, legal)}")
+        why = f": {_why_not(metric, kind)}" if metric in more else ""
+        raise MmfuseError(
+            f"metric: {metric!r} cannot be compared for {task}, a {spec.type}{why}; {nearest(metric, legal)}"
+        )
     return metric
+
+
+def _why_not(metric: str, kind: Any) -> str:
+    """Why strategies cannot be compared by a registered metric; "" where they can."""
+    found: Any = METRICS.get(metric)
+    if found.per_label:
+        return "it has one value a label"
+    if not found.larger_is_better:
+        return "less of it is better"
+    if "decisions" in found.needs and kind.has_labels and not kind.exclusive:
+        return "its thresholds are chosen by every cell for itself"
+    return ""
 
 
 def _pool(
@@ -208,9 +228,29 @@ def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> 
     seeds = sorted(next(iter(task.said.values())))
     said = [task.said[name][seed] for name in names for seed in seeds]
     shape = (len(names), len(seeds))
-    scores = [task.kind.values([task.metric], each, task.target)[task.metric] for each in said]
-    drawn = task.kind.replicates(task.metric, said, task.target, bootstrap)
+    if task.metric in task.kind.comparable:
+        scores = [task.kind.values([task.metric], each, task.target)[task.metric] for each in said]
+        drawn = task.kind.replicates(task.metric, said, task.target, bootstrap)
+    else:
+        scores, drawn = _by_name(task, said, bootstrap)
     return np.array(scores, dtype=np.float64).reshape(shape), drawn.reshape(*shape, -1)
+
+
+def _by_name(task: _Task, said: Sequence[Array], bootstrap: GroupBootstrap) -> tuple[Array, Array]:
+    """A registered metric of each model `(M,)`, and its replicates `(M, B)`.
+
+    A model that it is undefined for (it says one class alone, and has no `mcc`) has its worst value, as in training.
+    """
+    metric: Metric = METRICS.get(task.metric)()
+    each = [task.kind.scored(one, task.target) for one in said]
+    scores = np.array([metric(one, np.ones((1, len(one))))[0] for one in each], dtype=np.float64)
+    drawn, undefined = metric_replicates(metric, each, bootstrap), np.isnan(scores)
+    worst = worst_value(task.metric)
+    assert worst is not None  # it is registered
+    if undefined.any() and not np.isfinite(worst):
+        raise MmfuseError(f"metric: {task.metric!r} is undefined for a model of {task.name}; choose another metric")
+    drawn[undefined] = np.where(np.isnan(drawn[undefined]), worst, drawn[undefined])
+    return np.where(undefined, worst, scores), drawn
 
 
 def _describe(
@@ -277,14 +317,17 @@ def _of_task(found: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def _flag_worse_than_unimodal(strategies: list[dict[str, Any]], metric: str) -> None:
-    """Mark a fusion that, without one modality, is worse by a metric than the model that never had it."""
+    """Mark a fusion that, without one modality, is worse by a metric than the model that never had it.
+
+    Nothing is marked where the curves of missing modalities do not have that metric.
+    """
     by_name = {s["row"]: s for s in strategies}
     for strategy in strategies:
         curve = strategy.get("missing")
         strategy["worse_without"] = []
         for gone, alone in (("text", "image_only"), ("image", "text_only")):
             other = by_name.get(alone, {}).get("missing")
-            if not curve or not other or strategy["row"] in UNIMODAL or gone not in curve:
+            if not curve or not other or strategy["row"] in UNIMODAL or metric not in curve.get(gone, {}):
                 continue
             full = other[gone][metric]["values"][0]
             if worse_than_unimodal(curve[gone][metric], full, margin=_margin(full, curve["n"])):

@@ -304,12 +304,13 @@ def _profile(task: Task, s: Strategy) -> dict[str, float | None]:
 
 def _calibration(task: Task) -> Content:
     costs = ("parameters", "MACs", "samples/s", "seconds", "steps", "peak MiB")
-    head = header("strategy", "ECE before", "after", "NLL before", "after", *costs)
+    fitted = [name for name in ("ece", "nll") if name in task["strategies"][0]["metrics"]]
+    head = header("strategy", *(x for name in fitted for x in (f"{name.upper()} before", "after")), *costs)
     rows = [
         tag(
             "tr",
             name_cell(s["row"], task),
-            [cell(score(of.get(k))) for k in ("ece", "nll") for of in (s["uncalibrated"], s["metrics"])],
+            [cell(score(of[k])) for k in fitted for of in (s["uncalibrated"], s["metrics"])],
             [cell(count(s[k])) for k in ("parameters", "macs", "samples_per_s")],
             cell(amount(s["seconds"], 1)),
             cell(amount(s["steps"], 0)),
@@ -319,13 +320,16 @@ def _calibration(task: Task) -> Content:
         for s in task["strategies"]
     ]
     note = (
-        "Before and after the temperature that was fitted on validation. Parameters and MACs are of the fusion alone; "
+        ("Before and after the temperature that was fitted on validation. " if fitted else "")
+        + "Parameters and MACs are of the fusion alone; "
         "seconds, samples per second and steps are of one training, mean over seeds; the peak is of the process."
     )
     return [tag("p", note, class_="note"), table([head], [rows], "Calibration and cost")]
 
 
 def _labels(task: Task) -> Content:
+    if not task["labels"]:
+        return None
     by_name = {s["row"]: s for s in task["strategies"]}
     chosen = [s["row"] for s in task["strategies"] if s["row"] not in UNIMODAL][:BEST_FEW]
     chosen = [name for name in ("text_only", *chosen) if name in by_name]

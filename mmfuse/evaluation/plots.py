@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrM
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mmfuse.metrics.labels import LOWER_IS_BETTER
+from mmfuse.metrics import less_is_better
 
 INK, GRID = "#333333", "#dddddd"
 BLUE, ORANGE, GREEN = "#3b6fb6", "#d9772b", "#2e8b57"
@@ -75,6 +76,58 @@ def plot_confusion(confusion: ArrayLike, labels: Sequence[str], path: str | Path
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(length=0, colors=INK)
     _save(figure, path)
+
+
+def plot_subgroups(panels: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Draw scores by subgroup with their intervals, a panel a score: a forest plot.
+
+    Args:
+        panels: Each with a `title` and `columns`: by column, by subgroup a `value`, `low` and `high`, None where
+            unknown. One or more.
+        path: The PNG to write.
+    """
+    rows = list(dict.fromkeys((c, s) for panel in panels for c, by in panel["columns"].items() for s in by))
+    columns = list(dict.fromkeys(column for column, _ in rows))
+    height = {row: i + 1.2 * columns.index(row[0]) for i, row in enumerate(rows)}  # a line of room for each column
+    lines = len(rows) + 1.2 * len(columns)
+    margin = 0.4 + 0.085 * max(len(_shortened(name)) for row in rows for name in row)
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(margin + 3.1 * across, (0.9 + 0.27 * lines) * down), layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False).flat
+    for axes, panel in zip(grid, panels, strict=False):
+        for column, by_subgroup in panel["columns"].items():
+            for subgroup, score in by_subgroup.items():
+                if score["value"] is None:
+                    continue
+                at = height[column, subgroup]
+                if score["low"] is not None:
+                    axes.plot([score["low"], score["high"]], [at, at], color=BLUE, linewidth=1.8, alpha=0.55)
+                axes.plot([score["value"]], [at], color=BLUE, marker="o", markersize=5.5)
+        axes.set_title(_wrapped(panel["title"]), color=INK, fontsize=10.5, parse_math=False)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.tick_params(axis="y", length=0)
+    for axes in list(grid)[len(panels) :]:
+        axes.set_visible(False)
+    places = [(at, _shortened(subgroup), False) for (_, subgroup), at in height.items()]
+    places += [
+        (min(height[row] for row in rows if row[0] == column) - 1, _shortened(column), True) for column in columns
+    ]
+    for axes in figure.axes[: len(panels) : across]:
+        axes.set_yticks([at for at, _, _ in places], [name for _, name, _ in places], parse_math=False)
+        for (_, _, is_column), tick in zip(places, axes.get_yticklabels(), strict=True):
+            tick.set_fontweight("bold" if is_column else "normal")
+    figure.axes[0].set_ylim(max(height.values()) + 0.7, min(at for at, _, _ in places) - 0.6)
+    _save(figure, path)
+
+
+def _wrapped(title: str) -> str:
+    """A title in lines that stand above a panel."""
+    return "\n".join(textwrap.wrap(title, 34)[:3])
 
 
 def plot_residuals(
@@ -143,7 +196,7 @@ def plot_residuals(
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, monitor: str) -> None:
     """Draw training loss, validation loss and the monitored metric by optimiser step, and mark the best step.
 
-    The best is the lowest for losses and `LOWER_IS_BETTER`, else the highest; the first of equal ones.
+    The best is the lowest for losses and metrics of which less is better, else the highest; the first of equal ones.
 
     Args:
         records: Lines of `metrics.jsonl`: `step` and `loss`; or `step`, `validation_loss` and `validation`, a dict by
@@ -155,7 +208,7 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, mon
     validation = _series(records, "validation_loss")
     monitored = validation if monitor == "validation_loss" else _series(records, monitor, "validation")
     name = monitor.rsplit("/", 1)[-1]
-    lower_is_better = name in LOWER_IS_BETTER or name.endswith("loss")
+    lower_is_better = less_is_better(name) or name.endswith("loss")
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from mmfuse import cells
 from mmfuse.registry import nearest
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError, SelectiveCurve
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 Array = NDArray[np.float64]
 
@@ -69,6 +72,14 @@ class TaskKind:
     def __init__(self, labels: Sequence[str] = ()):
         self.labels = list(labels)
         self.units: dict[str, str] = {}
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """A task of this kind as a manifest has it, and columns of cells that it reads, for its conformance suite.
+
+        At least 12 rows whose targets differ; the third row has none.
+        """
+        return {"column": "y"}, {"y": "3 1 _ 0 2 5 1 0 4 2 1 3 0 6".replace("_", "").split(" ")}
 
     @property
     def width(self) -> int:
@@ -203,6 +214,15 @@ class TaskKind:
         """Whether a text says one row's encoded target in so many words, so that it need not be learned."""
         return False
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """One row's encoded target as it is true of the mirrored picture; of a kind with labels.
+
+        Args:
+            target: As `encode` gave it.
+            mirror: `(labels,)` which label each one is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.mirrored")
+
     @property
     def arrow(self) -> pa.DataType:
         """The type of an encoded target in a shard."""
@@ -293,6 +313,13 @@ class TaskKind:
             named = {"value": float(value), "low": low, "high": high}
             metrics[name] = {key: None if np.isnan(number) else number for key, number in named.items()}
         return {"n": len(target), "groups": bootstrap.num_groups, "metrics": metrics}
+
+    def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
+        """What metrics that are chosen by name (`mmfuse.metrics.METRICS`) see of some rows; arguments as of `score`."""
+        from mmfuse.metrics.scored import Scored
+
+        rows = np.flatnonzero(self.labelled(target))
+        return Scored(target[rows], predicted[rows], (), None, rows)
 
     def values(self, metrics: Iterable[str], predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Some metrics without their intervals; NaN where undefined, rows without a target are left out."""
