@@ -130,7 +130,7 @@ def test_columns_are_corrected_for_each_other():
     }
     of = scored({"sex": sexes(), **others}, gap=1.0)
     found = read(analysis()(of))["columns"]
-    main = {name: [g for g in c["gaps"] if g["family"] == "main"][0] for name, c in found.items()}
+    main = {name: next(g for g in c["gaps"] if g["family"] == "main") for name, c in found.items()}
     assert main["sex"]["p_corrected"] == pytest.approx(5 * main["sex"]["p_family"])
     assert main["sex"]["found"]
     least = sorted((gap["p_family"], name) for name, gap in main.items())
