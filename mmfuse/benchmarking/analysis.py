@@ -101,9 +101,10 @@ def check_task(workshop: Workshop, task: str) -> None:
 
 
 def _metric_of(workshop: Workshop, task: str) -> str:
-    """What a task is compared by: the config's metric, or the one its kind is monitored by."""
+    """What a task is compared by: the config's metric, or the one its kind is monitored by, if it can be compared."""
     spec = workshop.manifest.tasks[task]
-    metric, legal = workshop.config.metric or kind_of(spec).monitor, kind_of(spec).comparable
+    kind, legal = kind_of(spec), kind_of(spec).comparable
+    metric = workshop.config.metric or (legal[0] if legal and kind.monitor not in legal else kind.monitor)
     if metric not in legal:
         raise MmfuseError(f"metric: {metric!r} cannot be compared for {task}, a {spec.type}; {nearest(metric, legal)}")
     return metric
@@ -259,14 +260,17 @@ def _of_task(found: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def _flag_worse_than_unimodal(strategies: list[dict[str, Any]]) -> None:
-    """Mark a fusion that, without one modality, is worse than the model that never had it."""
+    """Mark a fusion that, without one modality, is worse than the model that never had it, by accuracy where it is.
+
+    Of other metrics it is not known here what is beyond chance, and nothing is marked.
+    """
     by_name = {s["row"]: s for s in strategies}
     for strategy in strategies:
         curve = strategy.get("missing")
         strategy["worse_without"] = []
         for gone, alone in (("text", "image_only"), ("image", "text_only")):
             other = by_name.get(alone, {}).get("missing")
-            if not curve or not other or strategy["row"] in UNIMODAL or gone not in curve:
+            if not curve or not other or strategy["row"] in UNIMODAL or "accuracy" not in curve.get(gone, {}):
                 continue
             full = other[gone]["accuracy"]["values"][0]
             if worse_than_unimodal(curve[gone]["accuracy"], full, margin=_margin(full, curve["n"])):

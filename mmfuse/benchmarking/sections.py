@@ -300,12 +300,13 @@ def _profile(task: Task, s: Strategy) -> dict[str, float | None]:
 
 def _calibration(task: Task) -> Content:
     costs = ("parameters", "MACs", "samples/s", "seconds", "steps", "peak MiB")
-    head = header("strategy", "ECE before", "after", "NLL before", "after", *costs)
+    fitted = [name for name in ("ece", "nll") if name in task["strategies"][0]["metrics"]]
+    head = header("strategy", *(x for name in fitted for x in (f"{name.upper()} before", "after")), *costs)
     rows = [
         tag(
             "tr",
             name_cell(s["row"], task),
-            [cell(score(of[k])) for k in ("ece", "nll") for of in (s["uncalibrated"], s["metrics"])],
+            [cell(score(of[k])) for k in fitted for of in (s["uncalibrated"], s["metrics"])],
             [cell(count(s[k])) for k in ("parameters", "macs", "samples_per_s")],
             cell(amount(s["seconds"], 1)),
             cell(amount(s["steps"], 0)),
@@ -315,13 +316,16 @@ def _calibration(task: Task) -> Content:
         for s in task["strategies"]
     ]
     note = (
-        "Before and after the temperature that was fitted on validation. Parameters and MACs are of the fusion alone; "
+        ("Before and after the temperature that was fitted on validation. " if fitted else "")
+        + "Parameters and MACs are of the fusion alone; "
         "seconds, samples per second and steps are of one training, mean over seeds; the peak is of the process."
     )
     return [tag("p", note, class_="note"), table([head], [rows], "Calibration and cost")]
 
 
 def _labels(task: Task) -> Content:
+    if not task["labels"]:
+        return None
     by_name = {s["row"]: s for s in task["strategies"]}
     chosen = [s["row"] for s in task["strategies"] if s["row"] not in UNIMODAL][:BEST_FEW]
     chosen = [name for name in ("text_only", *chosen) if name in by_name]
@@ -364,8 +368,12 @@ def in_words(metric: str) -> str:
 
 
 def _of_diagnostics(task: Task, by_metric: dict[str, Any]) -> str:
-    """The task's metric if diagnostics have it, else accuracy, which they always have."""
-    return task["metric"] if task["metric"] in by_metric else "accuracy"
+    """The task's metric if diagnostics have it, else the first that they have: of labels, accuracy."""
+    return task["metric"] if task["metric"] in by_metric else next(n for n in by_metric if n not in _NO_METRICS)
+
+
+_NO_METRICS = ("rows", "left_out", "untrained", "n")
+"""What Shapley values have beside the metrics."""
 
 
 def _first_fold(summary: dict[str, Any]) -> str:

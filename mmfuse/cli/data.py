@@ -128,11 +128,13 @@ def data_shard(
     data_root: RootOption = None,
     fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards of other data.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Write a dataset as shards, parquet files with the images inside, and their manifest. Goes on where it was killed.
 
     Every image is decoded once; a row with one that cannot be read goes to errors.jsonl, with the reason.
     """
+    load_plugins(plugin)
     from mmfuse.data.shards.write import parse_size, write_shards
     from mmfuse.data.tables.blocks import open_blocks
     from mmfuse.data.tables.manifest import is_shards, load_manifest

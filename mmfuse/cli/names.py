@@ -19,6 +19,9 @@ KINDS = {
     "fusions": "mmfuse.fusion:FUSIONS",
     "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
+    "optimizers": "mmfuse.training.optimizers:OPTIMIZERS",
+    "objectives": "mmfuse.training.objectives:OBJECTIVES",
+    "methods": "mmfuse.training.methods:METHODS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }
 """By what `mmfuse list` calls them, where the registry of each kind is; it is imported when asked for."""

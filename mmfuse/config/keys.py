@@ -204,7 +204,8 @@ class TrainingConfig:
     batch_size: int = key(32, "rows per process and forward pass", low=1)
     accumulation: int = key(1, "forward passes per optimiser step", low=1)
     learning_rate: float = key(3e-4, "peak, of all that has none of its own", low=0.0)
-    weight_decay: float = key(0.01, "AdamW's; not on biases, norms and gates", low=0.0)
+    optimizer: Any = key("adamw", "adamw, adam, sgd, adafactor, lion, or {name: ..., options} (mmfuse list optimizers)")
+    weight_decay: float = key(0.01, "the optimizer's; not on biases, norms and gates", low=0.0)
     warmup: float = key(0.1, "share of the steps in which the rate rises", low=0.0, high=1.0)
     schedule: str = key("cosine", "what follows the warm-up", choices=("cosine", "linear", "constant"))
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
@@ -225,6 +226,11 @@ class TrainingConfig:
         "uncertainty: factors of the tasks' losses are learned (Kendall et al. 2018)",
         choices=("fixed", "uncertainty"),
     )
+    objectives: list[Any] = key(
+        [],
+        "what the loss has beside the tasks' own: names, or {name: ..., options, weight: 1.0} (mmfuse list objectives)",
+    )
+    method: Any = key("plain", "how a step is made: a name, or {name: ..., options} (mmfuse list methods)")
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
     )

@@ -47,6 +47,12 @@ class Captioning(TaskKind):
         super().__init__(labels)
         self.decoder: Any = None
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """One or two references a row."""
+        texts = [f"a film of type {i % 3} | film {i}" if i % 2 else f"nothing is seen on film {i}" for i in range(14)]
+        return {"column": "y", "separator": "|"}, {"y": [*texts[:2], "", *texts[3:]]}
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """Those of `mmfuse.metrics.captions`, and the likelihood of the right captions."""

@@ -35,6 +35,11 @@ class Classification(LabelTask):
     declared_stay = True
     abstained_type = pa.bool_()
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """Three classes."""
+        return {"column": "y"}, {"y": "a b _ c a b c a b c a b b a".replace("_", "").split(" ")}
+
     def check(self, spec: TaskSpec, where: str) -> None:
         """A class stands in one column."""
         if spec.column is None:
@@ -96,6 +101,10 @@ class Classification(LabelTask):
     def shown(self, target: Any) -> str | None:
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]
+
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """A missing class stays missing."""
+        return target if target == MISSING_CLASS else mirror[target]
 
     @property
     def arrow(self) -> pa.DataType:

@@ -65,6 +65,14 @@ class TaskKind:
     def __init__(self, labels: Sequence[str] = ()):
         self.labels = list(labels)
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """A task of this kind as a manifest has it, and columns of cells that it reads, for its conformance suite.
+
+        At least 12 rows whose targets differ; the third row has none.
+        """
+        return {"column": "y"}, {"y": "3 1 _ 0 2 5 1 0 4 2 1 3 0 6".replace("_", "").split(" ")}
+
     @property
     def width(self) -> int:
         """How many numbers a linear head says of a row."""
@@ -197,6 +205,15 @@ class TaskKind:
     def stated(self, text: str, target: Any) -> bool:
         """Whether a text says one row's encoded target in so many words, so that it need not be learned."""
         return False
+
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """One row's encoded target as it is true of the mirrored picture; of a kind with labels.
+
+        Args:
+            target: As `encode` gave it.
+            mirror: `(labels,)` which label each one is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.mirrored")
 
     @property
     def arrow(self) -> pa.DataType:

@@ -41,6 +41,12 @@ class Multilabel(LabelTask):
         super().__init__(labels)
         self.thresholds: list[float] = [0.5] * len(self.labels)
 
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """Three labels, one of them unknown of some rows."""
+        columns = {"a": "10_11010110010", "b": "01_01100101011", "c": "1__0__01011100"}
+        return {"columns": list(columns)}, {name: [c.strip("_") for c in cells] for name, cells in columns.items()}
+
     def read(self, frame: pd.DataFrame, spec: TaskSpec, where: str, first: int = 0) -> Any:
         """By row its labels or None; of label columns `(rows, columns)` float32 with NaN where missing."""
         if spec.columns:
@@ -98,6 +104,10 @@ class Multilabel(LabelTask):
             "labels": [name for name, value in zip(self.labels, target, strict=True) if value == 1],
             "unknown": [name for name, value in zip(self.labels, target, strict=True) if np.isnan(value)],
         }
+
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """`(labels,)`."""
+        return target[mirror]
 
     @property
     def arrow(self) -> pa.DataType:

@@ -63,8 +63,6 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
     torch.manual_seed(config.seed + 2)
     model = FusionModel(text, image, config.fusion, tasks)
-    if config.training.task_weights == "uncertainty":
-        model.learn_task_weights()
     if config.training.gradient_checkpointing:
         checkpoint_gradients(model, config)
     heads: dict[str, Any] = dict(model.heads.items())

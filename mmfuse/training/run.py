@@ -93,7 +93,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         workers = workers_of(stream.plan, workers) if stream else workers if pairs.live_images else 0
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
         if accelerator.is_fsdp2:
-            console.print(tell_sharding(trainer.model))
+            console.print(tell_sharding(trainer.learner))
         if trainer.zero:
             console.print(tell_zero(accelerator))
         accelerator.init_trackers(config.name)
