@@ -25,6 +25,7 @@ from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.leaks import find_leaks
 from mmfuse.data.tables.manifest import is_shards, load_manifest
 from mmfuse.data.tables.table import Table
+from mmfuse.evaluation.analyses import Scored, choose_analyses, run_analyses
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
@@ -250,7 +251,20 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         "per_label": {task: scores.get("per_label", {}) for task, scores in after.items()},
         "decisions": {task: head.task.state() for task, head in heads.items()},
         "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
+        **(_analyse(workshop, model, pairs, test, logits) if cell.seed == 0 and first_fold else {}),
     }
+
+
+def _analyse(
+    workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int], logits: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """`analyses`: what those that the config names find of the test rows; nothing where it names none."""
+    asked = choose_analyses(workshop.config.evaluation.analyses or [])
+    if not asked:
+        return {}
+    report: dict[str, Any] = {"tasks": score_rows(model, pairs, test, logits)}
+    run_analyses(asked, Scored(model, pairs, test, logits, report["tasks"], score_rows), report)
+    return {"analyses": report.get("analyses", {})}
 
 
 def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:
