@@ -61,8 +61,12 @@ def manifest(tmp_path):
         (tmp_path / "rows.csv").write_text("\n".join(["id,note,y,part", *lines]))
         task = {"type": "number", "column": "y", "missing": ["n/a"], **changes}
         said = {
-            "name": "numbers", "rows": "rows.csv", "id": "id", "text": {"columns": ["note"]},
-            "tasks": {"t": {k: v for k, v in task.items() if v is not None}}, "splits": {"column": "part"},
+            "name": "numbers",
+            "rows": "rows.csv",
+            "id": "id",
+            "text": {"columns": ["note"]},
+            "tasks": {"t": {k: v for k, v in task.items() if v is not None}},
+            "splits": {"column": "part"},
         }
         (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(said))
         return tmp_path / "manifest.yaml"
