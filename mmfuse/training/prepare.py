@@ -50,7 +50,7 @@ def set_up(
     if model.captioning:
         meteor_lite()  # else it would be missed after the training
     check_monitor(config.training.monitor, model, table)
-    check_choices(config, model)
+    check_choices(config, model, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
     console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
