@@ -24,6 +24,7 @@ from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import TOWERS, tower_from_spec
 from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
+from mmfuse.metrics.operating import read_point
 from mmfuse.registry import nearest
 from mmfuse.sections import SECTIONS
 from mmfuse.tasks import TASKS
@@ -137,6 +138,13 @@ def _build_model(config: dict[str, Any], folder: Path, state: dict[str, Tensor],
         task: [curve and SelectiveCurve(**curve) for curve in curves]
         for task, curves in config.get("selective", {}).items()
     }
+    model.operating_points = {
+        task: {
+            name: read_point(given, *_labels_of(model, task), f"operating_points.{task}.{name}")
+            for name, given in points.items()
+        }
+        for task, points in config.get("operating_points", {}).items()
+    }
     model.text_sections = list(config.get("text_sections", []))  # older models have none
     model.accepts_missing = list(config["accepts_missing"])
     if config.get("inputs") is not None:  # older models have none, and older versions pass it over
@@ -213,6 +221,12 @@ def _check_config(config: dict[str, Any]) -> None:
     for task, curves in config.get("selective", {}).items():
         if task not in config["tasks"] or not all(curve is None or _is_curve(curve) for curve in curves):
             raise MmfuseError(f"selective.{task}: {curves!r:.100}: curves of a task are expected")
+
+
+def _labels_of(model: Any, task: str) -> tuple[list[str], bool]:
+    if task not in model.heads:
+        raise MmfuseError(f"operating_points.{task}: no such task; {nearest(task, model.heads)}")
+    return model.heads[task].labels, model.heads[task].task.exclusive
 
 
 def _is_curve(values: Any) -> bool:

@@ -30,6 +30,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.encoders.features import FeatureTower
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import blank_item
+from mmfuse.evaluation.chosen import Chosen, add_chosen, chosen_metrics
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
@@ -242,13 +243,20 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
     test = table.indices("test")
     logits = table_logits(model, pairs, test, batch_size=BATCH_OF_INFERENCE)
     now("scoring the cell")
-    before = score_rows(model, pairs, test, logits, resamples=0)
+    chosen = _chosen(workshop, model)
+
+    def scores(rows: list[int], said: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+        found = score_rows(model, pairs, rows, said, resamples=0)
+        add_chosen(found, chosen, model, pairs, rows, said, resamples=0)
+        return found
+
+    before = scores(test, logits)
     on_validation = {}
     if validation:
         found = table_logits(model, pairs, validation, batch_size=BATCH_OF_INFERENCE)
-        on_validation = score_rows(model, pairs, validation, found, resamples=0)
+        on_validation = scores(validation, found)
         calibrate(model, pairs, validation, found)
-    after = score_rows(model, pairs, test, logits, resamples=0)
+    after = scores(test, logits)
     arrays: dict[str, np.ndarray] = {"rows": np.array(test)}
     for task, values in logits.items():
         arrays[f"logits.{task}"] = values.astype(np.float32)
@@ -266,6 +274,13 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         "decisions": {task: head.task.state() for task, head in heads.items()},
         "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
     }
+
+
+def _chosen(workshop: Workshop, model: FusionModel) -> Chosen:
+    """The metrics of the config's tasks, and what is compared where no report has it."""
+    config = workshop.config
+    compared = "" if config.metric is None else " + ".join(f"{task}/{config.metric}" for task in model.heads)
+    return chosen_metrics(model, config.tasks, compared)
 
 
 def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:

@@ -171,6 +171,13 @@ class TaskConfig:
         "balanced: rare classes count more (multilabel: pos_weight = negatives / positives, at most 10)",
         choices=("none", "balanced"),
     )
+    metrics: list[Any] | None = key(
+        None, "more metrics in its report, such as [mcc, recall]: names, or {name: ..., options} (mmfuse list metrics)"
+    )
+    operating_points: dict[str, Any] = key(
+        {}, "by name, thresholds chosen on validation: {sens95: {sensitivity: 0.95}}; specificity, precision or cost"
+    )
+    head: dict[str, Any] = key({}, "options of its head (mmfuse list heads), such as {loss: huber} of a regression")
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
@@ -219,7 +226,8 @@ class TrainingConfig:
     batch_size: int = key(32, "rows per process and forward pass", low=1)
     accumulation: int = key(1, "forward passes per optimiser step", low=1)
     learning_rate: float = key(3e-4, "peak, of all that has none of its own", low=0.0)
-    weight_decay: float = key(0.01, "AdamW's; not on biases, norms and gates", low=0.0)
+    optimizer: Any = key("adamw", "adamw, adam, sgd, adafactor, lion, or {name: ..., options} (mmfuse list optimizers)")
+    weight_decay: float = key(0.01, "the optimizer's; not on biases, norms and gates", low=0.0)
     warmup: float = key(0.1, "share of the steps in which the rate rises", low=0.0, high=1.0)
     schedule: str = key("cosine", "what follows the warm-up", choices=("cosine", "linear", "constant"))
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
@@ -240,10 +248,25 @@ class TrainingConfig:
         "uncertainty: factors of the tasks' losses are learned (Kendall et al. 2018)",
         choices=("fixed", "uncertainty"),
     )
+    objectives: list[Any] = key(
+        [],
+        "what the loss has beside the tasks' own: names, or {name: ..., options, weight: 1.0} (mmfuse list objectives)",
+    )
+    method: Any = key("plain", "how a step is made: a name, or {name: ..., options} (mmfuse list methods)")
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
     )
     trackers: list[str] = key([], "beside metrics.jsonl, Accelerate's: tensorboard, wandb (extras), ...")
+
+
+@dataclass
+class EvaluationConfig:
+    """What is asked of the scored test rows."""
+
+    analyses: list[Any] | None = key(
+        None,
+        "names, or {name: ..., options} (mmfuse list analyses); default: those that are asked by themselves; []: none",
+    )
 
 
 @dataclass
@@ -269,6 +292,7 @@ class Config:
     fusion: dict[str, Any] = key({"name": "concat"}, "name, and the strategy's own options (mmfuse list fusions)")
     tasks: dict[str, TaskConfig] = key({}, "by task name: weight, class_weights")
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     @property

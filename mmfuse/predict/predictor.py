@@ -27,6 +27,7 @@ from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict.abstain import plan_abstention
 from mmfuse.predict.loop import forward_batches
+from mmfuse.predict.operating import use_operating_point
 from mmfuse.predict.processes import default_workers
 from mmfuse.predict.reading import image_options, text_values
 from mmfuse.predict.samples import to_sample
@@ -57,7 +58,11 @@ class Predictor:
         chunk: Samples that are read and predicted together; what is in memory at once.
         abstain: Accuracy that the decisions it stands by had on validation rows, in (0, 1]; the others are marked
             `abstained` (see `mmfuse.predict.abstain`). Default: it stands by all, and nothing is marked.
+        operating_point: One of the model's, by name, to decide at; default: its usual thresholds.
         generation: Keys of `mmfuse.config.GenerationConfig` that replace those the model was saved with.
+
+    Attributes:
+        decides_at: A line for each task that has the operating point, to be told.
 
     Raises:
         MmfuseError: A value is not legal.
@@ -78,6 +83,7 @@ class Predictor:
         threads: int | None = None,
         chunk: int = CHUNK,
         abstain: float | None = None,
+        operating_point: str | None = None,
         generation: dict[str, Any] | None = None,
     ):
         if missing not in ("error", "allow"):
@@ -87,6 +93,11 @@ class Predictor:
         self.device, self.model = _to_device(model, device)
         if generation:
             _change_generation(self.model, generation)
+        if abstain is not None and operating_point is not None:
+            raise MmfuseError(
+                "--abstain cannot be combined with --operating-point: confidences are those of the usual thresholds"
+            )
+        self.decides_at = [] if operating_point is None else use_operating_point(model, operating_point)
         self.abstentions = {} if abstain is None else plan_abstention(model, abstain)
         self.batch_size = batch_size
         self.missing = missing

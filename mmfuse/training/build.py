@@ -74,8 +74,6 @@ def assemble(config: Config, table: Table, text: Tower | None, image: Tower | No
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
     torch.manual_seed(config.seed + 2)
     model = FusionModel(text, image, config.fusion, tasks)
-    if config.training.task_weights == "uncertainty":
-        model.learn_task_weights()
     if config.training.gradient_checkpointing:
         checkpoint_gradients(model, config)
     heads: dict[str, Any] = dict(model.heads.items())
@@ -106,7 +104,9 @@ def _head_options(config: Config, table: Table, task: str, text: Tower | None) -
         for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
             if getattr(own, name) != default:
                 raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
-        return {}
+        return dict(own.head)
+    if own.head:
+        raise MmfuseError(f"tasks.{task}.head: a captioning task has none; its options are in decoder and generation")
     captions = table.captions(task, "train")
     if next(iter(captions), None) is None:
         raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")

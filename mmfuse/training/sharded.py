@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from mmfuse.encoders.towers import blank_item, tower_inputs
 from mmfuse.model import FusionModel
 from mmfuse.training.launch import is_on
+from mmfuse.training.learner import Learner
 from mmfuse.types import Batch, MmfuseError
 
 
@@ -42,17 +43,23 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
 
 
-def prepare_sharding(model: FusionModel) -> FusionModel:
-    """Make a model ready to be sharded in place, and give its copy without parameters for `whole_model`.
+def prepare_sharding(learner: Learner) -> FusionModel:
+    """Make a learner ready to be sharded in place; a copy of its model without parameters, for `whole_model`.
 
     Raises:
         MmfuseError: It has a parameter that FSDP2 cannot shard.
     """
-    for name, parameter in model.named_parameters():
+    model = learner.model
+    for name, parameter in learner.named_parameters():
+        if parameter.ndim == 0 and name.startswith("model."):
+            raise MmfuseError(
+                f"fusion {model.fusion_config['name']!r}: {name.removeprefix('model.')} is a single number, which "
+                "FSDP2 cannot shard; choose another fusion, or train without FSDP"
+            )
         if parameter.ndim == 0:
             raise MmfuseError(
-                f"fusion {model.fusion_config['name']!r}: {name} is a single number, which FSDP2 cannot shard; "
-                "choose another fusion, or train without FSDP"
+                f"training.{name} is a single number, which FSDP2 cannot shard; leave the objective out, or train "
+                "without FSDP"
             )
         parameter.data = parameter.data.contiguous()  # convolutions lie channels last, and FSDP2 refuses that
     empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in model.parameters()}

@@ -12,6 +12,7 @@ from mmfuse.data.audit.findings import SEVERITIES, AuditReport, Finding, finding
 from mmfuse.data.audit.identifiers import Finder, find_by_rules
 from mmfuse.data.audit.images import check_images, read_images
 from mmfuse.data.audit.labels import check_labels, check_stated
+from mmfuse.data.audit.numbers import check_numbers
 from mmfuse.data.audit.repair import check_agreement, join_found
 from mmfuse.data.audit.rows import Rows, check_groups, check_rows, check_splits, rows_of
 from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_texts
@@ -118,6 +119,7 @@ def _look(
         *text_findings,
         *copies,
         *label_findings,
+        *check_numbers(table, rows),
         *check_values(table, rows, said),
         *check_agreement(table, rows, contents),
         *stated,
