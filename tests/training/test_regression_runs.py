@@ -1,4 +1,4 @@
-"""A number learned, killed and resumed, by two processes, from shards; what evaluates, predicts and abstains with it."""
+"""A number learned, killed and resumed, by two processes, from shards; evaluated, predicted, abstained from."""
 
 import json
 import math
