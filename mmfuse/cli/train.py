@@ -68,6 +68,12 @@ def evaluate(
     ),
     data_root: RootOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
+    metrics: Annotated[
+        str, typer.Option(help="More of them, such as mcc,recall: names with commas between (mmfuse list metrics).")
+    ] = "",
+    operating_point: Annotated[
+        str | None, typer.Option(help="One of the model's, by name, to decide at; default: its usual thresholds.")
+    ] = None,
     cache: Annotated[
         bool, typer.Option("--cache", help="Share features of encoders that were frozen in training.")
     ] = False,
@@ -97,6 +103,8 @@ def evaluate(
             fold=fold,
             out=out,
             batch_size=batch_size,
+            metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+            operating_point=operating_point,
             cache=cache,
             analyses=None if analyses is None else [name.strip() for name in analyses.split(",") if name.strip()],
             progress=lambda done, total: bar.update(done, total),

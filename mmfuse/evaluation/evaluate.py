@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -14,7 +14,6 @@ from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.analyses import (
-    RESAMPLES,
     Scored,
     analysis_lines,
     choose_analyses,
@@ -23,11 +22,14 @@ from mmfuse.evaluation.analyses import (
     told_beside,
     told_of,
 )
+from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.markdown import score_cells
-from mmfuse.evaluation.plots import plot_confusion
+from mmfuse.evaluation.plots import plot_confusion, plot_residuals
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
+from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.metrics.captions import meteor_lite
+from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
@@ -37,6 +39,7 @@ from mmfuse.predict import (
     table_logits,
     tell_cut_texts,
 )
+from mmfuse.predict.operating import at_operating_point
 from mmfuse.pulse import now
 from mmfuse.types import MmfuseError, visible
 
@@ -67,6 +70,8 @@ def evaluate(
     out: str | Path | None = None,
     resamples: int = RESAMPLES,
     analyses: Sequence[str | dict[str, Any]] | None = None,
+    metrics: Iterable[str | Mapping[str, Any]] = (),
+    operating_point: str | None = None,
     **reading: Unpack[Reading],
 ) -> dict[str, Any]:
     """Score a model on a split.
@@ -77,17 +82,19 @@ def evaluate(
             `${data_root}` stands for); its labels must be the model's.
         split: train, validation or test.
         fold: Where the manifest says folds, which one is the test set.
-        out: Folder for `metrics.json`, `predictions.jsonl`, `confusion_TASK.png` and the analyses' figures; None writes
-            nothing.
+        out: Folder for `metrics.json`, `predictions.jsonl`, and the figures of tasks (`confusion_TASK.png`,
+            `residuals_TASK.png`) and of analyses; None writes nothing.
         resamples: Of the bootstrap over groups.
         analyses: What is asked of the scored rows: names, or `{"name": ..., options}`; None: what is asked by itself
             (`caption_baselines` of captions, `subgroups` where the manifest names some), [] for nothing.
+        metrics: More of them, names or `{name: ..., options}`, each for the tasks that it is for
+            (`mmfuse list metrics`).
+        operating_point: One of the model's, to decide at; default: the usual thresholds.
         **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `Reading`.
 
     Returns:
-        `split`, `rows`, `missing` (rows without text, without image), `cut_texts` (of `count_cut_texts`), by task what
-        `score_classification`, `score_multilabel` or `score_captioning` give, this one with its `baselines`, and
-        under `analyses` what those that apply have found.
+        A `mmfuse.metrics.results.Report`: by task its scores, what was chosen among them, and under `analyses` what
+        those that apply have found.
 
     Raises:
         MmfuseError: The model or the data cannot be read, a task or a label is not the model's, or an analysis cannot
@@ -100,6 +107,9 @@ def evaluate(
     described = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     _check_tasks(loaded, described)
     check_report_metrics(described)
+    chosen = metrics_of_all(loaded, metrics)
+    with at_operating_point(loaded, operating_point):
+        pass  # one that the model does not have is told before it predicts
     if loaded.captioning:
         meteor_lite()  # else it would be missed after the predictions
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
@@ -108,12 +118,17 @@ def evaluate(
         analysis.check(table)
     rows = table.indices(split)
     pairs, logits = _read_and_run(loaded, table, rows, **reading)
-    scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
-    report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
-    report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
-    run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score_rows, resamples), report)
-    if out is not None and state.is_main_process:
-        write_report(Path(out), report, loaded, pairs, rows, logits)
+    with at_operating_point(loaded, operating_point):
+        scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
+        add_chosen(scores, chosen, loaded, pairs, rows, logits, resamples)
+        add_operating_points(scores, loaded, pairs, rows, logits, resamples)
+        report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
+        if operating_point is not None:
+            report["operating_point"] = operating_point
+        report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
+        run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score_rows, resamples), report)
+        if out is not None and state.is_main_process:
+            write_report(Path(out), report, loaded, pairs, rows, logits)
     return report
 
 
@@ -209,7 +224,7 @@ def write_report(
     rows: Sequence[int],
     logits: dict[str, np.ndarray],
 ) -> None:
-    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets), confusion matrices, analyses' figures."""
+    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets), and the figures of tasks and analyses."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]
@@ -225,6 +240,13 @@ def write_report(
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
+        if "unit" in scores:
+            kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
+            known = kind.labelled(target)
+            predicted = kind.predictions(logits[task])[known]
+            name = f"{task} ({kind.unit})" if kind.unit else task
+            path = out / f"residuals_{task}.png"
+            plot_residuals(predicted, target[known], path, name, kind.reach(predicted), kind.log)
     draw_analyses(report, out)
 
 
@@ -242,13 +264,9 @@ def format_report(report: dict[str, Any], escape: Callable[[object], str] = visi
         lines += [f"| {name} | {score_cells(score)} |" for name, score in scores["metrics"].items()]
         for name, found in told_beside(scores).items():
             lines += analysis_lines(name, {task: found}, escape)
-        if "per_label" in scores:
-            lines += ["", "| label | positives | AUROC | average precision | F1 |", "|---|---|---|---|---|"]
-        for label, found in scores.get("per_label", {}).items():
-            cells = " | ".join(
-                score_cells(found[name]).replace(" | ", " ") for name in ("auroc", "average_precision", "f1")
-            )
-            lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
+        lines += _label_lines(scores.get("per_label", {}), escape)
+        for name, point in scores.get("operating_points", {}).items():
+            lines += point_lines(name, point, report["split"], escape)
         lines.append("")
     for name, found in told_of(report).items():
         lines += [f"### {escape(name)}", "", *analysis_lines(name, found, escape), ""]
@@ -259,3 +277,34 @@ def format_report(report: dict[str, Any], escape: Callable[[object], str] = visi
     if cut and cut["cut"]:
         lines.append(f"{tell_cut_texts(cut)}.")
     return "\n".join(lines)
+
+
+def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], str]) -> list[str]:
+    """A row a label: what every report has, then what was chosen."""
+    if not labels:
+        return []
+    usual = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
+    more = [name for name, found in next(iter(labels.values())).items() if isinstance(found, dict)]
+    names = usual | {name: name for name in more if name not in usual}
+    lines = ["", f"| label | positives | {' | '.join(names.values())} |", "|---|---|" + "---|" * len(names)]
+    for label, found in labels.items():
+        cells = " | ".join(score_cells(found[name]).replace(" | ", " ") for name in names)
+        lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
+    return lines
+
+
+def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[object], str] = visible) -> list[str]:
+    """An operating point: by label its threshold, and what it gave on validation and on the rows of the report."""
+    head = "label | threshold | rows | sensitivity | specificity | PPV | NPV"
+    lines = ["", f"Operating point {escape(name)}: {in_words(point['requires'])} on validation", ""]
+    lines += [f"| {head} |", "|---|---|---|---|---|---|---|"]
+    for label, found in point["labels"].items():
+        if found["threshold"] is None:
+            lines.append(f"| {escape(label)} | not reached | validation | | | | |")
+            continue
+        for rows, scores in (("validation", found["validation"]), (split, found["scored"])):
+            cells = (
+                " | ".join(score_cells(scores[rate]).replace(" | ", " ") for rate in MEASURED) if scores else "| | |"
+            )
+            lines.append(f"| {escape(label)} | {found['threshold']:.4g} | {rows} | {cells} |")
+    return lines

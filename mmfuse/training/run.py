@@ -16,6 +16,7 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import workers_of
 from mmfuse.data.tables.gaps import scored_split
 from mmfuse.evaluation.analyses import Analysis, Scored, choose_analyses, run_analyses
+from mmfuse.evaluation.chosen import add_chosen, add_operating_points, choose_operating_points
 from mmfuse.evaluation.evaluate import score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.model import FusionModel
@@ -118,11 +119,15 @@ def _finish(
     options: Any = {"batch_size": 2 * config.training.batch_size, "num_workers": trainer.num_workers}
     model.eval()
     if trainer.validation_rows:
-        calibrate(model, pairs, trainer.validation_rows, table_logits(model, pairs, trainer.validation_rows, **options))
+        said = table_logits(model, pairs, trainer.validation_rows, **options)
+        calibrate(model, pairs, trainer.validation_rows, said)
+        choose_operating_points(model, config.tasks, pairs, trainer.validation_rows, said)
     split = scored_split(pairs.table)
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
     scores = score_rows(model, pairs, rows, logits)
+    add_chosen(scores, trainer.chosen, model, pairs, rows, logits)
+    add_operating_points(scores, model, pairs, rows, logits)
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)

@@ -16,14 +16,13 @@ import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.tables.table import Table
+from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.model import FusionModel
 from mmfuse.pulse import now
 from mmfuse.registry import Registry
 from mmfuse.types import MmfuseError
 
 ANALYSES = Registry("analysis", "analyses")
-
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
