@@ -278,6 +278,13 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
     }
 
 
+def _chosen(workshop: Workshop, model: FusionModel) -> Chosen:
+    """The metrics of the config's tasks, and what is compared where no report has it."""
+    config = workshop.config
+    compared = "" if config.metric is None else " + ".join(f"{task}/{config.metric}" for task in model.heads)
+    return chosen_metrics(model, config.tasks, compared)
+
+
 def _analyse(
     workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int], logits: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -288,13 +295,6 @@ def _analyse(
     report: dict[str, Any] = {"tasks": score_rows(model, pairs, test, logits)}
     run_analyses(asked, Scored(model, pairs, test, logits, report["tasks"], score_rows), report)
     return {"analyses": report.get("analyses", {})}
-
-
-def _chosen(workshop: Workshop, model: FusionModel) -> Chosen:
-    """The metrics of the config's tasks, and what is compared where no report has it."""
-    config = workshop.config
-    compared = "" if config.metric is None else " + ".join(f"{task}/{config.metric}" for task in model.heads)
-    return chosen_metrics(model, config.tasks, compared)
 
 
 def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:

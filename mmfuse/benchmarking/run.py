@@ -181,7 +181,7 @@ def _check_choices(workshop: Workshop, plan: Plan) -> None:
     for row in plan.rows.values():
         own = dataclasses.replace(config, fusion=row.fusion)
         try:
-            check_choices(own, assemble(own, table, *towers))
+            check_choices(own, assemble(own, table, *towers), table)
         except MmfuseError as error:
             raise MmfuseError(f"strategy {row.label}: {error}") from error
 

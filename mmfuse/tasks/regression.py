@@ -49,7 +49,6 @@ class Regression(TaskKind):
     """
 
     one_a_group = True
-    lower_is_better = frozenset({"rmse", "mae", "rmse_log"})
     fields: ClassVar[dict[str, pa.DataType]] = {"value": pa.float64(), "low": pa.float64(), "high": pa.float64()}
 
     def __init__(self, labels: Sequence[str] = (), *, unit: str = "", transform: str = "standardize"):
@@ -65,6 +64,7 @@ class Regression(TaskKind):
         self.radius: float | None = None
         own = ("r2_log", "rmse_log") if self.log else ()
         self.metrics = self.comparable = (*own, "r2", "rmse", "mae", "spearman")
+        self.lower_is_better = frozenset({"rmse", "mae", "rmse_log"}) & set(self.metrics)
         self.monitor = self.metrics[0]
         self.diagnosed = (self.monitor,)
         self.units = {"rmse": unit, "mae": unit} | ({"rmse_log": "powers of e"} if self.log else {})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from mmfuse.data.audit.findings import Finding, finding
 from mmfuse.data.audit.rows import Rows
@@ -26,7 +27,7 @@ def check_numbers(table: Table, rows: Rows) -> list[Finding]:
     split = np.array(rows.splits)
     for task in table.labels:
         kind, target = table.kind(task), table.targets[task]
-        if kind.has_labels or kind.is_text or target.ndim != 1 or not np.issubdtype(target.dtype, np.floating):
+        if not pa.types.is_floating(kind.arrow):  # a number a row
             continue
         known = kind.labelled(target)
         found += _check_spread(task, target, known, split, getattr(kind, "log", False))
