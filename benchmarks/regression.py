@@ -153,7 +153,7 @@ def prices(args: argparse.Namespace) -> None:
 
 
 def price_config(args: argparse.Namespace, manifest: Path, strategy: str, seed: int, fold: int) -> Any:
-    import mmfuse
+    from mmfuse.config import config_from_dict
 
     values = {
         "name": "prices",
@@ -171,7 +171,7 @@ def price_config(args: argparse.Namespace, manifest: Path, strategy: str, seed: 
         | {"trackers": []},
         "cache": {"dir": str(args.work / "cache")},
     }
-    return mmfuse.load_config(values)
+    return config_from_dict(values)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

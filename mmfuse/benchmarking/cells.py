@@ -30,6 +30,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.encoders.features import FeatureTower
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import blank_item
+from mmfuse.evaluation.analyses import Scored, choose_analyses, run_analyses
 from mmfuse.evaluation.chosen import Chosen, add_chosen, chosen_metrics
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
@@ -273,6 +274,7 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         "per_label": {task: scores.get("per_label", {}) for task, scores in after.items()},
         "decisions": {task: head.task.state() for task, head in heads.items()},
         "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
+        **(_analyse(workshop, model, pairs, test, logits) if cell.seed == 0 and first_fold else {}),
     }
 
 
@@ -281,6 +283,18 @@ def _chosen(workshop: Workshop, model: FusionModel) -> Chosen:
     config = workshop.config
     compared = "" if config.metric is None else " + ".join(f"{task}/{config.metric}" for task in model.heads)
     return chosen_metrics(model, config.tasks, compared)
+
+
+def _analyse(
+    workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int], logits: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """`analyses`: what those that the config names find of the test rows; nothing where it names none."""
+    asked = choose_analyses(workshop.config.evaluation.analyses or [])
+    if not asked:
+        return {}
+    report: dict[str, Any] = {"tasks": score_rows(model, pairs, test, logits)}
+    run_analyses(asked, Scored(model, pairs, test, logits, report["tasks"], score_rows), report)
+    return {"analyses": report.get("analyses", {})}
 
 
 def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:

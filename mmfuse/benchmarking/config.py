@@ -12,6 +12,7 @@ from mmfuse.config import (
     CacheConfig,
     Config,
     DataConfig,
+    EvaluationConfig,
     ImageEncoderConfig,
     TaskConfig,
     TextEncoderConfig,
@@ -65,6 +66,7 @@ class BenchmarkConfig:
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     tasks: dict[str, TaskConfig] = key({}, "by task name: weight, class_weights")
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     built_in: BuiltInConfig = field(default_factory=BuiltInConfig)
     strategies: dict[str, Any] = key({}, "row name: {name: STRATEGY, options}; default: all, with their variants")
@@ -102,6 +104,7 @@ class BenchmarkConfig:
             fusion=fusion,
             tasks=self.tasks,
             training=dataclasses.replace(self.training, **training),
+            evaluation=self.evaluation,
             cache=self.cache,
         )
 

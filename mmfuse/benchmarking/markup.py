@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 DASH = "–"
 """Stands where a number is not known."""
-_EMPTY = ("meta", "br", "link")
+_EMPTY = ("meta", "br", "link", "img")
 
 
 class Html(str):

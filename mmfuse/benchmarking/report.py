@@ -25,6 +25,7 @@ from mmfuse.benchmarking.sections import (
     row_class,
     task_section,
 )
+from mmfuse.benchmarking.told import analyses_section
 from mmfuse.benchmarking.verdict import validated
 
 _SCRIPT = """addEventListener("beforeprint",()=>{for(const d of document.querySelectorAll("details"))d.open=true})"""
@@ -62,6 +63,7 @@ def page(summary: dict[str, Any]) -> str:
         _built_in(summary),
         _overview(summary) if len(tasks) > 1 else None,
         [task_section(i, name, task, summary) for i, (name, task) in enumerate(tasks)],
+        analyses_section(summary),
         _seeds_needed(summary),
         _glossary(summary),
         _provenance(summary),

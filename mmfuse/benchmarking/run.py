@@ -32,6 +32,7 @@ from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
+from mmfuse.evaluation.analyses import choose_analyses
 from mmfuse.predict.processes import RANKS, SIZES, launched
 from mmfuse.pulse import now
 from mmfuse.registry import load_plugin
@@ -117,6 +118,8 @@ def benchmark(
     now("comparing")
     summary = analyse(workshop, plan, ledger)
     summary |= {"name": config.name, "provenance": _provenance(workshop, plan)}
+    analyses = {r["row"]: r["analyses"] for r in ledger.read(plan.cells).values() if r.get("analyses")}
+    summary |= {"analyses": analyses} if analyses else {}
     with FileLock(folder / "lock"):
         _replace(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         write_report(folder, summary)
@@ -163,6 +166,8 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     table = workshop.table(workshop.folds[0])
     for task in table.labels:
         check_task(workshop, task)
+    for analysis in choose_analyses(config.evaluation.analyses or []).values():
+        analysis.check(table)
     labels = all(table.kind(task).has_labels for task in table.labels)
     plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels)
     _check_choices(workshop, plan)
@@ -176,7 +181,7 @@ def _check_choices(workshop: Workshop, plan: Plan) -> None:
     for row in plan.rows.values():
         own = dataclasses.replace(config, fusion=row.fusion)
         try:
-            check_choices(own, assemble(own, table, *towers))
+            check_choices(own, assemble(own, table, *towers), table)
         except MmfuseError as error:
             raise MmfuseError(f"strategy {row.label}: {error}") from error
 

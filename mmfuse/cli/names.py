@@ -23,6 +23,7 @@ KINDS = {
     "heads": "mmfuse.heads:HEADS",
     "optimizers": "mmfuse.training.optimizers:OPTIMIZERS",
     "objectives": "mmfuse.training.objectives:OBJECTIVES",
+    "orders": "mmfuse.training.orders:ORDERS",
     "methods": "mmfuse.training.methods:METHODS",
     "metrics": "mmfuse.metrics:METRICS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",

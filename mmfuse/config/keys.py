@@ -252,6 +252,7 @@ class TrainingConfig:
         [],
         "what the loss has beside the tasks' own: names, or {name: ..., options, weight: 1.0} (mmfuse list objectives)",
     )
+    order: Any = key("by_length", "which rows, in which order: a name, or {name: ..., options} (mmfuse list orders)")
     method: Any = key("plain", "how a step is made: a name, or {name: ..., options} (mmfuse list methods)")
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1

@@ -77,7 +77,7 @@ def settle_choices(training: TrainingConfig, layers: Iterable[tuple[str, Any]]) 
         training: Parsed of these layers; it is changed.
         layers: (where they come from, nested values), later ones on top.
     """
-    for key in ("optimizer", "method"):
+    for key in ("optimizer", "order", "method"):
         chosen: Any = None
         for _, layer in layers:
             own = layer.get("training") if isinstance(layer, dict) else None

@@ -19,7 +19,7 @@ from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
 from mmfuse.encoders.features import RESERVED, FeatureTower, check_class
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
-from mmfuse.encoders.towers import OWN, TOWERS, build_feature_tower, tower_from_spec
+from mmfuse.encoders.towers import OWN, TOWERS, blank_item, build_feature_tower, tower_from_spec, tower_inputs
 from mmfuse.testing.suite import Candidate, Suite, require, require_docstring, require_named_options
 from mmfuse.types import Features, MmfuseError
 
@@ -178,6 +178,28 @@ def _saves(candidate: Candidate) -> None:
     require(
         gap < 1e-6, f"loaded again, its features differ by {gap:.1e}: is a fitted value no buffer, or an option lost?"
     )
+
+
+@SUITE.check
+def _missing(candidate: Candidate) -> None:
+    """A batch without any item is none to it, and a blank item, which sharded training gives it, is finite."""
+    tower = _build(candidate)
+    slots = [slot for slot, name in OWN.items() if name == candidate.name] or list(OWN)
+    for slot in slots:
+        nothing = {"input_ids": torch.zeros(0, 0), "text_mask": torch.zeros(0, 0), "pixels": torch.zeros(0, 3, 1, 1)}
+        for batch in (
+            nothing,
+            nothing | {f"{slot}_values": torch.zeros(0, 0, 0), f"{slot}_values_mask": torch.zeros(0, 0)},
+        ):
+            require(
+                tower_inputs(tower, batch, slot) is None, f"of a batch without any {slot} it wants to read something"
+            )
+        blank = blank_item(tower, slot, torch.device("cpu"))
+        inputs = tower_inputs(tower, nothing | blank, slot)
+        require(inputs is not None, f"a blank {slot} is nothing to it")
+        found = tower(*(x.double() if x.is_floating_point() else x for x in inputs or ()))
+        finite = bool(found.pooled.isfinite().all() and found.tokens.isfinite().all())
+        require(finite, "a blank item, all 0, gives no finite features: a division by its length?")
 
 
 @SUITE.check

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from mmfuse.config import Config
 from mmfuse.data.batches.loader import move_batch
-from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream, workers_of
 from mmfuse.data.shards.table import ShardedTable
@@ -35,6 +34,7 @@ from mmfuse.training.learner import Learner
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import parameter_groups
 from mmfuse.training.optimizers import moments
+from mmfuse.training.orders import build_order
 from mmfuse.training.prepare import prepare, set_up
 from mmfuse.training.trained import ever_trained, towers
 from mmfuse.types import MmfuseError
@@ -140,7 +140,8 @@ def estimate_training(config: Config) -> TrainingEstimate:
         else:
             sample = _sample_stream(pairs, stream, config, accelerator.process_index)
             workers = workers_of(stream.plan, workers)
-        trainer = Trainer(model, sample.pairs, config, accelerator, Path(scratch), 0, quiet=True, stream=stream)
+        timed = dataclasses.replace(config, training=dataclasses.replace(config.training, order="by_length"))
+        trainer = Trainer(model, sample.pairs, timed, accelerator, Path(scratch), 0, quiet=True, stream=stream)
         loading, longest, step = _time_steps(trainer, sample.batches)
         scoring = _time_scoring(trainer, sample.pairs, sample.scored)
         memory, world = peak_memory(accelerator.device), accelerator.num_processes
@@ -194,7 +195,7 @@ def _sample_table(
     """The longest micro-batches of the first epoch, and others spread over it, as a small table of their own."""
     table, lengths, training = pairs.table, pairs.lengths(), config.training
     world, rank = accelerator.num_processes, accelerator.process_index
-    epoch = epoch_batches(table.indices("train"), lengths, training.batch_size, world, config.seed, 0)
+    epoch = build_order(config, pairs, world).plan(0)
     if not epoch:
         raise MmfuseError(f"the training split has {len(table.indices('train'))} rows for {world} processes")
     by_length = sorted(range(len(epoch)), key=lambda i: -max(lengths[row] for row in epoch[i][0]))

@@ -17,8 +17,13 @@ _ROWS = 4096
 """Rows that are hashed at once."""
 
 
-def rows_identity(pairs: PairDataset) -> str:
-    """sha256 of all rows as an epoch's plan and its targets depend on them; where images lie is not in it."""
+def rows_identity(pairs: PairDataset, order: str = "") -> str:
+    """sha256 of all rows as an epoch's plan and its targets depend on them; where images lie is not in it.
+
+    Args:
+        pairs: The rows.
+        order: The identity of an order that depends on more.
+    """
     table = pairs.table
     digest = hashlib.sha256(json.dumps(table.labels).encode())
     for start in range(0, len(table), _ROWS):
@@ -28,6 +33,7 @@ def rows_identity(pairs: PairDataset) -> str:
     for task, targets in table.targets.items():
         captions = targets.dtype == object
         digest.update(task.encode() + (json.dumps(targets.tolist()).encode() if captions else targets.tobytes()))
+    digest.update(order.encode())
     return digest.hexdigest()
 
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfuse.config import Config
-from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
 from mmfuse.encoders.features import FeatureTower
 from mmfuse.encoders.towers import blank_item
 from mmfuse.model import FusionModel
+from mmfuse.training.orders import build_order
 from mmfuse.types import MmfuseError
 
 _MOST = 2_000_000
@@ -81,13 +81,14 @@ def _batches(
             if limit is None or step < limit - first * len(plan):
                 yield [len(part) for part in plan[step]]
         return
-    rows, lengths = pairs.table.indices("train"), pairs.lengths()
+    rows = pairs.table.indices("train")
     counts = np.ones(len(pairs), int) if of_rows else np.array([len(images) for images in pairs.images])
     least = int(counts[rows].min()) if rows else 0
     draws = not of_rows and pairs.modality_dropout.get("image", 0.0) > 0
     epochs = training.epochs if draws or not least else min(first + 1, training.epochs)  # else all epochs are alike
+    order = build_order(config, pairs, world)
     for epoch in range(first, min(epochs, first + 1 + _MOST // max(1, len(rows)))):
-        plan = epoch_batches(rows, lengths, training.batch_size, world, config.seed, epoch)
+        plan = order.plan(epoch)
         for step in plan[: None if limit is None else max(0, limit - epoch * len(plan))]:
             if draws:
                 yield [sum(_shown(pairs.at(epoch), row) for row in part) for part in step]

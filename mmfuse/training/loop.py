@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from mmfuse.config import Config
 from mmfuse.data.batches.loader import make_loader, move_batch
-from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
 from mmfuse.encoders.adapters import merge_adapter
@@ -37,6 +36,7 @@ from mmfuse.training.metrics_log import MetricsLog
 from mmfuse.training.monitor import MONITORED, flat_scores, monitored, monitored_name, validation_loss
 from mmfuse.training.optimization import count_targets, learning_rate_factor, parameter_groups
 from mmfuse.training.optimizers import build_optimizer
+from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
@@ -51,6 +51,9 @@ from mmfuse.training.zero import (
     zero_step,
 )
 from mmfuse.types import Batch, MmfuseError, Step, Stopped
+
+METHOD = "method."
+"""Begins the names of the method's tensors in a checkpoint."""
 
 
 @dataclass
@@ -70,6 +73,7 @@ class TrainerState:
         processes: How many train: must be as many on resume, as a step's rows are theirs together.
         best_file: The weights of the best evaluation.
         scaler: Of fp16.
+        method: What of the method's state is no tensor.
     """
 
     step: int = 0
@@ -84,6 +88,7 @@ class TrainerState:
     processes: int = 1
     best_file: str | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
@@ -119,14 +124,14 @@ class Trainer:
         self.chosen = chosen_metrics(model, config.tasks, config.training.monitor)
         self.train_rows = pairs.table.indices("train") if stream is None else []
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
-        self.lengths = pairs.lengths()
+        self.order = None if stream is not None else build_order(config, pairs, accelerator.num_processes)
         self.learner = Learner(model, config)
         self.method = build_method(config.training.method)
         self.method.check(model, config)
         freeze_towers(model, config)  # what is trained some day must be known to the optimiser and to DDP
         self.state = TrainerState(
             identity=frozen_identity(model, ever_trained(model, config)),
-            rows=stream.identity if stream else rows_identity(pairs),
+            rows=stream.identity if stream else rows_identity(pairs, self.order.identity if self.order else ""),
             processes=accelerator.num_processes,
         )
         if len(set(gather_object([self.state.rows]))) > 1:
@@ -190,10 +195,7 @@ class Trainer:
 
     def plan(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
-        if self.stream is not None:
-            return self.stream.plan
-        t, world = self.training, self.accelerator.num_processes
-        return epoch_batches(self.train_rows, self.lengths, t.batch_size, world, self.config.seed, epoch)
+        return self.order.plan(epoch) if self.order is not None else self.stream.plan  # type: ignore[union-attr]
 
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
@@ -347,6 +349,9 @@ class Trainer:
             weights = self._trained_weights()
         if main:
             scaler = self.accelerator.scaler
+            own = self.method.state_dict()
+            weights |= {f"{METHOD}{name}": value for name, value in own.items() if isinstance(value, Tensor)}
+            self.state.method = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         if best:
@@ -384,6 +389,8 @@ class Trainer:
         weights = current_names(weights)
         load_weights(self.model, weights)
         load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})
+        own = {n.removeprefix(METHOD): tensor for n, tensor in weights.items() if n.startswith(METHOD)}
+        self.method.load_state_dict({**self.state.method, **own})
         if self.zero:
             load_zero(self.wrapped, self.optimizer, self.parameters, tensors)
         else:

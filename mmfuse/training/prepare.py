@@ -51,7 +51,7 @@ def set_up(
     if model.captioning:
         meteor_lite()  # else it would be missed after the training
     check_monitor(config.training.monitor, model, table)
-    check_choices(config, model)
+    check_choices(config, model, table)
     chosen_metrics(model, config.tasks, config.training.monitor)
     check_operating_points(model, config.tasks, table)
     if model.image_encoder is not None:

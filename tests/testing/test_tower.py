@@ -101,6 +101,11 @@ class Forgetful(Layer):
         return found._replace(pooled=found.pooled + torch.from_numpy(self.drawn))
 
 
+class OfUnitLength(Layer):
+    def forward(self, values, mask):
+        return pooled_features(self.layer(values / values.norm(dim=-1, keepdim=True)), mask)
+
+
 class NeedsAnOption(Layer):
     def __init__(self, width, out_dim):
         super().__init__(width, out_dim)
@@ -115,6 +120,7 @@ DEFECTS = [
     (NeverFrozen, "freezes", "training mode|requires a gradient"),
     (Unused, "freezes", "has no part in the features"),
     (Forgetful, "repeats", "another generator"),
+    (OfUnitLength, "missing", "a division by its length"),
     (NeedsAnOption, "protocol", "need defaults: out_dim"),
 ]
 

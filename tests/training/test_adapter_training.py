@@ -107,7 +107,7 @@ def test_batch_norms_learn_their_biases_but_no_statistics():
     [
         (["text_encoder.adapter=bit_fits"], "text_encoder.adapter: unknown adapter 'bit_fits'.*did you mean 'bit_fit'"),
         (["text_encoder.adapter={name: bit_fit, rank: 2}"], "text_encoder.adapter: adapter.rank is not an option"),
-        (["text_encoder.adapter=3"], "text_encoder.adapter: 3: the name of a adapter"),
+        (["text_encoder.adapter=3"], "text_encoder.adapter: 3: the name of an adapter"),
         (
             ["text_encoder.adapter=bit_fit", "text_encoder.frozen=true"],
             "text_encoder.adapter has no effect with text_encoder.frozen: true and no unfreeze_epoch",

@@ -6,13 +6,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from plugin_runs import Command, assert_works, plugin_of, run_commands, tiny_run
 from safetensors.numpy import save_file
 
-from mmfuse.config import config_from_dict
+from mmfuse.config import ImageEncoderConfig, config_from_dict
 from mmfuse.data.audit.run import audit
 from mmfuse.data.load import load_table
+from mmfuse.data.readers.images import ImageOptions, read_image
 from mmfuse.data.shards.write import write_shards
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.evaluation.evaluate import evaluate
@@ -320,3 +322,34 @@ def test_the_tower_of_the_page(tmp_path):
     assert len(predicted) == len(rows)
     assert sum("image" not in found["present"] for found in predicted) == sum(not row["age"] for row in rows)
     assert (tmp_path / "bench" / "report.html").is_file()
+
+
+def test_features_computed_before_train_as_a_cached_tower_does(tiny, phantom, tmp_path):
+    """The same losses, to the last bit, from a frozen tower's cached features and from these in a column."""
+    images = tiny("image_encoder.frozen=true", "training.epochs=1", run="images")
+    cached = train(images)
+    tower = FusionModel.from_pretrained(cached.model_dir).image_encoder
+    table = load_table(load_manifest(phantom))
+    options = ImageOptions((32, 32), interpolation=tower.preprocessing.interpolation)
+    rows = list(csv.DictReader((phantom.parent / "data.csv").read_text().splitlines()))
+    assert [row["id"] for row in rows] == table.rows["id"][:]
+    for row, sources in zip(rows, table.images(), strict=True):
+        pixels = [read_image(source, options).transpose(2, 0, 1) for source in sources]
+        with torch.no_grad():
+            found = [tower(torch.from_numpy(np.ascontiguousarray(image))[None]).pooled[0].tolist() for image in pixels]
+        assert len(found) <= 1
+        row["vector"] = json.dumps(found[0]) if found else ""
+    with (tmp_path / "rows.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    described = yaml.safe_load(phantom.read_text())
+    described |= {"rows": str(tmp_path / "rows.csv"), "image": {"features": {"column": "vector", "dim": tower.dim}}}
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(described))
+    given = tiny(f"data.manifest={tmp_path / 'manifest.yaml'}", "training.epochs=1", run="features")
+    given.image_encoder = ImageEncoderConfig()
+    run = train(given)
+    lines = [(found.dir / "metrics.jsonl").read_text().splitlines() for found in (cached, run)]
+    losses = [[json.loads(line)["loss"] for line in found if '"loss"' in line] for found in lines]
+    assert losses[0] == losses[1]
+    assert cached.report["tasks"] == run.report["tasks"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -175,7 +176,7 @@ def run_analyses(chosen: Mapping[str, Analysis], scored: Scored, report: dict[st
     for name, analysis in chosen.items():
         now(f"analysis {name}")
         try:
-            found = analysis(copy.copy(scored))
+            found = analysis(dataclasses.replace(scored, scores=copy.deepcopy(scored.scores)))
         except Exception as error:
             error.add_note(f"in analysis {name!r} of the scored rows")
             raise
