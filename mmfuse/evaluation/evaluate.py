@@ -13,6 +13,7 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.table import Table
+from mmfuse.evaluation import plots
 from mmfuse.evaluation.analyses import (
     Scored,
     analysis_lines,
@@ -24,7 +25,6 @@ from mmfuse.evaluation.analyses import (
 )
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.markdown import score_cells
-from mmfuse.evaluation.plots import plot_confusion, plot_residuals
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
@@ -238,15 +238,9 @@ def write_report(
                 line["tasks"][task] = {"target": target, **next(decided[task])}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     for task, scores in report["tasks"].items():
-        if "confusion" in scores:
-            plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
-        if "unit" in scores:
-            kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
-            known = kind.labelled(target)
-            predicted = kind.predictions(logits[task])[known]
-            name = f"{task} ({kind.unit})" if kind.unit else task
-            path = out / f"residuals_{task}.png"
-            plot_residuals(predicted, target[known], path, name, kind.reach(predicted), kind.log)
+        kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
+        known = kind.labelled(target)
+        kind.figures(task, kind.predictions(logits[task])[known], target[known], scores, out, plots)
     draw_analyses(report, out)
 
 
