@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 import mmfuse
 from mmfuse.data.tables.inputs import TableInputs
-from mmfuse.encoders.image import ImageEncoder
-from mmfuse.encoders.text import TextEncoder
+from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.towers import TOWERS, Tower, tower_inputs
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, build_head
+from mmfuse.metrics.operating import OperatingPoint
 from mmfuse.model_folder import FORMAT_VERSION, find_folder, read_folder, write_folder
 from mmfuse.tasks import TASKS
 from mmfuse.types import Batch, Features, MmfuseError, Outputs, SelectiveCurve
@@ -47,6 +48,7 @@ class FusionModel(
         inputs: Which columns of a table the inputs were made of, and how; None of models that do not say.
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
             label (None where none of its rows is labelled). A task without labelled rows is not in it.
+        operating_points: By task those that were chosen on validation rows, by name.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
 
@@ -57,8 +59,8 @@ class FusionModel(
 
     def __init__(
         self,
-        text_encoder: TextEncoder | None,
-        image_encoder: ImageEncoder | None,
+        text_encoder: Tower | None,
+        image_encoder: Tower | None,
         fusion: Mapping[str, Any],
         tasks: Mapping[str, Mapping[str, Any]],
     ):
@@ -100,6 +102,7 @@ class FusionModel(
         self.accepts_missing: list[str] = []
         self.inputs: TableInputs | None = None
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
+        self.operating_points: dict[str, dict[str, OperatingPoint]] = {}
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
 
@@ -156,18 +159,16 @@ class FusionModel(
         rows = len(batch["row_ids"])
         text = image = None
         if self.text_encoder is not None:
-            packed = batch.get("text_features")
-            if packed is None and len(batch["input_ids"]):
-                packed = self._only_what_is_read(
-                    self.text_encoder(batch["input_ids"], batch["text_mask"], *_shift(batch, "text"))
-                )
-            text = self._spread("text", packed, batch["text_row"], rows)
+            text = self._spread("text", self._packed("text", self.text_encoder, batch), batch["text_row"], rows)
         if self.image_encoder is not None:
-            packed = batch.get("image_features")
-            if packed is None and len(batch["pixels"]):
-                packed = self._only_what_is_read(self.image_encoder(batch["pixels"], *_shift(batch, "image")))
-            image = self._spread("image", packed, batch["image_row"], rows)
+            image = self._spread("image", self._packed("image", self.image_encoder, batch), batch["image_row"], rows)
         return text, image
+
+    def _packed(self, modality: str, tower: Tower, batch: Batch) -> Features | None:
+        """The cached features of a batch's items, or those that the tower gives; None where it has no item."""
+        packed = batch.get(f"{modality}_features")
+        inputs = tower_inputs(tower, batch, modality) if packed is None else None
+        return packed if inputs is None else self._only_what_is_read(tower(*inputs, *_shift(batch, modality)))
 
     def missing(self, modality: str, rows: int) -> Features:
         """`Features` of rows that all lack a modality: its learned token in each."""
@@ -230,6 +231,7 @@ class FusionModel(
             "selective": {
                 task: [curve and asdict(curve) for curve in curves] for task, curves in self.selective.items()
             },
+            **({"operating_points": self._points()} if any(self.operating_points.values()) else {}),
             "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
             **({"inputs": self.inputs.to_dict()} if self.inputs else {}),  # not a null: a run of before goes on
@@ -237,11 +239,19 @@ class FusionModel(
                 f"{registry.kind} {name}": registry.origin(name)
                 for registry, name in [
                     (FUSIONS, self.fusion_config["name"]),
+                    *((TOWERS, t.name) for t in (self.text_encoder, self.image_encoder) if isinstance(t, FeatureTower)),
                     *((HEADS, options["type"]) for options in self.task_config.values()),
                     *((TASKS, options["type"]) for options in self.task_config.values()),
                 ]
                 if registry.origin(name)
             },
+        }
+
+    def _points(self) -> dict[str, dict[str, Any]]:
+        return {
+            task: {name: asdict(point) for name, point in points.items()}
+            for task, points in self.operating_points.items()
+            if points
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:

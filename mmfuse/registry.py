@@ -32,10 +32,11 @@ class Registry:
     Args:
         kind: What is registered, in the singular: "fusion", "head".
         plural: Default: with an s.
+        built_in: Modules that register mmfuse's own, imported at the first look-up.
     """
 
-    def __init__(self, kind: str, plural: str | None = None):
-        self.kind, self.plural = kind, plural or f"{kind}s"
+    def __init__(self, kind: str, plural: str | None = None, built_in: Iterable[str] = ()):
+        self.kind, self.plural, self.built_in = kind, plural or f"{kind}s", tuple(built_in)
         self._classes: dict[str, type] = {}
         self._later: dict[str, str] = {}
         self._entry_points_loaded = False
@@ -75,7 +76,7 @@ class Registry:
         Raises:
             MmfuseError: Nothing is; the message tells the legal names and how a plug-in is loaded.
         """
-        if name not in self._classes:
+        if name not in self._classes or self.built_in:
             self._load_entry_points()
         if name not in self._classes and name in self._later:
             module, _, attribute = self._later[name].partition(":")
@@ -140,6 +141,8 @@ class Registry:
         if self._entry_points_loaded:
             return
         self._entry_points_loaded = True
+        for module in self.built_in:
+            importlib.import_module(module)
         for point in importlib.metadata.entry_points(group=f"mmfuse.{self.plural}"):
             loaded = point.load()
             if inspect.isclass(loaded):

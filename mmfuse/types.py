@@ -112,6 +112,8 @@ Batch = dict[str, Any]
 - images: `pixels (N, 3, H, W)` uint8, `image_row (N,)` int64, `image_view (N,)` int64 (which image of its study);
 - where a method of training moves inputs: `text_shift (Bt, T, E)`, which is added to word embeddings, and `image_shift
   (N, 3, H, W)`, to normalised pixels;
+- where features stand in for texts or images: `text_values` / `image_values (N, T, D)` float32 with
+  `text_values_mask` / `image_values_mask (N, T)` bool, of the same rows; absent where no row of the batch has any;
 - or, for a frozen and cached tower: `text_features` / `image_features`, a packed `Features` of the same rows;
 - targets: `target.<task>`, `(B,)` int64 with -100 where missing, or `(B, L)` float with NaN where missing; of a
   captioning task `(B, U)` int64 token ids, the first one beginning the caption, with -100 behind its end;
@@ -126,8 +128,9 @@ class Sample:
     Attributes:
         id: Unique in its dataset.
         images: Paths, URLs or encoded bytes, or given to a `Predictor` also PIL images and numpy arrays; none, one or
-            many.
-        text: What the text encoder reads; None (or empty after strip) is a missing modality.
+            many. Where features stand in for them: one path, encoded bytes or an array.
+        text: What the text encoder reads (features as `mmfuse.data.readers.features.as_text` writes them); None (or
+            empty after strip) is a missing modality.
         group: Never in two splits (a patient); the id where nothing else is known.
         targets: By task: a label, a list of labels, or None where it is missing.
         subgroups: Values to break metrics down by.

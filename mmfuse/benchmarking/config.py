@@ -126,6 +126,9 @@ def load_benchmark_config(
     parsed = parse(BenchmarkConfig, layers)
     settle_choices(parsed.training, layers)
     check_effect(parsed, layers)
+    for task, own in parsed.tasks.items():
+        if own.operating_points:
+            raise MmfuseError(f"{where}: tasks.{task}.operating_points: a benchmark keeps no model to decide at them")
     shared = {k: v for k, v in dataclasses.asdict(parsed).items() if k in {f.name for f in dataclasses.fields(Config)}}
     config_from_dict(shared, where=where)  # what a run refuses, a benchmark does
     if parsed.preset == "quick":

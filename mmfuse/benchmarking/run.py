@@ -160,9 +160,11 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     if is_built_in(config):
         config = prepare_interactions(config, console.print)
     workshop = Workshop(config, console.print, force)
-    for task in workshop.table(workshop.folds[0]).labels:
+    table = workshop.table(workshop.folds[0])
+    for task in table.labels:
         check_task(workshop, task)
-    plan = make_plan(config, workshop.widths(), workshop.folds)
+    labels = all(table.kind(task).has_labels for task in table.labels)
+    plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels)
     _check_choices(workshop, plan)
     return workshop, plan
 

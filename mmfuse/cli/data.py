@@ -128,11 +128,13 @@ def data_shard(
     data_root: RootOption = None,
     fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards of other data.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Write a dataset as shards, parquet files with the images inside, and their manifest. Goes on where it was killed.
 
     Every image is decoded once; a row with one that cannot be read goes to errors.jsonl, with the reason.
     """
+    load_plugins(plugin)
     from mmfuse.data.shards.write import parse_size, write_shards
     from mmfuse.data.tables.blocks import open_blocks
     from mmfuse.data.tables.manifest import is_shards, load_manifest
@@ -191,13 +193,21 @@ def data_phantom(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Instead: a folder of ID.png and ID.txt, for predict.")
     ] = False,
+    dose: Annotated[
+        bool, typer.Option("--dose", help="Instead: a number to predict, from a mass in the film and a dose in words.")
+    ] = False,
 ) -> None:
     """Write the SYNTHETIC chest phantom: pairs whose best possible scores are known."""
     from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
+    from mmfuse.data.synthetic.phantom_dose import write_doses
     from mmfuse.data.synthetic.phantom_findings import write_language
 
+    if dose and pairs:
+        raise MmfuseError("--dose and --pairs: give one of them")
     with Bar("drawing") as bar:
-        if pairs:
+        if dose:
+            written = [write_doses(out, studies, seed, progress=lambda done: bar.update(done, studies))]
+        elif pairs:
             written = [write_pairs(out, studies, seed)]
         else:
             written = [write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))]

@@ -74,6 +74,9 @@ def predict(
         float | None,
         typer.Option(help="Mark as abstained what the model is not sure of, for this accuracy on validation: 0.95."),
     ] = None,
+    operating_point: Annotated[
+        str | None, typer.Option(help="One of the model's, by name, to decide at; default: its usual thresholds.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Predict what appears in the folder, until Ctrl-C; auto means stem.")
     ] = False,

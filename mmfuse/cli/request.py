@@ -37,6 +37,7 @@ class Request:
     dry_run: bool
     captions_dir: Path | None
     abstain: float | None
+    operating_point: str | None
     watch: bool
     settle: float
     engine: str
@@ -75,6 +76,7 @@ class Request:
             "batch_size": self.batch_size,
             "missing": self.missing,
             "abstain": self.abstain,
+            "operating_point": self.operating_point,
             "generation": read_overrides(self.generation or []),
         }
 
@@ -123,6 +125,8 @@ class Request:
 
         now("loading the model")
         predictor = Predictor.from_pretrained(self.model, device="cpu" if self.on_ray else self.device, **self.options)
+        for line in predictor.decides_at:
+            typer.echo(visible(line), err=True)
         for plan in predictor.abstentions.values():
             typer.echo(visible(plan.about), err=True)
         return predictor
@@ -131,7 +135,7 @@ class Request:
         """Of all that a prediction depends on beside its study."""
         from mmfuse.predict import fingerprint
 
-        return fingerprint(predictor.model, self.missing, self.abstain)
+        return fingerprint(predictor.model, self.missing, self.abstain, self.operating_point)
 
 
 def check_there(source: str) -> None:

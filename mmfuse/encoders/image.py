@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on
 from mmfuse.encoders.timm_options import check_architecture, is_loading
 from mmfuse.types import Features, MmfuseError
@@ -143,6 +144,7 @@ class ImageEncoder(nn.Module):
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.requires_grad_(False)
+        keep_to_adapter(self)
         self.train(self.training)
 
     def checkpoint_gradients(self) -> None:

@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on, without_parameters
 from mmfuse.types import Features, MmfuseError
 from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
@@ -151,6 +152,7 @@ class TextEncoder(nn.Module):
         """Freeze or release the weights; frozen, it also stays in eval mode."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
+        keep_to_adapter(self)
         self.train(self.training)
 
     def checkpoint_gradients(self) -> None:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 Array = NDArray[np.float64]
+RESAMPLES = 1000
+"""Of the groups, in a report."""
 
 
 class GroupBootstrap:
@@ -67,6 +69,13 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def score_of(value: float, drawn: ArrayLike) -> dict[str, float | None]:
+    """A score as reports hold it: the value and the 95 % interval of its replicates `(B,)`; None where undefined."""
+    low, high = interval(drawn)
+    named = {"value": float(value), "low": low, "high": high}
+    return {name: None if np.isnan(number) else number for name, number in named.items()}
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, value: float | None = None) -> dict[str, float]:

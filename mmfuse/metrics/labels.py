@@ -6,7 +6,7 @@ of groups is one multiplicity for each group, so every metric is a weighted one,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+from mmfuse.metrics.bootstrap import GroupBootstrap, score_of
 from mmfuse.metrics.calibration import equal_mass_bins, expected_calibration_error
+from mmfuse.metrics.ranking import Ranking, mean_over_labels, ratio
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll"})
@@ -32,6 +33,7 @@ def score_classification(
     groups: Sequence[str],
     resamples: int = 1000,
     seed: int = 0,
+    decided: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Score predictions of one class for each row, with 95 % intervals.
 
@@ -52,6 +54,7 @@ def score_classification(
         groups: `(N,)`; rows of one group are resampled together.
         resamples: Of the groups; 0 for no intervals.
         seed: Of the resampling.
+        decided: `(N,)` class ids, where not the most probable class was said (an operating point).
 
     Returns:
         `n` labelled rows, their `groups`, `metrics`, `per_label`, `undefined_labels`, and `confusion` (rows are truth).
@@ -66,14 +69,15 @@ def score_classification(
     there = target != MISSING_CLASS
     if not there.any():
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
-    probabilities, target, row_groups = probabilities[there], target[there], row_groups[there]
+    said = probabilities.argmax(axis=1) if decided is None else np.asarray(decided)
+    probabilities, target, row_groups, said = probabilities[there], target[there], row_groups[there], said[there]
 
     bootstrap = GroupBootstrap(row_groups, resamples, seed)
-    outcomes = _classification_outcomes(probabilities, target)
+    outcomes = classification_outcomes(probabilities, target, said)
     result = _report(outcomes, labels, bootstrap)
     for name, positives in zip(labels, np.bincount(target, minlength=len(labels)), strict=True):
         result["per_label"][name] = {"positives": int(positives), **result["per_label"][name]}
-    confusion = confusion_matrix(target, probabilities.argmax(axis=1), labels=range(len(labels)))
+    confusion = confusion_matrix(target, said, labels=range(len(labels)))
     return {"n": len(target), "groups": bootstrap.num_groups, **result, "confusion": confusion.tolist()}
 
 
@@ -120,7 +124,7 @@ def score_multilabel(
     probabilities, target, row_groups = probabilities[there], target[there], row_groups[there]
 
     bootstrap = GroupBootstrap(row_groups, resamples, seed)
-    result = _report(_multilabel_outcomes(probabilities, target, thresholds), labels, bootstrap)
+    result = _report(multilabel_outcomes(probabilities, target, probabilities >= thresholds), labels, bootstrap)
     for label, name in enumerate(labels):
         counts = {"positives": int((target[:, label] == 1).sum()), "negatives": int((target[:, label] == 0).sum())}
         result["per_label"][name] = {**counts, **result["per_label"][name], "threshold": float(thresholds[label])}
@@ -137,18 +141,20 @@ def classification_replicates(
     Returns:
         `(B,)` for each of `METRICS`, `(B, K)` for each of `PER_LABEL`; NaN where a replicate leaves a metric undefined.
     """
-    return _replicates(_classification_outcomes(*_check_classification(probabilities, target, labels)), bootstrap)
+    probabilities, target = _check_classification(probabilities, target, labels)
+    return _replicates(classification_outcomes(probabilities, target, probabilities.argmax(axis=1)), bootstrap)
 
 
 def multilabel_replicates(
     probabilities: ArrayLike, target: ArrayLike, labels: Sequence[str], thresholds: ArrayLike, bootstrap: GroupBootstrap
 ) -> dict[str, Array]:
     """Every metric of `score_multilabel` under each resample; see `classification_replicates`."""
-    return _replicates(_multilabel_outcomes(*_check_multilabel(probabilities, target, labels, thresholds)), bootstrap)
+    probabilities, target, thresholds = _check_multilabel(probabilities, target, labels, thresholds)
+    return _replicates(multilabel_outcomes(probabilities, target, probabilities >= thresholds), bootstrap)
 
 
-class _Outcomes(NamedTuple):
-    """What both tasks are scored from.
+class Outcomes(NamedTuple):
+    """What both kinds of task are scored from.
 
     Of all rows, label by label: `scores (N, L)`, `truth (N, L)` 0, 1 or NaN where missing, `predicted (N, L)` 0 or 1.
     Of the E labelled entries (rows, or row and label): `rows`, `confidence`, `correct` and what is `averaged`, `(E,)`.
@@ -165,31 +171,37 @@ class _Outcomes(NamedTuple):
     only_occurring: bool
 
 
-def _classification_outcomes(probabilities: Array, target: NDArray[np.int64]) -> _Outcomes:
+def classification_outcomes(probabilities: Array, target: NDArray[np.int64], decided: NDArray[Any]) -> Outcomes:
+    """What is scored of one class for each row: `(N, K)`, `(N,)` with -100 where missing, and the classes said `(N,)`.
+
+    `ece` takes the probability of what was said as confidence.
+    """
     rows = np.flatnonzero(target != MISSING_CLASS)
     one_hot = np.eye(probabilities.shape[1])
     truth = np.full(probabilities.shape, np.nan)
     truth[rows] = one_hot[target[rows]]
-    predicted = one_hot[probabilities.argmax(axis=1)]
+    predicted = one_hot[decided]
     correct = (truth * predicted)[rows].sum(axis=1)
     averaged = {
         "accuracy": correct,
         "brier": ((probabilities - truth)[rows] ** 2).sum(axis=1) / 2,
         "nll": _surprise(probabilities[rows, target[rows]]),
     }
-    return _Outcomes(probabilities, truth, predicted, rows, probabilities.max(axis=1)[rows], correct, averaged, True)
+    confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
+    return Outcomes(probabilities, truth, predicted, rows, confidence[rows], correct, averaged, True)
 
 
-def _multilabel_outcomes(probabilities: Array, target: Array, thresholds: Array) -> _Outcomes:
+def multilabel_outcomes(probabilities: Array, target: Array, decided: NDArray[Any]) -> Outcomes:
+    """What is scored of labels: each `(N, L)`, targets NaN where missing, `decided` a yes or a no."""
     rows, columns = np.nonzero(~np.isnan(target))
-    predicted = (probabilities >= thresholds).astype(np.float64)
+    predicted = decided.astype(np.float64)
     scores, truth = probabilities[rows, columns], target[rows, columns]
     averaged = {
         "accuracy": (predicted[rows, columns] == truth).astype(np.float64),
         "brier": (scores - truth) ** 2,
         "nll": _surprise(np.where(truth == 1, scores, 1 - scores)),
     }
-    return _Outcomes(probabilities, target, predicted, rows, scores, truth, averaged, False)
+    return Outcomes(probabilities, target, predicted, rows, scores, truth, averaged, False)
 
 
 def _surprise(probability: Array) -> Array:
@@ -200,7 +212,7 @@ def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     return float(f1_score(truth, predicted, zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
-def _values(outcomes: _Outcomes) -> dict[str, Any]:
+def _values(outcomes: Outcomes) -> dict[str, Any]:
     """The point values, by scikit-learn: floats, and `(L,)` for `PER_LABEL`; NaN where undefined."""
     known = ~np.isnan(outcomes.truth)
     truth, predicted = outcomes.truth == 1, outcomes.predicted == 1
@@ -218,17 +230,22 @@ def _values(outcomes: _Outcomes) -> dict[str, Any]:
         **{name: float(terms.mean()) for name, terms in outcomes.averaged.items()},
         "ece": expected_calibration_error(outcomes.confidence, outcomes.correct),
         "f1_micro": _f1(truth[known], predicted[known]),
-        "f1_macro": _mean(counted),
-        "auroc_macro": _mean(auroc),
-        "average_precision_macro": _mean(average_precision),
+        "f1_macro": mean_over_labels(counted),
+        "auroc_macro": mean_over_labels(auroc),
+        "average_precision_macro": mean_over_labels(average_precision),
         "auroc": auroc,
         "average_precision": average_precision,
         "f1": f1,
     }
 
 
-def _replicates(outcomes: _Outcomes, bootstrap: GroupBootstrap) -> dict[str, Array]:
+def _replicates(outcomes: Outcomes, bootstrap: GroupBootstrap) -> dict[str, Array]:
     """What `_values` would give on the rows of each resample."""
+    return bootstrap.replicate(weighted_scores(outcomes, bootstrap))
+
+
+def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[Array], dict[str, Array]]:
+    """What gives every metric under multiplicities `(b, G)`: `(b,)`, or `(b, L)` for each of `PER_LABEL`."""
     N, L = outcomes.truth.shape
     if len(bootstrap.row_group) != N:
         raise ValueError(f"the bootstrap has groups for {len(bootstrap.row_group)} rows; there are {N} rows")
@@ -241,7 +258,7 @@ def _replicates(outcomes: _Outcomes, bootstrap: GroupBootstrap) -> dict[str, Arr
     bins = equal_mass_bins(outcomes.confidence)
     gaps = bootstrap.sums(outcomes.rows, bins, 15, outcomes.confidence - outcomes.correct)
     rankings = [
-        _Ranking.of(scores, truth, bootstrap.row_group)
+        Ranking.of(scores, truth, bootstrap.row_group)
         for scores, truth in zip(outcomes.scores.T, outcomes.truth.T, strict=True)
     ]
 
@@ -250,90 +267,31 @@ def _replicates(outcomes: _Outcomes, bootstrap: GroupBootstrap) -> dict[str, Arr
             return (sums @ times.T).T
 
         count, hit, either = total(entries)[:, 0], total(hits), total(positives) + total(said_yes)
-        f1 = np.where(total(labelled) > 0, _ratio(2 * hit, either, empty=0), np.nan)
+        f1 = np.where(total(labelled) > 0, ratio(2 * hit, either, empty=0), np.nan)
         counted = np.where(either > 0, f1, np.nan) if outcomes.only_occurring else f1
         ranked = np.array([ranking.weighted(times) for ranking in rankings])  # (L, 2, b)
         auroc, average_precision = ranked.transpose(1, 2, 0)
         return {
-            **{name: _ratio(total(terms)[:, 0], count) for name, terms in averaged.items()},
-            "ece": _ratio(np.abs(total(gaps)).sum(axis=1), count),
-            "f1_micro": np.where(count > 0, _ratio(2 * hit.sum(axis=1), either.sum(axis=1), empty=0), np.nan),
-            "f1_macro": _mean(counted),
-            "auroc_macro": _mean(auroc),
-            "average_precision_macro": _mean(average_precision),
+            **{name: ratio(total(terms)[:, 0], count) for name, terms in averaged.items()},
+            "ece": ratio(np.abs(total(gaps)).sum(axis=1), count),
+            "f1_micro": np.where(count > 0, ratio(2 * hit.sum(axis=1), either.sum(axis=1), empty=0), np.nan),
+            "f1_macro": mean_over_labels(counted),
+            "auroc_macro": mean_over_labels(auroc),
+            "average_precision_macro": mean_over_labels(average_precision),
             "auroc": auroc,
             "average_precision": average_precision,
             "f1": f1,
         }
 
-    return bootstrap.replicate(metrics)
+    return metrics
 
 
-class _Ranking(NamedTuple):
-    """The rows of one label from the highest score down, cut where blocks of equal scores begin and end.
-
-    Of the n rows `groups (n,)` and of the positive ones `positive_groups`; of the S blocks with positives (others add
-    nothing) how many rows, and positive rows, come before them and up to their end, `(2, S)`.
-    """
-
-    groups: NDArray[np.int64]
-    positive_groups: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    positive_rows: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, scores: Array, truth: Array, row_group: NDArray[np.int64]) -> _Ranking:
-        known = np.flatnonzero(~np.isnan(truth))
-        order = known[np.argsort(-scores[known], kind="stable")]
-        positive = truth[order] == 1
-        edges = np.concatenate([[0], np.flatnonzero(np.diff(scores[order])) + 1, [len(order)]])
-        positives = np.concatenate([[0], positive.cumsum()])[edges]
-        kept = np.flatnonzero(np.diff(positives))
-        ends = np.stack([kept, kept + 1])
-        return cls(row_group[order], row_group[order[positive]], edges[ends], positives[ends])
-
-    def weighted(self, times: Array) -> tuple[Array, Array]:
-        """AUROC and average precision under multiplicities `(b, G)`: `(b,)` each, NaN where undefined."""
-        total, seen = _sums_at(times, self.groups, self.rows)
-        positives, (hits_before, hits) = _sums_at(times, self.positive_groups, self.positive_rows)
-        negatives = total - positives
-        new = hits - hits_before
-        false_alarms = (seen[0] - hits_before + seen[1] - hits) / 2  # ties count half
-        auroc = _ratio((new * (negatives[:, None] - false_alarms)).sum(axis=1), positives * negatives)
-        precision = hits / np.maximum(seen[1], 1)
-        average_precision = _ratio((new * precision).sum(axis=1), positives)
-        return auroc, np.where(negatives > 0, average_precision, np.nan)
-
-
-def _sums_at(times: Array, groups: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[Array, Array]:
-    """The total weight of rows `(b,)`, and that of the first `counts (2, S)` rows `(2, b, S)`."""
-    sums = np.zeros((len(times), len(groups) + 1))
-    np.cumsum(times.take(groups, axis=1), axis=1, out=sums[:, 1:])
-    return sums[:, -1], sums.take(counts, axis=1).transpose(1, 0, 2)
-
-
-def _ratio(above: Array, below: Array, empty: float = np.nan) -> Array:
-    return np.divide(above, below, out=np.full(np.shape(above), empty, np.float64), where=below > 0)
-
-
-def _mean(values: Array) -> Any:
-    """The mean over labels (the last axis) where they are defined; NaN where none is."""
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
-
-
-def _report(outcomes: _Outcomes, labels: Sequence[str], bootstrap: GroupBootstrap) -> dict[str, Any]:
+def _report(outcomes: Outcomes, labels: Sequence[str], bootstrap: GroupBootstrap) -> dict[str, Any]:
     values, replicates = _values(outcomes), _replicates(outcomes, bootstrap)
-
-    def entry(value: float, drawn: Array) -> dict[str, float | None]:
-        low, high = interval(drawn)
-        named = {"value": float(value), "low": low, "high": high}
-        return {name: None if np.isnan(number) else number for name, number in named.items()}
-
     return {
-        "metrics": {name: entry(values[name], replicates[name]) for name in METRICS},
+        "metrics": {name: score_of(values[name], replicates[name]) for name in METRICS},
         "per_label": {
-            label: {name: entry(values[name][i], replicates[name][:, i]) for name in PER_LABEL}
+            label: {name: score_of(float(values[name][i]), replicates[name][:, i]) for name in PER_LABEL}
             for i, label in enumerate(labels)
         },
         "undefined_labels": [label for label, auroc in zip(labels, values["auroc"], strict=True) if np.isnan(auroc)],

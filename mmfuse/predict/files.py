@@ -341,7 +341,10 @@ def _write_parquet(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tu
             writer.write_table(pa.Table.from_pylist(block, schema=schema))
 
 
-def fingerprint(model: FusionModel, missing: str, abstain: float | None = None) -> str:
+def fingerprint(
+    model: FusionModel, missing: str, abstain: float | None = None, operating_point: str | None = None
+) -> str:
     """sha256 of all that a prediction depends on beside its input; a resumed run must have the same."""
     content = [weights_hash(model), model.config(), missing, abstain]
+    content += [] if operating_point is None else [operating_point]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -209,7 +209,8 @@ def _load(work: Work, chunks: Chunks, threads: int) -> Predictor:
     for path in work.plugins:
         load_plugin(Path(path))
     predictor = Predictor.from_pretrained(work.model, chunk=chunks.size, threads=threads, **work.options)
-    found = fingerprint(predictor.model, predictor.missing, work.options.get("abstain"))
+    chosen = (work.options.get("abstain"), work.options.get("operating_point"))
+    found = fingerprint(predictor.model, predictor.missing, *chosen)
     if found != work.fingerprint:
         raise MmfuseError(f"{work.model}: not the model with which the run was started; copy that model here")
     return predictor

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from mmfuse.tasks import TASKS
 from mmfuse.tasks.kind import TaskKind
 from mmfuse.tasks.spec import KEYS, TaskSpec
 from mmfuse.types import MmfuseError
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 _WORD = re.compile(r"\w+")
 _SHORTEST_COPY = 4
@@ -46,6 +49,12 @@ class Captioning(TaskKind):
     def __init__(self, labels: Sequence[str] = ()):
         super().__init__(labels)
         self.decoder: Any = None
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """One or two references a row."""
+        texts = [f"a film of type {i % 3} | film {i}" if i % 2 else f"nothing is seen on film {i}" for i in range(14)]
+        return {"column": "y", "separator": "|"}, {"y": [*texts[:2], "", *texts[3:]]}
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -162,6 +171,14 @@ class Captioning(TaskKind):
                 for id, p in zip(ids[:length], predicted["log_probabilities"], strict=False)
             ],
         }
+
+    def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
+        """Captions and the tuples of their references, as objects."""
+        from mmfuse.metrics.scored import Scored
+
+        rows = np.flatnonzero(self.labelled(target))
+        said = np.array([self.text(row) for row in predicted[rows]], dtype=object)
+        return Scored(target[rows], said, (), None, rows)
 
     def score(
         self,

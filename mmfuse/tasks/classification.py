@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from mmfuse.tasks.labels import LabelTask, labels_of
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
 
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
+
 
 @TASKS.register("classification")
 class Classification(LabelTask):
@@ -24,6 +27,9 @@ class Classification(LabelTask):
     Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599, for the temperature.
     Differs: nothing.
     Prefer when: exactly one label is true of a row; `multilabel` where several may be.
+
+    Attributes:
+        cut: At an operating point of two classes the positive one and its threshold, else None.
     """
 
     monitor = "f1_macro"
@@ -34,6 +40,15 @@ class Classification(LabelTask):
     fewest = 2
     declared_stay = True
     abstained_type = pa.bool_()
+
+    def __init__(self, labels: Sequence[str] = ()):
+        super().__init__(labels)
+        self.cut: tuple[int, float] | None = None
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """Three classes."""
+        return {"column": "y"}, {"y": "a b _ c a b c a b c a b b a".replace("_", "").split(" ")}
 
     def check(self, spec: TaskSpec, where: str) -> None:
         """A class stands in one column."""
@@ -97,6 +112,10 @@ class Classification(LabelTask):
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """A missing class stays missing."""
+        return target if target == MISSING_CLASS else mirror[target]
+
     @property
     def arrow(self) -> pa.DataType:
         """int64."""
@@ -114,9 +133,16 @@ class Classification(LabelTask):
 
         return softmax(logits.astype(np.float64) / self.temperature, axis=-1)
 
+    def said(self, predicted: Array) -> NDArray[np.int64]:
+        """The class that is said of each row of `(..., labels)`: the likeliest, but at an operating point."""
+        if self.cut is None:
+            return predicted.argmax(axis=-1)
+        positive, threshold = self.cut
+        return np.where(predicted[..., positive] >= threshold, positive, 1 - positive)
+
     def decide(self, predicted: Array) -> dict[str, Any]:
         """`label` and `probabilities` by name, of one row's `(labels,)`."""
-        return {"label": self.labels[int(predicted.argmax())], "probabilities": self.named(predicted)}
+        return {"label": self.labels[int(self.said(predicted))], "probabilities": self.named(predicted)}
 
     def score(
         self, predicted: Array, target: np.ndarray, groups: Sequence[str], resamples: int = 1000, seed: int = 0
@@ -124,7 +150,13 @@ class Classification(LabelTask):
         """What `mmfuse.metrics.labels.score_classification` gives."""
         from mmfuse.metrics.labels import score_classification
 
-        return score_classification(predicted, target, self.labels, groups, resamples, seed)
+        return score_classification(predicted, target, self.labels, groups, resamples, seed, self.said(predicted))
+
+    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        from mmfuse.metrics.scored import Scored
+
+        return Scored.of_classes(predicted, target, self.labels, self.said(predicted))
 
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds; accuracy and F1 need the decisions alone, so all models share one pass over resamples."""

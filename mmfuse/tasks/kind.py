@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from mmfuse import cells
 from mmfuse.registry import nearest
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError, SelectiveCurve
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 Array = NDArray[np.float64]
 
@@ -40,10 +43,13 @@ class TaskKind:
         exclusive: Whether exactly one label is true of a row.
         is_text: Whether targets are texts that someone wrote, which a model must not find in its input.
         abstains: Whether a decision has a confidence, below which it can be held back.
+        one_a_group: Whether `calibrate` is given one row of each group: rows of a group are no evidence on another.
         metrics: The names of what `measure` gives.
         lower_is_better: Those of them of which less is better.
         monitor: The metric that early stopping watches by default.
         comparable: Metrics that a benchmark may compare by: nothing is in them that each cell has chosen for itself.
+        units: Of metrics that are no shares their unit, "" where it is not known: differences are told in it, not in
+            points.
         diagnosed: Metrics, of which more is better, that the contribution of each modality is told in; the first one
             is shown.
         fields: Of a decision the parts that a table of predictions holds, with their types.
@@ -55,15 +61,25 @@ class TaskKind:
     exclusive: ClassVar[bool] = False
     is_text: ClassVar[bool] = False
     abstains: ClassVar[bool] = False
+    one_a_group: ClassVar[bool] = False
     metrics: tuple[str, ...] = ()
     lower_is_better: frozenset[str] = frozenset()
-    monitor: ClassVar[str] = ""
-    comparable: ClassVar[tuple[str, ...]] = ()
-    diagnosed: ClassVar[tuple[str, ...]] = ()
+    monitor: str = ""
+    comparable: tuple[str, ...] = ()
+    diagnosed: tuple[str, ...] = ()
     fields: ClassVar[dict[str, pa.DataType]] = {"value": pa.float64()}
 
     def __init__(self, labels: Sequence[str] = ()):
         self.labels = list(labels)
+        self.units: dict[str, str] = {}
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """A task of this kind as a manifest has it, and columns of cells that it reads, for its conformance suite.
+
+        At least 12 rows whose targets differ; the third row has none.
+        """
+        return {"column": "y"}, {"y": "3 1 _ 0 2 5 1 0 4 2 1 3 0 6".replace("_", "").split(" ")}
 
     @property
     def width(self) -> int:
@@ -198,6 +214,15 @@ class TaskKind:
         """Whether a text says one row's encoded target in so many words, so that it need not be learned."""
         return False
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """One row's encoded target as it is true of the mirrored picture; of a kind with labels.
+
+        Args:
+            target: As `encode` gave it.
+            mirror: `(labels,)` which label each one is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.mirrored")
+
     @property
     def arrow(self) -> pa.DataType:
         """The type of an encoded target in a shard."""
@@ -288,6 +313,13 @@ class TaskKind:
             named = {"value": float(value), "low": low, "high": high}
             metrics[name] = {key: None if np.isnan(number) else number for key, number in named.items()}
         return {"n": len(target), "groups": bootstrap.num_groups, "metrics": metrics}
+
+    def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
+        """What metrics that are chosen by name (`mmfuse.metrics.METRICS`) see of some rows; arguments as of `score`."""
+        from mmfuse.metrics.scored import Scored
+
+        rows = np.flatnonzero(self.labelled(target))
+        return Scored(target[rows], predicted[rows], (), None, rows)
 
     def values(self, metrics: Iterable[str], predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Some metrics without their intervals; NaN where undefined, rows without a target are left out."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from mmfuse.tasks.kind import Array
 from mmfuse.tasks.labels import LabelTask, labels_of
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError, SelectiveCurve
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 _POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
 
@@ -40,6 +43,12 @@ class Multilabel(LabelTask):
     def __init__(self, labels: Sequence[str] = ()):
         super().__init__(labels)
         self.thresholds: list[float] = [0.5] * len(self.labels)
+
+    @classmethod
+    def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
+        """Three labels, one of them unknown of some rows."""
+        columns = {"a": "10_11010110010", "b": "01_01100101011", "c": "1__0__01011100"}
+        return {"columns": list(columns)}, {name: [c.strip("_") for c in cells] for name, cells in columns.items()}
 
     def read(self, frame: pd.DataFrame, spec: TaskSpec, where: str, first: int = 0) -> Any:
         """By row its labels or None; of label columns `(rows, columns)` float32 with NaN where missing."""
@@ -99,6 +108,10 @@ class Multilabel(LabelTask):
             "unknown": [name for name, value in zip(self.labels, target, strict=True) if np.isnan(value)],
         }
 
+    def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
+        """`(labels,)`."""
+        return target[mirror]
+
     @property
     def arrow(self) -> pa.DataType:
         """A list of float32."""
@@ -136,6 +149,12 @@ class Multilabel(LabelTask):
         from mmfuse.metrics.labels import score_multilabel
 
         return score_multilabel(predicted, target, self.labels, groups, self.thresholds, resamples, seed)
+
+    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        from mmfuse.metrics.scored import Scored
+
+        return Scored.of_labels(predicted, target, self.labels, self.thresholds)
 
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds."""

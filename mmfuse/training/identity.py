@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
 
 _ROWS = 4096
@@ -42,7 +43,7 @@ def frozen_identity(model: FusionModel, trained: Collection[str]) -> str:
     for name, tensor in model.state_dict().items():
         if name not in trained:
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    if model.text_encoder is not None:
+    if isinstance(model.text_encoder, TextEncoder):
         vocabulary: Any = model.text_encoder.tokenizer.get_vocab()
         digest.update(json.dumps(sorted(vocabulary.items())).encode())
     return digest.hexdigest()

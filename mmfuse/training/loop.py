@@ -19,6 +19,9 @@ from mmfuse.config import Config
 from mmfuse.data.batches.loader import make_loader, move_batch
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
+from mmfuse.encoders.adapters import merge_adapter
+from mmfuse.encoders.image import ImageEncoder
+from mmfuse.evaluation.chosen import add_chosen, chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
@@ -37,7 +40,7 @@ from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
-from mmfuse.training.trained import ever_trained, freeze_towers
+from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
@@ -118,6 +121,7 @@ class Trainer:
         self.accelerator, self.run_dir, self.num_workers = accelerator, run_dir, num_workers
         self.training = config.training
         self.stream = stream
+        self.chosen = chosen_metrics(model, config.tasks, config.training.monitor)
         self.train_rows = pairs.table.indices("train") if stream is None else []
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
         self.order = None if stream is not None else build_order(config, pairs, accelerator.num_processes)
@@ -139,7 +143,7 @@ class Trainer:
         self.zero = is_zero(accelerator)
         if self.zero:
             prepare_zero(self.learner, config, accelerator)
-        if model.image_encoder is not None and is_synchronised(config, accelerator.num_processes):
+        if isinstance(model.image_encoder, ImageEncoder) and is_synchronised(config, accelerator.num_processes):
             synchronise(model.image_encoder)
         self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -173,6 +177,8 @@ class Trainer:
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
+        for tower in towers(self.model, self.config):
+            merge_adapter(tower.module)
         return self.state
 
     def whole_model(self) -> FusionModel:
@@ -312,7 +318,9 @@ class Trainer:
         model = self.whole_model()
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = validation_loss(self.model, self.learner.task_weights, logits, targets, rows, self.accelerator.device)
-        values = flat_scores(score_rows(self.model, self.pairs, rows, logits, resamples=0))
+        scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
+        add_chosen(scores, self.chosen, self.model, self.pairs, rows, logits, resamples=0)
+        values = flat_scores(scores)
         found = monitored(self.training.monitor, self.model, values)
         value = -loss if found is None else found
         if self.monitored_name() == MONITORED:

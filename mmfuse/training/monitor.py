@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mmfuse.data.tables.table import Table
+from mmfuse.metrics import less_is_better, metrics_for, worst_value
 from mmfuse.metrics.reports import build_report_metric
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
@@ -41,6 +42,7 @@ def check_monitor(monitor: str | None, model: FusionModel, table: Table) -> None
     for task, head in heads.items():
         spec = table.manifest.tasks[task]
         names = [*head.task.metrics, *(build_report_metric(name).key for name in spec.report_metrics)]
+        names += [name for name in metrics_for(spec.type, per_label=False) if name not in names]
         known |= {f"{task}/{name}": 0.0 for name in names}
         if not table.has_target(task, "validation"):
             undefined |= {f"{task}/{name}": "no row has a target" for name in names}
@@ -59,7 +61,8 @@ def check_monitor(monitor: str | None, model: FusionModel, table: Table) -> None
 def lower_is_better(model: FusionModel) -> set[str]:
     """The "TASK/METRIC" of which less is better."""
     heads: dict[str, Any] = dict(model.heads.items())
-    return {f"{task}/{name}" for task, head in heads.items() for name in head.task.lower_is_better}
+    chosen = {task: filter(less_is_better, metrics_for(model.task_config[task]["type"])) for task in heads}
+    return {f"{task}/{name}" for task, head in heads.items() for name in {*head.task.lower_is_better, *chosen[task]}}
 
 
 def monitored_value(monitor: str, values: dict[str, float], lower: Collection[str] = ()) -> float:
@@ -100,9 +103,14 @@ def monitored_name(monitor: str | None, model: FusionModel) -> str:
 
 
 def monitored(monitor: str | None, model: FusionModel, values: dict[str, float]) -> float | None:
-    """The value to stop on, of which more is better; None where no metric is defined on the validation split."""
+    """The value to stop on, of which more is better; None where no metric is defined on the validation split.
+
+    A metric that what was said leaves undefined (a model that says one class alone has no `mcc`) counts as its worst.
+    """
     if monitor is not None:
-        return monitored_value(monitor, values, lower_is_better(model))
+        worst = {name: worst_value(name.rsplit("/", 1)[-1]) for name in _names(monitor) if name not in values}
+        known = values | {name: value for name, value in worst.items() if value is not None}
+        return monitored_value(monitor, known, lower_is_better(model))
     heads: dict[str, Any] = dict(model.heads.items())
     named, lower = [f"{task}/{head.task.monitor}" for task, head in heads.items()], lower_is_better(model)
     found = [-values[name] if name in lower else values[name] for name in named if name in values]

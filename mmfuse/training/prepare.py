@@ -16,6 +16,7 @@ from mmfuse.data.shards.table import ShardedTable
 from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.data.tables.table import Table
+from mmfuse.evaluation.chosen import check_operating_points, chosen_metrics
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.metrics.captions import meteor_lite
 from mmfuse.model import FusionModel
@@ -51,6 +52,8 @@ def set_up(
         meteor_lite()  # else it would be missed after the training
     check_monitor(config.training.monitor, model, table)
     check_choices(config, model, table)
+    chosen_metrics(model, config.tasks, config.training.monitor)
+    check_operating_points(model, config.tasks, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
     console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))

@@ -336,6 +336,33 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
         benchmark({**values, "strategies": {"gatd": None}})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "recall"}, "'recall' cannot be compared for match, a classification: it has one value a label"),
+        ({"metric": "brier"}, "'brier' cannot be compared for match, a classification: less of it is better"),
+        ({"tasks": {"match": {"operating_points": {"s": {"sensitivity": 0.9}}}}}, "a benchmark keeps no model"),
+    ],
+)
+def test_what_no_strategies_can_be_compared_by_is_told_with_the_reason(values, change, message):
+    with pytest.raises(MmfuseError, match=message):
+        benchmark({**values, **change})
+
+
+def test_strategies_are_compared_by_a_metric_of_ones_own_choice(values):
+    few = {"strategies": {"late": None}, "seeds": 1, "emap_rows": 0, "diagnostic_rows": 0}
+    tasks = {"match": {"metrics": ["recall_macro", "npv"]}}
+    run = benchmark({**values, **few, "metric": "mcc", "tasks": tasks})
+    summary = json.loads((run.dir / "summary.json").read_text())
+    task = summary["tasks"]["match"]
+    assert task["metric"] == "mcc"
+    for strategy in task["strategies"]:
+        own = strategy["metrics"]["mcc"]
+        assert strategy["score"]["mean"] == pytest.approx(-1.0 if own is None else own)
+        assert "recall_macro" in strategy["metrics"]
+    assert "mcc" in (run.dir / "report.html").read_text()
+
+
 def test_two_benchmarks_stand_side_by_side(finished, values, tmp_path):
     other = benchmark({**values, "strategies": {"late": None, "gated": None}, "width": 8})
     said = compare_benchmarks(finished.dir, other.dir)

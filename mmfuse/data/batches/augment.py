@@ -19,6 +19,7 @@ from mmfuse.data.batches.sides import mirror_labels, swap_sides
 from mmfuse.data.batches.tokens import TextReader
 from mmfuse.data.tables.table import Table
 from mmfuse.seeds import unit_hash
+from mmfuse.tasks import TaskKind
 from mmfuse.types import MmfuseError
 
 _KEY = "training.augmentation"
@@ -37,6 +38,7 @@ class Augmentation:
         can_flip: `(rows,)` bool, the training rows of which all words have a mirror image; with `flip: free` all of
             them, with `flip: none` none.
         captions: With `flip: swap`, by captioning task and row, the tokens of its mirrored references.
+        kinds: By task with labels, what its targets are.
         mirrors: With `flip: swap`, by task with labels, `(L,)` which label each one is in the mirrored picture.
 
     Raises:
@@ -60,10 +62,12 @@ class Augmentation:
         self.is_training = np.array([split == "train" for split in table.splits])
         self.can_flip = self.is_training if config.flip == "free" else np.zeros(len(table), dtype=bool)
         self.captions: dict[str, list[list[list[int]]]] = {}
+        self.kinds: dict[str, TaskKind] = {}
         self.mirrors: dict[str, np.ndarray] = {}
         if config.flip == "swap":
             for task, names in table.labels.items():
-                if task not in write:
+                if table.kind(task).has_labels:
+                    self.kinds[task] = table.kind(task)
                     self.mirrors[task] = mirror_labels(names, f"{_KEY}.flip: swap: tasks.{task}")
             self._mirror_words(table, write)
 
@@ -159,13 +163,10 @@ class Changes:
         return mask_tokens(ids, share, reader.mask_id, reader.special_ids, self._generator("mask"))
 
     def target(self, task: str, value: Any) -> Any:
-        """The row's target of a task with labels, a class id or `(L,)` values by label, with its sides exchanged."""
-        if not self.swapped:
+        """The row's encoded target, with its sides exchanged if it is of labels; a number has no side."""
+        if not self.swapped or task not in self.augmentation.mirrors:
             return value
-        mirror = self.augmentation.mirrors[task]
-        if np.ndim(value):
-            return value[mirror]
-        return mirror[value] if value >= 0 else value  # a missing one stays missing
+        return self.augmentation.kinds[task].mirrored(value, self.augmentation.mirrors[task])
 
 
 def _check_modalities(config: AugmentationConfig, table: Table) -> None:
