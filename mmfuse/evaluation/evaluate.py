@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from mmfuse.metrics.captions import (
     score_captioning,
 )
 from mmfuse.metrics.operating import MEASURED, in_words
+from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
@@ -57,7 +58,7 @@ def evaluate(
     operating_point: str | None = None,
     cache: bool | str = False,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Score a model on a split.
 
     Args:
@@ -78,7 +79,7 @@ def evaluate(
         progress: Called with (rows done, rows) of this process.
 
     Returns:
-        A `mmfuse.metrics.results.Report`: by task what `score_classification`, `score_multilabel` or `score_captioning`
+        The scores: by task what `score_classification`, `score_multilabel` or `score_captioning`
         give, this one with the baselines of `add_caption_baselines`, and what was chosen.
 
     Raises:
@@ -124,7 +125,7 @@ def evaluate(
         report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
         if out is not None and state.is_main_process:
             write_report(Path(out), report, loaded, pairs, rows, logits)
-    return report
+    return cast(Report, report)
 
 
 def _check_tasks(model: FusionModel, manifest: Manifest) -> None:
@@ -269,7 +270,7 @@ def write_report(
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
 
 
-def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:
+def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = visible) -> str:
     """The scores as a table in Markdown: a task's metrics, then its labels.
 
     Args:
