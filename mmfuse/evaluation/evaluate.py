@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.metrics.captions import meteor_lite
 from mmfuse.metrics.operating import MEASURED, in_words
+from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
@@ -73,7 +74,7 @@ def evaluate(
     metrics: Iterable[str | Mapping[str, Any]] = (),
     operating_point: str | None = None,
     **reading: Unpack[Reading],
-) -> dict[str, Any]:
+) -> Report:
     """Score a model on a split.
 
     Args:
@@ -93,8 +94,7 @@ def evaluate(
         **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `Reading`.
 
     Returns:
-        A `mmfuse.metrics.results.Report`: by task its scores, what was chosen among them, and under `analyses` what
-        those that apply have found.
+        The scores: by task its own, what was chosen among them, and under `analyses` what those that apply have found.
 
     Raises:
         MmfuseError: The model or the data cannot be read, a task or a label is not the model's, or an analysis cannot
@@ -129,7 +129,7 @@ def evaluate(
         run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score_rows, resamples), report)
         if out is not None and state.is_main_process:
             write_report(Path(out), report, loaded, pairs, rows, logits)
-    return report
+    return cast(Report, report)
 
 
 def _read_and_run(
@@ -244,7 +244,7 @@ def write_report(
     draw_analyses(report, out)
 
 
-def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:
+def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = visible) -> str:
     """The scores as a table in Markdown: a task's metrics, then its labels.
 
     Args:
