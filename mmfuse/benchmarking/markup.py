@@ -113,7 +113,7 @@ def signed(value: float | None) -> str:
     """A difference in a unit of its own, with its sign and 3 digits, such as -1.24 or +1,240."""
     if value is None or not known(value):
         return DASH
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
     return f"{value:+,.{min(digits, 6)}f}"
 
 

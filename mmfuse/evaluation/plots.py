@@ -193,7 +193,9 @@ def plot_residuals(
     _save(figure, path)
 
 
-def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, monitor: str) -> None:
+def plot_learning_curve(
+    records: Sequence[dict[str, Any]], path: str | Path, monitor: str, *, less: bool = False
+) -> None:
     """Draw training loss, validation loss and the monitored metric by optimiser step, and mark the best step.
 
     The best is the lowest for losses and metrics of which less is better, else the highest; the first of equal ones.
@@ -203,12 +205,13 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: str | Path, mon
             "task/metric". A line replaces an earlier one of the same step.
         path: The PNG to write.
         monitor: A key of `validation`, such as "findings/auroc_macro", or "validation_loss".
+        less: Whether less of it is better, of a metric that its task's kind alone knows, such as an RMSE.
     """
     train = _series(records, "loss")
     validation = _series(records, "validation_loss")
     monitored = validation if monitor == "validation_loss" else _series(records, monitor, "validation")
     name = monitor.rsplit("/", 1)[-1]
-    lower_is_better = less_is_better(name) or name.endswith("loss")
+    lower_is_better = less or less_is_better(name) or name.endswith("loss")
 
     figure = Figure(figsize=(8, 6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)

@@ -30,6 +30,7 @@ from mmfuse.training.checkpoint import room_in
 from mmfuse.training.claim import claimed
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
+from mmfuse.training.monitor import lower_is_better
 from mmfuse.training.origin import describe
 from mmfuse.training.prepare import set_up
 from mmfuse.training.sharded import tell_sharding
@@ -143,6 +144,8 @@ def _finish(
         shutil.rmtree(run_dir / "model", ignore_errors=True)
         scratch.rename(run_dir / "model")
         lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        plot_learning_curve(lines, run_dir / "learning_curve.png", trainer.monitored_name())
+        monitored = trainer.monitored_name()
+        less = monitored in lower_is_better(model)
+        plot_learning_curve(lines, run_dir / "learning_curve.png", monitored, less=less)
     accelerator.wait_for_everyone()
     return report

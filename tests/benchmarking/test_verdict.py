@@ -2,6 +2,7 @@
 
 import pytest
 
+from mmfuse.benchmarking.markup import signed
 from mmfuse.benchmarking.verdict import verdict
 
 ADDITIVE, MULTIPLICATIVE, TOKEN = "additive", "multiplicative", "token"
@@ -110,3 +111,23 @@ def test_one_seed_is_said_once():
     said = verdict(task(fusion, seeds_needed=[needed]))
     assert "One seed only" in said
     assert "one seed does not show" not in said
+
+
+def test_an_error_is_better_where_it_is_less_and_told_in_its_unit():
+    fusion = strategy("film", 4.5, MULTIPLICATIVE, "a", 0.001, -1.25)
+    alone = [strategy("text_only", 5.75, ADDITIVE, "b"), strategy("image_only", 9.0, ADDITIVE, "c", 0.001, 3.25)]
+    of = {"metric": "rmse", "unit": "mg/L", "less_is_better": True}
+    found = {**task(**of), "strategies": [fusion, *alone]}
+    said = verdict(found)
+    assert said.startswith("Fusion helps here: film scores -1.25 [-1.26, -1.24] (mg/L of rmse; less is better) against")
+    worse = {**found, "strategies": [strategy("film", 7.0, MULTIPLICATIVE, "a", 0.001, 1.25), *alone]}
+    assert verdict(worse).startswith("Fusion hurts here")
+    late = strategy("late", 4.9, ADDITIVE, "b", 0.001, -0.85)
+    assert "film scores" in verdict({**found, "strategies": [late, fusion, *alone]})  # the least on validation
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(-1.254, "-1.25"), (1240.4, "+1,240"), (0.01234, "+0.0123"), (0.0, "+0.00"), (None, "–")]
+)
+def test_a_difference_in_a_unit_has_three_digits(value, written):
+    assert signed(value) == written

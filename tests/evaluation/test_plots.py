@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmfuse.evaluation import plots
-from mmfuse.evaluation.plots import plot_confusion, plot_learning_curve
+from mmfuse.evaluation.plots import plot_confusion, plot_learning_curve, plot_residuals
 
 pytestmark = pytest.mark.heavy
 
@@ -106,3 +106,32 @@ def test_pyplot_knows_no_figure(tmp_path):
     plot_confusion(np.eye(2, dtype=int), ["a", "b"], tmp_path / "confusion.png")
     plot_learning_curve(records(), tmp_path / "curve.png", "findings/nll")
     assert not Gcf.figs
+
+
+@pytest.mark.parametrize(("rows", "log"), [(1, False), (200, True), (4000, False)])
+def test_residuals_are_a_picture_with_what_the_intervals_hold(tmp_path, drawn, rows, log):
+    rng = np.random.default_rng(0)
+    true = np.exp(rng.normal(5, 1, rows)) if log else rng.normal(50, 9, rows)
+    said = true * 1.1 if log else true + 2
+    ends = (said / 1.2, said * 1.2) if log else (said - 3, said + 3)
+    plot_residuals(said, true, tmp_path / "r.png", "price (INR)", ends, log)
+    left, right = drawn[0].axes
+    assert left.get_legend().get_texts()[1].get_text() == "interval of the predictions: 100.0% inside"
+    assert (left.get_ylabel(), right.get_ylabel()) == (
+        "true price (INR)",
+        "true / predicted" if log else "true - predicted",
+    )
+    shown = right.collections[0].get_offsets()[:, 1]
+    np.testing.assert_allclose(shown, 1 / 1.1 if log else -2)
+    with Image.open(tmp_path / "r.png") as image:
+        assert image.size[0] > 1000
+    with pytest.raises(ValueError, match=r"both must be \(N,\)"):
+        plot_residuals(said, true[:0], tmp_path / "r.png", "price")
+
+
+def test_the_best_of_an_error_is_the_lowest(tmp_path, drawn):
+    lines = [
+        {"step": s, "validation_loss": 1.0, "validation": {"level/rmse": v}} for s, v in ((1, 9.0), (2, 5.0), (3, 7.0))
+    ]
+    plot_learning_curve(lines, tmp_path / "c.png", "level/rmse", less=True)
+    assert drawn[0].get_suptitle() == "best level/rmse: 5 at step 2"
