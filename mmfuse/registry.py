@@ -150,6 +150,14 @@ class Registry:
                 self.register(point.name)(loaded)
 
 
+_PLUGINS: list[str] = []
+
+
+def loaded_plugins() -> tuple[str, ...]:
+    """The files that `load_plugin` has imported, for a process that begins without them."""
+    return tuple(_PLUGINS)
+
+
 def load_plugin(path: str | Path) -> None:
     """Import a Python file, so that the classes it registers can be used by name.
 
@@ -172,3 +180,4 @@ def load_plugin(path: str | Path) -> None:
     except Exception as error:
         del sys.modules[name]
         raise MmfuseError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+    _PLUGINS.append(str(path.resolve()))

@@ -87,7 +87,10 @@ def list_names(
     load_plugins(plugin)
     for name in registry.names():
         cls = registry.get(name)
-        options = [str(p) for p in inspect.signature(cls).parameters.values() if p.default is not p.empty]
+        parameters = [
+            p for p in inspect.signature(cls).parameters.values() if p.name != "labels"
+        ]  # a task's, never set
+        options = [str(p) for p in parameters if p.default is not p.empty]
         typer.echo(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
         typer.echo(f"    options: {', '.join(options).replace(': int', '').replace(': float', '') or 'none'}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.data.tables.table import Table
+from mmfuse.evaluation import plots
 from mmfuse.evaluation.analyses import (
     Scored,
     analysis_lines,
@@ -24,12 +25,12 @@ from mmfuse.evaluation.analyses import (
 )
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.markdown import score_cells
-from mmfuse.evaluation.plots import plot_confusion, plot_residuals
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.metrics.captions import meteor_lite
 from mmfuse.metrics.operating import MEASURED, in_words
+from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
     count_cut_texts,
@@ -73,7 +74,7 @@ def evaluate(
     metrics: Iterable[str | Mapping[str, Any]] = (),
     operating_point: str | None = None,
     **reading: Unpack[Reading],
-) -> dict[str, Any]:
+) -> Report:
     """Score a model on a split.
 
     Args:
@@ -93,8 +94,7 @@ def evaluate(
         **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `Reading`.
 
     Returns:
-        A `mmfuse.metrics.results.Report`: by task its scores, what was chosen among them, and under `analyses` what
-        those that apply have found.
+        The scores: by task its own, what was chosen among them, and under `analyses` what those that apply have found.
 
     Raises:
         MmfuseError: The model or the data cannot be read, a task or a label is not the model's, or an analysis cannot
@@ -129,7 +129,7 @@ def evaluate(
         run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score_rows, resamples), report)
         if out is not None and state.is_main_process:
             write_report(Path(out), report, loaded, pairs, rows, logits)
-    return report
+    return cast(Report, report)
 
 
 def _read_and_run(
@@ -238,19 +238,13 @@ def write_report(
                 line["tasks"][task] = {"target": target, **next(decided[task])}
             handle.write(json.dumps(line, ensure_ascii=False) + "\n")
     for task, scores in report["tasks"].items():
-        if "confusion" in scores:
-            plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
-        if "unit" in scores:
-            kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
-            known = kind.labelled(target)
-            predicted = kind.predictions(logits[task])[known]
-            name = f"{task} ({kind.unit})" if kind.unit else task
-            path = out / f"residuals_{task}.png"
-            plot_residuals(predicted, target[known], path, name, kind.reach(predicted), kind.log)
+        kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
+        known = kind.labelled(target)
+        kind.figures(task, kind.predictions(logits[task])[known], target[known], scores, out, plots)
     draw_analyses(report, out)
 
 
-def format_report(report: dict[str, Any], escape: Callable[[object], str] = visible) -> str:
+def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = visible) -> str:
     """The scores as a table in Markdown: a task's metrics, then its labels.
 
     Args:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from mmfuse.metrics.results import Score
+
 Array = NDArray[np.float64]
 RESAMPLES = 1000
 """Of the groups, in a report."""
@@ -71,11 +73,11 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def score_of(value: float, drawn: ArrayLike) -> dict[str, float | None]:
+def score_of(value: float, drawn: ArrayLike) -> Score:
     """A score as reports hold it: the value and the 95 % interval of its replicates `(B,)`; None where undefined."""
     low, high = interval(drawn)
-    named = {"value": float(value), "low": low, "high": high}
-    return {name: None if np.isnan(number) else number for name, number in named.items()}
+    value, low, high = (None if np.isnan(number) else float(number) for number in (value, low, high))
+    return {"value": value, "low": low, "high": high}
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, value: float | None = None) -> dict[str, float]:

@@ -23,13 +23,19 @@ class Score(TypedDict):
     high: float | None
 
 
-class Difference(Score):
+class Difference(TypedDict):
     """A score of the model less that of something else, under the same resamples.
 
     Attributes:
+        value: On these rows.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
         p: Two-sided, of there being no difference; None where it is not known.
     """
 
+    value: float | None
+    low: float | None
+    high: float | None
     p: float | None
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -184,6 +185,12 @@ class Classification(LabelTask):
     def out_of(self, space: str, values: Array) -> Array:
         """Logits of the average."""
         return values if space == "logits" else np.log(values.clip(np.finfo(np.float64).tiny, None))
+
+    def figures(
+        self, task: str, predicted: Array, target: np.ndarray, scores: dict[str, Any], folder: Path, plots: Any
+    ) -> None:
+        """Which class was taken for which."""
+        plots.plot_confusion(scores["confusion"], self.labels, folder / f"confusion_{task}.png")
 
     def confidences(self, predicted: Array) -> Array:
         """`(rows, 1)`: the probability of the class."""

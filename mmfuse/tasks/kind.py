@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -370,6 +371,20 @@ class TaskKind:
     def out_of(self, space: str, values: Array) -> Array:
         """The average, as if a head said it."""
         return values
+
+    def figures(
+        self, task: str, predicted: np.ndarray, target: np.ndarray, scores: dict[str, Any], folder: Path, plots: Any
+    ) -> None:
+        """Draw, as PNG into a folder, what shows how good predictions are; nothing is here.
+
+        Args:
+            task: Its name, for names of files.
+            predicted: `(n, ...)` of `predictions`.
+            target: `(n, ...)` encoded, all labelled.
+            scores: What `score` gave.
+            folder: Where to.
+            plots: `mmfuse.evaluation.plots`, which draws; it stands above, so it is handed over.
+        """
 
     def confidences(self, predicted: np.ndarray) -> Array:
         """How sure each decision is, `(rows, decisions)` in [0, 1]; of a kind that abstains."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -169,6 +170,14 @@ class Regression(TaskKind):
             return None
         at = self.on_scale(predicted)
         return self.in_unit(at - self.radius), self.in_unit(at + self.radius)
+
+    def figures(
+        self, task: str, predicted: Array, target: np.ndarray, scores: dict[str, Any], folder: Path, plots: Any
+    ) -> None:
+        """Residuals."""
+        name = f"{task} ({self.unit})" if self.unit else task
+        path = folder / f"residuals_{task}.png"
+        plots.plot_residuals(predicted, target, path, name, self.reach(predicted), self.log)
 
     def decide(self, predicted: Any) -> dict[str, Any]:
         """`value` in `unit`, and `low` and `high`, between which 90 % of the truths lie; None where not known."""

@@ -96,8 +96,8 @@ def small_batch(rows: Sequence[int] = range(ROWS), padding: int = 0) -> Batch:
     kind = torch.tensor([MISSING_CLASS, 1, 2, 0, 1, 2])
     signs = torch.randint(0, 2, (ROWS, 2), generator=generator).float()
     signs[4] = torch.nan
-    texts = dict(zip((0, 2, 3, 4, 5), LENGTHS, strict=True))
-    images = {0: [0], 1: [1], 3: [2, 6], 4: [3], 5: [4]}
+    texts: dict[int, int] = dict(zip((0, 2, 3, 4, 5), LENGTHS, strict=True))
+    images: dict[int, list[int]] = {0: [0], 1: [1], 3: [2, 6], 4: [3], 5: [4]}
     with_text = [i for i, row in enumerate(rows) if row in texts]
     with_image = [(i, view, n) for i, row in enumerate(rows) for view, n in enumerate(images.get(row, ()))]
     longest = max((texts[rows[i]] for i in with_text), default=0) + padding

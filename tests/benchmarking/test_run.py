@@ -17,11 +17,13 @@ import pytest
 import torch
 import yaml
 from child_processes import wait_until
+from typed_results import assert_typed
 
 import mmfuse
 from mmfuse.benchmarking.cells import Workshop, _trained
 from mmfuse.benchmarking.compare import compare_benchmarks
 from mmfuse.benchmarking.config import load_benchmark_config
+from mmfuse.benchmarking.results import CellResult, Summary
 from mmfuse.benchmarking.run import benchmark, dry_run
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.fusion import FUSIONS
@@ -361,6 +363,12 @@ def test_strategies_are_compared_by_a_metric_of_ones_own_choice(values):
         assert strategy["score"]["mean"] == pytest.approx(-1.0 if own is None else own)
         assert "recall_macro" in strategy["metrics"]
     assert "mcc" in (run.dir / "report.html").read_text()
+
+
+def test_results_are_what_their_types_say(finished):
+    assert_typed(json.loads((finished.dir / "summary.json").read_text()), Summary)
+    for line in (finished.dir / "results.jsonl").read_text().splitlines():
+        assert_typed(json.loads(line), CellResult)
 
 
 def test_two_benchmarks_stand_side_by_side(finished, values, tmp_path):

@@ -42,7 +42,7 @@ def test_counts_are_trained_and_then_evaluated_predicted_sharded_checked_and_ben
         "width": 16,
         "seeds": 2,
         "processes": 1,
-        "resamples": 50,
+        "resamples": 100,
         "emap_rows": 10,
         "diagnostic_rows": 20,
     }

@@ -133,7 +133,7 @@ def test_registered_method_conforms(name, title):
     SUITES["method"].checks[title](name)
 
 
-@pytest.mark.parametrize("options", [{"on": ["text"]}, {"epsilon": {"text": 0.5, "image": 4.0}}], ids=str)
+@pytest.mark.parametrize("options", [{"modalities": ["text"]}, {"epsilon": {"text": 0.5, "image": 4.0}}], ids=str)
 def test_variants_of_fgm_conform(options):
     check("method", "fgm", **options)
 

@@ -1,15 +1,18 @@
 """Metrics and operating points that a config chooses: in training, report and card, and at predict."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from typed_results import assert_typed
 
 import mmfuse
 from mmfuse.cli import app
 from mmfuse.evaluation.evaluate import evaluate, format_report
 from mmfuse.metrics.labels import METRICS as STANDARD
+from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor, fingerprint
 from mmfuse.types import MmfuseError
@@ -56,7 +59,9 @@ def test_they_are_monitored_reported_kept_and_picked(chosen, two_tasks, tmp_path
     assert list(findings["metrics"]) == [*STANDARD, "mcc", "balanced_accuracy"]
     assert all("recall" in label for label in findings["per_label"].values())
 
-    model = FusionModel.from_pretrained(run.model_dir)
+    assert_typed(json.loads((run.model_dir / "metrics.json").read_text()), Report)
+
+    model: Any = FusionModel.from_pretrained(run.model_dir)
     assert list(model.operating_points["findings"]) == list(POINTS)
     told = findings["operating_points"]["sens95"]["labels"]
     reached = [label for label, found in told.items() if found["threshold"] is not None]

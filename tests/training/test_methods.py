@@ -71,9 +71,12 @@ def test_both_passes_drop_out_the_same(tiny):
         ({"name": "fgm", "eps": 1}, "method.eps is not an option of method 'fgm'"),
         ({"name": "fgm", "epsilon": 0}, "epsilon: 0: a positive number is expected"),
         ({"name": "fgm", "epsilon": "1"}, "epsilon: '1': a positive number is expected"),
-        ({"name": "fgm", "epsilon": {"text": 1}, "on": ["text", "image"]}, "one for each of text, image is expected"),
-        ({"name": "fgm", "on": ["txt"]}, "'txt' is not legal.*did you mean 'text'"),
-        ({"name": "fgm", "on": "text"}, r"on: a list such as \[text, image\] is expected"),
+        (
+            {"name": "fgm", "epsilon": {"text": 1}, "modalities": ["text", "image"]},
+            "one for each of text, image is expected",
+        ),
+        ({"name": "fgm", "modalities": ["txt"]}, "'txt' is not legal.*did you mean 'text'"),
+        ({"name": "fgm", "modalities": "text"}, r"modalities: a list such as \[text, image\] is expected"),
     ],
 )
 def test_what_is_no_method_is_refused(value, message):
@@ -84,9 +87,9 @@ def test_what_is_no_method_is_refused(value, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["text_encoder.frozen=true", "training.method=fgm"], r"text_encoder is frozen.*or on: \[image\]"),
+        (["text_encoder.frozen=true", "training.method=fgm"], r"text_encoder is frozen.*or modalities: \[image\]"),
         (
-            ["fusion={name: image_only}", "training.method={name: fgm, on: [text]}"],
+            ["fusion={name: image_only}", "training.method={name: fgm, modalities: [text]}"],
             "fusion 'image_only' reads no text; legal: image",
         ),
     ],

@@ -56,8 +56,8 @@ def sharded(tiny, uneven, tmp_path):
     settings = [f"data.manifest={uneven}", f"plugins=[{tmp_path / 'killer.py'}]", "training.checkpoint_every=3"]
     settings += ["training.epochs=1"]
 
-    def make(run: str, batch_size: int):
-        return tiny(*settings, f"training.batch_size={batch_size}", run=run)
+    def make(run: str, batch_size: int, *more: str):
+        return tiny(*settings, f"training.batch_size={batch_size}", *more, run=run)
 
     return make
 
@@ -90,6 +90,15 @@ def test_sharded_training_is_training_and_survives_a_kill(sharded, tmp_path):
         assert other.tasks["findings"]["probabilities"] == pytest.approx(
             plain.tasks["findings"]["probabilities"], abs=1e-4
         )
+
+
+def test_moved_inputs_and_lion_are_sharded_too(sharded, tmp_path):
+    """With batches that lack a modality, for which a process runs a blank that nothing moves."""
+    chosen = ("training.method=fgm", "training.optimizer=lion", "training.learning_rate=3e-4", "training.max_steps=4")
+    mmfuse.train(sharded("one", 4, *chosen))
+    launch(write_config(tmp_path, sharded("two", 2, *chosen)))
+    assert len(losses(tmp_path / "one")) == 4
+    assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mmfuse.data.batches.sides import mirror_labels, swap_sides
 from mmfuse.data.batches.tokens import TextReader
 from mmfuse.data.tables.table import Table
 from mmfuse.seeds import unit_hash
-from mmfuse.tasks import TaskKind
+from mmfuse.tasks import TaskSpec, task_of
 from mmfuse.types import MmfuseError
 
 _KEY = "training.augmentation"
@@ -38,7 +38,7 @@ class Augmentation:
         can_flip: `(rows,)` bool, the training rows of which all words have a mirror image; with `flip: free` all of
             them, with `flip: none` none.
         captions: With `flip: swap`, by captioning task and row, the tokens of its mirrored references.
-        kinds: By task with labels, what its targets are.
+        tasks: By task with labels, what the manifest says of it, and the labels.
         mirrors: With `flip: swap`, by task with labels, `(L,)` which label each one is in the mirrored picture.
 
     Raises:
@@ -62,12 +62,12 @@ class Augmentation:
         self.is_training = np.array([split == "train" for split in table.splits])
         self.can_flip = self.is_training if config.flip == "free" else np.zeros(len(table), dtype=bool)
         self.captions: dict[str, list[list[list[int]]]] = {}
-        self.kinds: dict[str, TaskKind] = {}
+        self.tasks: dict[str, tuple[TaskSpec, list[str]]] = {}
         self.mirrors: dict[str, np.ndarray] = {}
         if config.flip == "swap":
             for task, names in table.labels.items():
                 if table.kind(task).has_labels:
-                    self.kinds[task] = table.kind(task)
+                    self.tasks[task] = table.manifest.tasks[task], names
                     self.mirrors[task] = mirror_labels(names, f"{_KEY}.flip: swap: tasks.{task}")
             self._mirror_words(table, write)
 
@@ -166,7 +166,7 @@ class Changes:
         """The row's encoded target, with its sides exchanged if it is of labels; a number has no side."""
         if not self.swapped or task not in self.augmentation.mirrors:
             return value
-        return self.augmentation.kinds[task].mirrored(value, self.augmentation.mirrors[task])
+        return task_of(*self.augmentation.tasks[task]).mirrored(value, self.augmentation.mirrors[task])
 
 
 def _check_modalities(config: AugmentationConfig, table: Table) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmfuse.registry import load_plugin, loaded_plugins
 from mmfuse.types import Batch
 
 
@@ -24,13 +26,16 @@ def make_loader(dataset: Dataset, batches: Iterable[Sequence[int]], num_workers:
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=partial(_begin, loaded_plugins()) if num_workers else None,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _one_thread(_: int) -> None:
+def _begin(plugins: Sequence[str], _: int) -> None:
+    """One thread a worker; one that is spawned, not forked, must know a plug-in's kinds of tasks to read targets."""
     torch.set_num_threads(1)
+    for plugin in plugins:
+        load_plugin(plugin)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else each forked worker that tokenizes warns
 
 

@@ -31,20 +31,20 @@ class FGM(Method):
 
     Args:
         epsilon: Length of the move; one for each modality as `{text: 1.0, image: 4.0}`.
-        on: What is moved, of "text" and "image"; default: what the model reads.
+        modalities: What is moved, of "text" and "image"; default: what the model reads. (`on` would be true in YAML.)
 
     Raises:
-        MmfuseError: `epsilon` is not positive, or `on` names something else.
+        MmfuseError: `epsilon` is not positive, or `modalities` names something else.
     """
 
     passes = 2
 
-    def __init__(self, epsilon: float | Mapping[str, float] = 1.0, on: Sequence[str] | None = None):
+    def __init__(self, epsilon: float | Mapping[str, float] = 1.0, modalities: Sequence[str] | None = None):
         where = "training.method: fgm:"
         by_modality = isinstance(epsilon, Mapping)
-        named = list(epsilon) if by_modality and on is None else on
+        named = list(epsilon) if by_modality and modalities is None else modalities
         if named is not None and (isinstance(named, str) or not named):
-            raise MmfuseError(f"{where} on: a list such as [text, image] is expected")
+            raise MmfuseError(f"{where} modalities: a list such as [text, image] is expected")
         for modality in named or ():
             if modality not in MODALITIES:
                 raise MmfuseError(f"{where} {modality!r} is not legal; {nearest(str(modality), MODALITIES)}")
@@ -64,10 +64,10 @@ class FGM(Method):
         for modality in on:
             if modality not in model.uses:
                 raise MmfuseError(
-                    f"training.method: fgm: on: fusion {model.fusion_config['name']!r} reads no {modality}; "
+                    f"training.method: fgm: modalities: fusion {model.fusion_config['name']!r} reads no {modality}; "
                     f"{nearest(modality, model.uses)}"
                 )
-            others = "".join(f", or on: [{other}]" for other in model.uses if other != modality)
+            others = "".join(f", or modalities: [{other}]" for other in model.uses if other != modality)
             if (config.text_encoder if modality == "text" else config.image_encoder).frozen:
                 raise MmfuseError(
                     f"training.method: fgm: {modality}_encoder is frozen, so that no gradient reaches its input; set "

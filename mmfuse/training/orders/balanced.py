@@ -10,6 +10,7 @@ import numpy as np
 
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.registry import nearest
+from mmfuse.tasks import kind_of
 from mmfuse.training.orders import ORDERS, Given
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
@@ -65,7 +66,7 @@ class Balanced:
 
 
 def _only_task(given: Given) -> str:
-    tasks = [name for name in given.table.targets if given.table.manifest.tasks[name].type == "classification"]
+    tasks = _of_classes(given)
     if len(tasks) != 1:
         raise MmfuseError(
             f"training.order: balanced: by: one of {', '.join([*tasks, GROUP, *given.table.manifest.subgroups])} is "
@@ -74,19 +75,22 @@ def _only_task(given: Given) -> str:
     return tasks[0]
 
 
+def _of_classes(given: Given) -> list[str]:
+    specs = given.table.manifest.tasks
+    return [name for name in given.table.targets if kind_of(specs[name]).exclusive]
+
+
 def _values(given: Given, by: str) -> list[Any]:
     """By training row its class or group; None where it is missing."""
     table, where = given.table, "training.order: balanced: by:"
-    tasks = {name: table.manifest.tasks[name].type for name in table.targets}
     if by == GROUP or by in table.manifest.subgroups:
         column = table.rows[by if by == GROUP else f"subgroup.{by}"][:]
         return [column[row] or None for row in given.rows]
-    if by not in tasks:
-        classes = [name for name, kind in tasks.items() if kind == "classification"]
-        raise MmfuseError(f"{where} {nearest(by, [*classes, GROUP, *table.manifest.subgroups])}")
-    if tasks[by] != "classification":
+    if by not in table.targets:
+        raise MmfuseError(f"{where} {nearest(by, [*_of_classes(given), GROUP, *table.manifest.subgroups])}")
+    if by not in _of_classes(given):
         raise MmfuseError(
-            f"{where} task {by!r} is {tasks[by]}, whose rows are of no one class; choose a classification task, group "
-            f"or a subgroup, or set tasks.{by}.class_weights: balanced"
+            f"{where} task {by!r} is {table.manifest.tasks[by].type}, whose rows are of no one class; choose a "
+            f"classification task, group or a subgroup, or set tasks.{by}.class_weights: balanced"
         )
     return [None if value == MISSING_CLASS else int(value) for value in table.targets[by][list(given.rows)]]

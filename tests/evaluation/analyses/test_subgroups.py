@@ -25,10 +25,13 @@ def scored(columns, n=600, gap=0.0, seed=0, kind="multilabel", resamples=100, ra
         target = (draw.random((n, 3)) < 0.4).astype(np.float32)
         target[rare:, 2] = np.where(draw.random(n - rare) < 0.4, 1, 0) if not rare else 0
         said = 2 * target - 1 + draw.normal(size=(n, 3)) - gap * low[:, None] * target
+    elif kind == "regression":
+        target = draw.normal(size=n).astype(np.float32)
+        said = (target + (0.3 + gap * low) * draw.normal(size=n))[:, None]
     else:
         target = draw.integers(0, 3, n)
         said = 2 * np.eye(3)[target] * (1 - gap * low[:, None]) + draw.normal(size=(n, 3))
-    task = build_task(kind, ["a", "b", "c"])
+    task = build_task(kind, [] if kind == "regression" else ["a", "b", "c"])
     rows = {"group": groups, **{f"subgroup.{name}": values for name, values in columns.items()}}
     spec = SimpleNamespace(report_metrics=[])
     manifest = SimpleNamespace(subgroups=list(columns), source="m.yaml", tasks={"t": spec})
@@ -122,6 +125,19 @@ def test_classes_are_compared_in_accuracy_too():
     found = read(analysis()(scored({"sex": sexes()}, gap=0.8, kind="classification")))
     main = {gap["metric"]: gap["found"] for gap in found["columns"]["sex"]["gaps"] if gap["family"] == "main"}
     assert main == {"auroc_macro": True, "accuracy": True}
+
+
+def test_a_task_without_labels_is_compared_in_its_own_metric():
+    of = scored({"sex": sexes(300)}, n=300, gap=1.5, kind="regression", resamples=60)
+    found = read(analysis()(of))
+    (gap,) = found["columns"]["sex"]["gaps"]
+    assert (gap["metric"], gap["found"]) == (of.kind("t").monitor, True)
+    male = found["columns"]["sex"]["compared"]["t"][gap["metric"]]["subgroups"]["M"]
+    rows = [i for i, sex in enumerate(sexes(300)) if sex == "M"]
+    assert male["value"] == pytest.approx(of.score(rows)["t"]["metrics"][gap["metric"]]["value"])
+    assert male["low"] < male["value"] < male["high"]
+    assert "labels" not in found["columns"]["sex"]["subgroups"]["M"]["scores"]["t"]
+    assert analysis().lines(found)[0].startswith("By sex a gap is found: ")
 
 
 def test_columns_are_corrected_for_each_other():
