@@ -10,7 +10,10 @@ from mmfuse.types import MmfuseError
 
 SAVED_TOWER = "mmfuse-model:"
 """Begins the name of a tower that is taken from a model folder as it is."""
-_OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate")
+_OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
+_OWN = (None, "transformers", "timm")
+"""Towers of texts and images; any other reads features."""
+_OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
 _NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocab_size")
 
 
@@ -53,7 +56,10 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
     """(path of an owner, the owner, its keys without effect, why they have none)."""
     for tower in ("text_encoder", "image_encoder"):
         own = getattr(config, tower)
-        if own.name.startswith(SAVED_TOWER):
+        if own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
+            others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_FEATURES]
+            yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features"
+        elif own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
             yield (tower,), own, others, f"{tower}.name: {own.name}, whose tower is taken as it is"
         elif tower == "text_encoder" and own.pretrained:
@@ -62,6 +68,8 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
             yield (tower,), own, ("vocab_size",), f"the tokenizer of {own.name}"
         if not own.frozen:
             yield (tower,), own, ("unfreeze_epoch",), f"{tower}.frozen: false"
+        elif own.unfreeze_epoch is None:
+            yield (tower,), own, ("adapter",), f"{tower}.frozen: true and no unfreeze_epoch"
     for task, own in config.tasks.items():
         path, decoder = ("tasks", task, "decoder"), own.decoder
         if decoder.pretrained:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,16 @@ from torch import Tensor, nn
 
 import mmfuse
 from mmfuse.data.tables.inputs import TableInputs
-from mmfuse.encoders.image import ImageEncoder
-from mmfuse.encoders.text import TextEncoder
+from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.towers import TOWERS, Tower, tower_inputs
 from mmfuse.fusion import FUSIONS, build_fusion
-from mmfuse.heads import HEADS, Heads, TaskParameters, build_head
+from mmfuse.heads import HEADS, Heads, build_head
 from mmfuse.metrics.operating import OperatingPoint
 from mmfuse.model_folder import FORMAT_VERSION, find_folder, read_folder, write_folder
 from mmfuse.tasks import TASKS
-from mmfuse.types import Batch, Features, MmfuseError, SelectiveCurve
+from mmfuse.types import Batch, Features, MmfuseError, Outputs, SelectiveCurve
 
 _OF_THE_TASK = ("type", "labels", "options")
-LOG_VARIANCES = "log_variances"
-"""Beside the tasks' logits in training, where the weights of their losses are learned."""
 
 
 class FusionModel(
@@ -61,8 +59,8 @@ class FusionModel(
 
     def __init__(
         self,
-        text_encoder: TextEncoder | None,
-        image_encoder: ImageEncoder | None,
+        text_encoder: Tower | None,
+        image_encoder: Tower | None,
         fusion: Mapping[str, Any],
         tasks: Mapping[str, Mapping[str, Any]],
     ):
@@ -100,7 +98,6 @@ class FusionModel(
                 if m in uses
             }
         )
-        self.log_variances = TaskParameters()
         self.text_sections: list[str] = []
         self.accepts_missing: list[str] = []
         self.inputs: TableInputs | None = None
@@ -120,10 +117,21 @@ class FusionModel(
             By task, logits `(B, L)`; of a captioning task logits `(B, U - 1, vocabulary)`, or with `predict` the
             records `(B,)` of `CaptioningHead.predict`.
         """
+        return self.run(batch, predict).logits
+
+    def run(self, batch: Batch, predict: bool = False, keep: Collection[str] = ()) -> Outputs:
+        """What `forward` gives, with the features that it comes from.
+
+        Args:
+            batch: As in `forward`.
+            predict: As in `forward`.
+            keep: What is asked for, of "text", "image" and "fused"; a decision-level strategy fuses features for it.
+        """
         text, image = self.encode(batch)
         found: dict[str, Any] = {}
         fused = None
-        if self.captioning or not hasattr(self.fusion, "combine"):  # a decision-level strategy has features too
+        needed = self.captioning or "fused" in keep  # a decision-level strategy has features too
+        if needed or not hasattr(self.fusion, "combine"):
             fused = self.fusion(text, image)
         if len(self.captioning) < len(self.heads):
             found = self.fuse(text, image, fused)
@@ -131,9 +139,7 @@ class FusionModel(
             head: Any = self.heads[task]
             target = batch.get(f"target.{task}")
             found[task] = head.predict(fused, target) if predict else head(fused, target)
-        if self.training and self.log_variances:
-            found[LOG_VARIANCES] = torch.cat([self.log_variances[task] for task in self.heads])
-        return found
+        return Outputs(text, image, fused, found)
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
         """Logits by label task, `(B, L)` each, of rows that `encode` made `Features` of; any text may meet any image.
@@ -148,25 +154,21 @@ class FusionModel(
         fused = self.fusion(text, image) if fused is None else fused
         return {task: head(fused) for task, head in heads.items()}
 
-    def learn_task_weights(self) -> None:
-        """Give each task a learned log variance, from 0; they are for training only, and not saved with the model."""
-        self.log_variances = TaskParameters({task: nn.Parameter(torch.zeros(1)) for task in self.heads})
-
     def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Text and image `Features` of every row, the missing token where one is absent; None if it is not used."""
         rows = len(batch["row_ids"])
         text = image = None
         if self.text_encoder is not None:
-            packed = batch.get("text_features")
-            if packed is None and len(batch["input_ids"]):
-                packed = self._only_what_is_read(self.text_encoder(batch["input_ids"], batch["text_mask"]))
-            text = self._spread("text", packed, batch["text_row"], rows)
+            text = self._spread("text", self._packed("text", self.text_encoder, batch), batch["text_row"], rows)
         if self.image_encoder is not None:
-            packed = batch.get("image_features")
-            if packed is None and len(batch["pixels"]):
-                packed = self._only_what_is_read(self.image_encoder(batch["pixels"]))
-            image = self._spread("image", packed, batch["image_row"], rows)
+            image = self._spread("image", self._packed("image", self.image_encoder, batch), batch["image_row"], rows)
         return text, image
+
+    def _packed(self, modality: str, tower: Tower, batch: Batch) -> Features | None:
+        """The cached features of a batch's items, or those that the tower gives; None where it has no item."""
+        packed = batch.get(f"{modality}_features")
+        inputs = tower_inputs(tower, batch, modality) if packed is None else None
+        return packed if inputs is None else self._only_what_is_read(tower(*inputs, *_shift(batch, modality)))
 
     def missing(self, modality: str, rows: int) -> Features:
         """`Features` of rows that all lack a modality: its learned token in each."""
@@ -237,6 +239,7 @@ class FusionModel(
                 f"{registry.kind} {name}": registry.origin(name)
                 for registry, name in [
                     (FUSIONS, self.fusion_config["name"]),
+                    *((TOWERS, t.name) for t in (self.text_encoder, self.image_encoder) if isinstance(t, FeatureTower)),
                     *((HEADS, options["type"]) for options in self.task_config.values()),
                     *((TASKS, options["type"]) for options in self.task_config.values()),
                 ]
@@ -252,8 +255,7 @@ class FusionModel(
         }
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        state = {n: tensor for n, tensor in self.state_dict().items() if not n.startswith(f"{LOG_VARIANCES}.")}
-        write_folder(self, state, save_directory)
+        write_folder(self, self.state_dict(), save_directory)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> FusionModel:
@@ -274,6 +276,11 @@ def _task_spec(head: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     own = head.spec() if hasattr(head, "spec") else {k: v for k, v in given.items() if k not in _OF_THE_TASK}
     options = {"options": dict(given["options"])} if given.get("options") else {}  # not an empty one: as before
     return {"type": given["type"], "labels": list(given["labels"]), **options, **own}
+
+
+def _shift(batch: Batch, modality: str) -> list[Tensor]:
+    """What a tower is to add to its input, where a batch says so; a tower of before takes no such argument."""
+    return [batch[f"{modality}_shift"]] if f"{modality}_shift" in batch else []
 
 
 def _position_in_row(row: Tensor, count: Tensor) -> Tensor:

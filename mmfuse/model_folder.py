@@ -19,9 +19,9 @@ import mmfuse
 from mmfuse.data.files.read import read_bytes
 from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.bounds import no_larger_than, weights_file
-from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.saved import check_fit, write_tensors
 from mmfuse.encoders.text import TextEncoder
+from mmfuse.encoders.towers import TOWERS, tower_from_spec
 from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.metrics.operating import read_point
@@ -47,7 +47,7 @@ def write_folder(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
     scratch = folder / "model.safetensors.tmp"  # the old file may be what this model's weights lie in
     write_tensors({name: tensor.contiguous() for name, tensor in state.items()}, scratch)
     scratch.replace(folder / "model.safetensors")
-    if model.text_encoder is not None:
+    if isinstance(model.text_encoder, TextEncoder):
         model.text_encoder.save_tokenizer(folder)
     for task in model.captioning:
         head: Any = model.heads[task]
@@ -124,12 +124,12 @@ def _build_model(config: dict[str, Any], folder: Path, state: dict[str, Tensor],
     _check_config(config)
     text, image = config["text_encoder"], config["image_encoder"]
     model: Any = build(
-        TextEncoder.from_spec(text, folder, _part(state, "text_encoder.")) if text else None,
-        ImageEncoder.from_spec(image, _part(state, "image_encoder.")) if image else None,
+        tower_from_spec("text", text, folder, _part(state, "text_encoder.")) if text else None,
+        tower_from_spec("image", image, folder, _part(state, "image_encoder.")) if image else None,
         config["fusion"],
         {task: _read_task(given, folder / f"tokenizer_{task}") for task, given in config["tasks"].items()},
     )
-    if model.text_encoder is not None:  # what no constructor reads of a damaged config is found here
+    if isinstance(model.text_encoder, TextEncoder):  # what no constructor reads of a damaged config is found here
         _try_text(model.text_encoder)
     for task, decision in config["decisions"].items():
         head: Any = model.heads[task]
@@ -156,7 +156,7 @@ def _check_plugins(config: dict[str, Any], folder: Path) -> None:
     """Refuse a model whose fusion or head is a plug-in's that is not loaded."""
     for what, origin in config["plugins"].items():
         kind, name = what.split(" ", 1)
-        registry = next((r for r in (FUSIONS, TASKS) if r.kind == kind), HEADS)
+        registry = next((r for r in (FUSIONS, TASKS, TOWERS) if r.kind == kind), HEADS)
         if name not in registry.names():
             raise MmfuseError(
                 f"{folder}: this model needs the {what!r} from the plug-in {origin!r}: load it with --plugin FILE.py"

@@ -124,7 +124,8 @@ class Registry:
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise MmfuseError(f"{where}: {value!r:.100}: the name of a {self.kind}, or {{name: ..., options}}")
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise MmfuseError(f"{where}: {value!r:.100}: the name of {article} {self.kind}, or {{name: ..., options}}")
         name, options = value["name"], {key: given for key, given in value.items() if key != "name"}
         try:
             self.check_options(name, options, reserved)

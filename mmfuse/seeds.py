@@ -12,8 +12,13 @@ def unit_hash(seed: int, name: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big") / 2**56
 
 
+def step_seed(seed: int, step: int, rank: int = 2**31) -> int:
+    """A seed of 63 bits for a step of a process; without `rank`, for what all processes draw alike."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch for a step of a process: a resumed run draws the same."""
     import torch  # splits do without
 
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(step_seed(seed, step, rank))

@@ -67,12 +67,53 @@ class Features(NamedTuple):
     present: Tensor
 
 
+class Outputs(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+        text: Of every row, what the text encoder gives, or the missing token; None where the model reads no text, or
+            nobody asked for it. Tokens are one, the pooled vector, where neither the fusion nor a head reads tokens.
+        image: The same of the images.
+        fused: What the fusion gives; None where nobody needs it.
+        logits: By task, what its head says.
+    """
+
+    text: Features | None
+    image: Features | None
+    fused: Features | None
+    logits: dict[str, Any]
+
+
+class Step(NamedTuple):
+    """An optimiser step: the same on all processes and for all of its accumulated batches.
+
+    Attributes:
+        number: Steps done before it.
+        total: Steps of the run.
+        epoch: From 0.
+        seed: For draws; it follows from the run's seed and `number` alone.
+        targets: By task, labelled targets over all processes and accumulated batches, as its head counts them.
+        rows: The same of rows.
+    """
+
+    number: int
+    total: int
+    epoch: int
+    seed: int
+    targets: dict[str, float]
+    rows: float
+
+
 Batch = dict[str, Any]
 """A plain dict. Packed entries hold only what exists, with the row each entry belongs to:
 
 - `row_ids (B,)` int64, the rows' positions in their dataset (first, so that the batch size is its length);
 - text: `input_ids (Bt, T)` int64, `text_mask (Bt, T)` bool, `text_row (Bt,)` int64 for the Bt rows that have a text;
 - images: `pixels (N, 3, H, W)` uint8, `image_row (N,)` int64, `image_view (N,)` int64 (which image of its study);
+- where a method of training moves inputs: `text_shift (Bt, T, E)`, which is added to word embeddings, and `image_shift
+  (N, 3, H, W)`, to normalised pixels;
+- where features stand in for texts or images: `text_values` / `image_values (N, T, D)` float32 with
+  `text_values_mask` / `image_values_mask (N, T)` bool, of the same rows; absent where no row of the batch has any;
 - or, for a frozen and cached tower: `text_features` / `image_features`, a packed `Features` of the same rows;
 - targets: `target.<task>`, `(B,)` int64 with -100 where missing, or `(B, L)` float with NaN where missing; of a
   captioning task `(B, U)` int64 token ids, the first one beginning the caption, with -100 behind its end;
@@ -87,8 +128,9 @@ class Sample:
     Attributes:
         id: Unique in its dataset.
         images: Paths, URLs or encoded bytes, or given to a `Predictor` also PIL images and numpy arrays; none, one or
-            many.
-        text: What the text encoder reads; None (or empty after strip) is a missing modality.
+            many. Where features stand in for them: one path, encoded bytes or an array.
+        text: What the text encoder reads (features as `mmfuse.data.readers.features.as_text` writes them); None (or
+            empty after strip) is a missing modality.
         group: Never in two splits (a patient); the id where nothing else is known.
         targets: By task: a label, a list of labels, or None where it is missing.
         subgroups: Values to break metrics down by.

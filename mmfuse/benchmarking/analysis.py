@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from mmfuse.benchmarking.cells import Workshop
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
-from mmfuse.benchmarking.statistics import Comparison, compare
+from mmfuse.benchmarking.statistics import Comparison, Estimate, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
 from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
 from mmfuse.metrics.bootstrap import GroupBootstrap
 from mmfuse.metrics.scored import metric_replicates
 from mmfuse.registry import nearest
-from mmfuse.tasks import TaskKind, kind_of
+from mmfuse.tasks import TaskKind, task_of
 from mmfuse.types import MmfuseError
 
 Array = NDArray[np.float64]
@@ -105,7 +105,8 @@ def check_task(workshop: Workshop, task: str) -> None:
 def _metric_of(workshop: Workshop, task: str) -> str:
     """What a task is compared by: the config's metric, or the one its kind is monitored by, if it can be compared."""
     spec = workshop.manifest.tasks[task]
-    kind, usual = kind_of(spec), kind_of(spec).comparable
+    kind = task_of(spec)
+    usual = kind.comparable
     metric = workshop.config.metric or (usual[0] if usual and kind.monitor not in usual else kind.monitor)
     more = [name for name in metrics_for(spec.type) if name not in usual]
     legal = [*usual, *(name for name in more if not _why_not(name, kind))]
@@ -166,17 +167,23 @@ def _compare_task(
         )
         for label in names
     }
-    references = _references(names, validation)
-    comparison = compare(values, replicates, names, list(references.values()), bootstrap.num_groups)
+    less = task.metric in task.kind.lower_is_better
+    sign = -1.0 if less else 1.0
+    references = _references(names, validation, sign)
+    comparison = compare(sign * values, sign * replicates, names, list(references.values()), bootstrap.num_groups)
+    if less:
+        comparison = _turned(comparison)
     strategies = [
         _describe(place, plan, cells, results, task, comparison, validation) for place in comparison.strategies
     ]
-    _flag_worse_than_unimodal(strategies)
+    _flag_worse_than_unimodal(strategies, task.kind.diagnosed[0])
     spec = workshop.manifest.tasks[task.name]
     counts = task.kind.one_hot(task.target).sum(0).astype(int).tolist()
     positives = dict(zip(task.kind.labels, counts, strict=True))
     summary = {
         "metric": task.metric,
+        **({"less_is_better": True} if less else {}),
+        **({"unit": task.kind.units[task.metric]} if task.metric in task.kind.units else {}),
         "rows": len(task.target),
         "groups": bootstrap.num_groups,
         "labels": task.kind.labels,
@@ -193,12 +200,23 @@ def _compare_task(
     return {**summary, "verdict": verdict(summary)}
 
 
-def _references(names: Sequence[str], validation: dict[str, float | None]) -> dict[str, str]:
+def _turned(comparison: Comparison) -> Comparison:
+    """A comparison of negated scores, of the scores themselves; ranks, letters and p-values stay."""
+
+    def turned(of: Estimate) -> Estimate:
+        return dataclasses.replace(of, mean=-of.mean, low=-of.high, high=-of.low)
+
+    strategies = tuple(dataclasses.replace(s, score=turned(s.score)) for s in comparison.strategies)
+    contrasts = tuple(dataclasses.replace(c, difference=turned(c.difference)) for c in comparison.contrasts)
+    return dataclasses.replace(comparison, strategies=strategies, contrasts=contrasts)
+
+
+def _references(names: Sequence[str], validation: dict[str, float | None], sign: float) -> dict[str, str]:
     """What every strategy is compared with: the unimodal row that is best on validation, late, and concat."""
 
     def on_validation(name: str) -> float:
         value = validation[name]
-        return -math.inf if value is None else value
+        return -math.inf if value is None else sign * value
 
     unimodal = [name for name in UNIMODAL if name in names]
     chosen = {"best_unimodal": max(unimodal, key=on_validation)} if unimodal else {}
@@ -298,10 +316,10 @@ def _of_task(found: dict[str, Any], task: str) -> dict[str, Any]:
     return {**{k: v for k, v in found.items() if k != "tasks"}, **found["tasks"].get(task, {})}
 
 
-def _flag_worse_than_unimodal(strategies: list[dict[str, Any]]) -> None:
-    """Mark a fusion that, without one modality, is worse than the model that never had it, by accuracy where it is.
+def _flag_worse_than_unimodal(strategies: list[dict[str, Any]], metric: str) -> None:
+    """Mark a fusion that, without one modality, is worse by a metric than the model that never had it.
 
-    Of other metrics it is not known here what is beyond chance, and nothing is marked.
+    Nothing is marked where the curves of missing modalities do not have that metric.
     """
     by_name = {s["row"]: s for s in strategies}
     for strategy in strategies:
@@ -309,16 +327,19 @@ def _flag_worse_than_unimodal(strategies: list[dict[str, Any]]) -> None:
         strategy["worse_without"] = []
         for gone, alone in (("text", "image_only"), ("image", "text_only")):
             other = by_name.get(alone, {}).get("missing")
-            if not curve or not other or strategy["row"] in UNIMODAL or "accuracy" not in curve.get(gone, {}):
+            if not curve or not other or strategy["row"] in UNIMODAL or metric not in curve.get(gone, {}):
                 continue
-            full = other[gone]["accuracy"]["values"][0]
-            if worse_than_unimodal(curve[gone]["accuracy"], full, margin=_margin(full, curve["n"])):
+            full = other[gone][metric]["values"][0]
+            if worse_than_unimodal(curve[gone][metric], full, margin=_margin(full, curve["n"])):
                 strategy["worse_without"].append(gone)
 
 
 def _margin(accuracy: float | None, rows: int) -> float:
-    """What is beyond chance between two accuracies on `rows` rows: two standard errors, and a point at least."""
-    if accuracy is None:
+    """What is beyond chance between two accuracies on `rows` rows: two standard errors, and a point at least.
+
+    Of R2, which lies in [0, 1] too where it is worth comparing, the same.
+    """
+    if accuracy is None or not 0 <= accuracy <= 1:
         return 0.01
     return max(0.01, 2 * math.sqrt(2 * accuracy * (1 - accuracy) / rows))
 

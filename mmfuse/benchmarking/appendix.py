@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmfuse.benchmarking.charts import kind_of
-from mmfuse.benchmarking.markup import DASH, count, interval, p_value, points, score, spread
+from mmfuse.benchmarking.markup import DASH, count, difference, interval, p_value, score, spread, unit_of
 from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
 from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.verdict import listed
 from mmfuse.evaluation.markdown import plain
 
 
@@ -33,9 +34,10 @@ def appendix(summary: dict[str, Any]) -> str:
     for name, task in summary["tasks"].items():
         lines += ["", f"## {plain(name)}", "", plain(task["verdict"]), *_notices(list(about_task(task))), ""]
         lines += _table(task, summary)
+    units = listed(list(dict.fromkeys(map(unit_of, summary["tasks"].values()))))
     note = (
         "Intervals are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that share a "
-        "letter could not be told apart among all pairs. Differences are in points, with p corrected by Holm over "
+        f"letter could not be told apart among all pairs. Differences are in {units}, with p corrected by Holm over "
         "those to references, which are fewer; MACs are of the fusion for one example."
     )
     return "\n".join([*lines, "", note, ""])
@@ -65,8 +67,8 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
             if found is None:
                 cells += [DASH, DASH]
                 continue
-            between = interval(found["low"], found["high"], points)
-            cells += [f"{points(found['difference'])} {'' if between == DASH else between}".strip()]
+            between = interval(found["low"], found["high"], difference(task))
+            cells += [f"{difference(task)(found['difference'])} {'' if between == DASH else between}".strip()]
             cells += [p_value(found["p_holm"])]
         rows.append(cells)
     rows += [[f["row"] + mark, "failed", *[DASH] * (len(head) - 2)] for f in summary["failed"]]

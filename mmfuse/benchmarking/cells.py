@@ -18,13 +18,19 @@ import torch
 from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmarking.plan import Cell, Plan, Widths
 from mmfuse.config import Config
+from mmfuse.data.batches.collate import pad_values
 from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.data.batches.values import feature_values
 from mmfuse.data.load import load_table
 from mmfuse.data.synthetic.interaction_examples import bayes_accuracy
 from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.leaks import find_leaks
 from mmfuse.data.tables.manifest import is_shards, load_manifest
 from mmfuse.data.tables.table import Table
+from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.text import TextEncoder
+from mmfuse.encoders.towers import blank_item
+from mmfuse.evaluation.analyses import Scored, choose_analyses, run_analyses
 from mmfuse.evaluation.chosen import Chosen, add_chosen, chosen_metrics
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
@@ -171,13 +177,23 @@ class Workshop:
                 raise MmfuseError(
                     f"{self.config.data.manifest}: a benchmark of fusion needs both; there is no {modality}"
                 )
-        texts = [t for t in self.table(fold).rows["text"][:256] if t]
-        ids, _ = text.tokenize(texts) if texts else ([[0]], [])
-        image.eval()
+        return Widths(text.dim, image.dim, self._tokens("text", text), self._tokens("image", image))
+
+    def _tokens(self, modality: str, tower: Any) -> int:
+        """The mean number of tokens of some rows' texts, or of their images."""
+        table = self.table(self.folds[0])
+        if isinstance(tower, TextEncoder):
+            texts = [t for t in table.rows["text"][:256] if t]
+            ids, _ = tower.tokenize(texts) if texts else ([[0]], [])
+            return round(float(np.mean([len(i) for i in ids])))
+        tower.eval()
+        if not isinstance(tower, FeatureTower):
+            with torch.no_grad():
+                return tower(*blank_item(tower, modality, torch.device("cpu")).values()).tokens.shape[1]
+        items = list(feature_values(table, modality, range(min(256, len(table)))))
         with torch.no_grad():
-            height, width = image.preprocessing.size
-            patches = image(torch.zeros(1, 3, height, width, dtype=torch.uint8)).tokens.shape[1]
-        return Widths(text.dim, image.dim, round(float(np.mean([len(i) for i in ids]))), patches)
+            mask = tower(*pad_values(items)).mask if items else torch.ones(1, 1)
+        return round(float(mask.sum(1).float().mean()))
 
 
 def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_trial: dict[str, Any]) -> dict[str, Any]:
@@ -258,6 +274,7 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         "per_label": {task: scores.get("per_label", {}) for task, scores in after.items()},
         "decisions": {task: head.task.state() for task, head in heads.items()},
         "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
+        **(_analyse(workshop, model, pairs, test, logits) if cell.seed == 0 and first_fold else {}),
     }
 
 
@@ -266,6 +283,18 @@ def _chosen(workshop: Workshop, model: FusionModel) -> Chosen:
     config = workshop.config
     compared = "" if config.metric is None else " + ".join(f"{task}/{config.metric}" for task in model.heads)
     return chosen_metrics(model, config.tasks, compared)
+
+
+def _analyse(
+    workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int], logits: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """`analyses`: what those that the config names find of the test rows; nothing where it names none."""
+    asked = choose_analyses(workshop.config.evaluation.analyses or [])
+    if not asked:
+        return {}
+    report: dict[str, Any] = {"tasks": score_rows(model, pairs, test, logits)}
+    run_analyses(asked, Scored(model, pairs, test, logits, report["tasks"], score_rows), report)
+    return {"analyses": report.get("analyses", {})}
 
 
 def _diagnose(workshop: Workshop, model: FusionModel, pairs: PairDataset, test: list[int]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from mmfuse.benchmarking.markup import Html, count, interval, known, points, score, tag
+from mmfuse.benchmarking.markup import Html, count, difference, interval, known, score, tag, unit_of
 from mmfuse.benchmarking.plan import UNIMODAL
 
 CLASSES = {
@@ -198,7 +198,15 @@ def _axis(scale: Scale, ticks: Sequence[float]) -> Html:
     return tag("svg", marks, texts, class_="track")
 
 
-def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: str, *, more_is_better: bool) -> Html:
+def pareto(
+    strategies: Sequence[dict[str, Any]],
+    cost: str,
+    title: str,
+    best: str,
+    *,
+    more_is_better: bool,
+    less_score_is_better: bool = False,
+) -> Html:
     """Score against a cost on a logarithmic scale; only those on the front, and the best, bear their names.
 
     Args:
@@ -207,12 +215,13 @@ def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: st
         title: Of the horizontal axis.
         best: The row that is named in any case.
         more_is_better: Of the cost, as of samples per second.
+        less_score_is_better: Of the score, as of an error.
     """
     there = [s for s in strategies if known(s[cost]) and s[cost] > 0 and known(s["score"]["mean"])]
     x = Scale.over((s[cost] for s in there), 44, 388, log=True)
     y = Scale.over((s["score"]["mean"] for s in there), 248, 36)
     at = {s["row"]: (x(s[cost]), y(s["score"]["mean"])) for s in there}
-    front = pareto_front(there, cost, more_is_better=more_is_better)
+    front = pareto_front(there, cost, more_is_better=more_is_better, less_score_is_better=less_score_is_better)
     steps = "".join(
         f"{'L' if i else 'M'}{at[a][0]:.1f} {at[a][1]:.1f}" + (f"H{at[b][0]:.1f}" if b else "")
         for i, (a, b) in enumerate(zip(front, [*front[1:], None], strict=True))
@@ -240,12 +249,14 @@ def pareto(strategies: Sequence[dict[str, Any]], cost: str, title: str, best: st
     )
 
 
-def pareto_front(strategies: Sequence[dict[str, Any]], cost: str, *, more_is_better: bool) -> list[str]:
+def pareto_front(
+    strategies: Sequence[dict[str, Any]], cost: str, *, more_is_better: bool, less_score_is_better: bool = False
+) -> list[str]:
     """The rows than which none is both better and cheaper, cheapest first."""
-    front, reached = [], -math.inf
-    for s in sorted(strategies, key=lambda s: (-s[cost] if more_is_better else s[cost], -s["score"]["mean"])):
-        if s["score"]["mean"] > reached:
-            reached = s["score"]["mean"]
+    front, reached, sign = [], -math.inf, -1 if less_score_is_better else 1
+    for s in sorted(strategies, key=lambda s: (-s[cost] if more_is_better else s[cost], -sign * s["score"]["mean"])):
+        if sign * s["score"]["mean"] > reached:
+            reached = sign * s["score"]["mean"]
             front.append(s["row"])
     return front
 
@@ -374,13 +385,14 @@ def shortened(name: str, most: int = LONGEST_NAME) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def describe(strategies: Sequence[dict[str, Any]]) -> str:
-    """What a ranking shows, in a sentence."""
+def describe(strategies: Sequence[dict[str, Any]], task: dict[str, Any]) -> str:
+    """What a ranking of a task's strategies shows, in a sentence."""
     best, last = strategies[0], strategies[-1]
-    gap = points(best["score"]["mean"] - last["score"]["mean"])
+    gap = difference(task)(best["score"]["mean"] - last["score"]["mean"])
     return (
         f"Ranking of {len(strategies)} strategies: best {best['row']} with {score(best['score']['mean'])}, last "
-        f"{last['row']} with {score(last['score']['mean'])}, {gap} points between them; all numbers are in the table"
+        f"{last['row']} with {score(last['score']['mean'])}, {gap} {unit_of(task)} between them; all numbers "
+        "are in the table"
     )
 
 

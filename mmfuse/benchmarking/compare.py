@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mmfuse.benchmarking.markup import difference
 from mmfuse.training.claim import flat_config
 from mmfuse.types import MmfuseError
 
@@ -42,7 +43,7 @@ def compare_benchmarks(one: str | Path, other: str | Path) -> str:
         left, right = ({s["row"]: s for s in found["strategies"]} for found in (a, b))
         for row in dict.fromkeys([*left, *right]):
             x, y = left.get(row), right.get(row)
-            gap = f"{100 * (y['score']['mean'] - x['score']['mean']):+.1f}" if x and y else ""
+            gap = difference(a)(y["score"]["mean"] - x["score"]["mean"]) if x and y else ""
             lines.append(f"| {row} | {_score(x)} | {_score(y)} | {gap} |")
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from mmfuse.config import (
     CacheConfig,
     Config,
     DataConfig,
+    EvaluationConfig,
     ImageEncoderConfig,
     TaskConfig,
     TextEncoderConfig,
@@ -22,6 +23,7 @@ from mmfuse.config import (
     read_overrides,
     read_yaml,
 )
+from mmfuse.config.load import settle_choices
 from mmfuse.effect import check_effect
 from mmfuse.types import MmfuseError
 
@@ -64,6 +66,7 @@ class BenchmarkConfig:
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     tasks: dict[str, TaskConfig] = key({}, "by task name: weight, class_weights")
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     built_in: BuiltInConfig = field(default_factory=BuiltInConfig)
     strategies: dict[str, Any] = key({}, "row name: {name: STRATEGY, options}; default: all, with their variants")
@@ -101,6 +104,7 @@ class BenchmarkConfig:
             fusion=fusion,
             tasks=self.tasks,
             training=dataclasses.replace(self.training, **training),
+            evaluation=self.evaluation,
             cache=self.cache,
         )
 
@@ -123,6 +127,7 @@ def load_benchmark_config(
             raise MmfuseError(f"{where}: fusion: a benchmark compares several; name them under strategies")
     layers = [(where, values), ("command line", dots)]
     parsed = parse(BenchmarkConfig, layers)
+    settle_choices(parsed.training, layers)
     check_effect(parsed, layers)
     for task, own in parsed.tasks.items():
         if own.operating_points:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 DASH = "–"
 """Stands where a number is not known."""
-_EMPTY = ("meta", "br", "link")
+_EMPTY = ("meta", "br", "link", "img")
 
 
 class Html(str):
@@ -102,6 +102,24 @@ def spread(value: float | None) -> str:
 def points(value: float | None) -> str:
     """A difference of two metrics in points, with its sign, such as +2.1."""
     return f"{round(100 * value, 1) + 0.0:+.1f}" if value is not None and known(value) else DASH
+
+
+def difference(task: dict[str, Any]) -> Callable[[float | None], str]:
+    """What writes a difference of two of a task's scores: in points, or of metrics that have a unit in that."""
+    return signed if "unit" in task else points
+
+
+def signed(value: float | None) -> str:
+    """A difference in a unit of its own, with its sign and 3 digits, such as -1.24 or +1,240."""
+    if value is None or not known(value):
+        return DASH
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:+,.{min(digits, 6)}f}"
+
+
+def unit_of(task: dict[str, Any]) -> str:
+    """What differences of a task's scores are in: points, or the unit of its metric."""
+    return task.get("unit", "points") or "its own unit"
 
 
 def p_value(value: float | None) -> str:

@@ -108,13 +108,19 @@ class Widths:
     image_tokens: int
 
 
-def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | None]) -> Plan:
+def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | None], *, labels: bool = True) -> Plan:
     """The rows with their sizes, and every cell.
+
+    Args:
+        config: Of the benchmark.
+        widths: Of the features.
+        folds: Of the manifest; one None where it has none.
+        labels: Whether all tasks have labels: else strategies that combine decisions between labels are no default.
 
     Raises:
         MmfuseError: An unknown strategy or option, or `match_to` is no row.
     """
-    chosen = choose_strategies(config)
+    chosen = choose_strategies(config, labels)
     built = {label: _describe(label, fusion, widths, "native") for label, fusion in chosen.items()}
     if config.matching != "native":
         if config.match_to not in built:
@@ -132,7 +138,7 @@ def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | Non
     return Plan(built, tuning + cells, trials)
 
 
-def choose_strategies(config: BenchmarkConfig) -> dict[str, dict[str, Any]]:
+def choose_strategies(config: BenchmarkConfig, labels: bool = True) -> dict[str, dict[str, Any]]:
     """By row, its strategy with options; the unimodal rows are always there.
 
     Raises:
@@ -144,8 +150,10 @@ def choose_strategies(config: BenchmarkConfig) -> dict[str, dict[str, Any]]:
             options.setdefault("name", label)
     else:
         own = {name: {"name": name} for name in FUSIONS.names()} | VARIANTS
+        if not labels:
+            own = {label: of for label, of in own.items() if not hasattr(FUSIONS.get(of["name"]), "combine")}
         wanted = [label for label in QUICK if label in own] if config.preset == "quick" else list(own)
-        plugged = [name for name in FUSIONS.names() if FUSIONS.origin(name)]
+        plugged = [name for name in FUSIONS.names() if name in own and FUSIONS.origin(name)]
         chosen = {label: dict(own[label]) for label in dict.fromkeys([*wanted, *plugged])}
     chosen = {**{label: {"name": label} for label in UNIMODAL}, **chosen}
     options: dict[str, Any]

@@ -25,6 +25,8 @@ from mmfuse.benchmarking.sections import (
     row_class,
     task_section,
 )
+from mmfuse.benchmarking.told import analyses_section
+from mmfuse.benchmarking.verdict import validated
 
 _SCRIPT = """addEventListener("beforeprint",()=>{for(const d of document.querySelectorAll("details"))d.open=true})"""
 
@@ -61,6 +63,7 @@ def page(summary: dict[str, Any]) -> str:
         _built_in(summary),
         _overview(summary) if len(tasks) > 1 else None,
         [task_section(i, name, task, summary) for i, (name, task) in enumerate(tasks)],
+        analyses_section(summary),
         _seeds_needed(summary),
         _glossary(summary),
         _provenance(summary),
@@ -87,9 +90,9 @@ def _verdict(number: int, name: str, task: Task, of: int) -> Html:
     shown = [by_name[u] for u in UNIMODAL if u in by_name]
     fusions = [s for s in task["strategies"] if s["row"] not in UNIMODAL]
     seen = [s for s in fusions if known(s["validation"])]
-    shown += [max(seen, key=lambda s: s["validation"])] if seen else []
+    shown += [max(seen, key=lambda s: validated(task, s["validation"]))] if seen else []
     shown += [s for s in fusions[:1] if s not in shown]
-    chart = ranking(shown, [], describe(shown), badge=badge(task, "⚠")) if shown else None
+    chart = ranking(shown, [], describe(shown, task), badge=badge(task, "⚠")) if shown else None
     note = f"{in_words(task['metric'])}, mean over seeds and 95 % interval: each modality alone, the fusion that was "
     note += "chosen on validation, and the best on test."
     return tag(

@@ -32,11 +32,14 @@ from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
+from mmfuse.evaluation.analyses import choose_analyses
 from mmfuse.predict.processes import RANKS, SIZES, launched
 from mmfuse.pulse import now
 from mmfuse.registry import load_plugin
+from mmfuse.training.build import assemble
 from mmfuse.training.checkpoint import FullDiskError
-from mmfuse.training.claim import flat_config, read_config
+from mmfuse.training.choices import check_choices
+from mmfuse.training.claim import flat_config, read_config, with_defaults
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.origin import commit
 from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
@@ -115,6 +118,8 @@ def benchmark(
     now("comparing")
     summary = analyse(workshop, plan, ledger)
     summary |= {"name": config.name, "provenance": _provenance(workshop, plan)}
+    analyses = {r["row"]: r["analyses"] for r in ledger.read(plan.cells).values() if r.get("analyses")}
+    summary |= {"analyses": analyses} if analyses else {}
     with FileLock(folder / "lock"):
         _replace(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         write_report(folder, summary)
@@ -158,9 +163,27 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     if is_built_in(config):
         config = prepare_interactions(config, console.print)
     workshop = Workshop(config, console.print, force)
-    for task in workshop.table(workshop.folds[0]).labels:
+    table = workshop.table(workshop.folds[0])
+    for task in table.labels:
         check_task(workshop, task)
-    return workshop, make_plan(config, workshop.widths(), workshop.folds)
+    for analysis in choose_analyses(config.evaluation.analyses or []).values():
+        analysis.check(table)
+    labels = all(table.kind(task).has_labels for task in table.labels)
+    plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels)
+    _check_choices(workshop, plan)
+    return workshop, plan
+
+
+def _check_choices(workshop: Workshop, plan: Plan) -> None:
+    """Refuse, before a cell is begun, what the training of a row would refuse."""
+    config, fold = workshop.config.run_config({}, 0, Path(".")), workshop.folds[0]
+    table, towers = workshop.table(fold), workshop.towers(config, fold)
+    for row in plan.rows.values():
+        own = dataclasses.replace(config, fusion=row.fusion)
+        try:
+            check_choices(own, assemble(own, table, *towers), table)
+        except MmfuseError as error:
+            raise MmfuseError(f"strategy {row.label}: {error}") from error
 
 
 def _check_unchanged(folder: Path, workshop: Workshop) -> None:
@@ -345,7 +368,7 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
             else:
                 set_aside(folder, "lock")
         elif ours:
-            then, now = flat_config(read_config(path)), flat_config(values)
+            then, now = flat_config(with_defaults(read_config(path), BenchmarkConfig)), flat_config(values)
             differs = [key for key in now | then if now.get(key) != then.get(key)]
             fixed = [key for key in differs if key not in FREE]
             if fixed:

@@ -26,6 +26,7 @@ from mmfuse.benchmarking.markup import (
     amount,
     cell,
     count,
+    difference,
     header,
     interval_of,
     known,
@@ -35,6 +36,7 @@ from mmfuse.benchmarking.markup import (
     spread,
     table,
     tag,
+    unit_of,
 )
 from mmfuse.benchmarking.notices import Notice, about_task, is_mined
 from mmfuse.benchmarking.plan import UNIMODAL
@@ -98,7 +100,7 @@ def _ranking(task: Task, summary: dict[str, Any]) -> Content:
     chart = tag(
         "figure",
         legend(),
-        ranking(task["strategies"], lines, describe(task["strategies"]), badge=badge(task, "⚠"),
+        ranking(task["strategies"], lines, describe(task["strategies"], task), badge=badge(task, "⚠"),
                 slots=len(task["indistinguishable"])),
         tag("figcaption", f"{in_words(task['metric'])}: mean over seeds, and its 95 % interval for other seeds "
             "and other test groups. Strategies that share a letter could not be told apart among all pairs; "
@@ -125,7 +127,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
             against,
             last,
         ),
-        tag("tr", [[tag("th", "points", scope="col"), tag("th", "p", scope="col")] for _ in references]),
+        tag("tr", [[tag("th", unit_of(task), scope="col"), tag("th", "p", scope="col")] for _ in references]),
     ]
     alone, fused = [], []
     for s in task["strategies"]:
@@ -136,7 +138,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
             cell(score(estimate["mean"]), interval_of(estimate["low"], estimate["high"], score)),
             cell(spread(estimate["seed_sd"])),
             tag("td", s["letters"], class_="letters"),
-            [_difference(contrast(s, r, by_name)) for r in references],
+            [_difference(contrast(s, r, by_name), task) for r in references],
             cell(count(s["parameters"])),
         ]
         row = tag("tr", name_cell(s["row"], task), cells, class_=row_class(s["row"]))
@@ -147,20 +149,20 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
         for f in summary["failed"]
     ]
     note = (
-        "One modality alone stands first. Differences are in points, the strategy less the reference, with 95 % "
-        f"intervals; p is corrected by Holm over all of them, and bold up to {ALPHA}. sd: between seeds; size: "
+        f"One modality alone stands first. Differences are in {unit_of(task)}, the strategy less the reference, with "
+        f"95 % intervals; p is corrected by Holm over all of them, and bold up to {ALPHA}. sd: between seeds; size: "
         "parameters of the fusion."
     )
     return [tag("p", note, class_="note"), table(head, [alone, fused, failed], "Ranking as a table")]
 
 
-def _difference(found: dict[str, Any] | None) -> Content:
+def _difference(found: dict[str, Any] | None, task: Task) -> Content:
     if found is None:
         return [cell(DASH), cell(DASH)]
     p = p_value(found["p_holm"])
-    sure = known(found["p_holm"]) and found["p_holm"] <= ALPHA
+    sure, write = known(found["p_holm"]) and found["p_holm"] <= ALPHA, difference(task)
     return [
-        cell(points(found["difference"]), interval_of(found["low"], found["high"], points)),
+        cell(write(found["difference"]), interval_of(found["low"], found["high"], write)),
         tag("td", tag("b", p) if sure else p, class_="n"),
     ]
 
@@ -175,12 +177,13 @@ def _costs(task: Task) -> Content:
         there = [s for s in strategies if known(s[key]) and s[key] > 0 and known(s["score"]["mean"])]
         if not there:
             continue
-        front = pareto_front(there, key, more_is_better=more)
+        better = {"more_is_better": more, "less_score_is_better": bool(task.get("less_is_better"))}
+        front = pareto_front(there, key, **better)
         order = "fastest first" if more else "cheapest first"
         charts.append(
             tag(
                 "figure",
-                pareto(strategies, key, title, best, more_is_better=more),
+                pareto(strategies, key, title, best, **better),
                 tag(
                     "figcaption",
                     f"{in_words(task['metric'])}. On the Pareto front, {order}: {listed(front, most=len(front))}.",
@@ -236,11 +239,12 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
     flagged = "worse than unimodal"
     names = ("strategy", "full", "no text", "mean of curve", "no image", "mean of curve", flagged)
     head = header(*names, left=(flagged,))
+    judged = "accuracy" if "accuracy" in there[0]["missing"]["text"] else in_words(metric)
     note = (
         f"{in_words(metric)} on {there[0]['missing']['rows']:,} rows, of the first seed{_first_fold(summary)}, where a "
         "growing share of them lacks a modality. Named are the best fusion, late fusion and each modality alone; the "
-        "others are grey. A fusion is flagged where, without one modality, its accuracy is more than a point, and more "
-        "than two standard errors, below that of the model which reads the other alone."
+        f"others are grey. A fusion is flagged where, without one modality, its {judged} is more than a point, and "
+        "more than two standard errors, below that of the model which reads the other alone."
     )
     numbers = tag("details", tag("summary", "All numbers"), table([head], [rows], "Scores without a modality"))
     return [tag("p", note, class_="note"), flags, tag("div", charts, class_="pair"), numbers]
@@ -329,6 +333,8 @@ def _labels(task: Task) -> Content:
     by_name = {s["row"]: s for s in task["strategies"]}
     chosen = [s["row"] for s in task["strategies"] if s["row"] not in UNIMODAL][:BEST_FEW]
     chosen = [name for name in ("text_only", *chosen) if name in by_name]
+    if not task["labels"]:
+        return None
     metrics = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1"}
     head = [
         tag("tr", [tag("th", x, scope="col", rowspan=2) for x in ("label", "positives")],
@@ -367,13 +373,13 @@ def in_words(metric: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+_COUNTS = ("rows", "left_out", "untrained", "n")
+"""What stands beside the metrics of a diagnostic."""
+
+
 def _of_diagnostics(task: Task, by_metric: dict[str, Any]) -> str:
-    """The task's metric if diagnostics have it, else the first that they have: of labels, accuracy."""
-    return task["metric"] if task["metric"] in by_metric else next(n for n in by_metric if n not in _NO_METRICS)
-
-
-_NO_METRICS = ("rows", "left_out", "untrained", "n")
-"""What Shapley values have beside the metrics."""
+    """The task's metric if diagnostics have it, else the one that theirs begin with, such as accuracy."""
+    return task["metric"] if task["metric"] in by_metric else next(name for name in by_metric if name not in _COUNTS)
 
 
 def _first_fold(summary: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mmfuse.benchmarking.markup import signed, unit_of
 from mmfuse.benchmarking.plan import UNIMODAL
 
 ALPHA = 0.05
@@ -24,12 +25,12 @@ def verdict(task: dict[str, Any]) -> str:
         return "There is no fusion to compare."
     alone = {"text_only": "the text alone", "image_only": "the image alone"}[reference]
     seen = [s for s in fusions if s["validation"] is not None]
-    best = max(seen, key=lambda s: s["validation"]) if seen else fusions[0]
-    better = [s for s in fusions if _sign(s["contrasts"][reference]) > 0]
-    worse = all(_sign(s["contrasts"][reference]) < 0 for s in fusions)
+    best = max(seen, key=lambda s: validated(task, s["validation"])) if seen else fusions[0]
+    better = [s for s in fusions if _sign(task, s["contrasts"][reference]) > 0]
+    worse = all(_sign(task, s["contrasts"][reference]) < 0 for s in fusions)
     told = best if best in better or not better else better[0]
     gap = told["contrasts"][reference]
-    amount = f"{100 * gap['difference']:+.1f} points [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
+    amount = _amount(task, gap)
     if better:
         first = f"Fusion helps here: {told['row']} scores {amount} against {alone}."
         why = "chosen on validation" if told is best else "the best of those that can be told from it"
@@ -39,7 +40,7 @@ def verdict(task: dict[str, Any]) -> str:
             f"Fusion hurts here: {alone} beats every fusion; {told['row']}, chosen on validation, scores {amount}."
         ]
     else:
-        chance = "which may be chance" if _sign(gap) == 0 else "which is worse"
+        chance = "which may be chance" if _sign(task, gap) == 0 else "which is worse"
         parts = [
             f"No fusion is shown to beat {alone}: {told['row']}, chosen on validation, scores {amount} against it, "
             f"{chance}."
@@ -96,9 +97,23 @@ def _reservations(task: dict[str, Any], told: dict[str, Any], better: list[dict[
     return said
 
 
-def _sign(contrast: dict[str, Any]) -> int:
-    """1 or -1 where the difference is beyond chance, after Holm's correction; else 0."""
-    return 0 if not contrast["p_holm"] <= ALPHA else 1 if contrast["difference"] > 0 else -1
+def validated(task: dict[str, Any], value: float) -> float:
+    """A score of a task's metric as a number of which more is better."""
+    return -value if task.get("less_is_better") else value
+
+
+def _amount(task: dict[str, Any], gap: dict[str, Any]) -> str:
+    """A difference with its interval: in points, or of a metric with a unit in that."""
+    if "unit" not in task:
+        return f"{100 * gap['difference']:+.1f} points [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
+    less = "; less is better" if task.get("less_is_better") else ""
+    ends = f"[{signed(gap['low'])}, {signed(gap['high'])}]"
+    return f"{signed(gap['difference'])} {ends} ({unit_of(task)} of {task['metric']}{less})"
+
+
+def _sign(task: dict[str, Any], contrast: dict[str, Any]) -> int:
+    """1 or -1 where the strategy is better or worse beyond chance, after Holm's correction; else 0."""
+    return 0 if not contrast["p_holm"] <= ALPHA else 1 if validated(task, contrast["difference"]) > 0 else -1
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -193,13 +193,21 @@ def data_phantom(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Instead: a folder of ID.png and ID.txt, for predict.")
     ] = False,
+    dose: Annotated[
+        bool, typer.Option("--dose", help="Instead: a number to predict, from a mass in the film and a dose in words.")
+    ] = False,
 ) -> None:
     """Write the SYNTHETIC chest phantom: pairs whose best possible scores are known."""
     from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
+    from mmfuse.data.synthetic.phantom_dose import write_doses
     from mmfuse.data.synthetic.phantom_findings import write_language
 
+    if dose and pairs:
+        raise MmfuseError("--dose and --pairs: give one of them")
     with Bar("drawing") as bar:
-        if pairs:
+        if dose:
+            written = [write_doses(out, studies, seed, progress=lambda done: bar.update(done, studies))]
+        elif pairs:
             written = [write_pairs(out, studies, seed)]
         else:
             written = [write_phantom(out, studies, seed, progress=lambda done: bar.update(done, studies))]

@@ -15,9 +15,16 @@ app = typer.Typer()
 
 
 KINDS = {
+    "analyses": "mmfuse.evaluation.analyses:ANALYSES",
     "fusions": "mmfuse.fusion:FUSIONS",
+    "adapters": "mmfuse.encoders.adapters:ADAPTERS",
+    "towers": "mmfuse.encoders.towers:TOWERS",
     "tasks": "mmfuse.tasks:TASKS",
     "heads": "mmfuse.heads:HEADS",
+    "optimizers": "mmfuse.training.optimizers:OPTIMIZERS",
+    "objectives": "mmfuse.training.objectives:OBJECTIVES",
+    "orders": "mmfuse.training.orders:ORDERS",
+    "methods": "mmfuse.training.methods:METHODS",
     "metrics": "mmfuse.metrics:METRICS",
     "report_metrics": "mmfuse.metrics.reports:REPORT_METRICS",
 }

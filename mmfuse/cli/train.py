@@ -63,9 +63,9 @@ def evaluate(
     manifest: Annotated[str, typer.Argument(help="Data manifest: a path or a URL.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     fold: Annotated[int | None, typer.Option(help="Which fold is the test set, where the manifest says folds.")] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for metrics.json, predictions.jsonl and confusion matrices.")
-    ] = Path("evaluation"),
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, predictions.jsonl and figures.")] = Path(
+        "evaluation"
+    ),
     data_root: RootOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
     metrics: Annotated[
@@ -77,6 +77,13 @@ def evaluate(
     cache: Annotated[
         bool, typer.Option("--cache", help="Share features of encoders that were frozen in training.")
     ] = False,
+    analyses: Annotated[
+        str | None,
+        typer.Option(
+            help="What is asked of the scored rows, NAME,NAME (mmfuse list analyses); default: those that are asked by "
+            "themselves, '' for none."
+        ),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Score a model on a split, each score with a 95 % interval."""
@@ -99,6 +106,7 @@ def evaluate(
             metrics=[name.strip() for name in metrics.split(",") if name.strip()],
             operating_point=operating_point,
             cache=cache,
+            analyses=None if analyses is None else [name.strip() for name in analyses.split(",") if name.strip()],
             progress=lambda done, total: bar.update(done, total),
         )
     if is_main_process():

@@ -61,7 +61,8 @@ class TextEncoderConfig(_Tower):
     )
     pretrained: bool = key(True, "false: random weights, and a WordPiece vocabulary trained on the training texts")
     options: dict[str, Any] = key(
-        {}, "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}"
+        {},
+        "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}; with tower, its options",
     )
     vocab_size: int = key(8000, "largest vocabulary to train, with pretrained: false", low=100)
     max_length: int = key(128, "tokens a text is cut to, special ones included", low=4)
@@ -72,6 +73,13 @@ class TextEncoderConfig(_Tower):
     frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
     unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)
     learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+    adapter: Any = field(
+        default=None,
+        metadata={"help": "trains few weights instead of all (mmfuse list adapters): a name, or {name: ..., options}"},
+    )
+    tower: str | None = key(
+        None, "where the manifest gives features in its place, what reads them (mmfuse list towers); default: features"
+    )
 
 
 @dataclass
@@ -82,7 +90,7 @@ class ImageEncoderConfig(_Tower):
         "timm/resnet50.a1_in1k", "timm name, Hub name, local-dir:FOLDER, or mmfuse-model:FOLDER (its tower as it is)"
     )
     pretrained: bool = key(True, "false: random weights")
-    options: dict[str, Any] = key({}, "keyword arguments of timm.create_model")
+    options: dict[str, Any] = key({}, "keyword arguments of timm.create_model; with tower, its options")
     size: list[int] | None = key(None, "[H, W] in pixels; default: what the model was trained with")
     resize: str = key("squash", "how an image gets that size", choices=("squash", "pad", "crop"))
     background: str = key("white", "what transparent pixels show", choices=("white", "black"))
@@ -97,6 +105,13 @@ class ImageEncoderConfig(_Tower):
     frozen: bool = key(False, "keep its weights and its eval mode; its features are then computed once")
     unfreeze_epoch: int | None = key(None, "with frozen: true, the epoch (from 0) from which it is trained", low=1)
     learning_rate: float | None = key(None, "its own learning rate; default: training.learning_rate", low=0.0)
+    adapter: Any = field(
+        default=None,
+        metadata={"help": "trains few weights instead of all (mmfuse list adapters): a name, or {name: ..., options}"},
+    )
+    tower: str | None = key(
+        None, "where the manifest gives features in its place, what reads them (mmfuse list towers); default: features"
+    )
 
 
 @dataclass
@@ -162,6 +177,7 @@ class TaskConfig:
     operating_points: dict[str, Any] = key(
         {}, "by name, thresholds chosen on validation: {sens95: {sensitivity: 0.95}}; specificity, precision or cost"
     )
+    head: dict[str, Any] = key({}, "options of its head (mmfuse list heads), such as {loss: huber} of a regression")
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
@@ -210,7 +226,8 @@ class TrainingConfig:
     batch_size: int = key(32, "rows per process and forward pass", low=1)
     accumulation: int = key(1, "forward passes per optimiser step", low=1)
     learning_rate: float = key(3e-4, "peak, of all that has none of its own", low=0.0)
-    weight_decay: float = key(0.01, "AdamW's; not on biases, norms and gates", low=0.0)
+    optimizer: Any = key("adamw", "adamw, adam, sgd, adafactor, lion, or {name: ..., options} (mmfuse list optimizers)")
+    weight_decay: float = key(0.01, "the optimizer's; not on biases, norms and gates", low=0.0)
     warmup: float = key(0.1, "share of the steps in which the rate rises", low=0.0, high=1.0)
     schedule: str = key("cosine", "what follows the warm-up", choices=("cosine", "linear", "constant"))
     clip_norm: float | None = key(1.0, "largest norm of the gradient", low=0.0)
@@ -231,10 +248,26 @@ class TrainingConfig:
         "uncertainty: factors of the tasks' losses are learned (Kendall et al. 2018)",
         choices=("fixed", "uncertainty"),
     )
+    objectives: list[Any] = key(
+        [],
+        "what the loss has beside the tasks' own: names, or {name: ..., options, weight: 1.0} (mmfuse list objectives)",
+    )
+    order: Any = key("by_length", "which rows, in which order: a name, or {name: ..., options} (mmfuse list orders)")
+    method: Any = key("plain", "how a step is made: a name, or {name: ..., options} (mmfuse list methods)")
     checkpoint_every: int | None = key(
         None, "optimiser steps between checkpoints; default: at the end of an epoch", low=1
     )
     trackers: list[str] = key([], "beside metrics.jsonl, Accelerate's: tensorboard, wandb (extras), ...")
+
+
+@dataclass
+class EvaluationConfig:
+    """What is asked of the scored test rows."""
+
+    analyses: list[Any] | None = key(
+        None,
+        "names, or {name: ..., options} (mmfuse list analyses); default: those that are asked by themselves; []: none",
+    )
 
 
 @dataclass
@@ -260,6 +293,7 @@ class Config:
     fusion: dict[str, Any] = key({"name": "concat"}, "name, and the strategy's own options (mmfuse list fusions)")
     tasks: dict[str, TaskConfig] = key({}, "by task name: weight, class_weights")
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     @property

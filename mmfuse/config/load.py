@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.config.files import read_yaml
-from mmfuse.config.keys import LARGEST_SIZE, AugmentationConfig, Config
+from mmfuse.config.keys import LARGEST_SIZE, AugmentationConfig, Config, TrainingConfig
 from mmfuse.config.parsing import parse, read_overrides
 from mmfuse.effect import check_effect
 from mmfuse.types import MmfuseError
@@ -48,6 +48,7 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
             fusion = {**fusion, **chosen} if same else dict(chosen)
     config = parse(Config, layers)
     config.fusion = fusion
+    settle_choices(config.training, layers)
     if config.image_encoder.size is not None and (
         len(config.image_encoder.size) != 2
         or min(config.image_encoder.size) < 8
@@ -67,6 +68,27 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     check_live(config.training.augmentation, kept, f"{where}: ")
     check_effect(config, layers)
     return config
+
+
+def settle_choices(training: TrainingConfig, layers: Iterable[tuple[str, Any]]) -> None:
+    """Make each choice by name what the last layer says; options of another name do not carry over.
+
+    Args:
+        training: Parsed of these layers; it is changed.
+        layers: (where they come from, nested values), later ones on top.
+    """
+    for key in ("optimizer", "order", "method"):
+        chosen: Any = None
+        for _, layer in layers:
+            own = layer.get("training") if isinstance(layer, dict) else None
+            given = own.get(key) if isinstance(own, dict) else None
+            if given is None:
+                continue
+            last = chosen if isinstance(chosen, dict) else {"name": chosen}
+            merges = isinstance(given, dict) and given.get("name", last.get("name")) == last.get("name")
+            chosen = {**last, **given} if merges else given
+        if chosen is not None:
+            setattr(training, key, chosen)
 
 
 def check_live(config: AugmentationConfig, kept: Iterable[str], where: str = "") -> None:

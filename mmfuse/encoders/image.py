@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmfuse.config import LARGEST_SIZE, ImageEncoderConfig
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on
 from mmfuse.encoders.timm_options import check_architecture, is_loading
 from mmfuse.types import Features, MmfuseError
@@ -96,21 +97,29 @@ class ImageEncoder(nn.Module):
         self.dim: int = tokens.shape[-1]
         self.grid = (h, w, self.prefix)
 
-    def forward(self, pixels: Tensor) -> Features:
+    def forward(self, pixels: Tensor, shift: Tensor | None = None) -> Features:
         """Encode images.
 
         Args:
             pixels: `(N, 3, H, W)` uint8.
+            shift: What is added to the normalised pixels, of the shape of `zero_shift`.
 
         Returns:
             `tokens` are the prefix tokens, then the patches row by row `(N, P, D)`; `present` is True.
         """
-        x = ((pixels.to(self.mean.dtype) - self.mean) * self.scale).contiguous(memory_format=torch.channels_last)  # type: ignore[operator]
+        x = (pixels.to(self.mean.dtype) - self.mean) * self.scale  # type: ignore[operator]
+        if shift is not None:
+            x = x + shift
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             tokens, _ = self._tokens(x)
         pooled = tokens[:, 0] if self.pooling == "cls" else tokens[:, self.prefix :].mean(1)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return Features(tokens, mask, pooled, mask[:, 0])
+
+    def zero_shift(self, pixels: Tensor) -> Tensor:
+        """`(N, 3, H, W)` zeros: what may be added to these images, once they are normalised."""
+        return torch.zeros(pixels.shape, device=pixels.device)
 
     def _tokens(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         found: Tensor = self.model.forward_features(x)  # type: ignore[operator]
@@ -135,6 +144,7 @@ class ImageEncoder(nn.Module):
             for module in self.modules():
                 if isinstance(module, _BatchNorm):
                     module.requires_grad_(False)
+        keep_to_adapter(self)
         self.train(self.training)
 
     def checkpoint_gradients(self) -> None:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from mmfuse.config import TextEncoderConfig
 from mmfuse.effect import SAVED_TOWER
+from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on, without_parameters
 from mmfuse.types import Features, MmfuseError
 from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
@@ -74,17 +76,18 @@ class TextEncoder(nn.Module):
         self.dim: int = model.config.hidden_size  # type: ignore[union-attr,assignment]
         self.frozen = False
 
-    def forward(self, input_ids: Tensor, mask: Tensor) -> Features:
+    def forward(self, input_ids: Tensor, mask: Tensor, shift: Tensor | None = None) -> Features:
         """Encode texts.
 
         Args:
             input_ids: `(B, T)` int64.
             mask: `(B, T)` bool, True on real tokens.
+            shift: What is added to the word embeddings, of the shape of `zero_shift`.
 
         Returns:
             `tokens` is the last hidden state `(B, T, D)`; `present` is True.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen), self._shifted(shift):
             tokens = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
         if self.pooling == "cls":
             pooled = tokens[:, 0]
@@ -92,6 +95,24 @@ class TextEncoder(nn.Module):
             weight = mask.unsqueeze(-1).to(tokens.dtype)
             pooled = (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
         return Features(tokens, mask, pooled, torch.ones(len(tokens), dtype=torch.bool, device=tokens.device))
+
+    def zero_shift(self, input_ids: Tensor) -> Tensor:
+        """`(B, T, E)` zeros: what may be added to the word embeddings of these texts."""
+        words: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        return torch.zeros(*input_ids.shape, words.embedding_dim, device=input_ids.device)
+
+    @contextmanager
+    def _shifted(self, shift: Tensor | None) -> Iterator[None]:
+        """Add to what the word embeddings give; by `inputs_embeds`, some architectures count positions otherwise."""
+        if shift is None:
+            yield
+            return
+        words: Any = self.model.get_input_embeddings()  # type: ignore[operator]
+        hook = words.register_forward_hook(lambda _module, _given, found: found + shift.to(found.dtype))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], list[bool]]:
         """Token ids of each text, special tokens included, and whether the text was cut."""
@@ -131,6 +152,7 @@ class TextEncoder(nn.Module):
         """Freeze or release the weights; frozen, it also stays in eval mode."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
+        keep_to_adapter(self)
         self.train(self.training)
 
     def checkpoint_gradients(self) -> None:

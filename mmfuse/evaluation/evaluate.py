@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.manifest import Manifest, load_manifest
+from mmfuse.data.tables.table import Table
+from mmfuse.evaluation.analyses import (
+    Scored,
+    analysis_lines,
+    choose_analyses,
+    draw_analyses,
+    run_analyses,
+    told_beside,
+    told_of,
+)
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
-from mmfuse.evaluation.plots import plot_confusion
+from mmfuse.evaluation.markdown import score_cells
+from mmfuse.evaluation.plots import plot_confusion, plot_residuals
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
-from mmfuse.metrics.captions import (
-    compare_captioning,
-    consensus_caption,
-    meteor_lite,
-    retrieve_captions,
-    score_captioning,
-)
+from mmfuse.metrics.captions import meteor_lite
 from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
@@ -32,7 +37,6 @@ from mmfuse.predict import (
     default_workers,
     join_processes,
     prepare_pairs,
-    table_features,
     table_logits,
     tell_cut_texts,
 )
@@ -40,8 +44,22 @@ from mmfuse.predict.operating import at_operating_point
 from mmfuse.pulse import now
 from mmfuse.types import MmfuseError, visible
 
-_CHUNK = 512
-CAPTION_COMPARED = ("bleu4", "rouge_l", "cider_d")
+
+class Reading(TypedDict, total=False):
+    """How `evaluate` reads rows and runs the model over them.
+
+    Attributes:
+        batch_size: Rows per process and forward pass; default: 64.
+        num_workers: Processes that read images; default: by the machine's cores.
+        cache: True or a folder: take the encoders' features from the cache, and keep there what it lacks. Of use where
+            they were frozen in training, as the features are then those of the training run.
+        progress: Called with (rows done, rows) of this process.
+    """
+
+    batch_size: int
+    num_workers: int | None
+    cache: bool | str
+    progress: Callable[[int, int], None] | None
 
 
 def evaluate(
@@ -51,13 +69,11 @@ def evaluate(
     split: str = "test",
     fold: int | None = None,
     out: str | Path | None = None,
-    batch_size: int = 64,
-    num_workers: int | None = None,
     resamples: int = RESAMPLES,
+    analyses: Sequence[str | dict[str, Any]] | None = None,
     metrics: Iterable[str | Mapping[str, Any]] = (),
     operating_point: str | None = None,
-    cache: bool | str = False,
-    progress: Callable[[int, int], None] | None = None,
+    **reading: Unpack[Reading],
 ) -> Report:
     """Score a model on a split.
 
@@ -67,24 +83,25 @@ def evaluate(
             `${data_root}` stands for); its labels must be the model's.
         split: train, validation or test.
         fold: Where the manifest says folds, which one is the test set.
-        out: Folder for `metrics.json`, `predictions.jsonl` and `confusion_TASK.png`; None writes nothing.
-        batch_size: Rows per process and forward pass.
-        num_workers: Processes that read images; default: by the machine's cores.
+        out: Folder for `metrics.json`, `predictions.jsonl`, and the figures of tasks (`confusion_TASK.png`,
+            `residuals_TASK.png`) and of analyses; None writes nothing.
         resamples: Of the bootstrap over groups.
+        analyses: What is asked of the scored rows: names, or `{"name": ..., options}`; None: what is asked by itself
+            (`caption_baselines` of captions, `subgroups` where the manifest names some), [] for nothing.
         metrics: More of them, names or `{name: ..., options}`, each for the tasks that it is for
             (`mmfuse list metrics`).
         operating_point: One of the model's, to decide at; default: the usual thresholds.
-        cache: True or a folder: take the encoders' features from the cache, and keep there what it lacks. Of use where
-            they were frozen in training, as the features are then those of the training run.
-        progress: Called with (rows done, rows) of this process.
+        **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `Reading`.
 
     Returns:
-        The scores: by task what `score_classification`, `score_multilabel` or `score_captioning`
-        give, this one with the baselines of `add_caption_baselines`, and what was chosen.
+        By task its scores, what was chosen among them, and under `analyses` what
+        those that apply have found.
 
     Raises:
-        MmfuseError: The model or the data cannot be read, or a task or a label is not the model's.
+        MmfuseError: The model or the data cannot be read, a task or a label is not the model's, or an analysis cannot
+            be asked.
     """
+    asked = choose_analyses(analyses, "analyses")
     loaded = model if isinstance(model, FusionModel) else FusionModel.from_pretrained(model)
     state = join_processes()
     loaded = loaded.to(state.device).eval()
@@ -98,12 +115,40 @@ def evaluate(
         meteor_lite()  # else it would be missed after the predictions
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
+    for analysis in asked.values():
+        analysis.check(table)
     rows = table.indices(split)
+    pairs, logits = _read_and_run(loaded, table, rows, **reading)
+    with at_operating_point(loaded, operating_point):
+        scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
+        add_chosen(scores, chosen, loaded, pairs, rows, logits, resamples)
+        add_operating_points(scores, loaded, pairs, rows, logits, resamples)
+        report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
+        if operating_point is not None:
+            report["operating_point"] = operating_point
+        report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
+        run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score_rows, resamples), report)
+        if out is not None and state.is_main_process:
+            write_report(Path(out), report, loaded, pairs, rows, logits)
+    return cast(Report, report)
+
+
+def _read_and_run(
+    model: FusionModel,
+    table: Table,
+    rows: list[int],
+    *,
+    batch_size: int = 64,
+    num_workers: int | None = None,
+    cache: bool | str = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PairDataset, dict[str, np.ndarray]]:
+    """A table as a model reads it, and by task what it says of some rows."""
     if cache:
-        for tower in (loaded.text_encoder, loaded.image_encoder):
+        for tower in (model.text_encoder, model.image_encoder):
             if tower is not None:
                 tower.freeze(True)
-    pairs = prepare_pairs(loaded, table, cache=cache)
+    pairs = prepare_pairs(model, table, cache=cache)
     done = 0
 
     def count(more: int) -> None:
@@ -113,19 +158,7 @@ def evaluate(
             progress(done, len(rows))
 
     workers = default_workers() if num_workers is None else num_workers
-    logits = table_logits(loaded, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
-    with at_operating_point(loaded, operating_point):
-        scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
-        add_chosen(scores, chosen, loaded, pairs, rows, logits, resamples)
-        add_operating_points(scores, loaded, pairs, rows, logits, resamples)
-        add_caption_baselines(scores, loaded, pairs, rows, logits, resamples=resamples)
-        report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
-        if operating_point is not None:
-            report["operating_point"] = operating_point
-        report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
-        if out is not None and state.is_main_process:
-            write_report(Path(out), report, loaded, pairs, rows, logits)
-    return cast(Report, report)
+    return pairs, table_logits(model, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
 
 
 def _check_tasks(model: FusionModel, manifest: Manifest) -> None:
@@ -160,13 +193,15 @@ def score_rows(
         model: Its heads make probabilities and decisions of the logits.
         pairs: Holds targets and groups.
         rows: Row numbers.
-        logits: By task, `(len(rows), L)`.
+        logits: By task, `(len(rows), L)`; a task that is not in it is left out.
         resamples: Of the bootstrap over groups; 0 for no intervals.
     """
     groups: list[str] = pairs.table.rows["group"][:]
     chosen = [groups[row] for row in rows]
     scores = {}
     for task, head in model.heads.items():
+        if task not in logits:  # an analysis asks for some tasks
+            continue
         now(f"scores of {task}")
         target = pairs.table.targets[task][list(rows)]
         kind: Any = head.task
@@ -175,68 +210,6 @@ def score_rows(
             more = {"reports": reports} if reports else {}
             scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
     return scores
-
-
-def add_caption_baselines(
-    scores: dict[str, dict[str, Any]],
-    model: FusionModel,
-    pairs: PairDataset,
-    rows: Sequence[int],
-    logits: dict[str, np.ndarray],
-    resamples: int = RESAMPLES,
-    batch_size: int = 64,
-) -> None:
-    """Set beside each captioning task's scores those of two baselines that know no decoder.
-
-    `consensus` writes the one caption of the training split that agrees best with all of them (mean CIDEr-D);
-    `retrieval` that of the training row whose encoders' pooled features are nearest. Under `baselines` of the task come
-    their metrics, and the difference of the model's to theirs, with its interval over the same resampled groups.
-    Nothing is added where the table has no training row with a caption.
-
-    Args:
-        scores: What `score_rows` gave; it is added to.
-        model: Its encoders give what is near.
-        pairs: All rows, those of the training split among them.
-        rows: Which were scored.
-        logits: What was said of them.
-        resamples: Of the groups.
-        batch_size: Rows per forward pass of the encoders.
-    """
-    table = pairs.table
-    groups: list[str] = table.rows["group"][:]
-    chosen = [groups[row] for row in rows]
-    for task in model.captioning:
-        references = table.targets[task]
-        train = [i for i, split in enumerate(table.splits) if split == "train" and references[i]]
-        if task not in scores or not train:
-            continue
-        head: Any = model.heads[task]
-        candidates, right = [head.text(row) for row in logits[task]], list(references[list(rows)])
-        train_references = [references[i] for i in train]
-        here, there = (_pooled(model, pairs, part, batch_size) for part in (rows, train))
-        written = {
-            "consensus": [consensus_caption(train_references)] * len(rows),
-            "retrieval": retrieve_captions(here, there, train_references),
-        }
-        scores[task]["baselines"] = {
-            name: {
-                "metrics": score_captioning(captions, right, chosen, resamples)["metrics"],
-                "difference": compare_captioning(candidates, captions, right, chosen, resamples),
-            }
-            for name, captions in written.items()
-        }
-
-
-def _pooled(model: FusionModel, pairs: PairDataset, rows: Sequence[int], batch_size: int) -> np.ndarray:
-    """`(rows, D)`: the encoders' pooled features, each modality of length 1."""
-    found = []
-    for start in range(0, len(rows), _CHUNK):  # the features of a chunk have tokens too
-        chunk = table_features(model, pairs, rows[start : start + _CHUNK], batch_size=batch_size)
-        pooled = [f.pooled for f in chunk if f is not None]
-        found.append(
-            np.concatenate([(p / p.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy() for p in pooled], axis=1)
-        )
-    return np.concatenate(found)
 
 
 def _missing(pairs: PairDataset, rows: Sequence[int]) -> dict[str, int]:
@@ -252,7 +225,7 @@ def write_report(
     rows: Sequence[int],
     logits: dict[str, np.ndarray],
 ) -> None:
-    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets) and confusion matrices."""
+    """Write `metrics.json`, `predictions.jsonl` (a line a row, with targets), and the figures of tasks and analyses."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     groups: list[str] = pairs.table.rows["group"][:]
@@ -268,6 +241,14 @@ def write_report(
     for task, scores in report["tasks"].items():
         if "confusion" in scores:
             plot_confusion(scores["confusion"], heads[task].labels, out / f"confusion_{task}.png")
+        if "unit" in scores:
+            kind, target = heads[task].task, pairs.table.targets[task][list(rows)]
+            known = kind.labelled(target)
+            predicted = kind.predictions(logits[task])[known]
+            name = f"{task} ({kind.unit})" if kind.unit else task
+            path = out / f"residuals_{task}.png"
+            plot_residuals(predicted, target[known], path, name, kind.reach(predicted), kind.log)
+    draw_analyses(report, out)
 
 
 def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = visible) -> str:
@@ -281,12 +262,15 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
     for task, scores in report["tasks"].items():
         lines += [f"### {escape(task)}: {report['split']}, {scores['n']} rows of {scores['groups']} groups", ""]
         lines += ["| metric | value | 95 % interval |", "|---|---|---|"]
-        lines += [f"| {name} | {_cells(score)} |" for name, score in scores["metrics"].items()]
-        lines += _baseline_lines(scores.get("baselines", {}))
+        lines += [f"| {name} | {score_cells(score)} |" for name, score in scores["metrics"].items()]
+        for name, found in told_beside(scores).items():
+            lines += analysis_lines(name, {task: found}, escape)
         lines += _label_lines(scores.get("per_label", {}), escape)
         for name, point in scores.get("operating_points", {}).items():
             lines += point_lines(name, point, report["split"], escape)
         lines.append("")
+    for name, found in told_of(report).items():
+        lines += [f"### {escape(name)}", "", *analysis_lines(name, found, escape), ""]
     missing = {name: n for name, n in report["missing"].items() if n}
     if missing:
         lines.append("Rows without " + ", ".join(f"{name}: {n}" for name, n in missing.items()))
@@ -305,7 +289,7 @@ def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], s
     names = usual | {name: name for name in more if name not in usual}
     lines = ["", f"| label | positives | {' | '.join(names.values())} |", "|---|---|" + "---|" * len(names)]
     for label, found in labels.items():
-        cells = " | ".join(_cells(found[name]).replace(" | ", " ") for name in names)
+        cells = " | ".join(score_cells(found[name]).replace(" | ", " ") for name in names)
         lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
     return lines
 
@@ -320,24 +304,8 @@ def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[
             lines.append(f"| {escape(label)} | not reached | validation | | | | |")
             continue
         for rows, scores in (("validation", found["validation"]), (split, found["scored"])):
-            cells = " | ".join(_cells(scores[rate]).replace(" | ", " ") for rate in MEASURED) if scores else "| | |"
+            cells = (
+                " | ".join(score_cells(scores[rate]).replace(" | ", " ") for rate in MEASURED) if scores else "| | |"
+            )
             lines.append(f"| {escape(label)} | {found['threshold']:.4g} | {rows} | {cells} |")
     return lines
-
-
-def _baseline_lines(baselines: dict[str, dict[str, Any]]) -> list[str]:
-    """A captioning task's baselines: their value, and how much better the model is."""
-    lines = []
-    for name, found in baselines.items():
-        lines += ["", f"| against {name} | its value | model - {name} | 95 % interval |", "|---|---|---|---|"]
-        for metric in CAPTION_COMPARED:
-            value = found["metrics"][metric]["value"]
-            lines.append(f"| {metric} | {value:.3f} | {_cells(found['difference'][metric])} |")
-    return lines
-
-
-def _cells(score: dict[str, Any]) -> str:
-    if score["value"] is None:
-        return "undefined | "
-    interval = f"[{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
-    return f"{score['value']:.3f} | {interval}"

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmfuse.encoders.image import ImageEncoder
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor
 from mmfuse.types import Features, MmfuseError, Sample
@@ -63,8 +64,10 @@ def explain_caption(predictor: Predictor, sample: Sample, task: str) -> tuple[li
         raise MmfuseError(
             f"task {task!r} writes no captions; captioning tasks: {', '.join(model.captioning) or 'none'}"
         )
-    if model.image_encoder is None:
-        raise MmfuseError(f"fusion {model.fusion_config['name']!r} uses no image: there are no patches to show")
+    if not isinstance(model.image_encoder, ImageEncoder):
+        what = f"fusion {model.fusion_config['name']!r} uses no image"
+        what = what if model.image_encoder is None else "the model reads features in place of images"
+        raise MmfuseError(f"{what}: there are no patches to show")
     batch = predictor.prepare(sample)
     if not len(batch["image_row"]):
         raise MmfuseError(f"{sample.id}: no image to show")
@@ -97,7 +100,7 @@ def _patch_places(model: FusionModel, text: Features | None, image: Features) ->
     Raises:
         MmfuseError: The strategy's tokens are no patches.
     """
-    assert model.image_encoder is not None
+    assert isinstance(model.image_encoder, ImageEncoder)
     h, w, prefix = model.image_encoder.grid
     per_image = prefix + h * w
     full = model.fusion(text, image).mask[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from mmfuse.types import visible
 
@@ -27,3 +28,11 @@ def prose(text: str) -> str:
     safe = "\n".join(lines).replace("<", "&lt;").replace("![", "!&#91;")
     # In place of a backslash, which the text may have before it, a character's number: it is never markup.
     return re.sub(r"\](?=:|\((?!https?://[^\s()]*\)))", "&#93;", safe)
+
+
+def score_cells(score: dict[str, Any]) -> str:
+    """A score as two cells of a table: its value, and its interval."""
+    if score["value"] is None:
+        return "undefined | "
+    interval = f"[{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
+    return f"{score['value']:.3f} | {interval}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
@@ -74,6 +75,121 @@ def plot_confusion(confusion: ArrayLike, labels: Sequence[str], path: str | Path
     bar.set_label("share of the true class", color=INK)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(length=0, colors=INK)
+    _save(figure, path)
+
+
+def plot_subgroups(panels: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Draw scores by subgroup with their intervals, a panel a score: a forest plot.
+
+    Args:
+        panels: Each with a `title` and `columns`: by column, by subgroup a `value`, `low` and `high`, None where
+            unknown. One or more.
+        path: The PNG to write.
+    """
+    rows = list(dict.fromkeys((c, s) for panel in panels for c, by in panel["columns"].items() for s in by))
+    columns = list(dict.fromkeys(column for column, _ in rows))
+    height = {row: i + 1.2 * columns.index(row[0]) for i, row in enumerate(rows)}  # a line of room for each column
+    lines = len(rows) + 1.2 * len(columns)
+    margin = 0.4 + 0.085 * max(len(_shortened(name)) for row in rows for name in row)
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(margin + 3.1 * across, (0.9 + 0.27 * lines) * down), layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False).flat
+    for axes, panel in zip(grid, panels, strict=False):
+        for column, by_subgroup in panel["columns"].items():
+            for subgroup, score in by_subgroup.items():
+                if score["value"] is None:
+                    continue
+                at = height[column, subgroup]
+                if score["low"] is not None:
+                    axes.plot([score["low"], score["high"]], [at, at], color=BLUE, linewidth=1.8, alpha=0.55)
+                axes.plot([score["value"]], [at], color=BLUE, marker="o", markersize=5.5)
+        axes.set_title(_wrapped(panel["title"]), color=INK, fontsize=10.5, parse_math=False)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.tick_params(axis="y", length=0)
+    for axes in list(grid)[len(panels) :]:
+        axes.set_visible(False)
+    places = [(at, _shortened(subgroup), False) for (_, subgroup), at in height.items()]
+    places += [
+        (min(height[row] for row in rows if row[0] == column) - 1, _shortened(column), True) for column in columns
+    ]
+    for axes in figure.axes[: len(panels) : across]:
+        axes.set_yticks([at for at, _, _ in places], [name for _, name, _ in places], parse_math=False)
+        for (_, _, is_column), tick in zip(places, axes.get_yticklabels(), strict=True):
+            tick.set_fontweight("bold" if is_column else "normal")
+    figure.axes[0].set_ylim(max(height.values()) + 0.7, min(at for at, _, _ in places) - 0.6)
+    _save(figure, path)
+
+
+def _wrapped(title: str) -> str:
+    """A title in lines that stand above a panel."""
+    return "\n".join(textwrap.wrap(title, 34)[:3])
+
+
+def plot_residuals(
+    predicted: ArrayLike,
+    target: ArrayLike,
+    path: str | Path,
+    name: str,
+    reach: tuple[ArrayLike, ArrayLike] | None = None,
+    log: bool = False,
+) -> None:
+    """Draw predicted against true numbers, and the residuals (true - predicted) against what was predicted.
+
+    Args:
+        predicted: `(N,)` finite, N at least 1.
+        target: `(N,)` of the same unit.
+        path: The PNG to write.
+        name: Of the target, with its unit.
+        reach: Lower and upper ends of the predictions' intervals, `(N,)` each: drawn as a band, and counted.
+        log: Logarithmic axes, and residuals as factors (true / predicted); all numbers are above 0.
+
+    Raises:
+        ValueError: The shapes do not match.
+    """
+    said, true = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+    if said.shape != true.shape or said.ndim != 1 or not len(said):
+        raise ValueError(f"predictions are {said.shape}, targets {true.shape}; both must be (N,), N at least 1")
+    residual = true / said if log else true - said
+    size = float(np.clip(3000 / len(said), 2, 18))
+    dots: dict[str, Any] = {"s": size, "color": BLUE, "alpha": 0.35 if len(said) > 300 else 0.6, "linewidths": 0}
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ends = min(said.min(), true.min()), max(said.max(), true.max())
+    left.scatter(said, true, rasterized=True, **dots)
+    left.plot(ends, ends, color=INK, linewidth=1, linestyle=":", label="true = predicted")
+    right.scatter(said, residual, rasterized=True, **dots)
+    right.axhline(1 if log else 0, color=INK, linewidth=1, linestyle=":")
+    if reach is not None:
+        low, high = (np.asarray(end, np.float64) for end in reach)
+        order = np.argsort(said, kind="stable")
+        inside = float(((true >= low) & (true <= high)).mean())
+        label = f"interval of the predictions: {inside:.1%} inside"
+        left.fill_between(said[order], low[order], high[order], color=ORANGE, alpha=0.18, linewidth=0, label=label)
+        offsets = [(end / said if log else end - said)[order] for end in (low, high)]
+        right.fill_between(said[order], *offsets, color=ORANGE, alpha=0.18, linewidth=0)
+    left.set_xlabel(f"predicted {name}", color=INK, parse_math=False)
+    left.set_ylabel(f"true {name}", color=INK, parse_math=False)
+    right.set_xlabel(f"predicted {name}", color=INK, parse_math=False)
+    right.set_ylabel("true / predicted" if log else "true - predicted", color=INK)
+    left.legend(loc="upper left", frameon=False, labelcolor=INK)
+    for axes in (left, right):
+        if log:
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axes.grid(color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(which="both", colors=INK)
+    if log:  # where residuals span two decades or more, the powers of ten are enough
+        few = residual.max() < 100 * residual.min()
+        right.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if few else NullFormatter())
     _save(figure, path)
 
 

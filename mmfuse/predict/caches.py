@@ -16,6 +16,8 @@ from mmfuse.data.batches.order import ordered_batches
 from mmfuse.data.batches.pairs import Cache, PairDataset
 from mmfuse.data.readers.images import ImageError, content_hash
 from mmfuse.encoders.cache import build_cache, weights_hash
+from mmfuse.encoders.image import ImageEncoder
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
 from mmfuse.types import MmfuseError
@@ -65,14 +67,14 @@ def with_caches(
 
     text, image = model.text_encoder, model.image_encoder
     caches: dict[str, Cache] = {}
-    if text is not None and text.frozen and pairs.token_ids is not None:
+    if isinstance(text, TextEncoder) and text.frozen and pairs.token_ids is not None:
         rows = [row for row, ids in enumerate(pairs.token_ids) if ids is not None]
         contents = [json.dumps(pairs.token_ids[row]) for row in rows]
         found = features("text", text, contents, _text_batches(pairs, rows, batch_size))
         place = np.full(len(pairs), -1)
         place[rows] = np.arange(len(rows))
         caches["text_cache"] = lambda wanted: found.gather(place[wanted])
-    if image is not None and image.frozen:
+    if isinstance(image, ImageEncoder) and image.frozen:
         files = [(row, path) for row, paths in enumerate(pairs.images) for path in paths]
         keys = [_hash_image(pairs, row, path) for row, path in counted(files, "hashing images", len(files))]
         found_images = features("image", image, keys, _image_batches(pairs, files, batch_size, num_workers))

@@ -17,16 +17,19 @@ from mmfuse.data.batches.collate import Item, collate
 from mmfuse.data.batches.loader import move_batch
 from mmfuse.data.batches.order import ordered_batches
 from mmfuse.data.files.locations import own_urls
+from mmfuse.data.readers.features import FeatureOptions, from_text, read_features
 from mmfuse.data.readers.frames import frames_notice
-from mmfuse.data.readers.images import ImageError, read_first_frame
+from mmfuse.data.readers.images import ImageError, ImageOptions, read_first_frame
 from mmfuse.effect import check_generation
+from mmfuse.encoders.image import ImageEncoder
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict.abstain import plan_abstention
 from mmfuse.predict.loop import forward_batches
 from mmfuse.predict.operating import use_operating_point
 from mmfuse.predict.processes import default_workers
-from mmfuse.predict.reading import image_options
+from mmfuse.predict.reading import image_options, text_values
 from mmfuse.predict.samples import to_sample
 from mmfuse.sections import select_sections
 from mmfuse.types import MODALITIES, Batch, Failure, MmfuseError, Prediction, Sample, first_line
@@ -100,7 +103,7 @@ class Predictor:
         self.missing = missing
         self.chunk = chunk
         self.threads = threads or max(1, min(8, default_workers() + 1))
-        self._options = image_options(model)
+        self._options, self._text_values = image_options(model), text_values(model)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, **options: Any) -> Predictor:
@@ -112,7 +115,7 @@ class Predictor:
             MmfuseError: As `FusionModel.from_pretrained`.
         """
         loaded = FusionModel.from_pretrained(model)
-        if loaded.image_encoder is not None:
+        if isinstance(loaded.image_encoder, ImageEncoder):
             try:
                 loaded.image_encoder.fold_batch_norm()
             except MmfuseError as error:
@@ -167,7 +170,8 @@ class Predictor:
         return move_batch(collate([item], self._pad()), self.device)
 
     def _pad(self) -> int:
-        return int(self.model.text_encoder.tokenizer.pad_token_id or 0) if self.model.text_encoder else 0  # type: ignore[arg-type]
+        text = self.model.text_encoder
+        return int(text.tokenizer.pad_token_id or 0) if isinstance(text, TextEncoder) else 0  # type: ignore[arg-type]
 
     def _read(
         self, source: Iterator[Sample], pool: ThreadPoolExecutor
@@ -183,7 +187,7 @@ class Predictor:
                 notices.append(said)
             samples += map(_without_bytes, window)
         text = self.model.text_encoder
-        if text is not None:
+        if isinstance(text, TextEncoder):
             there = [i for i, item in enumerate(items) if isinstance(item, Item) and _has_text(samples[i])]
             ids, cut = text.tokenize([_tokenizable(samples[i].text or "") for i in there]) if there else ([], [])
             for i, row, was_cut in zip(there, ids, cut, strict=True):
@@ -207,18 +211,50 @@ class Predictor:
         there = {"text": _has_text(sample), "image": bool(sample.images)}
         if (lacking := self.lacking(there)) is not None:
             return Failure(sample.id, lacking), ()
-        for number, source in enumerate(sample.images if self._options else (), start=1):
+        try:
+            item.values |= self._values(sample)
+        except ImageError as error:
+            return Failure(sample.id, str(error)), ()
+        live = isinstance(self._options, ImageOptions)
+        for number, source in enumerate(sample.images if live else (), start=1):
             place = f"{number} of {len(sample.images)}" if len(sample.images) > 1 else ""
             name = _in_one_line(Path(source).name) if isinstance(source, str) else place
             try:
                 urls = own_urls(source) if sample.urls is None else sample.urls
-                pixels, frames = read_first_frame(source, self._options, urls)
+                pixels, frames = read_first_frame(source, self._options, urls)  # type: ignore[arg-type]
             except ImageError as error:
                 return Failure(sample.id, f"{f'image {name}'.strip()}: {error}"), ()
             item.pixels.append(pixels.transpose(2, 0, 1))
             if frames > 1:
                 notices.append(frames_notice(name, frames))
         return item, tuple(notices)
+
+    def _values(self, sample: Sample) -> dict[str, np.ndarray | None]:
+        """What stands in for the sample's text and image, where the model reads features.
+
+        Raises:
+            ImageError: It is no features, or of another width.
+        """
+        found: dict[str, np.ndarray | None] = {}
+        if self._text_values is not None:
+            found["text"] = None
+            if _has_text(sample):
+                try:
+                    found["text"] = from_text(sample.text or "", self._text_values)
+                except ImageError as error:
+                    raise ImageError(f"text.features: {error}") from error
+        if isinstance(self._options, FeatureOptions):
+            found["image"] = None
+            if len(sample.images) > 1:
+                raise ImageError(f"image.features: {len(sample.images)} of them; one is expected")
+            for source in sample.images:
+                name = f" {_in_one_line(Path(source).name)}" if isinstance(source, str) else ""
+                try:
+                    urls = own_urls(source) if sample.urls is None else sample.urls
+                    found["image"] = read_features(source, self._options, urls)
+                except ImageError as error:
+                    raise ImageError(f"image.features{name}: {error}") from error
+        return found
 
     def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
         good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}

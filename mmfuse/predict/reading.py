@@ -15,9 +15,11 @@ from mmfuse.data.batches.augment import Augmentation
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.tokens import TextReader, TokenLists
 from mmfuse.data.files.locations import absent_hint, refusal
+from mmfuse.data.readers.features import FeatureOptions
 from mmfuse.data.readers.images import ImageOptions
 from mmfuse.data.tables.table import Table
 from mmfuse.encoders.cache import cache_root
+from mmfuse.encoders.features import FeatureTower
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
 from mmfuse.predict.caches import with_caches
@@ -60,6 +62,8 @@ def prepare_pairs(
         MmfuseError: An image file is missing or cannot be read, or the augmentation cannot be done.
     """
     towers = {"text": model.text_encoder, "image": model.image_encoder}
+    if augmentation is not None:
+        _check_changes(augmentation, [name for name, tower in towers.items() if isinstance(tower, FeatureTower)])
     if cache and table.block is not None:
         raise MmfuseError(f"{table.manifest.source}: features of rows in shards are not cached: leave the cache out")
     if augmentation is not None and cache:
@@ -67,11 +71,26 @@ def prepare_pairs(
     pairs = pair_reader(model, modality_dropout, augmentation, seed)(table)
     if pairs.image_options is not None and table.block is None:
         _check_files(pairs)
+    if table.block is None:
+        _check_features(pairs)
     if cache:
         root = cache_root(cache if isinstance(cache, str) else None)
         workers = default_workers() if num_workers is None else num_workers
         return with_caches(model, pairs, root, workers, batch_size, progress, cache_dtype)
     return pairs
+
+
+def _check_changes(augmentation: AugmentationConfig, replaced: Sequence[str]) -> None:
+    """Refuse to change what is not there: a text or an image that features stand in for."""
+    changes = {"image": ("image", augmentation.image != "none"), "text": ("text", vars(augmentation.text).values())}
+    for modality in replaced:
+        name, asked = changes[modality]
+        if (asked if modality == "image" else any(asked)) or augmentation.flip != "none":
+            key = "flip" if augmentation.flip != "none" else name
+            raise MmfuseError(
+                f"training.augmentation.{key}: features stand in for the {modality}s, and cannot be changed with the "
+                "rest of a row; leave it out"
+            )
 
 
 def _check_files(pairs: PairDataset) -> None:
@@ -91,6 +110,16 @@ def _check_files(pairs: PairDataset) -> None:
         raise MmfuseError(f"{table}: row {pairs.ids[row]!r}: {what}{more}; see mmfuse data check")
 
 
+def _check_features(pairs: PairDataset) -> None:
+    """Refuse, before anything is computed, numbers in the table that are no features, or of another width."""
+    for row in range(len(pairs)):
+        pairs.read_text_values(row)
+        if isinstance(pairs.image_options, FeatureOptions):
+            for item in pairs.images[row]:
+                if isinstance(item, bytes):
+                    pairs.read_image_values(row, item)
+
+
 @dataclass(frozen=True)
 class PairReader:
     """How a table becomes what a model reads, without the model's weights: it goes to worker processes.
@@ -99,7 +128,8 @@ class PairReader:
         text: How texts become tokens; None where they are not used.
         pad_token_id: Stands behind a text's end.
         write: By captioning task, how a caption becomes tokens.
-        image_options: How images are read; None where they are not used.
+        image_options: How images, or what stands in for them, are read; None where they are not used.
+        text_values: How what stands in for texts is read; None where texts are texts.
         modality_dropout: By modality, the probability that a present one is hidden.
         augmentation: What is changed of training rows; None for nothing.
         seed: Of both.
@@ -108,7 +138,8 @@ class PairReader:
     text: TextReader | None
     pad_token_id: int
     write: dict[str, Callable[[str], list[int]]]
-    image_options: ImageOptions | None
+    image_options: ImageOptions | FeatureOptions | None
+    text_values: FeatureOptions | None = None
     modality_dropout: dict[str, float] | None = None
     augmentation: AugmentationConfig | None = None
     seed: int = 0
@@ -132,6 +163,7 @@ class PairReader:
             },
             pad_token_id=self.pad_token_id,
             image_options=self.image_options,
+            text_values=self.text_values,
             modality_dropout=self.modality_dropout or {},
             augmentation=augmentation,
             seed=self.seed,
@@ -162,16 +194,36 @@ def pair_reader(
 ) -> PairReader:
     """How this model reads a table's rows."""
     pad = 0
-    if model.text_encoder is not None:
+    if isinstance(model.text_encoder, TextEncoder):
         pad = int(model.text_encoder.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
     write = {task: _without_weights(model.heads[task].decoder).encode for task in model.captioning}
-    options = image_options(model)
-    return PairReader(_text_reader(model.text_encoder), pad, write, options, modality_dropout, augmentation, seed)
+    text, image, values = _text_reader(model.text_encoder), image_options(model), text_values(model)
+    return PairReader(text, pad, write, image, values, modality_dropout, augmentation, seed)
 
 
-def _text_reader(encoder: TextEncoder | None) -> TextReader | None:
+def refuse_files(model: FusionModel, folder: str) -> None:
+    """Refuse a folder of loose files where the model reads features, which no file of a folder is taken for.
+
+    Raises:
+        MmfuseError: It does.
+    """
+    for modality, tower in (("text", model.text_encoder), ("image", model.image_encoder)):
+        if isinstance(tower, FeatureTower):
+            raise MmfuseError(
+                f"{folder}: the model reads features in place of the {modality}, which a folder of files does not "
+                "hold: give a table, a manifest or shards"
+            )
+
+
+def text_values(model: FusionModel) -> FeatureOptions | None:
+    """How what stands in for this model's texts is read; None where it reads texts, or none."""
+    tower = model.text_encoder
+    return FeatureOptions(tower.width) if isinstance(tower, FeatureTower) else None
+
+
+def _text_reader(encoder: Any) -> TextReader | None:
     """How texts become tokens, without the encoder's weights: worker processes may get a copy."""
-    if encoder is None:
+    if not isinstance(encoder, TextEncoder):
         return None
     tokenizer: Any = encoder.tokenizer
     mask_id = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
@@ -185,10 +237,13 @@ def _without_weights(module: Any) -> Any:
     return bare
 
 
-def image_options(model: FusionModel) -> ImageOptions | None:
-    """How this model's images are read; None where it uses none."""
+def image_options(model: FusionModel) -> ImageOptions | FeatureOptions | None:
+    """How this model's images, or what stands in for them, are read; None where it uses none."""
     if model.image_encoder is None:
         return None
+    if isinstance(model.image_encoder, FeatureTower):
+        spec = model.inputs.recipe.image if model.inputs else None
+        return FeatureOptions(model.image_encoder.width, spec.features.array if spec and spec.features else None)
     p = model.image_encoder.preprocessing
     return ImageOptions(size=p.size, resize=p.resize, interpolation=p.interpolation, background=p.background)  # type: ignore[arg-type]
 
@@ -199,7 +254,7 @@ def count_cut_texts(model: FusionModel, pairs: PairDataset, rows: Sequence[int])
     Returns:
         `texts`, how many of them were `cut`, the encoder's `max_length` in tokens and its `truncation`.
     """
-    if model.text_encoder is None:
+    if not isinstance(model.text_encoder, TextEncoder):
         return None
     encoder, rows = model.text_encoder, list(rows)
     texts = int(pairs.table.has_text()[rows].sum())

@@ -26,6 +26,7 @@ from mmfuse.data.tables.manifest import INDEX, is_shards, load_manifest
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.model import FusionModel
 from mmfuse.predict.folder import Entry, iter_folder
+from mmfuse.predict.reading import refuse_files
 from mmfuse.predict.samples import to_sample
 from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
 from mmfuse.types import MODALITIES, MmfuseError, Sample, first_line
@@ -107,6 +108,8 @@ def open_studies(
     if remote or os.path.isfile(source):
         table = source if remote else os.path.abspath(source)
         return TableStudies(table, plan_reading(table, options, trained))
+    if model is not None:
+        refuse_files(model, source)
     return FolderStudies(source, layout)
 
 

@@ -82,7 +82,7 @@ class Reading:
         """
         need_columns(found, [self.id], self.where["id"], file)
         text, image = self.recipe.text, self.recipe.image
-        for modality, names in (("image", image.named if image else []), ("text", text.columns if text else [])):
+        for modality, names in (("image", image.named if image else []), ("text", text.named if text else [])):
             for name in names:
                 if name not in found and not (name in self.usual and set(found) & set(self.recipe.columns())):
                     raise MmfuseError(
@@ -109,11 +109,11 @@ def plan_reading(table: str, options: TableOptions, trained: TableInputs | None)
     if trained is not None:
         where |= {name: f"the model's {name}" for name in ("text", "image")}
     if options.text_column is not None:
-        text = replace(_read(text, "--text-column"), columns=[options.text_column], template=None)
+        text = _elsewhere(_read(text, "--text-column"), options.text_column)
         where["text"] = "--text-column"
         usual.discard(TEXT)
     if options.image_column is not None:
-        image = replace(_read(image, "--image-column"), column=options.image_column, columns=None)
+        image = _elsewhere(_read(image, "--image-column"), options.image_column)
         where["image"] = "--image-column"
         usual.discard(IMAGE)
     check_urls(options.image_urls, "--image-urls")
@@ -121,7 +121,9 @@ def plan_reading(table: str, options: TableOptions, trained: TableInputs | None)
         image = replace(image, root=_root(table, image, options), urls=list(options.image_urls))
     elif options.image_root is not None or options.image_urls:
         raise MmfuseError("--image-root, --image-urls: the model reads no images")
-    reading = Reading(options.id_column or known.id, Recipe(text, image), known.csv, where, frozenset(usual))
+    text, image = (spec and _with_file(table, spec) for spec in (text, image))
+    id = options.id_column or known.id
+    reading = Reading(id, Recipe(text, image, id), known.csv, where, frozenset(usual))
     if trained is None:
         return replace(reading, about=f"{_tell(reading)}; the model folder does not say which it was trained on")
     remedy = "; where there is nothing, let it be empty, or name another with --text-column or --image-column"
@@ -144,11 +146,16 @@ def plan_manifest(manifest: Manifest, uses: Sequence[str], trained: TableInputs 
             raise MmfuseError(
                 f"{manifest.source}: {name}: the model reads it, and the manifest does not say where it is"
             )
+        was = trained and getattr(trained.recipe, name)
+        if was and (was.features is None) != (getattr(manifest, name).features is None):
+            said, wanted = (f"{name}s", "features") if was.features else ("features", f"{name}s")
+            raise MmfuseError(f"{manifest.source}: {name}: the manifest gives {said}, and the model reads {wanted}")
     text, image = (getattr(manifest, name) if name in uses else None for name in ("text", "image"))
     if image is not None:
         image = replace(image, root=_absolute(image.root))
     where = {"id": "id", "text": "text.columns", "image": "image.column" if image and image.column else "image.columns"}
-    reading = Reading(manifest.id, Recipe(text, image), manifest.csv, where)
+    where |= {name: f"{name}.features" for name, spec in (("text", text), ("image", image)) if spec and spec.features}
+    reading = Reading(manifest.id, Recipe(text, image, manifest.id), manifest.csv, where)
     return replace(reading, about=f"{_tell(reading)}{_tell_changed(reading, trained) if trained else ''}")
 
 
@@ -218,6 +225,22 @@ def _read(spec: Any, option: str) -> Any:
     return spec
 
 
+def _elsewhere(spec: Any, column: str) -> Any:
+    """The same, out of another column."""
+    if spec.features is not None:
+        return replace(spec, features=replace(spec.features, column=column, columns=None, file=None))
+    if isinstance(spec, TextSpec):
+        return replace(spec, columns=[column], template=None)
+    return replace(spec, column=column, columns=None)
+
+
+def _with_file(table: str, spec: Any) -> Any:
+    """With a file of features where it lies beside this table."""
+    if spec.features is None or spec.features.file is None:
+        return spec
+    return replace(spec, features=replace(spec.features, file=f"{os.path.dirname(table)}/{spec.features.file}"))
+
+
 def _root(table: str, image: ImageSpec, options: TableOptions) -> str:
     if options.image_root is not None:
         return _absolute(options.image_root)
@@ -235,7 +258,8 @@ def _tell(reading: Reading) -> str:
     if text is not None:
         parts.append(f"text from {_told(text)}")
     if image is not None:
-        parts.append(f"images from {', '.join(image.named)}, below {image.root}")
+        what = _told_features(image, "an image") if image.features else f"images from {', '.join(image.named)}"
+        parts.append(f"{what}, below {image.root}")
     if reading.csv != CsvSpec():
         kept = {name: value for name, value in asdict(reading.csv).items() if value is not None}
         parts.append(f"csv: {json.dumps(kept)}")
@@ -246,14 +270,28 @@ def _tell_changed(reading: Reading, trained: TableInputs) -> str:
     """What is read otherwise than in training."""
     (text, image), (was, shown) = ((r.text, r.image) for r in (reading.recipe, trained.recipe))
     parts = []
-    if text is not None and was is not None and text != was:
+    if text is not None and was is not None and _differ(text, was):
         parts.append(f"the text from {_told(was)}")
     if image is not None and shown is not None and image.named != shown.named:
         parts.append(f"the images from {', '.join(shown.named)}")
     return f"; in training {' and '.join(parts)}" if parts else "; as in training"
 
 
-def _told(text: TextSpec) -> str:
+def _differ(one: TextSpec, other: TextSpec) -> bool:
+    """Whether texts are made otherwise; a file of features beside another table is no difference."""
+    return one != other if one.features is None else _told(one, short=True) != _told(other, short=True)
+
+
+def _told_features(spec: TextSpec | ImageSpec, slot: str, short: bool = False) -> str:
+    assert spec.features is not None
+    file = spec.features.file or ""
+    return f"features in place of {slot} from {', '.join(spec.named) or (os.path.basename(file) if short else file)}"
+
+
+def _told(text: TextSpec, short: bool = False) -> str:
+    """What a text is made of; `short`: a file by its name alone."""
+    if text.features is not None:
+        return _told_features(text, "a text", short)
     how = ["by a template"] if text.template else []
     how += [", ".join(text.sections)] if text.sections else []
     how += [f"missing: {', '.join(text.missing)}"] if text.missing else []

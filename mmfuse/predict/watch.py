@@ -23,6 +23,7 @@ from mmfuse.predict.files import FRESH, Counts, append, line, sync
 from mmfuse.predict.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.predict.names import Names, alone, cannot_write
 from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.reading import refuse_files
 from mmfuse.types import Failure, MmfuseError, Prediction
 
 INTERVAL = 1.0
@@ -80,6 +81,7 @@ def watch_folder(
         raise MmfuseError(f"layout {layout!r}: with --watch the layout is stem or study")
     if out.suffix != ".jsonl":
         raise MmfuseError(f"--out {out}: --watch appends to a .jsonl file; csv and parquet are made of finished runs")
+    refuse_files(predictor.model, str(folder))
     try:
         scan_folder(folder, layout)
     except (OSError, ValueError) as error:

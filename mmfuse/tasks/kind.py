@@ -43,10 +43,13 @@ class TaskKind:
         exclusive: Whether exactly one label is true of a row.
         is_text: Whether targets are texts that someone wrote, which a model must not find in its input.
         abstains: Whether a decision has a confidence, below which it can be held back.
+        one_a_group: Whether `calibrate` is given one row of each group: rows of a group are no evidence on another.
         metrics: The names of what `measure` gives.
         lower_is_better: Those of them of which less is better.
         monitor: The metric that early stopping watches by default.
         comparable: Metrics that a benchmark may compare by: nothing is in them that each cell has chosen for itself.
+        units: Of metrics that are no shares their unit, "" where it is not known: differences are told in it, not in
+            points.
         diagnosed: Metrics, of which more is better, that the contribution of each modality is told in; the first one
             is shown.
         fields: Of a decision the parts that a table of predictions holds, with their types.
@@ -58,15 +61,17 @@ class TaskKind:
     exclusive: ClassVar[bool] = False
     is_text: ClassVar[bool] = False
     abstains: ClassVar[bool] = False
+    one_a_group: ClassVar[bool] = False
     metrics: tuple[str, ...] = ()
     lower_is_better: frozenset[str] = frozenset()
-    monitor: ClassVar[str] = ""
-    comparable: ClassVar[tuple[str, ...]] = ()
-    diagnosed: ClassVar[tuple[str, ...]] = ()
+    monitor: str = ""
+    comparable: tuple[str, ...] = ()
+    diagnosed: tuple[str, ...] = ()
     fields: ClassVar[dict[str, pa.DataType]] = {"value": pa.float64()}
 
     def __init__(self, labels: Sequence[str] = ()):
         self.labels = list(labels)
+        self.units: dict[str, str] = {}
 
     @classmethod
     def example(cls) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:

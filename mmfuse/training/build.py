@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from mmfuse.config import Config, DecoderConfig, GenerationConfig, TaskConfig
+from mmfuse.data.batches.values import feature_values
 from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.data.tables.table import Table
-from mmfuse.encoders.image import ImageEncoder, build_image_encoder
-from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
+from mmfuse.encoders.text import TextEncoder, train_wordpiece
+from mmfuse.encoders.towers import GivenFeatures, Tower, build_tower
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 from mmfuse.heads.decoder import build_decoder
@@ -35,7 +36,7 @@ def build_model(config: Config, table: Table) -> FusionModel:
     return assemble(config, table, *build_towers(config, table, uses))
 
 
-def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[TextEncoder | None, ImageEncoder | None]:
+def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[Tower | None, Tower | None]:
     """The text and the image encoder of a config, initialised from its seed; None for one that is not in `uses`.
 
     Raises:
@@ -44,14 +45,24 @@ def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[T
     text = image = None
     if "text" in uses and table.manifest.text is not None:
         torch.manual_seed(config.seed)
-        text = build_text_encoder(config.text_encoder, table.texts("train"))
+        text = build_tower("text", config.text_encoder, lambda: table.texts("train"), _features(table, "text"))
     if "image" in uses and table.manifest.image is not None:
         torch.manual_seed(config.seed + 1)
-        image = build_image_encoder(config.image_encoder)
+        image = build_tower("image", config.image_encoder, lambda: table.texts("train"), _features(table, "image"))
     return text, image
 
 
-def assemble(config: Config, table: Table, text: TextEncoder | None, image: ImageEncoder | None) -> FusionModel:
+def _features(table: Table, modality: str) -> GivenFeatures | None:
+    """What stands in for a modality, if anything does."""
+    spec = getattr(table.manifest, modality)
+    if spec.features is None:
+        return None
+    streamed = table.block is not None
+    items = None if streamed else lambda: feature_values(table, modality, table.indices("train"))
+    return GivenFeatures(spec.features.dim, items)
+
+
+def assemble(config: Config, table: Table, text: Tower | None, image: Tower | None) -> FusionModel:
     """The model of a config on these encoders; fusion and heads are initialised from its seed.
 
     Raises:
@@ -63,8 +74,6 @@ def assemble(config: Config, table: Table, text: TextEncoder | None, image: Imag
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
     torch.manual_seed(config.seed + 2)
     model = FusionModel(text, image, config.fusion, tasks)
-    if config.training.task_weights == "uncertainty":
-        model.learn_task_weights()
     if config.training.gradient_checkpointing:
         checkpoint_gradients(model, config)
     heads: dict[str, Any] = dict(model.heads.items())
@@ -87,7 +96,7 @@ def _task(table: Table, task: str) -> dict[str, Any]:
     return {"type": spec.type, "labels": table.labels[task], **({"options": spec.options} if spec.options else {})}
 
 
-def _head_options(config: Config, table: Table, task: str, text: TextEncoder | None) -> dict[str, Any]:
+def _head_options(config: Config, table: Table, task: str, text: Tower | None) -> dict[str, Any]:
     """What a head's constructor takes beside its labels: a captioning head its decoder."""
     own = config.tasks.get(task, TaskConfig())
     cls: Any = HEADS.get(table.manifest.tasks[task].type)
@@ -95,14 +104,16 @@ def _head_options(config: Config, table: Table, task: str, text: TextEncoder | N
         for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
             if getattr(own, name) != default:
                 raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
-        return {}
+        return dict(own.head)
+    if own.head:
+        raise MmfuseError(f"tasks.{task}.head: a captioning task has none; its options are in decoder and generation")
     captions = table.captions(task, "train")
     if next(iter(captions), None) is None:
         raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")
     decoder = build_decoder(
         own.decoder,
         lambda: train_wordpiece(captions, own.decoder.vocab_size, own.decoder.max_length),
-        text,
+        text if isinstance(text, TextEncoder) else None,
         f"tasks.{task}.decoder",
     )
     return {

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmfuse.config import Config
 from mmfuse.data.tables.table import Table
+from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.evaluation.evaluate import format_report
 from mmfuse.evaluation.markdown import code, plain, prose
 from mmfuse.model import FusionModel
@@ -29,15 +33,11 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
         "",
         "## Parts",
         "",
-        *(
-            f"- {name.removesuffix('_encoder')}: {code(own.name)}, {_trained(own.first_trained)}, "
-            f"{'pretrained' if own.pretrained else 'from random weights'}"
-            for name, _, own in towers(model, config)
-        ),
+        *(f"- {name.removesuffix('_encoder')}: " + _told(module, own) for name, module, own in towers(model, config)),
         *([f"- of each report, the text is: {', '.join(model.text_sections)}"] if model.text_sections else []),
         *(
             [f"- texts longer than {model.text_encoder.max_length} tokens are cut ({model.text_encoder.truncation})"]
-            if model.text_encoder is not None
+            if isinstance(model.text_encoder, TextEncoder)
             else []
         ),
         f"- fusion: {code(model.fusion_config)}",
@@ -75,6 +75,16 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
         "",
     ]
     return "\n".join(lines)
+
+
+def _told(tower: Any, own: Any) -> str:
+    """What a tower is, and whether it was trained."""
+    if isinstance(tower, FeatureTower):
+        what = f"features of {tower.width} numbers in its place, read by {code(tower.name)}"
+        return f"{what}, {_trained(own.first_trained)}" if any(True for _ in tower.parameters()) else what
+    how = "pretrained" if own.pretrained else "from random weights"
+    adapted = f" by the adapter {code(own.adapter)}" if own.adapter is not None else ""
+    return f"{code(own.name)}, {_trained(own.first_trained)}{adapted}, {how}"
 
 
 def _trained(first: int | None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from accelerate import Accelerator
@@ -13,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from mmfuse.config import Config, config_to_dict
+from mmfuse.config.parsing import nested_in
 from mmfuse.training.checkpoint import Checkpoints
 from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
 from mmfuse.types import MmfuseError, Stopped
@@ -128,10 +130,10 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
     elif path.is_file() and restart and _is_run(run_dir, values):
         set_aside(run_dir, LOCK)
     if path.is_file() and _is_run(run_dir, values):
-        then, now = flat_config(read_config(path)), flat_config(values)
-        differs = [key for key in now if now[key] != then.get(key)]
+        then, now = flat_config(with_defaults(read_config(path), Config)), flat_config(values)
+        differs = [key for key in now | then if now.get(key) != then.get(key)]
         if differs:
-            was, is_now = then.get(differs[0]), now[differs[0]]
+            was, is_now = then.get(differs[0]), now.get(differs[0])
             raise MmfuseError(
                 f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
                 "another name or output_dir, or --restart to discard it"
@@ -182,6 +184,30 @@ def read_config(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise MmfuseError(f"{path}: damaged; put it back, or --restart to discard the run") from error
+
+
+def with_defaults(values: Any, schema: type) -> Any:
+    """A config that was written, with the keys that came later at their defaults.
+
+    Args:
+        values: What stands in the file.
+        schema: Its dataclass.
+    """
+    if not isinstance(values, dict):
+        return values
+    hints, found = get_type_hints(schema), dict(values)
+    for item in dataclasses.fields(schema):
+        nested, by_name = nested_in(hints[item.name])
+        if nested is not None and by_name:
+            own = found.get(item.name) or {}
+            found[item.name] = {name: with_defaults(each, nested) for name, each in own.items()}
+        elif nested is not None:
+            found[item.name] = with_defaults(found.get(item.name, {}), nested)
+        elif item.name not in found and item.default is not dataclasses.MISSING:
+            found[item.name] = item.default
+        elif item.name not in found:
+            found[item.name] = item.default_factory()  # type: ignore[misc]
+    return found
 
 
 def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from mmfuse.config import Config
 from mmfuse.data.batches.loader import move_batch
-from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream, workers_of
 from mmfuse.data.shards.table import ShardedTable
@@ -31,8 +30,11 @@ from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds
 from mmfuse.registry import load_plugin
 from mmfuse.training.accelerator import open_accelerator
 from mmfuse.training.launch import heed_launch
+from mmfuse.training.learner import Learner
 from mmfuse.training.loop import Trainer
 from mmfuse.training.optimization import parameter_groups
+from mmfuse.training.optimizers import moments
+from mmfuse.training.orders import build_order
 from mmfuse.training.prepare import prepare, set_up
 from mmfuse.training.trained import ever_trained, towers
 from mmfuse.types import MmfuseError
@@ -138,7 +140,8 @@ def estimate_training(config: Config) -> TrainingEstimate:
         else:
             sample = _sample_stream(pairs, stream, config, accelerator.process_index)
             workers = workers_of(stream.plan, workers)
-        trainer = Trainer(model, sample.pairs, config, accelerator, Path(scratch), 0, quiet=True, stream=stream)
+        timed = dataclasses.replace(config, training=dataclasses.replace(config.training, order="by_length"))
+        trainer = Trainer(model, sample.pairs, timed, accelerator, Path(scratch), 0, quiet=True, stream=stream)
         loading, longest, step = _time_steps(trainer, sample.batches)
         scoring = _time_scoring(trainer, sample.pairs, sample.scored)
         memory, world = peak_memory(accelerator.device), accelerator.num_processes
@@ -192,7 +195,7 @@ def _sample_table(
     """The longest micro-batches of the first epoch, and others spread over it, as a small table of their own."""
     table, lengths, training = pairs.table, pairs.lengths(), config.training
     world, rank = accelerator.num_processes, accelerator.process_index
-    epoch = epoch_batches(table.indices("train"), lengths, training.batch_size, world, config.seed, 0)
+    epoch = build_order(config, pairs, world).plan(0)
     if not epoch:
         raise MmfuseError(f"the training split has {len(table.indices('train'))} rows for {world} processes")
     by_length = sorted(range(len(epoch)), key=lambda i: -max(lengths[row] for row in epoch[i][0]))
@@ -264,10 +267,10 @@ def _time_steps(trainer: Trainer, batches: Sequence[Any]) -> tuple[float, float,
 
 def _time_scoring(trainer: Trainer, pairs: PairDataset, rows: list[int]) -> float:
     """Seconds to read and score a row, without worker processes."""
-    batch = 2 * trainer.training.batch_size
-    table_logits(trainer.wrapped, pairs, rows[:batch], batch_size=batch)
+    batch, model = 2 * trainer.training.batch_size, trainer.whole_model()
+    table_logits(model, pairs, rows[:batch], batch_size=batch)
     start = time.perf_counter()
-    table_logits(trainer.wrapped, pairs, rows, batch_size=batch)
+    table_logits(model, pairs, rows, batch_size=batch)
     return (time.perf_counter() - start) / len(rows)
 
 
@@ -296,15 +299,16 @@ class _Clock:
 
 
 def _sizes(model: FusionModel, config: Config) -> dict[str, int]:
-    """Numbers of parameters, and bytes of what is written of them: AdamW keeps two moments of what it trains."""
+    """Numbers of parameters, and bytes of what is written of them, with the optimizer's moments."""
     trained = ever_trained(model, config)
-    optimised = [p for group in parameter_groups(model, config) for p in group["params"]]
+    optimised = [p for group in parameter_groups(Learner(model, config), config) for p in group["params"]]
     state = {name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()}
     kept = sum(size for name, size in state.items() if name in trained)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trained": sum(p.numel() for p in optimised),
-        "checkpoints": 2 * kept + 2 * sum(p.numel() * p.element_size() for p in optimised),
+        "checkpoints": 2 * kept
+        + moments(config.training.optimizer) * sum(p.numel() * p.element_size() for p in optimised),
         "model": sum(state.values()),
     }
 

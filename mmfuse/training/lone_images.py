@@ -11,10 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfuse.config import Config
-from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
+from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.towers import blank_item
 from mmfuse.model import FusionModel
+from mmfuse.training.orders import build_order
 from mmfuse.types import MmfuseError
 
 _MOST = 2_000_000
@@ -44,8 +46,8 @@ def check_lone_images(
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     images, rows = _norms_of_one_value(model)
-    images = images and encoder is not None and encoder.batch_norm != "frozen"
-    together = encoder is not None and encoder.batch_norm == "sync" and world > 1
+    images = images and getattr(encoder, "batch_norm", None) != "frozen"
+    together = getattr(encoder, "batch_norm", None) == "sync" and world > 1
     if rows and any(1 in sizes for sizes in _batches(pairs, config, world, stream, 0, of_rows=True)):
         raise MmfuseError(
             f"training.batch_size: {config.training.batch_size} leaves a batch of a single row, of which a batch norm "
@@ -53,6 +55,11 @@ def check_lone_images(
         )
     found = _batches(pairs, config, world, stream, first) if images else ()
     if any(sum(sizes) == 1 if together else 1 in sizes for sizes in found):
+        if isinstance(encoder, FeatureTower):
+            raise MmfuseError(
+                f"training.batch_size: {config.training.batch_size} leaves a batch of a single item, of which a batch "
+                f"norm of the tower {encoder.name!r} has no variance; choose another"
+            )
         size: Any = encoder.preprocessing.size if encoder is not None else ()
         raise MmfuseError(
             f"training.batch_size: {config.training.batch_size} leaves a batch of a single image, of which a batch "
@@ -74,13 +81,14 @@ def _batches(
             if limit is None or step < limit - first * len(plan):
                 yield [len(part) for part in plan[step]]
         return
-    rows, lengths = pairs.table.indices("train"), pairs.lengths()
+    rows = pairs.table.indices("train")
     counts = np.ones(len(pairs), int) if of_rows else np.array([len(images) for images in pairs.images])
     least = int(counts[rows].min()) if rows else 0
     draws = not of_rows and pairs.modality_dropout.get("image", 0.0) > 0
     epochs = training.epochs if draws or not least else min(first + 1, training.epochs)  # else all epochs are alike
+    order = build_order(config, pairs, world)
     for epoch in range(first, min(epochs, first + 1 + _MOST // max(1, len(rows)))):
-        plan = epoch_batches(rows, lengths, training.batch_size, world, config.seed, epoch)
+        plan = order.plan(epoch)
         for step in plan[: None if limit is None else max(0, limit - epoch * len(plan))]:
             if draws:
                 yield [sum(_shown(pairs.at(epoch), row) for row in part) for part in step]
@@ -116,8 +124,7 @@ def _norms_of_one_value(model: FusionModel) -> tuple[bool, bool]:
         device = next(model.parameters()).device
         nothing: Any = {"row_ids": torch.zeros(1), "input_ids": (), "text_row": torch.zeros(0, dtype=torch.long)}
         if model.image_encoder is not None:
-            size = model.image_encoder.preprocessing.size
-            nothing["pixels"] = torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)
+            nothing |= blank_item(model.image_encoder, "image", device)
             nothing["image_row"] = torch.zeros(1, dtype=torch.long, device=device)
         text, image = model.encode(nothing)
         model.fusion(text, image)

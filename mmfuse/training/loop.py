@@ -13,33 +13,34 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmfuse.config import Config
 from mmfuse.data.batches.loader import make_loader, move_batch
-from mmfuse.data.batches.order import epoch_batches
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
+from mmfuse.encoders.adapters import merge_adapter
+from mmfuse.encoders.image import ImageEncoder
 from mmfuse.evaluation.chosen import add_chosen, chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
-from mmfuse.seeds import seed_step
+from mmfuse.seeds import seed_step, step_seed
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
 from mmfuse.training.identity import frozen_identity, rows_identity
+from mmfuse.training.learner import Learner, current_names
+from mmfuse.training.methods import build_method
 from mmfuse.training.metrics_log import MetricsLog
 from mmfuse.training.monitor import MONITORED, flat_scores, monitored, monitored_name, validation_loss
-from mmfuse.training.optimization import (
-    batch_loss,
-    count_targets,
-    learning_rate_factor,
-    parameter_groups,
-)
+from mmfuse.training.optimization import count_targets, learning_rate_factor, parameter_groups
+from mmfuse.training.optimizers import build_optimizer
+from mmfuse.training.orders import build_order
+from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
-from mmfuse.training.trained import ever_trained, freeze_towers
+from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
     begin_moments,
     is_zero,
@@ -49,7 +50,10 @@ from mmfuse.training.zero import (
     zero_state,
     zero_step,
 )
-from mmfuse.types import Batch, MmfuseError, Stopped
+from mmfuse.types import Batch, MmfuseError, Step, Stopped
+
+METHOD = "method."
+"""Begins the names of the method's tensors in a checkpoint."""
 
 
 @dataclass
@@ -69,6 +73,7 @@ class TrainerState:
         processes: How many train: must be as many on resume, as a step's rows are theirs together.
         best_file: The weights of the best evaluation.
         scaler: Of fp16.
+        method: What of the method's state is no tensor.
     """
 
     step: int = 0
@@ -83,6 +88,7 @@ class TrainerState:
     processes: int = 1
     best_file: str | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    method: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
@@ -118,12 +124,14 @@ class Trainer:
         self.chosen = chosen_metrics(model, config.tasks, config.training.monitor)
         self.train_rows = pairs.table.indices("train") if stream is None else []
         self.validation_rows = [i for i, name in enumerate(pairs.table.splits) if name == "validation"]
-        self.lengths = pairs.lengths()
-        self.weights = {task: config.tasks[task].weight if task in config.tasks else 1.0 for task in model.heads}
+        self.order = None if stream is not None else build_order(config, pairs, accelerator.num_processes)
+        self.learner = Learner(model, config)
+        self.method = build_method(config.training.method)
+        self.method.check(model, config)
         freeze_towers(model, config)  # what is trained some day must be known to the optimiser and to DDP
         self.state = TrainerState(
             identity=frozen_identity(model, ever_trained(model, config)),
-            rows=stream.identity if stream else rows_identity(pairs),
+            rows=stream.identity if stream else rows_identity(pairs, self.order.identity if self.order else ""),
             processes=accelerator.num_processes,
         )
         if len(set(gather_object([self.state.rows]))) > 1:
@@ -131,15 +139,15 @@ class Trainer:
                 f"{pairs.table.manifest.source}: the processes do not read the same rows; all machines must "
                 "have the same data"
             )
-        self.skeleton = prepare_sharding(model) if accelerator.is_fsdp2 else None
+        self.skeleton = prepare_sharding(self.learner) if accelerator.is_fsdp2 else None
         self.zero = is_zero(accelerator)
         if self.zero:
-            prepare_zero(model, config, accelerator)
-        if model.image_encoder is not None and is_synchronised(config, accelerator.num_processes):
+            prepare_zero(self.learner, config, accelerator)
+        if isinstance(model.image_encoder, ImageEncoder) and is_synchronised(config, accelerator.num_processes):
             synchronise(model.image_encoder)
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, config), fused=True)
+        self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.wrapped, self.prepared = accelerator.prepare(model, self.optimizer)
+        self.wrapped, self.prepared = accelerator.prepare(self.learner, self.optimizer)
         if self.zero:
             begin_moments(self.wrapped, self.optimizer)
         if stream is None and len(self.train_rows) < accelerator.num_processes:
@@ -165,12 +173,17 @@ class Trainer:
             self._train()
         except KeyboardInterrupt as stop:
             raise Stopped(tell_kept(self.run_dir, self.state.step)) from stop
-        if self.skeleton is not None:
-            self.wrapped = self.model = whole_model(self.skeleton, self.model)
+        self.model = self.whole_model()
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
             self.model.load_state_dict(best, strict=False)
+        for tower in towers(self.model, self.config):
+            merge_adapter(tower.module)
         return self.state
+
+    def whole_model(self) -> FusionModel:
+        """The model outside of its wrappers; of a sharded one, a copy that every process must ask for."""
+        return self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
 
     def _train(self) -> None:
         shown = self.accelerator.is_main_process and not self.quiet
@@ -182,10 +195,7 @@ class Trainer:
 
     def plan(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
-        if self.stream is not None:
-            return self.stream.plan
-        t, world = self.training, self.accelerator.num_processes
-        return epoch_batches(self.train_rows, self.lengths, t.batch_size, world, self.config.seed, epoch)
+        return self.order.plan(epoch) if self.order is not None else self.stream.plan  # type: ignore[union-attr]
 
     def _train_epoch(self, progress: Progress) -> None:
         accumulation, rank = self.training.accumulation, self.accelerator.process_index
@@ -226,19 +236,16 @@ class Trainer:
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
-        device, world = self.accelerator.device, self.accelerator.num_processes
+        device = self.accelerator.device
         counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
-        total = torch.zeros(1 + len(self.model.heads), device=device)
+        step = self._step_of(counts)
+        total = torch.zeros(1 + len(self.learner.parts), device=device)
         blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
-        backward: Any = self.wrapped.backward if self.zero else self.accelerator.backward
         with reduced_once(self.wrapped) if self.zero else nullcontext():
             for i, batch in enumerate(batches):
-                last = self.zero or i == len(batches) - 1
-                sync = nullcontext() if last else self.accelerator.no_sync(self.wrapped)
-                with sync, self.accelerator.autocast(), resting(blank[i]):
-                    loss, each = batch_loss(self.model, self.wrapped(batch), batch, counts, self.weights)
-                    backward(loss * world)  # DDP takes the mean over processes; this is a sum
-                total += torch.cat([loss.detach()[None], each])
+                total += self._learn(batch, step, self.zero or i == len(batches) - 1, blank[i])
+        if self.method.edits_gradients:
+            self.method.gradients(self.learner, step)
         if self.zero:
             norm = zero_step(self.wrapped)
         elif self.training.clip_norm is not None:
@@ -254,8 +261,33 @@ class Trainer:
                 f"the loss is {step_loss} at step {self.state.step + 1}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
-        named = dict(zip(self.model.heads, losses, strict=True))
+        named = dict(zip(self.learner.parts, losses, strict=True))
         return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
+
+    def _step_of(self, counts: Tensor) -> Step:
+        """The step that is next, with `count_targets` over all processes."""
+        *targets, rows = counts.tolist()
+        number, epoch, seed = self.state.step, self.state.epoch, self.config.seed
+        own = dict(zip(self.model.heads, targets, strict=True))
+        return Step(number, self.total_steps, epoch, step_seed(seed, number), own, rows)
+
+    def _learn(self, batch: Batch, step: Step, last: bool, blank: Sequence[nn.Module]) -> Tensor:
+        """The backward passes of a micro-batch; `(1 + parts,)` its share of the loss, and of the first pass's parts."""
+        backward: Any = self.wrapped.backward if self.zero else self.accelerator.backward
+        passes = Passes(self.wrapped, self.learner, held=self.skeleton is not None)
+        losses = self.method.losses(passes.learn, passes.look, batch, step)
+        total = torch.zeros((), device=self.accelerator.device)
+        for number in range(1, self.method.passes + 1):
+            synchronised = self.zero or (last and number == self.method.passes)
+            sync = nullcontext() if synchronised else self.accelerator.no_sync(self.wrapped)
+            with sync, self.accelerator.autocast(), resting(blank):
+                loss = next(losses)
+                backward(loss * self.accelerator.num_processes)  # DDP takes the mean over processes; this is a sum
+            total = total + loss.detach()
+        for _ in losses:  # to its end, which may put back what it has changed
+            raise RuntimeError(f"{type(self.method).__name__} yields more losses than its passes, {self.method.passes}")
+        assert passes.parts is not None
+        return torch.cat([total[None], passes.parts])
 
     def _end_epoch(self, progress: Progress) -> None:
         ended = self.state.step >= self.total_steps
@@ -282,10 +314,10 @@ class Trainer:
         rows, targets = self.validation_rows, self.pairs.table.targets
         batch = 2 * self.training.batch_size
         if self.skeleton is None:  # the bare model: a wrapper would wait for processes that have no row
-            share_buffers(self.model)
-        model = self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
+            share_buffers(self.learner)
+        model = self.whole_model()
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
-        loss = validation_loss(self.model, self.weights, logits, targets, rows, self.accelerator.device)
+        loss = validation_loss(self.model, self.learner.task_weights, logits, targets, rows, self.accelerator.device)
         scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
         add_chosen(scores, self.chosen, self.model, self.pairs, rows, logits, resamples=0)
         values = flat_scores(scores)
@@ -301,14 +333,15 @@ class Trainer:
 
     def _trained_weights(self) -> dict[str, Tensor]:
         trained = ever_trained(self.model, self.config)
-        return {name: whole(tensor) for name, tensor in self.model.state_dict().items() if name in trained}
+        found = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
+        return {name: whole(tensor) for name, tensor in (found | self.learner.own_state()).items()}
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
         self.accelerator.wait_for_everyone()
         main = self.accelerator.is_main_process
         if self.zero:
-            share_buffers(self.model)
+            share_buffers(self.learner)
             optimizer = zero_state(self.optimizer, self.parameters)
         elif main or self.skeleton is not None:  # what is sharded, all give their part of
             optimizer = optimizer_state(self.optimizer)
@@ -316,6 +349,9 @@ class Trainer:
             weights = self._trained_weights()
         if main:
             scaler = self.accelerator.scaler
+            own = self.method.state_dict()
+            weights |= {f"{METHOD}{name}": value for name, value in own.items() if isinstance(value, Tensor)}
+            self.state.method = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         if best:
@@ -350,7 +386,11 @@ class Trainer:
             )
         self.log.cut(state["step"])
         self.state = TrainerState(**state)
+        weights = current_names(weights)
         load_weights(self.model, weights)
+        load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})
+        own = {n.removeprefix(METHOD): tensor for n, tensor in weights.items() if n.startswith(METHOD)}
+        self.method.load_state_dict({**self.state.method, **own})
         if self.zero:
             load_zero(self.wrapped, self.optimizer, self.parameters, tensors)
         else:

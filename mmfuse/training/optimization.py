@@ -1,8 +1,9 @@
-"""Parameter groups, the learning rate's course, and the loss of an optimiser step."""
+"""Parameter groups, the learning rate's course, and the targets of an optimiser step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,17 +11,18 @@ from torch import Tensor, nn
 
 from mmfuse.config import Config
 from mmfuse.encoders.text import checkpoint_layers
-from mmfuse.model import LOG_VARIANCES, FusionModel
+from mmfuse.model import FusionModel
+from mmfuse.training.learner import OBJECTIVES, Learner
 from mmfuse.training.trained import ever_trained, towers
 from mmfuse.types import Batch
 
 
-def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]:
+def parameter_groups(learner: Learner, config: Config) -> list[dict[str, Any]]:
     """Groups by tower and weight decay, with `lr` and `base_lr` the peak rate; towers frozen for good are left out.
 
-    Biases, norms, missing tokens and other vectors and scalars (gates) are not decayed.
+    Biases, norms, missing tokens and other vectors and scalars (gates) are not decayed. Objectives' come last.
     """
-    training = config.training
+    training, model = config.training, learner.model
     rates = {
         f"{tower.name}.": tower.config.learning_rate
         for tower in towers(model, config)
@@ -32,8 +34,9 @@ def parameter_groups(model: FusionModel, config: Config) -> list[dict[str, Any]]
             rates[f"heads.{task}.decoder."] = own.decoder.learning_rate
     trained = ever_trained(model, config)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if name not in trained or not parameter.requires_grad:
+    own = ((name, parameter) for name, parameter in model.named_parameters() if name in trained)
+    for name, parameter in (*own, *learner.objectives.named_parameters(prefix=OBJECTIVES)):
+        if not parameter.requires_grad:
             continue
         rate = next((r for prefix, r in rates.items() if name.startswith(prefix)), training.learning_rate)
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
@@ -66,43 +69,8 @@ def learning_rate_factor(step: int, total: int, warmup: float, schedule: str) ->
     return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done
 
 
-def count_targets(model: FusionModel, batches: list[Batch], device: torch.device) -> Tensor:
+def count_targets(model: FusionModel, batches: Sequence[Batch], device: torch.device) -> Tensor:
     """`(tasks + 1,)`: labelled targets in these batches as each head counts them, and their rows."""
     heads: dict[str, Any] = dict(model.heads.items())
     counts = [sum(float(head.count(batch[f"target.{task}"])) for batch in batches) for task, head in heads.items()]
     return torch.tensor([*counts, sum(len(batch["row_ids"]) for batch in batches)], dtype=torch.float64, device=device)
-
-
-def batch_loss(
-    model: FusionModel, logits: dict[str, Tensor], batch: Batch, counts: Tensor, weights: dict[str, float]
-) -> tuple[Tensor, Tensor]:
-    """This batch's share of the step's loss: by task, the sum over its targets over their number in the whole step.
-
-    Where the model learns its tasks' weights, a task's loss `l` counts as `exp(-s) l + s / 2` with `s` its learned log
-    variance (Kendall et al. 2018, arXiv 1705.07115).
-
-    Args:
-        model: Its heads know their losses.
-        logits: By task, `(B, L)`.
-        batch: With the targets.
-        counts: `(tasks + 1,)` labelled targets, and rows, of the step over all processes and accumulated batches.
-        weights: By task, its factor.
-
-    Returns:
-        The loss, and `(tasks,)` the tasks' own losses without factors, detached.
-    """
-    heads: dict[str, Any] = dict(model.heads.items())
-    share = len(batch["row_ids"]) / float(counts[-1])
-    loss = torch.zeros((), device=counts.device)
-    each = []
-    for i, (task, head) in enumerate(heads.items()):
-        total = float(counts[i])
-        own = head.loss(logits[task], batch[f"target.{task}"]) * (1 / total if total else 0.0)
-        each.append(own.detach())
-        if LOG_VARIANCES in logits:
-            s = logits[LOG_VARIANCES][i]
-            own = (-s).exp() * own + share * s / 2
-        loss = loss + weights[task] * own
-    if hasattr(model.fusion, "auxiliary_loss"):
-        loss = loss + model.fusion.auxiliary_loss() * share
-    return loss, torch.stack(each)

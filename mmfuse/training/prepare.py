@@ -24,6 +24,7 @@ from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut
 from mmfuse.pulse import now
 from mmfuse.training.batch_norm import check_images
 from mmfuse.training.build import build_model
+from mmfuse.training.choices import check_choices
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.monitor import check_monitor
 from mmfuse.training.trained import freeze_towers
@@ -50,6 +51,7 @@ def set_up(
     if model.captioning:
         meteor_lite()  # else it would be missed after the training
     check_monitor(config.training.monitor, model, table)
+    check_choices(config, model, table)
     chosen_metrics(model, config.tasks, config.training.monitor)
     check_operating_points(model, config.tasks, table)
     if model.image_encoder is not None:

@@ -15,8 +15,9 @@ from mmfuse.config import Config, config_from_dict, load_config
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import workers_of
 from mmfuse.data.tables.gaps import scored_split
+from mmfuse.evaluation.analyses import Analysis, Scored, choose_analyses, run_analyses
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, choose_operating_points
-from mmfuse.evaluation.evaluate import add_caption_baselines, score_rows, write_report
+from mmfuse.evaluation.evaluate import score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.model import FusionModel
 from mmfuse.predict import count_cut_texts, default_workers, table_logits
@@ -72,6 +73,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         config = config_from_dict(config) if isinstance(config, dict) else load_config(config)
     for plugin in config.plugins:
         load_plugin(plugin)
+    analyses = choose_analyses(config.evaluation.analyses)
     config, asked = heed_launch(config), config
     run_dir = config.run_dir
     with (
@@ -85,12 +87,14 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
             console.print(f"training.mixed_precision: {precision}, as ACCELERATE_MIXED_PRECISION says")
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
         table, model, pairs, stream = set_up(config, accelerator, workers, console)
+        for analysis in analyses.values():
+            analysis.check(table)
         if accelerator.is_main_process:
             describe(run_dir, config, table)
         workers = workers_of(stream.plan, workers) if stream else workers if pairs.live_images else 0
         trainer = Trainer(model, pairs, config, accelerator, run_dir, workers, stream=stream)
         if accelerator.is_fsdp2:
-            console.print(tell_sharding(trainer.model))
+            console.print(tell_sharding(trainer.learner))
         if trainer.zero:
             console.print(tell_zero(accelerator))
         accelerator.init_trackers(config.name)
@@ -98,12 +102,18 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         state = trainer.fit()
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
             tracker.finish()
-        report = _finish(trainer.model, pairs, trainer, run_dir, config, accelerator)
+        report = _finish(trainer.model, pairs, trainer, run_dir, config, accelerator, analyses)
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
 
 
 def _finish(
-    model: FusionModel, pairs: PairDataset, trainer: Trainer, run_dir: Path, config: Config, accelerator: Accelerator
+    model: FusionModel,
+    pairs: PairDataset,
+    trainer: Trainer,
+    run_dir: Path,
+    config: Config,
+    accelerator: Accelerator,
+    analyses: dict[str, Analysis],
 ) -> dict[str, Any]:
     """Calibrate on validation, score the test split, write the model folder."""
     options: Any = {"batch_size": 2 * config.training.batch_size, "num_workers": trainer.num_workers}
@@ -118,10 +128,10 @@ def _finish(
     scores = score_rows(model, pairs, rows, logits)
     add_chosen(scores, trainer.chosen, model, pairs, rows, logits)
     add_operating_points(scores, model, pairs, rows, logits)
-    add_caption_baselines(scores, model, pairs, rows, logits)
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)
+    run_analyses(analyses, Scored(model, pairs, rows, logits, scores, score_rows), report)
     now("writing report and model")
     if accelerator.is_main_process:
         write_report(run_dir / split, report, model, pairs, rows, logits)

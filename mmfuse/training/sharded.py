@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from mmfuse.encoders.towers import blank_item, tower_inputs
 from mmfuse.model import FusionModel
 from mmfuse.training.launch import is_on
+from mmfuse.training.learner import Learner
 from mmfuse.types import Batch, MmfuseError
 
 
@@ -41,17 +43,23 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
 
 
-def prepare_sharding(model: FusionModel) -> FusionModel:
-    """Make a model ready to be sharded in place, and give its copy without parameters for `whole_model`.
+def prepare_sharding(learner: Learner) -> FusionModel:
+    """Make a learner ready to be sharded in place; a copy of its model without parameters, for `whole_model`.
 
     Raises:
         MmfuseError: It has a parameter that FSDP2 cannot shard.
     """
-    for name, parameter in model.named_parameters():
+    model = learner.model
+    for name, parameter in learner.named_parameters():
+        if parameter.ndim == 0 and name.startswith("model."):
+            raise MmfuseError(
+                f"fusion {model.fusion_config['name']!r}: {name.removeprefix('model.')} is a single number, which "
+                "FSDP2 cannot shard; choose another fusion, or train without FSDP"
+            )
         if parameter.ndim == 0:
             raise MmfuseError(
-                f"fusion {model.fusion_config['name']!r}: {name} is a single number, which FSDP2 cannot shard; "
-                "choose another fusion, or train without FSDP"
+                f"training.{name} is a single number, which FSDP2 cannot shard; leave the objective out, or train "
+                "without FSDP"
             )
         parameter.data = parameter.data.contiguous()  # convolutions lie channels last, and FSDP2 refuses that
     empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in model.parameters()}
@@ -122,19 +130,16 @@ def fill_in(model: FusionModel, batches: Sequence[Batch], accelerator: Accelerat
     Returns:
         By batch, the towers that read a blank.
     """
-    mine = [[len(batch["input_ids"]), len(batch["pixels"])] for batch in batches]
+    both = [("text", model.text_encoder), ("image", model.image_encoder)]
+    mine = [[int(tower is not None and tower_inputs(tower, b, m) is not None) for m, tower in both] for b in batches]
     anywhere: Any = accelerator.reduce(torch.tensor(mine, device=accelerator.device), "sum")
     blank: list[list[nn.Module]] = []
-    for batch, (texts, images), (all_texts, all_images) in zip(batches, mine, anywhere.tolist(), strict=True):
+    for batch, own, all_own in zip(batches, mine, anywhere.tolist(), strict=True):
         towers: list[nn.Module] = []
-        if model.text_encoder is not None and not texts and all_texts:
-            batch["input_ids"] = torch.zeros(1, 1, dtype=torch.long, device=accelerator.device)
-            batch["text_mask"] = torch.ones(1, 1, dtype=torch.bool, device=accelerator.device)
-            towers.append(model.text_encoder)
-        if model.image_encoder is not None and not images and all_images:
-            size = model.image_encoder.preprocessing.size
-            batch["pixels"] = torch.zeros(1, 3, *size, dtype=torch.uint8, device=accelerator.device)
-            towers.append(model.image_encoder)
+        for (modality, tower), here, there in zip(both, own, all_own, strict=True):
+            if tower is not None and not here and there:
+                batch.update(blank_item(tower, modality, accelerator.device))
+                towers.append(tower)
         blank.append(towers)
     return blank
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mmfuse.config import Config, ImageEncoderConfig, TextEncoderConfig
+from mmfuse.encoders.adapters import adapted_names
 from mmfuse.model import FusionModel
 
 
@@ -32,9 +33,17 @@ def towers(model: FusionModel, config: Config) -> list[Tower]:
 
 
 def ever_trained(model: FusionModel, config: Config) -> set[str]:
-    """The names of all that training may change, of `model.state_dict()`: not those of towers frozen for good."""
-    frozen = tuple(f"{tower.name}." for tower in towers(model, config) if tower.config.first_trained is None)
-    return {name for name in model.state_dict() if not name.startswith(frozen)}
+    """The names of all that training may change, of `model.state_dict()`: not those of towers frozen for good.
+
+    Of a tower with an adapter these are the adapter's.
+    """
+    found = set(model.state_dict())
+    for tower in towers(model, config):
+        kept = frozenset() if tower.config.first_trained is None else adapted_names(tower.module)
+        if kept is not None:
+            own = f"{tower.name}."
+            found = {name for name in found if not name.startswith(own) or name.removeprefix(own) in kept}
+    return found
 
 
 def freeze_towers(model: FusionModel, config: Config, epoch: int | None = None) -> None:

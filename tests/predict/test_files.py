@@ -11,6 +11,7 @@ import pytest
 from child_processes import run_child
 
 from mmfuse.predict import Predictor, TableOptions, files, open_studies, predict_to_chunks, predict_to_file
+from mmfuse.tasks import build_task
 from mmfuse.types import MmfuseError, Stopped
 
 
@@ -117,7 +118,7 @@ def test_csv_and_parquet_hold_what_jsonl_holds(run, tmp_path):
 def test_no_cell_of_a_csv_is_a_formula_and_jsonl_and_parquet_are_exact():
     names = ["=1+1", "@a;=b", "-1", "fine"]
     task = "+t"
-    head = SimpleNamespace(kind="multilabel", labels=names)
+    head = SimpleNamespace(task=build_task("multilabel", names))
     predictor = SimpleNamespace(model=SimpleNamespace(heads={task: head}), abstentions={})
     said = {"labels": names, "probabilities": dict.fromkeys(names, -1.5)}
     row = {"id": "=cmd|' /C calc'!A0", "tasks": {task: said}, "present": ["text"], "notices": ["\t=1"]}

@@ -1,4 +1,4 @@
-"""The metric of docs/extend.md: a file outside of the package that is found, checked, stopped on and compared."""
+"""The metric of docs/extend.md: a file outside the package that is found, checked, stopped on, reported, compared."""
 
 import json
 

@@ -122,7 +122,9 @@ def test_weights_of_tasks_are_learned_and_not_saved(captioner, monkeypatch):
 
     def watching(self, batches):
         found = step(self, batches)
-        seen.append({task: float(s.detach()) for task, s in self.model.log_variances.items()})
+        seen.append(
+            {task: float(s.detach()) for task, s in self.learner.objectives["uncertainty"].log_variances.items()}
+        )
         return found
 
     monkeypatch.setattr(loop.Trainer, "step", watching)

@@ -21,6 +21,7 @@ from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import Predictor
 from mmfuse.predict.folder import find_study
 from mmfuse.training.build import build_model
+from mmfuse.training.learner import Learner
 from mmfuse.training.sharded import prepare_sharding
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.yaml"))
@@ -121,4 +122,4 @@ def test_a_single_number_cannot_be_sharded_and_is_named(tiny):
     config = tiny("fusion.name=gated_cross_attention")
     model = build_model(config, load_table(load_manifest(config.data.manifest)))
     with pytest.raises(mmfuse.MmfuseError, match=r"'gated_cross_attention': fusion.*attention_gate is a single number"):
-        prepare_sharding(model)
+        prepare_sharding(Learner(model, config))

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import load_file
 
 import mmfuse
-from mmfuse.training import loop
 from mmfuse.training.optimization import learning_rate_factor
+from mmfuse.training.orders import by_length
 from mmfuse.types import MmfuseError
 
 
@@ -107,14 +107,14 @@ def test_accumulation_gives_the_losses_of_the_larger_batch(tiny, monkeypatch):
     """The parts of a batch are unequal, so a mean of their means would differ."""
     rng = np.random.default_rng(0)
     a = mmfuse.train(tiny("training.batch_size=8", run="a"))
-    plan = loop.epoch_batches
+    plan = by_length.epoch_batches
 
     def halves(rows, lengths, batch_size, world, seed, epoch):
         whole = plan(rows, lengths, 8, world, seed, epoch)
         cut = [int(rng.integers(1, 4)) for _ in whole]
         return [[part] for (ranks,), k in zip(whole, cut, strict=True) for part in (ranks[:k], ranks[k:]) if part]
 
-    monkeypatch.setattr(loop, "epoch_batches", halves)
+    monkeypatch.setattr(by_length, "epoch_batches", halves)
     b = mmfuse.train(tiny("training.batch_size=4", "training.accumulation=2", run="b"))
     first, second = ([line["loss"] for line in steps(run.dir)] for run in (a, b))
     assert np.allclose(first, second, rtol=1e-4)

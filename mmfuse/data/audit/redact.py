@@ -91,6 +91,9 @@ def beside_rows(manifest: Manifest, rows: str) -> dict[str, Any]:
         values.pop("csv", None)
     if manifest.image is not None:
         values["image"]["root"] = _whole(manifest.image.root)
+    for name, spec in (("text", manifest.text), ("image", manifest.image)):
+        if spec is not None and spec.features is not None and spec.features.file is not None:
+            values[name]["features"]["file"] = _whole(spec.features.file)
     if manifest.group_file is not None:
         values["group"]["file"] = _whole(manifest.group_file)
     return values

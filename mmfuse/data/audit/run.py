@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from mmfuse.data.audit.features import check_features
 from mmfuse.data.audit.findings import SEVERITIES, AuditReport, Finding, finding
 from mmfuse.data.audit.identifiers import Finder, find_by_rules
 from mmfuse.data.audit.images import check_images, read_images
 from mmfuse.data.audit.labels import check_labels, check_stated
+from mmfuse.data.audit.numbers import check_numbers
 from mmfuse.data.audit.repair import check_agreement, join_found
 from mmfuse.data.audit.rows import Rows, check_groups, check_rows, check_splits, rows_of
 from mmfuse.data.audit.texts import check_identifiers, check_text_copies, check_texts
 from mmfuse.data.audit.values import check_values, read_said, time_facts
 from mmfuse.data.load import load_table
 from mmfuse.data.tables.gaps import find_gaps
+from mmfuse.data.tables.groups import content_or_name
 from mmfuse.data.tables.manifest import Manifest, is_shards
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
@@ -87,9 +90,14 @@ def _look(
     ]
     progress("values", 0, 1)
     said = read_said(table)
+    whole, rows, replaced_facts, replaced = rows, *_without_features(table, rows)
     images = read_images(rows, lambda done, total: progress("images", done, total))
-    contents = list(zip(rows.texts, images.contents(len(rows.ids)), strict=True))
+    contents: list[tuple] = list(zip(whole.texts, images.contents(len(rows.ids)), strict=True))
     text_facts, text_findings = check_texts(rows, captions, max_tokens)
+    if whole is not rows:
+        seen = [tuple(content_or_name(item, rows.urls) for item in items) for items in whole.images]
+        contents = list(zip(whole.texts, seen, strict=True))
+        text_facts, text_findings = (text_facts, text_findings) if rows.texts is whole.texts else ([], [])
     label_facts, label_findings = check_labels(table, rows)
     progress("copies of texts", 0, 1)
     copies = check_text_copies(rows, contents)
@@ -100,22 +108,40 @@ def _look(
     stated_facts, stated = check_stated(table, replace(rows, texts=texts))  # it tells words: none that identifies
     time = table.manifest.splits.time
     times = time_facts(rows, said, time) if time else []
-    facts = [*_facts(table, rows), *times, *text_facts, *label_facts, *stated_facts]
+    facts = [*_facts(table, rows), *replaced_facts, *times, *text_facts, *label_facts, *stated_facts]
     found = [
         *check_splits(rows),
         *_check_gaps(table),
         *check_groups(rows, table.manifest.group is not None),
-        *check_rows(rows, contents),
-        *check_images(rows, images, contents),
+        *check_rows(whole, contents),
+        *(check_images(rows, images, contents) if rows.images is whole.images else []),
+        *replaced,
         *text_findings,
         *copies,
         *label_findings,
+        *check_numbers(table, rows),
         *check_values(table, rows, said),
         *check_agreement(table, rows, contents),
         *stated,
         *identifiers,
     ]
     return facts, found
+
+
+def _without_features(table: Table, rows: Rows) -> tuple[Rows, list[str], list[Finding]]:
+    """The rows without features that stand in for texts or images, and what is to be said of these."""
+    manifest, facts, found = table.manifest, [], []
+    texts, images = rows.texts, rows.images
+    for modality, spec in (("text", manifest.text), ("image", manifest.image)):
+        if spec is None or spec.features is None:
+            continue
+        said, wrong = check_features(rows, spec, modality)
+        facts, found = [*facts, *said], [*found, *wrong]
+        if modality == "text":
+            texts = [None] * len(rows.ids)
+        else:
+            images = [()] * len(rows.ids)
+    return replace(rows, texts=texts, images=images) if facts else rows, facts, found
 
 
 def _check_gaps(table: Table) -> list[Finding]:

@@ -17,6 +17,7 @@ from mmfuse.data.batches.augment import Augmentation, Changes
 from mmfuse.data.batches.collate import Item, collate, pad_tokens
 from mmfuse.data.batches.order import ordered_batches
 from mmfuse.data.batches.tokens import TokenLists
+from mmfuse.data.readers.features import FeatureOptions, from_text, read_features
 from mmfuse.data.readers.images import ImageError, ImageOptions, read_image
 from mmfuse.data.tables.table import Table
 from mmfuse.seeds import unit_hash
@@ -38,7 +39,8 @@ class PairDataset(Dataset):
         captions: By captioning task and row, the tokens of its references; a batch has one of them, another one each
             epoch.
         pad_token_id: Stands behind a text's end.
-        image_options: How images are read; None where images are not used.
+        image_options: How images, or what stands in for them, are read; None where images are not used.
+        text_values: How what stands in for a text is read; None where texts are texts, or not used.
         modality_dropout: By modality, the probability that a present one is hidden.
         augmentation: What is changed of the rows of the training split while training; None for nothing.
         seed: Of the modality dropout and the augmentation.
@@ -49,6 +51,7 @@ class PairDataset(Dataset):
         epoch: The one being trained; negative where rows are read as they are.
         images: By row its images; none where images are not used.
         ids: By row its id.
+        values: By row what stands in for its text, as `mmfuse.data.readers.features.as_text` writes it, or None.
     """
 
     table: Table
@@ -56,7 +59,8 @@ class PairDataset(Dataset):
     token_ids: TokenLists | None
     captions: dict[str, list[list[list[int]]]] = field(default_factory=dict)
     pad_token_id: int = 0
-    image_options: ImageOptions | None = None
+    image_options: ImageOptions | FeatureOptions | None = None
+    text_values: FeatureOptions | None = None
     modality_dropout: dict[str, float] = field(default_factory=dict)
     augmentation: Augmentation | None = None
     seed: int = 0
@@ -68,11 +72,13 @@ class PairDataset(Dataset):
     epoch: int = field(default=0, init=False)
     images: Sequence[Sequence[Any]] = field(init=False)
     ids: list[str] = field(init=False)
+    values: list[str | None] = field(init=False)
 
     def __post_init__(self) -> None:
         own = vars(self)  # frozen from here on
         own["images"] = self.table.images() if self.image_options else [[]] * len(self.table)
         own["ids"] = self.table.rows["id"][:]
+        own["values"] = [None] * len(self.table) if self.text_values is None else self.table.rows["text"][:]
 
     def view(self, **changes: Any) -> Self:
         """The same rows with some attributes changed; the others are shared."""
@@ -191,7 +197,7 @@ class PairDataset(Dataset):
         """The modality that modality dropout hides of this row in this epoch; never its only one."""
         if not any(self.modality_dropout.values()):
             return None
-        has_text = self.token_ids is not None and self.token_ids[row] is not None
+        has_text = (self.token_ids is not None and self.token_ids[row] is not None) or self.values[row] is not None
         if not (has_text and self.images[row]):
             return None
         draw = unit_hash(self.seed, f"modality dropout:{self.epoch}:{self.ids[row]}")
@@ -204,11 +210,41 @@ class PairDataset(Dataset):
         if self.token_ids is not None and self.text_cache is None and hidden != "text":
             ids = self.token_ids[row]
             item.input_ids = ids if ids is None or changes is None else changes.tokens(ids)
-        if self.live_images and hidden != "image":
+        if self.text_values is not None:
+            item.values["text"] = None if hidden == "text" else self.read_text_values(row)
+        if isinstance(self.image_options, FeatureOptions):
+            there = self.images[row] if hidden != "image" else []
+            item.values["image"] = self.read_image_values(row, there[0]) if there else None
+        elif self.live_images and hidden != "image":
             item.pixels = [self.read_pixels(row, source, view) for view, source in enumerate(self.images[row])]
             if changes is not None:
                 item.pixels = [changes.image(pixels, view) for view, pixels in enumerate(item.pixels)]
         return item
+
+    def read_text_values(self, row: int) -> np.ndarray | None:
+        """What stands in for a row's text, `(T, D)` float32; None where it is missing.
+
+        Raises:
+            MmfuseError: It is no features, or of another width; the message names the row and the reason.
+        """
+        if self.values[row] is None:
+            return None
+        try:
+            return from_text(self.values[row] or "", self.text_values or FeatureOptions())
+        except ImageError as error:
+            raise MmfuseError(f"row {self.ids[row]!r}: text.features: {error}") from error
+
+    def read_image_values(self, row: int, source: str | bytes) -> np.ndarray:
+        """What stands in for a row's image, its path or its bytes, `(T, D)` float32.
+
+        Raises:
+            MmfuseError: It cannot be read, or is of another width; the message names the row, the file and the reason.
+        """
+        try:
+            return read_features(source, self.image_options, self.table.manifest.urls)  # type: ignore[arg-type]
+        except ImageError as error:
+            name = f" {source}" if isinstance(source, str) else ""
+            raise MmfuseError(f"row {self.ids[row]!r}: image.features{name}: {error}") from error
 
     def read_pixels(self, row: int, source: str | bytes, view: int = 0) -> np.ndarray:
         """One image of a row, its path or its bytes, as `(3, H, W)` uint8.
@@ -218,7 +254,7 @@ class PairDataset(Dataset):
                 from 1) and the reason.
         """
         try:
-            return read_image(source, self.image_options, self.table.manifest.urls).transpose(2, 0, 1)
+            return read_image(source, self.image_options, self.table.manifest.urls).transpose(2, 0, 1)  # type: ignore[arg-type]
         except ImageError as error:
             name = source if isinstance(source, str) else view + 1
             raise MmfuseError(f"row {self.ids[row]!r}: image {name}: {error}") from error

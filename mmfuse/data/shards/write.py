@@ -24,6 +24,7 @@ from mmfuse.config import read_yaml
 from mmfuse.data.files.locations import read_location
 from mmfuse.data.files.read import read_bytes
 from mmfuse.data.files.stores import FetchError, folder_url, is_local, list_sizes, patiently, put, stored
+from mmfuse.data.readers.features import FeatureOptions, read_features
 from mmfuse.data.readers.images import read_image
 from mmfuse.data.shards.folder import (
     DAMAGED,
@@ -267,19 +268,20 @@ class _Unreadable:
 
 def _rows(data: Blocks, split: str, first: int) -> Iterator[dict[str, Any] | _Unreadable]:
     """A split's rows from `first` on with their images as bytes; threads read and decode a few rows ahead."""
-    urls = data.manifest.urls
+    urls, image = data.manifest.urls, data.manifest.image
+    features = image and image.features and FeatureOptions(image.features.dim, image.features.array)
     left = (row for block in data.ordered(split, first) for row in records(block))
     with ThreadPoolExecutor(_THREADS) as pool:
-        waiting = deque(pool.submit(_read, row, urls) for row in islice(left, _AHEAD))
+        waiting = deque(pool.submit(_read, row, urls, features) for row in islice(left, _AHEAD))
         try:
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(_read, row, urls) for row in islice(left, 1))
+                waiting.extend(pool.submit(_read, row, urls, features) for row in islice(left, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read(row: dict[str, Any], urls: Sequence[str]) -> dict[str, Any] | _Unreadable:
+def _read(row: dict[str, Any], urls: Sequence[str], features: FeatureOptions | None) -> dict[str, Any] | _Unreadable:
     images = []
     for number, image in enumerate(row["images"], start=1):
         name = number if isinstance(image, bytes) else image.rsplit("/", 1)[-1]
@@ -288,7 +290,10 @@ def _read(row: dict[str, Any], urls: Sequence[str]) -> dict[str, Any] | _Unreada
                 images.append(image)
             else:
                 images.append(patiently(partial(read_location, image, _MAX_IMAGE_BYTES, urls), image))
-            read_image(images[-1])
+            if features is None:
+                read_image(images[-1])
+            else:
+                read_features(images[-1], features)
         except FetchError as error:
             raise MmfuseError(f"{image}: {error}; when it can be fetched, the same command resumes") from error
         except MmfuseError as error:  # its message is the reason, never the path

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmfuse.data.synthetic.phantom_film import render
@@ -42,7 +43,7 @@ tasks:
 splits: {{column: split}}
 subgroups: [sex, age_band]
 """
-_HEAD = b"name: phantom\nversion: 1\nabout: >-\n  SYNTHETIC"
+_HEAD = re.compile(rb"name: phantom(_dose)?\nversion: 1\nabout: >-\n  SYNTHETIC")
 _OURS = re.compile(r"phantom-\d+-\d{6,}\.(png|txt)")
 
 
@@ -58,19 +59,31 @@ def write_phantom(out: Path, studies: int = 3000, seed: int = 0, progress: Calla
     Raises:
         MmfuseError: `out` holds something else, or a number is out of range.
     """
-    out = Path(out)
+    about = _MANIFEST.format(notice=NOTICE, studies=studies, seed=seed, labels=", ".join(LABELS))
+    return write_set(Path(out), about, studies, seed, lambda study: (render(study), _row(study)), progress)
+
+
+def write_set(
+    out: Path,
+    about: str,
+    studies: int,
+    seed: int,
+    draw: Callable[[Study], tuple[Image.Image, dict[str, str]]],
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """As `write_phantom`, with `about` as the manifest; `draw` gives the film of a study, and its row of `data.csv`."""
     manifest, table, images = out / "manifest.yaml", out / "data.csv", out / "images"
-    _claim(out, studies, seed, ours=manifest.is_file() and manifest.read_bytes().startswith(_HEAD))
+    _claim(out, studies, seed, ours=manifest.is_file() and _HEAD.match(manifest.read_bytes()) is not None)
     # The manifest first and the table last: if the writing is cut short, the folder is known as ours, and not readable.
     table.unlink(missing_ok=True)
-    about = _MANIFEST.format(notice=NOTICE, studies=studies, seed=seed, labels=", ".join(LABELS))
     manifest.write_text(about, encoding="utf-8", newline="\n")
     images.mkdir(exist_ok=True)
     rows = []
     for index in range(studies):
         study = make_study(seed, index)
-        (images / f"{study.id}.png").write_bytes(_png(study))
-        rows.append(_row(study))
+        film, row = draw(study)
+        (images / f"{study.id}.png").write_bytes(_png(film))
+        rows.append(row)
         if progress:
             progress(index + 1)
     kept = {out / row["image"] for row in rows}
@@ -99,7 +112,7 @@ def write_pairs(out: Path, studies: int, seed: int) -> Path:
         stale.unlink()
     for index in range(studies):
         study = make_study(seed, index)
-        (out / f"{study.id}.png").write_bytes(_png(study))
+        (out / f"{study.id}.png").write_bytes(_png(render(study)))
         (out / f"{study.id}.txt").write_text(write_report(study) + "\n", encoding="utf-8", newline="\n")
     return out
 
@@ -115,24 +128,29 @@ def _claim(out: Path, studies: int, seed: int, *, ours: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _png(study: Study) -> bytes:
+def _png(film: Image.Image) -> bytes:
     info = PngInfo()
     info.add_text("Description", NOTICE)
     buffer = BytesIO()
-    render(study).save(buffer, "PNG", pnginfo=info)
+    film.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def name_study(study: Study, text: str) -> dict[str, str]:
+    """What each row begins with: id, patient, image, text and split."""
+    drawn = fraction(f"{study.patient} split")
+    return {
+        "id": study.id,
+        "patient": study.patient,
+        "image": f"images/{study.id}.png",
+        "text": text,
+        "split": "train" if drawn < 0.7 else "validation" if drawn < 0.8 else "test",
+    }
 
 
 def _row(study: Study) -> dict[str, str]:
     """The study's row of `data.csv`; a place is empty where the finding is not truly there."""
-    drawn = fraction(f"{study.patient} split")
-    row = {
-        "id": study.id,
-        "patient": study.patient,
-        "image": f"images/{study.id}.png",
-        "text": write_report(study),
-        "split": "train" if drawn < 0.7 else "validation" if drawn < 0.8 else "test",
-    }
+    row = name_study(study, write_report(study))
     row |= {label: "yes" if study.truth[label] else "no" for label in LABELS}
     row["findings"] = ";".join(label for label in LABELS if study.truth[label])
     for name, place in study.places.items():

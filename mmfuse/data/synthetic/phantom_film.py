@@ -47,6 +47,7 @@ _CENTRE = {
     ("nodule", "lower"): (17.0, 0.5),
 }
 """Distance from the midline and height of a finding, by finding and zone."""
+_NODULE_RADIUS = 2.3
 
 
 class _Spot(NamedTuple):
@@ -57,10 +58,14 @@ class _Spot(NamedTuple):
     size: float = 1.0
 
 
-def render(study: Study) -> Image.Image:
+def render(study: Study, mass: float | None = None) -> Image.Image:
     """The study's chest film, `(64, 64)` mode "L"; the patient's right is at the left of the image.
 
     It depends on `shown` and `places` alone. What a flipped symbol does not touch stays as it was.
+
+    Args:
+        study: What is on it.
+        mass: In pixels: instead of the nodule, a round mass of this radius lies in the upper zone of its side.
     """
     rng = np.random.default_rng((study.seed, study.index, IMAGE_STREAM))
     body = _Body(*(spread * rng.uniform(-1, 1) for spread in vars(_SPREAD).values()))
@@ -71,6 +76,10 @@ def render(study: Study) -> Image.Image:
     contrast, brightness, grain = rng.uniform(0.92, 1.08), rng.uniform(-0.03, 0.03), rng.uniform(0.012, 0.03)
     noise = _BLUR @ rng.normal(0, 0.01, (16, 16)) @ _BLUR.T + rng.normal(0, grain, (64, 64))
     places = {name: study.places[name] for name, there in study.shown.items() if there}
+    if mass is not None:  # in pixels of the film: a larger body has no larger one
+        places["nodule"] = study.places["nodule"]._replace(zone="upper")
+        size = mass / _NODULE_RADIUS / np.sqrt((1 + body.width) * (1 + body.height))
+        spots["nodule"] = spots["nodule"]._replace(size=size)
     film = _paint(body, places, spots)
     film = 0.45 + contrast * (film - 0.45) + brightness + noise
     return Image.fromarray((film.clip(0, 1) * 255).round().astype(np.uint8), mode="L")
@@ -149,7 +158,7 @@ def _spot(name: str, place: Place, spot: _Spot, x: np.ndarray, y: np.ndarray) ->
     centre_x, centre_y = _CENTRE[name, place.zone]
     dx, dy = x - side * centre_x - spot.dx, y - centre_y - spot.dy
     if name == "nodule":
-        return 0.38 * _step(2.3 * spot.size - np.hypot(dx, dy), 0.4)
+        return 0.38 * _step(_NODULE_RADIUS * spot.size - np.hypot(dx, dy), 0.4)
     texture = 1 + 0.15 * np.sin(1.1 * dx + dy) * np.sin(0.9 * dy + 1)
     return 0.31 * texture * _bump(np.hypot(dx, dy * 0.9), 4.2 * spot.size)
 

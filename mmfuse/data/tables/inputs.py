@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mmfuse.config import parse
+from mmfuse.data.readers.features import FILES
 from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.tables.manifest import ImageSpec, Manifest, is_shards
 from mmfuse.data.tables.recipe import Recipe
@@ -44,7 +45,9 @@ class TableInputs:
         image = manifest.image if "image" in uses else None
         if image is not None:
             image = replace(image, urls=[], root=_below_the_table(image.root, manifest.rows))
-        return cls(manifest.id, Recipe(manifest.text if "text" in uses else None, image), manifest.csv)
+        text = manifest.text if "text" in uses else None
+        text, image = (spec and _with_file(spec, manifest.rows) for spec in (text, image))
+        return cls(manifest.id, Recipe(text, image, manifest.id), manifest.csv)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, for `from_dict`."""
@@ -72,9 +75,23 @@ class TableInputs:
         for name, spec in (("text", recipe.text), ("image", recipe.image)):
             if (spec is not None) != (name in uses):
                 raise MmfuseError(f"inputs.{name}: it is there or absent as the model reads it or not")
+            file = spec.features.file if spec is not None and spec.features is not None else None
+            if file is not None and not (_stays_below(file) and file.endswith(FILES)):
+                raise MmfuseError(f"inputs.{name}.features.file: {file!r:.100}: a file below the table's own folder")
         if recipe.image is not None:
             _check_image(recipe.image)
-        return cls(values["id"], recipe, parse(CsvSpec, [("inputs.csv", values.get("csv", {}))]))
+        return cls(
+            values["id"], replace(recipe, id=values["id"]), parse(CsvSpec, [("inputs.csv", values.get("csv", {}))])
+        )
+
+
+def _with_file(spec: Any, rows: str) -> Any:
+    """With a file of features as it lies below the table's folder; one from elsewhere by its name alone, there too."""
+    if spec.features is None or spec.features.file is None:
+        return spec
+    file = spec.features.file
+    below = _below_the_table(file, rows)
+    return replace(spec, features=replace(spec.features, file=file.rsplit("/", 1)[-1] if below == "." else below))
 
 
 def _below_the_table(root: str, rows: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from mmfuse.config import key, parse, read_small, read_yaml
 from mmfuse.data.files.locations import check_urls
 from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.data.tables.features import FeaturesSpec, check_features
 from mmfuse.registry import nearest
 from mmfuse.sections import SECTIONS
 from mmfuse.tasks import RESERVED, TASKS, check_spec, kind_of
@@ -37,10 +38,13 @@ class ImageSpec:
     separator: str | None = key(None, "with column: what stands between the paths of one study")
     root: str = key(".", "what the paths are relative to; itself relative to the manifest")
     urls: list[str] = key([], "URLs that may stand in the column: [https, s3], or with a host: [https://host:8080]")
+    features: FeaturesSpec | None = key(None, "instead of images: numbers that were computed before")
 
     @property
     def named(self) -> list[str]:
         """The columns."""
+        if self.features is not None:
+            return self.features.named
         return self.columns or ([self.column] if self.column else [])
 
     @property
@@ -60,6 +64,12 @@ class TextSpec:
         default=None,
         metadata={"help": f"of radiology reports in the columns, one section or a list: {', '.join(SECTIONS)}"},
     )
+    features: FeaturesSpec | None = key(None, "instead of texts: numbers that were computed before")
+
+    @property
+    def named(self) -> list[str]:
+        """The columns."""
+        return self.features.named if self.features is not None else self.columns
 
     @property
     def sections(self) -> list[str]:
@@ -131,9 +141,10 @@ class Manifest:
         image, text, splits = self.image, self.text, self.splits
         named = {"id": [self.id], "group": self.group_names}
         if image is not None:
-            named["image.column" if image.column else "image.columns"] = image.named
+            key = "image.features" if image.features else "image.column" if image.column else "image.columns"
+            named[key] = image.named
         if text is not None:
-            named["text.columns"] = text.columns
+            named["text.features" if text.features else "text.columns"] = text.named
         named["subgroups"] = self.subgroups
         named |= {f"tasks.{task}": self.tasks[task].named for task in tasks}
         named |= {"splits.column": [splits.column or ""], "splits.time": [splits.time or ""]}
@@ -167,6 +178,9 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
     manifest.rows = _beside(path, manifest.rows)
     if manifest.image is not None:
         manifest.image.root = _beside(path, manifest.image.root)
+    for spec in (manifest.text, manifest.image):
+        if spec is not None and spec.features is not None and spec.features.file is not None:
+            spec.features.file = _beside(path, spec.features.file)
     _check(manifest)
     return manifest
 
@@ -255,7 +269,9 @@ def check_image(image: ImageSpec | None, where: str) -> None:
     """
     if image is None:
         return
-    if not image.named or (image.column is None) == (image.columns is None):
+    if image.features is not None:
+        check_features(image.features, "image", [image.column, image.columns, image.separator], where)
+    elif not image.named or (image.column is None) == (image.columns is None):
         raise MmfuseError(f"{where}: image: give either column or columns")
     check_urls(image.urls, where)
 
@@ -267,6 +283,9 @@ def check_text(text: TextSpec | None, where: str) -> None:
         MmfuseError: The message begins with `where`, and names the key and the fix.
     """
     if text is None:
+        return
+    if text.features is not None:
+        check_features(text.features, "text", [text.columns, text.template, text.missing, text.section], where)
         return
     if not text.columns:
         raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
@@ -294,6 +313,13 @@ def _check(manifest: Manifest) -> None:
         check_spec(task, f"{where}: tasks.{name}")
         targets = [task.column] if task.column else task.columns or []
         apart = bool(task.section and read_sections and task.section not in read_sections)
+        for slot, spec in (("text", text), ("image", image)):
+            taken = [column for column in (spec.features.named if spec and spec.features else ()) if column in targets]
+            if taken:
+                raise MmfuseError(
+                    f"{where}: tasks.{name}: {taken[0]!r} is the target and in {slot}.features too: the model would "
+                    "read the answer"
+                )
         for column in targets:
             if text is not None and column in text.columns and not apart:
                 raise MmfuseError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,8 @@ import pandas as pd
 from mmfuse import cells
 from mmfuse.config import parse
 from mmfuse.data.files.locations import place
+from mmfuse.data.readers.features import as_text
+from mmfuse.data.tables.features import feature_items
 from mmfuse.data.tables.manifest import PLACEHOLDER, ImageSpec, Manifest, TextSpec, check_image, check_text
 from mmfuse.sections import select_sections
 from mmfuse.types import MmfuseError
@@ -22,20 +24,22 @@ class Recipe:
     Attributes:
         text: None where no text is read.
         image: None where no image is read.
+        id: The column of the ids, which name the arrays of a file of features.
     """
 
     text: TextSpec | None
     image: ImageSpec | None
+    id: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, manifest: Manifest) -> Recipe:
         """A manifest's."""
-        return cls(manifest.text, manifest.image)
+        return cls(manifest.text, manifest.image, manifest.id)
 
     def columns(self) -> list[str]:
         """All columns that are read."""
         images = self.image.named if self.image else []
-        return list(dict.fromkeys([*(self.text.columns if self.text else []), *images]))
+        return list(dict.fromkeys([*(self.text.named if self.text else []), *images]))
 
     def permitted(self) -> tuple[str, ...]:
         """What `mmfuse.data.files.locations` may open of the images' locations beside paths."""
@@ -55,6 +59,9 @@ class Recipe:
         spec = self.text
         if spec is None:
             return [None] * len(frame)
+        if spec.features is not None:
+            items = feature_items(frame, spec.features, "text", self.id, where, first)
+            return [as_text(item) if isinstance(item, bytes) else None for item in items]
         absent, sections = {"", *spec.missing}, spec.sections
         columns = [cells.texts(frame, name, where, "text.columns", first) for name in spec.columns]
         texts: list[str | None] = []
@@ -87,6 +94,10 @@ class Recipe:
         spec = self.image
         if spec is None:
             return [[] for _ in range(len(frame))]
+        if spec.features is not None:
+            items = feature_items(frame, spec.features, "image", self.id, where, first)
+            placed = [place(item, spec.root) if isinstance(item, str) else item for item in items]
+            return [[] if item is None else [item] for item in placed]
         key = "image.column" if spec.column else "image.columns"
         rows: list[list[str | bytes]] = []
         for row, values in enumerate(zip(*(frame[name] for name in spec.named), strict=True), start=first + 1):
@@ -99,7 +110,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, for `from_dict`."""
-        return {name: asdict(spec) for name, spec in (("text", self.text), ("image", self.image)) if spec is not None}
+        return {name: _said(spec) for name, spec in (("text", self.text), ("image", self.image)) if spec is not None}
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> Recipe:
@@ -115,6 +126,11 @@ class Recipe:
         check_text(text, where)
         check_image(image, where)
         return cls(text, image)
+
+
+def _said(spec: TextSpec | ImageSpec) -> dict[str, Any]:
+    values = asdict(spec)
+    return {name: value for name, value in values.items() if not (name == "features" and value is None)}
 
 
 def _fill(template: str, parts: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from mmfuse.metrics.captions.scores import (
     CAPTION_METRICS,
     compare_captioning,
     meteor_lite,
+    rouge_l_rows,
     score_captioning,
     score_captions,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "consensus_caption",
     "meteor_lite",
     "retrieve_captions",
+    "rouge_l_rows",
     "score_captioning",
     "score_captions",
     "tokenize_caption",

@@ -108,6 +108,14 @@ def score_captioning(
     return {"n": len(references), "groups": bootstrap.num_groups, "metrics": metrics}
 
 
+def rouge_l_rows(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
+    """`(N,)`: each row's ROUGE-L, as `score_captions` takes the mean of; NaN where all references are blank."""
+    rows = zip(candidates, without_blank(references), strict=True)
+    return np.array(
+        [_rouge_l(tokenize_caption(c), [tokenize_caption(r) for r in right]) if right else np.nan for c, right in rows]
+    )
+
+
 def compare_captioning(
     candidates_a: Sequence[str],
     candidates_b: Sequence[str],
