@@ -9,9 +9,10 @@ from sklearn import metrics as sk
 
 from mmfuse.metrics import METRICS, choose_metrics, metrics_for
 from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.chosen import add_metrics, evaluate_metrics
 from mmfuse.metrics.labels import METRICS as STANDARD
 from mmfuse.metrics.labels import PER_LABEL, score_classification, score_multilabel
-from mmfuse.metrics.scored import Scored, add_metrics, evaluate_metrics
+from mmfuse.metrics.scored import Scored
 from mmfuse.types import MmfuseError
 
 NAN = float("nan")
