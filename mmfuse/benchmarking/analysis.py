@@ -19,7 +19,7 @@ from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
 from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
 from mmfuse.metrics.bootstrap import GroupBootstrap
-from mmfuse.metrics.scoring import metric_replicates
+from mmfuse.metrics.chosen import metric_replicates
 from mmfuse.registry import nearest
 from mmfuse.tasks import TaskKind, task_of
 from mmfuse.types import MmfuseError

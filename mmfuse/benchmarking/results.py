@@ -38,6 +38,7 @@ class CellResult(TypedDict):
         per_label: By task and label, of the test rows; empty of tasks without labels.
         decisions: By task what was fitted on validation, such as `temperature` and `thresholds`.
         diagnostics: Of seed 0 and the first fold: `permutation`, `shapley`, `missing`, `emap`.
+        analyses: By name, what those that the config names have found.
     """
 
     row: str
@@ -64,6 +65,7 @@ class CellResult(TypedDict):
     per_label: NotRequired[dict[str, dict[str, LabelScores]]]
     decisions: NotRequired[dict[str, dict[str, Any]]]
     diagnostics: NotRequired[dict[str, Any]]
+    analyses: NotRequired[dict[str, dict[str, Any]]]
 
 
 class ContrastResult(TypedDict):
@@ -190,6 +192,7 @@ class Summary(TypedDict):
         match_to: As in the config.
         tuning_trials: As in the config.
         resamples: As in the config.
+        analyses: By strategy and name, of its first seed.
         provenance: How it came about: command, commit, versions, config, ...
     """
 
@@ -205,4 +208,5 @@ class Summary(TypedDict):
     match_to: str
     tuning_trials: int
     resamples: int
+    analyses: NotRequired[dict[str, dict[str, dict[str, Any]]]]
     provenance: dict[str, Any]

@@ -115,7 +115,7 @@ class PrecomputedFeatures(FeatureTower):
         if width < 3:
             raise MmfuseError(
                 f"tower features: {width} number(s) a vector: a fusion normalises each vector by itself, which leaves "
-                "nothing of so few; a tower that maps them to more is needed (docs/extend.md, A tower)"
+                "nothing of so few; a tower that maps them to more is needed"
             )
         if pooling not in ("mean", "first"):
             raise MmfuseError(f"tower features: pooling: {pooling!r} is not legal; legal: mean, first")

@@ -12,8 +12,8 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.tables.table import Table
 from mmfuse.metrics import METRICS, Metric, choose_metrics
 from mmfuse.metrics.bootstrap import RESAMPLES
+from mmfuse.metrics.chosen import add_metrics
 from mmfuse.metrics.operating import choose_point, measure_point, read_requirement
-from mmfuse.metrics.scoring import add_metrics
 from mmfuse.model import FusionModel
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError

@@ -83,7 +83,7 @@ class Rates:
         where = (bootstrap.row_group * K + subgroup, np.arange(N))
         by_group = (csr_array((np.ones(N), where), shape=(G * K, N)) @ self._sums).reshape(G, -1)
         found = bootstrap.replicate(lambda times: {"sums": times @ by_group})["sums"]
-        return _divided(found.reshape(len(found), K, -1))
+        return _divided(found.reshape(len(found), K, self._sums.shape[1]))
 
 
 def _divided(sums: Array) -> Array:

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmfuse.metrics import METRICS
 from mmfuse.metrics.bootstrap import score_of
+from mmfuse.metrics.chosen import evaluate_metrics
 from mmfuse.metrics.results import PointScores
 from mmfuse.metrics.scored import Scored
-from mmfuse.metrics.scoring import evaluate_metrics
 from mmfuse.registry import nearest
 from mmfuse.types import MISSING_CLASS, MmfuseError
 

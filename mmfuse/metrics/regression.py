@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+from mmfuse.metrics.results import Score
 from mmfuse.types import MmfuseError
 
 REGRESSION_METRICS = ("r2", "rmse", "mae", "spearman")
@@ -26,14 +27,6 @@ NO_SPREAD = 1e-12
 """Targets whose variance is below this share of their mean square about the common mean are constant."""
 
 Array = NDArray[np.float64]
-
-
-class Score(TypedDict):
-    """A metric with its 95 % interval over resampled groups; None where it is undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 class RegressionScores(TypedDict):

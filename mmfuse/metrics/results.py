@@ -125,6 +125,20 @@ class Baseline(TypedDict):
     difference: dict[str, Difference]
 
 
+class Intervals(TypedDict):
+    """The intervals that go with predicted numbers.
+
+    Attributes:
+        level: The share of new rows that they promise to cover.
+        coverage: The share of these rows that they cover.
+        width: Their median width, in the target's unit.
+    """
+
+    level: float
+    coverage: Score
+    width: float
+
+
 class TaskScores(TypedDict):
     """The scores of one task.
 
@@ -138,6 +152,8 @@ class TaskScores(TypedDict):
         confusion: `K x K` rows of each true class (first) by what was said (classification).
         operating_points: By name, where the model has any.
         baselines: `consensus` and `retrieval` (captioning).
+        unit: Of the target (regression).
+        intervals: What the predictions' intervals are worth, where there are any (regression).
     """
 
     n: int
@@ -148,6 +164,8 @@ class TaskScores(TypedDict):
     confusion: NotRequired[list[list[int]]]
     operating_points: NotRequired[dict[str, PointReport]]
     baselines: NotRequired[dict[str, Baseline]]
+    unit: NotRequired[str | None]
+    intervals: NotRequired[Intervals]
 
 
 class Missing(TypedDict):
@@ -187,6 +205,7 @@ class Report(TypedDict):
         missing: Rows without a modality.
         tasks: By task; one without any target among the rows is left out.
         operating_point: At which decisions were scored, where it was not the model's usual thresholds.
+        analyses: By name what analyses found that are not of one task.
         cut_texts: Texts longer than the model reads; None of a model without a text encoder.
     """
 
@@ -195,4 +214,5 @@ class Report(TypedDict):
     missing: Missing
     tasks: dict[str, TaskScores]
     operating_point: NotRequired[str]
+    analyses: NotRequired[dict[str, dict[str, Any]]]
     cut_texts: CutTexts | None

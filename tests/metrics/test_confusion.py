@@ -1,6 +1,7 @@
 """Metrics that are chosen by name are scikit-learn's, for every weighting of the rows; undefined is undefined."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ from sklearn import metrics as sk
 
 from mmfuse.metrics import METRICS, choose_metrics, metrics_for
 from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.chosen import add_metrics, evaluate_metrics
 from mmfuse.metrics.labels import METRICS as STANDARD
 from mmfuse.metrics.labels import PER_LABEL, score_classification, score_multilabel
 from mmfuse.metrics.scored import Scored
-from mmfuse.metrics.scoring import add_metrics, evaluate_metrics
 from mmfuse.types import MmfuseError
 
 NAN = float("nan")
@@ -146,7 +147,8 @@ def test_they_are_scikit_learn_s_on_200_random_cases():
         for name, metric in metrics.items():
             ours = metric(scored, both)
             what = f"{name}, case {seed}"
-            np.testing.assert_allclose(ours[0], official[name], rtol=1e-9, atol=1e-12, err_msg=what)
+            theirs: Any = official[name]
+            np.testing.assert_allclose(ours[0], theirs, rtol=1e-9, atol=1e-12, err_msg=what)
             assert np.isnan(ours[1]).all()
             undefined += int(np.isnan(ours[0]).any())
     assert undefined > 300  # the edges were there

@@ -8,9 +8,9 @@ from typed_results import assert_described, assert_typed
 
 from mmfuse.benchmarking import results as of_benchmarks
 from mmfuse.metrics import choose_metrics, results
+from mmfuse.metrics.chosen import add_metrics
 from mmfuse.metrics.labels import score_classification, score_multilabel
 from mmfuse.metrics.scored import Scored
-from mmfuse.metrics.scoring import add_metrics
 
 TYPES = [value for module in (results, of_benchmarks) for value in vars(module).values() if is_typeddict(value)]
 

@@ -97,7 +97,8 @@ def test_they_are_monitored_reported_kept_and_picked(chosen, two_tasks, tmp_path
     sample = {"id": "1", "text": "SYNTHETIC. No effusion.", "image": np.zeros((40, 40), np.uint8)}
     (high,), (low,) = at([sample]), plain([sample])
     said = high.tasks["findings"]
-    thresholds = dict(zip(model.heads["findings"].labels, at.model.heads["findings"].thresholds, strict=True))
+    head: Any = at.model.heads["findings"]
+    thresholds = dict(zip(head.labels, head.thresholds, strict=True))
     assert said["probabilities"] == low.tasks["findings"]["probabilities"]
     assert set(said["labels"]) == {name for name, p in said["probabilities"].items() if p >= thresholds[name]}
     with pytest.raises(MmfuseError, match="the model has no such operating point; legal: cheap, ppv99, sens95"):

@@ -1,4 +1,4 @@
-"""The scores of metrics that were chosen by name, with intervals, and their replicates for differences of models."""
+"""The scores of metrics that were chosen by name, with their intervals."""
 
 from __future__ import annotations
 
