@@ -15,6 +15,7 @@ import mmfuse as library
 from mmfuse.config import load_config
 from mmfuse.data.synthetic.phantom import write_phantom
 from mmfuse.data.synthetic.phantom_findings import write_language
+from mmfuse.encoders.text import TextEncoder
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -140,7 +141,7 @@ def test_chinese_sentiment_from_a_local_folder(tmp_path):
     run = train("recipe_chinese_sentiment", tmp_path, *where, image=False)
     model = library.FusionModel.from_pretrained(run.model_dir)
     assert model.image_encoder is None
-    assert model.text_encoder is not None
+    assert isinstance(model.text_encoder, TextEncoder)
     ids, _ = model.text_encoder.tokenize(["很好"])
     assert len(ids[0]) == 4  # one token for each character, between [CLS] and [SEP]
 

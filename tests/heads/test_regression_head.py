@@ -1,5 +1,7 @@
 """Each loss of a number against its formula, on the task's scale."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -46,7 +48,8 @@ def test_the_loss_is_a_sum_of_its_formula_on_the_scale(loss, transform):
 
 
 def test_a_batch_without_any_target_has_loss_0_and_a_gradient_of_0():
-    head, given = head_of(), features()
+    head: Any = head_of()
+    given = features()
     loss = head.loss(head(given), torch.full((4,), torch.nan))
     loss.backward()
     assert loss == 0

@@ -1,5 +1,7 @@
 """Methods of a run: what fgm moves and by how much, and what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,7 +24,8 @@ def fgm(config, **options):
     batch = prepare_pairs(model, table)[list(range(6))]
     method = build_method({"name": "fgm", **options})
     method.check(model, config)
-    targets = {task: float(head.count(batch[f"target.{task}"])) for task, head in model.heads.items()}
+    heads: Any = dict(model.heads.items())
+    targets = {task: float(head.count(batch[f"target.{task}"])) for task, head in heads.items()}
     return method, Passes(learner, learner, held=False), batch, Step(0, 1, 0, 0, targets, 6.0)
 
 
@@ -46,7 +49,7 @@ def test_each_row_is_moved_by_epsilon_and_padding_is_not(tiny):
 def test_a_zero_shift_is_none(tiny):
     """Bit for bit, in both towers, although the hook and the sum are there."""
     _, passes, batch, step = fgm(tiny())
-    model = passes.learner.model
+    model: Any = passes.learner.model
     zeros = {
         "text_shift": model.text_encoder.zero_shift(batch["input_ids"]),
         "image_shift": model.image_encoder.zero_shift(batch["pixels"]),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,8 @@ def learner_of(config):
     model = build_model(config, table).train()
     learner = Learner(model, config)
     batch = prepare_pairs(model, table)[list(range(6))]
-    targets = {task: float(head.count(batch[f"target.{task}"])) for task, head in model.heads.items()}
+    heads: Any = dict(model.heads.items())
+    targets = {task: float(head.count(batch[f"target.{task}"])) for task, head in heads.items()}
     return learner, batch, Step(0, 1, 0, 0, targets, 6.0)
 
 
