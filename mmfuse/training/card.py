@@ -83,7 +83,8 @@ def _told(tower: Any, own: Any) -> str:
         what = f"features of {tower.width} numbers in its place, read by {code(tower.name)}"
         return f"{what}, {_trained(own.first_trained)}" if any(True for _ in tower.parameters()) else what
     how = "pretrained" if own.pretrained else "from random weights"
-    adapted = f" by the adapter {code(own.adapter)}" if own.adapter is not None else ""
+    adapter = own.adapter["name"] if isinstance(own.adapter, dict) else own.adapter
+    adapted = f" by the adapter {code(adapter)}" if adapter is not None else ""
     return f"{code(own.name)}, {_trained(own.first_trained)}{adapted}, {how}"
 
 

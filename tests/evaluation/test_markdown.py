@@ -74,7 +74,7 @@ def report():
 
 
 def test_a_cards_words_are_words(report):
-    tower = SimpleNamespace(name=f"x`{EVIL}", frozen=False, first_trained=0, pretrained=False)
+    tower = SimpleNamespace(name=f"x`{EVIL}", frozen=False, first_trained=0, pretrained=False, adapter={"name": EVIL})
     model = SimpleNamespace(
         text_encoder=None,
         image_encoder=SimpleNamespace(),
@@ -91,7 +91,7 @@ def test_a_cards_words_are_words(report):
     config = SimpleNamespace(name=f"{EVIL}\n---", text_encoder=tower, image_encoder=tower)
     card = model_card(model, table, config, report)  # type: ignore[arg-type]
     assert "<" not in card
-    assert card.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 10
+    assert card.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 11
     assert "\n# &lt;script&gt;alert(1)&lt;/script&gt; ---\n" in card
     assert "\n| &lt;script&gt;alert(1)&lt;/script&gt;\\| | 2 |" in card
 
