@@ -87,12 +87,10 @@ def list_names(
     load_plugins(plugin)
     for name in registry.names():
         cls = registry.get(name)
-        parameters = [
-            p for p in inspect.signature(cls).parameters.values() if p.name != "labels"
-        ]  # a task's, never set
-        options = [str(p) for p in parameters if p.default is not p.empty]
+        parameters = inspect.signature(cls).parameters.values()  # a task's labels are never set
+        options = [f"{p.name}={p.default!r}" for p in parameters if p.default is not p.empty and p.name != "labels"]
         typer.echo(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
-        typer.echo(f"    options: {', '.join(options).replace(': int', '').replace(': float', '') or 'none'}")
+        typer.echo(f"    options: {', '.join(options) or 'none'}")
 
 
 @app.command(epilog="Example: mmfuse config --copy demo")
