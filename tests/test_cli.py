@@ -210,7 +210,10 @@ def test_data_check_knows_the_kinds_of_tasks(mmfuse, world, tmp_path):
     wrong.write_text(text.replace("type: multilabel", "type: multilabels"))
     code, _, err = mmfuse("data", "check", wrong)
     assert code == 2
-    assert "tasks.findings.type: 'multilabels'; legal: captioning, classification, multilabel" in err
+    assert (
+        "tasks.findings.type: unknown task 'multilabels'; legal: captioning, classification, multilabel, regression"
+        in err
+    )
 
 
 def test_data_check_fails_on_warnings_where_it_is_strict_and_writes_a_copy_without_names(mmfuse, tmp_path):
