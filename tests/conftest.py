@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _own_plugins(monkeypatch):
+    """A plug-in that a test loads is not loaded by the workers of those that follow."""
+    from mmfuse import registry
+
+    monkeypatch.setattr(registry, "_PLUGINS", [])
+
+
+@pytest.fixture(autouse=True)
 def _no_network(monkeypatch, tmp_path_factory):
     """A connection to anywhere but this machine is an error; the feature cache is the test session's own."""
     connect = socket.socket.connect

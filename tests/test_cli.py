@@ -150,7 +150,7 @@ def test_a_plugin_in_a_scratch_package(world, tmp_path):
         (("train", "{w}/phantom"), "phantom: a folder; name a file in it: manifest.yaml"),
         (("check", "concatt"), "did you mean 'concat'"),
         (("check", "concat", "--plugin", "{w}/none.py"), "not a Python file"),
-        (("list", "fusion"), "legal: .*fusions, heads"),
+        (("list", "fusion"), "legal: .*fusions, .*heads"),
         (("data", "check", "{w}/config.yaml"), "name|no such key"),
         (
             ("data", "check", "{w}/phantom/manifest.yaml", "--out", "{w}/config.yaml/x"),

@@ -181,7 +181,7 @@ def test_what_is_only_a_pity_is_told_in_a_line_and_by_the_audit(broken, tmp_path
     run = mmfuse.train(config)
     shown = capfd.readouterr().err
     for words in (
-        "tasks.m: in the validation split none of 3 label(s) has rows with and without: AUROC",
+        "tasks.m: in the validation split no label has rows with and without it: auroc_macro",
         "tasks.m: no row of the test split has a target: there is no score on it",
         "tasks.e: no row has 'v': left out",
     ):

@@ -73,7 +73,7 @@ def watched(where: str) -> Iterator[None]:
 
 def _tell(line: str) -> None:
     """Also in processes of a DataLoader and in Ray's actors, which have no other way to speak."""
-    print(line, file=sys.stderr, flush=True)
+    print(f"{line}\n", end="", file=sys.stderr, flush=True)  # one write: other threads print too
 
 
 def _in_words(error: FetchError) -> str:
