@@ -267,8 +267,8 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
     return {
         "metrics": {task: _plain(after[task]) for task in after},
         "uncalibrated": {
-            task: {name: value for name, value in _plain(scores).items() if name in ("ece", "nll", "brier")}
-            for task, scores in before.items()
+            task: {name: plain[name] for name in ("ece", "nll", "brier") if name in plain}
+            for task, plain in ((task, _plain(scores)) for task, scores in before.items())
         },
         "validation_metrics": {task: _plain(scores) for task, scores in on_validation.items()},
         "per_label": {task: scores.get("per_label", {}) for task, scores in after.items()},
