@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import random
 import tempfile
 from collections.abc import Iterator
@@ -178,7 +177,8 @@ def _seed(seed: int) -> None:
 
 def _random_states() -> tuple[Any, ...]:
     """Python's and numpy's; a DataLoader, through which a model may be asked, draws its seed from torch's."""
-    return random.getstate(), pickle.dumps(np.random.get_state())
+    of_numpy: Any = np.random.get_state()
+    return random.getstate(), of_numpy[1].tobytes(), *of_numpy[2:]
 
 
 def _state(scored: Scored) -> dict[str, str]:
@@ -189,10 +189,10 @@ def _state(scored: Scored) -> dict[str, str]:
         "scores": scored.scores,
         "said": {task: values.tobytes() for task, values in scored.said.items()},
         "rows": list(scored.rows),
-        "the targets": {task: pickle.dumps(target) for task, target in scored.table.targets.items()},
+        "the targets": {task: target.tolist() for task, target in scored.table.targets.items()},
         "the model": (weights, decisions, scored.model.training),
     }
-    return {name: hashlib.sha256(pickle.dumps(part)).hexdigest() for name, part in parts.items()}
+    return {name: hashlib.sha256(repr(part).encode()).hexdigest() for name, part in parts.items()}
 
 
 def _equal(one: Any, other: Any) -> bool:
