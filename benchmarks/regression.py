@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, help="The folder that holds minilm/ and efficientnet_lite0/.")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("overrides", nargs="*", default=[])
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what == "table":
         phantom_table(args.work)
