@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from mmfuse.benchmarking.markup import Html, count, difference, interval, known, score, tag, unit_of
-from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.plan import NO_FUSION
 
 CLASSES = {
     "unimodal": "unimodal",
@@ -90,7 +90,7 @@ class Scale:
 
 def kind_of(strategy: dict[str, Any]) -> str:
     """The class by which it is marked: "unimodal", or its interaction."""
-    return "unimodal" if strategy["row"] in UNIMODAL else strategy["interaction"]
+    return "unimodal" if strategy["row"] in NO_FUSION else strategy["interaction"]
 
 
 def shapes() -> Html:

@@ -25,6 +25,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Rows beside the registered strategies: one name would hide what they differ in."""
 
 UNIMODAL = ("text_only", "image_only")
+COVARIATES = "covariates_only"
+"""The row that sees neither text nor image: the columns that the manifest names as `subgroups`."""
+NO_FUSION = (*UNIMODAL, COVARIATES)
 CLOSE_ENOUGH = 0.05
 
 

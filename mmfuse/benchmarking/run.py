@@ -46,7 +46,7 @@ from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_aw
 from mmfuse.types import MmfuseError, Stopped
 
 WAIT_SECONDS = 1.0
-FREE = ("seeds", "resamples")
+FREE = ("seeds", "resamples", "margin")
 """Keys that no finished cell depends on: a benchmark may be gone on with under others, with more seeds for example."""
 LIBRARIES = ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy", "scipy")
 PATIENCE = 10.0
