@@ -143,6 +143,9 @@ def _pool(
             rows, logits = arrays["rows"], arrays[f"logits.{task}"]
         said_by.load_state(results[cell.key]["decisions"][task], f"{cell.key}: decisions.{task}")
         found[cell.row, cell.seed].update(zip(rows.tolist(), said_by.predictions(logits), strict=True))
+    seeds = sorted({seed for _, seed in found})
+    if (COVARIATES, 0) in found:  # no seed changes it
+        found |= {(COVARIATES, seed): found[COVARIATES, 0] for seed in seeds}
     target = first.targets[task]
     known = first.kind(task).labelled(target)
     rows = sorted(row for row in next(iter(found.values())) if known[row])
@@ -295,7 +298,7 @@ def _describe(
         "matched": row.matched,
         "contrasts": contrasts,
         "seconds": _mean(r["seconds"] for r in own),
-        "samples_per_s": _mean(r["samples_per_s"] for r in own),
+        "samples_per_s": _mean(r.get("samples_per_s") for r in own),
         "peak_mib": max(r["peak_mib"] for r in own),
         "steps": _mean(r["steps"] for r in own),
         "metrics": {name: _mean(r["metrics"][task.name][name] for r in own) for name in own[0]["metrics"][task.name]},

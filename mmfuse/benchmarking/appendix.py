@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmfuse.benchmarking.charts import kind_of
+from mmfuse.benchmarking.charts import class_of
 from mmfuse.benchmarking.judge import contrast, p_of
 from mmfuse.benchmarking.markup import DASH, count, difference, interval, score, spread, unit_of
 from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, about_tests, is_mined
@@ -61,7 +61,7 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     rows = []
     for s in sorted(task["strategies"], key=lambda s: s["row"] not in NO_FUSION):  # stable: by rank within
         of = s["score"]
-        cells = [s["row"] + mark, kind_of(s), count(s["parameters"]), count(s["macs"]), score(of["mean"])]
+        cells = [s["row"] + mark, class_of(s), count(s["parameters"]), count(s["macs"]), score(of["mean"])]
         cells += [interval(of["low"], of["high"], score), spread(of["seed_sd"]), s["letters"]]
         for r in references:
             found = contrast(s, r, by_name)

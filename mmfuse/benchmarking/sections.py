@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mmfuse.benchmarking.charts import (
-    CLASSES,
     Curve,
     Line,
     Scale,
     bar,
+    class_of,
     curves,
     describe,
-    kind_of,
     legend,
     pareto,
     pareto_front,
@@ -133,7 +132,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
         estimate = s["score"]
         cells = [
             cell(str(s["rank"])),
-            tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+            tag("td", class_of(s)),
             cell(score(estimate["mean"]), interval_of(estimate["low"], estimate["high"], score)),
             cell(spread(estimate["seed_sd"])),
             tag("td", s["letters"], class_="letters"),
@@ -270,7 +269,7 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
         "interaction": "Shapley interaction",
     }
     rows = [
-        tag("tr", name_cell(s["row"], task), tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+        tag("tr", name_cell(s["row"], task), tag("td", class_of(s)),
             [cell(points(p.get(c)), bar(p.get(c), *reach[c]), class_="n bars") for c in columns],
             class_=row_class(s["row"]))
         for s, p in zip(there, found, strict=True)
