@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from mmfuse.benchmarking.analysis import analyse, check_task
+from mmfuse.benchmarking.analysis import analyse, check_margin, check_task
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.cells import Workshop, run_cell
 from mmfuse.benchmarking.config import BenchmarkConfig, is_built_in, load_benchmark_config
@@ -60,7 +60,7 @@ class Benchmark:
     """A finished benchmark.
 
     Attributes:
-        dir: Its folder, with `results.jsonl`, `summary.json`, `table.md` and `report.html`.
+        dir: Its folder, with `results.jsonl`, `summary.json`, `report.html`, and what goes into a paper.
         summary: What the report says, as plain values.
     """
 
@@ -167,6 +167,7 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     table = workshop.table(workshop.folds[0])
     for task in table.labels:
         check_task(workshop, task)
+    check_margin(workshop, table.labels)
     for analysis in choose_analyses(config.evaluation.analyses or []).values():
         analysis.check(table)
     labels = all(table.kind(task).has_labels for task in table.labels)
