@@ -50,6 +50,7 @@ class _Decided:
     larger_is_better = True
     range = (0.0, 1.0)
     per_label = False
+    counts = "labels"
 
 
 class _OfCounts(_Decided):
@@ -77,6 +78,7 @@ class Precision(_OfCounts):
     """
 
     per_label = True
+    counts = "said"
     each = staticmethod(precision)
 
 
@@ -91,6 +93,7 @@ class Recall(_OfCounts):
     """
 
     per_label = True
+    counts = "true"
     each = staticmethod(recall)
 
 
@@ -104,6 +107,7 @@ class Specificity(_OfCounts):
     """
 
     per_label = True
+    counts = "false"
     each = staticmethod(specificity)
 
 
@@ -117,11 +121,14 @@ class NegativePredictiveValue(_OfCounts):
     """
 
     per_label = True
+    counts = "denied"
     each = staticmethod(negative_predictive_value)
 
 
 class _Micro(_OfCounts):
     """Of all labels' decisions together."""
+
+    counts = "rows"
 
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""
@@ -138,6 +145,8 @@ class _Macro(_OfCounts):
 
 class _Weighted(_OfCounts):
     """The mean over labels, weighted by their positives, of those where it is defined."""
+
+    counts = "rows"
 
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""
