@@ -158,7 +158,7 @@ def from_sums(
     size = counts[0]
 
     def resampled(times: Array) -> Array:
-        return score(np.einsum("bg,rgk->rbk", times, sums))
+        return score(times @ sums)
 
     total = sums.sum(axis=1)
     left_out = score(total[:, None] - sums)
@@ -198,10 +198,13 @@ def draw_f1(rng: np.random.Generator, cell: Cell) -> Drawn:
     right = rows.latent + at[:, None] > 0
     true = rng.choice(len(CLASSES), size=len(rows.group), p=CLASSES)
     said = np.where(right, true, (true + rng.integers(1, len(CLASSES), right.shape)) % len(CLASSES))
-    eye = np.eye(len(CLASSES))
-    parts = [eye[said] * (said == true)[..., None], eye[said], np.broadcast_to(eye[true], (*said.shape, len(CLASSES)))]
-    sums = np.concatenate([np.moveaxis(rows.sums(np.moveaxis(part, -1, 0)), 0, -1) for part in parts], axis=-1)
-    counts = (rows.sums(np.ones(len(rows.group))), balanced(sums[0, :, -len(CLASSES) :]))
+    K, shape = len(CLASSES), (cell.groups, len(CLASSES))
+    sums = np.zeros((cell.seeds, cell.groups, 3 * K))
+    for seed, own in enumerate(said):
+        for i, (of, weight) in enumerate(((own, own == true), (own, None), (true, None))):
+            found = np.bincount(rows.group * K + of, weight, cell.groups * K)
+            sums[seed, :, i * K : (i + 1) * K] = found.reshape(shape)
+    counts = (rows.sums(np.ones(len(rows.group))), balanced(sums[0, :, -K:]))
     return from_sums(rows, f1_of(norm.cdf(at)), sums, macro_f1, counts)
 
 

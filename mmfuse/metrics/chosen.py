@@ -93,7 +93,8 @@ def add_metrics(
     """Set metrics that were chosen beside those that a task's scores have; what is there stays as it is.
 
     Args:
-        scores: Of one task: `metrics` gets a score for each metric, `per_label` one a label.
+        scores: Of one task: `metrics` gets a score for each metric, `per_label` one a label, and `macro_over` over how
+            many labels a metric is that tells it by `over(scored)`.
         scored: The rows that they are of.
         metrics: By name.
         groups: Of all rows that were predicted; rows of one group are no independent ones.
@@ -105,6 +106,9 @@ def add_metrics(
     for name, found in evaluate_metrics(scored, new, groups, resamples, seed).items():
         if not new[name].per_label:
             (scores["metrics"][name],) = found
+            over = getattr(new[name], "over", lambda scored: None)(scored)
+            if over is not None:
+                scores.setdefault("macro_over", {})[name] = over
             continue
         for label, score in zip(scored.labels, found, strict=True):
             scores["per_label"][label][name] = score
