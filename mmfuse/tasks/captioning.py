@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -199,15 +200,19 @@ class Captioning(TaskKind):
             seed: Of the resampling.
             reports: Report metrics by name (`mmfuse.metrics.reports`), of each row against its first reference.
         """
+        from mmfuse.metrics.basis import score_of_mean
+        from mmfuse.metrics.bootstrap import GroupJackknife
         from mmfuse.metrics.captions import score_captioning
         from mmfuse.metrics.reports import score_reports
 
         candidates, references = [self.text(row) for row in predicted], list(target)
         scores = score_captioning(candidates, references, groups, resamples, seed)
-        words = predicted["target_tokens"].sum()
-        if words:
-            nll = {"value": float(predicted["target_loss"].sum() / words), "low": None, "high": None}
-            scores["metrics"]["nll"] = nll
+        words = predicted["target_tokens"].astype(np.float64)
+        if words.any():
+            told = np.divide(predicted["target_loss"], words, out=np.zeros(len(words)), where=words > 0)
+            jackknife = GroupJackknife(groups, resamples, seed)
+            scores["metrics"]["nll"] = score_of_mean(told, jackknife, (0.0, math.inf), words)
+            scores["metrics"]["nll"]["value"] = float(predicted["target_loss"].sum() / words.sum())
         there = [i for i, captions in enumerate(references) if captions]
         chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
         for name in reports:
