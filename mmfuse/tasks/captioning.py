@@ -71,7 +71,14 @@ class Captioning(TaskKind):
         super().check_keys(spec, where)
 
     def check(self, spec: TaskSpec, where: str) -> None:
-        """A section is one that is known."""
+        """A section is one that is known, and a language is written as one."""
+        from mmfuse.metrics.captions.languages import code_of
+
+        if spec.language is not None:
+            try:
+                code_of(spec.language)
+            except MmfuseError as error:
+                raise MmfuseError(f"{where}.language: {error}") from error
         if spec.section is not None and spec.section not in SECTIONS:
             raise MmfuseError(f"{where}.section: {spec.section!r} is not legal; {nearest(spec.section, SECTIONS)}")
 
@@ -188,6 +195,7 @@ class Captioning(TaskKind):
         resamples: int = 1000,
         seed: int = 0,
         reports: Sequence[str] = (),
+        language: str | None = None,
     ) -> dict[str, Any]:
         """What `mmfuse.metrics.captions.score_captioning` gives, with the likelihood of the right captions.
 
@@ -198,18 +206,21 @@ class Captioning(TaskKind):
             resamples: Of the groups.
             seed: Of the resampling.
             reports: Report metrics by name (`mmfuse.metrics.reports`), of each row against its first reference.
+            language: Of the captions.
         """
-        from mmfuse.metrics.captions import score_captioning
+        from mmfuse.metrics.captions import score_captioning, tell_words
         from mmfuse.metrics.reports import score_reports
 
         candidates, references = [self.text(row) for row in predicted], list(target)
-        scores = score_captioning(candidates, references, groups, resamples, seed)
-        words = predicted["target_tokens"].sum()
-        if words:
-            nll = {"value": float(predicted["target_loss"].sum() / words), "low": None, "high": None}
-            scores["metrics"]["nll"] = nll
+        scores = score_captioning(candidates, references, groups, resamples, seed, language)
         there = [i for i, captions in enumerate(references) if captions]
         chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
+        tokens, words = predicted["target_tokens"].sum(), tell_words(first, language)
+        if words:
+            scores["words"] = words
+        if tokens:
+            nll = {"value": float(predicted["target_loss"].sum() / tokens), "low": None, "high": None}
+            scores["metrics"]["nll"] = nll
         for name in reports:
             scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
         return scores

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from mmfuse.config import DecoderConfig
 from mmfuse.data.batches.collate import pad_tokens
-from mmfuse.encoders.text import train_wordpiece
+from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.heads import build_head, decide_rows
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
@@ -23,7 +23,7 @@ DECODERS += [("gpt2", "prefix"), ("bert", "prefix")]
 
 
 def tokenizer():
-    return train_wordpiece(CAPTIONS * 3, 200, 24)
+    return train_vocabulary("wordpiece_stripped", CAPTIONS * 3, 200, 24)
 
 
 def make(name="gpt2", mode="cross_attention", seed=0, options=None, **config) -> Any:
