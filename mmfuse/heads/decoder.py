@@ -287,21 +287,21 @@ class CaptionDecoder(nn.Module):
         In scripts without spaces every token that begins with a letter is one.
         """
         found: list[tuple[str, list[int]]] = []
-        for position, id in enumerate(ids):
-            piece = str(self.tokenizer.convert_ids_to_tokens(int(id)))
+        pieces = [str(self.tokenizer.convert_ids_to_tokens(int(id))) for id in ids]
+        for position, (id, piece) in enumerate(zip(ids, pieces, strict=True)):
             if id == self.eos:
                 found.append(("(end)", [position]))
-            elif found and self._goes_on(piece):
+            elif found and self._goes_on(piece, "".join(pieces[position : position + 4])):
                 found[-1] = (found[-1][0] + piece.removeprefix("##"), [*found[-1][1], position])
             else:
                 found.append((piece, [position]))
         return [(self._shown(word), positions) for word, positions in found]
 
-    def _goes_on(self, piece: str) -> bool:
-        """Whether a token goes on with the word before it."""
+    def _goes_on(self, piece: str, ahead: str) -> bool:
+        """Whether a token goes on with the word before it; `ahead` has all bytes of its first character."""
         if not self.byte_level:
             return piece.startswith("##")
-        return not piece.startswith("Ġ") and not begins_unspaced(self._shown(piece))
+        return not piece.startswith("Ġ") and not begins_unspaced(self._shown(ahead))
 
     def _shown(self, piece: str) -> str:
         try:
