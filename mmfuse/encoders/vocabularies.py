@@ -32,6 +32,8 @@ _ALPHABET = 1000
 _PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 """What BPE merges within: words, numbers, signs. It is GPT-2's pattern without English endings, and with the marks that
 are half of the letters of Thai and Hindi."""
+_LONGEST = 25
+"""Bytes of a BPE token: a space and eight characters of Thai or Chinese, whose sentences would else be tokens."""
 
 
 def train_vocabulary(kind: str, texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
@@ -77,6 +79,7 @@ def _train_bytes(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         min_frequency=2,
         special_tokens=list(_SPECIAL.values()),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=_LONGEST,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

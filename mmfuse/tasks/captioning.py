@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +21,6 @@ from mmfuse.types import MmfuseError
 if TYPE_CHECKING:
     from mmfuse.metrics.scored import Scored
 
-_WORD = re.compile(r"\w+")
 _SHORTEST_COPY = 4
 
 
@@ -136,11 +134,13 @@ class Captioning(TaskKind):
     def stated(self, text: str, target: Any) -> bool:
         """Whether a reference stands in a text: case, punctuation and spaces do not count.
 
-        A reference of fewer than 4 words does not either.
+        A reference of fewer than 4 words, or 8 characters of a script without spaces, does not either.
         """
-        plain = f" {' '.join(_WORD.findall(text.lower()))} "
-        words = [_WORD.findall(reference.lower()) for reference in target]
-        return any(len(w) >= _SHORTEST_COPY and f" {' '.join(w)} " in plain for w in words)
+        from mmfuse.metrics.captions.languages import count_words, words_of
+
+        plain = f" {' '.join(words_of(text))} "
+        references = map(words_of, target)
+        return any(count_words(w) >= _SHORTEST_COPY and f" {' '.join(w)} " in plain for w in references)
 
     @property
     def arrow(self) -> pa.DataType:

@@ -65,6 +65,13 @@ def test_bytes_merge_within_words_with_their_marks():
     assert len(pieces(train_vocabulary("byte_bpe", ["mild mild"] * 9, 8000, 64), "mild mild")) == 2
 
 
+def test_a_sentence_without_spaces_is_not_one_token():
+    sentence = SENTENCES["th"][4]
+    found = pieces(train_vocabulary("byte_bpe", [sentence] * 9, 8000, 64), sentence)
+    assert max(map(len, found)) <= 25
+    assert len(found) < len(sentence) / 2
+
+
 def test_the_first_word_has_the_token_that_it_has_elsewhere():
     one, other = pieces(train_vocabulary("byte_bpe", ["mild oedema, mild"] * 9, 8000, 64), "mild mild")
     assert one == other == "Ġmild"

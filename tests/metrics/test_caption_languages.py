@@ -9,6 +9,7 @@ import sacrebleu
 from languages import SENTENCES
 from sacrebleu.tokenizers import tokenizer_ja_mecab, tokenizer_ko_mecab
 
+from mmfuse.data.audit.texts import estimate_tokens
 from mmfuse.metrics.captions import (
     CAPTION_METRICS,
     begins_unspaced,
@@ -21,6 +22,7 @@ from mmfuse.metrics.captions import (
     tell_words,
     tokens_of,
 )
+from mmfuse.tasks.captioning import Captioning
 from mmfuse.types import MmfuseError
 
 ONE = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "chrf")
@@ -162,3 +164,26 @@ def test_what_is_told_of_words(language, said, words):
 def test_which_letters_need_no_space_before_them():
     assert all(map(begins_unspaced, ("肺", "カ", "ป", "ພ")))
     assert not any(map(begins_unspaced, ("폐", "a", "फ", "", " 肺", "็")))
+
+
+@pytest.mark.parametrize(
+    ("text", "caption", "copied"),
+    [
+        ("Befund: 右肺可见一圆形阴影，边缘清楚。", "右肺可见一圆形阴影", True),
+        ("左肺可见一圆形阴影，边缘清楚。", "右肺可见一圆形阴影", False),
+        ("右肺可见，边缘清楚。", "右肺可见", False),  # of four characters anything may hold it
+        ("ปอดข้างขวามีเงากลม ไม่พบสิ่งผิดปกติ", "ปอดข้างขวามีเงากลม", True),
+        ("ปอดข้างขวามีเงากลม", "ปอดข้างขวามเงากลม", False),  # a mark is a letter
+        ("दाएँ फेफड़े में", "दाएँ फेफड़े में", False),  # three words
+        ("क दाएँ फेफड़े में गोल धब्बा दिखता है।", "दाएँ फेफड़े में गोल धब्बा", True),
+        ("The lungs are clear, no effusion.", "the lungs are clear", True),
+        ("Les poumons sont cle\u0301s ici", "poumons sont cl\u00e9s ici", True),
+    ],
+)
+def test_a_caption_that_stands_in_the_text_is_found_in_every_script(text, caption, copied):
+    assert Captioning().stated(text, (caption,)) is copied
+
+
+def test_tokens_of_scripts_without_spaces_are_estimated_by_their_characters():
+    assert estimate_tokens("右肺可见一圆形阴影") == 2 + 9
+    assert estimate_tokens("CT 右肺") == 2 + 3

@@ -107,6 +107,29 @@ def tell_words(texts: Iterable[str], language: str | None) -> str | None:
     )
 
 
+class _Words(dict[int, str]):
+    """For `str.translate`: letters, marks and digits stay, those of scripts without spaces apart; the rest is space."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        stays = character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+        self[code] = f" {character} " if _UNSPACED.match(character) else character if stays else " "
+        return self[code]
+
+
+_WORDS = _Words()
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without signs; of scripts without spaces its characters."""
+    return unicodedata.normalize("NFC", text).lower().translate(_WORDS).split()
+
+
+def count_words(words: Iterable[str]) -> float:
+    """About how many words of English they are: a Chinese or Thai character is half of one."""
+    return sum(0.5 if _UNSPACED.match(word) else 1 for word in words)
+
+
 def begins_unspaced(text: str) -> bool:
     """Whether a text begins with a letter of a script without spaces, which needs none before it."""
     return bool(_UNSPACED.match(text)) and unicodedata.category(text[0])[0] != "M"
