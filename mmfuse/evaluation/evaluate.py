@@ -258,7 +258,9 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
     for task, scores in report["tasks"].items():
         lines += [f"### {escape(task)}: {report['split']}, {scores['n']} rows of {scores['groups']} groups", ""]
         lines += ["| metric | value | 95 % interval |", "|---|---|---|"]
-        lines += [f"| {name} | {score_cells(score)} |" for name, score in scores["metrics"].items()]
+        lines += [
+            f"| {name}{_over(name, scores)} | {score_cells(score)} |" for name, score in scores["metrics"].items()
+        ]
         lines += ["", scores["words"]] if "words" in scores else []
         for name, found in told_beside(scores).items():
             lines += analysis_lines(name, {task: found}, escape)
@@ -275,6 +277,12 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
     if cut and cut["cut"]:
         lines.append(f"{tell_cut_texts(cut)}.")
     return "\n".join(lines)
+
+
+def _over(metric: str, scores: Mapping[str, Any]) -> str:
+    """Over how many labels a macro average is, where it is not over all."""
+    over, labels = scores.get("macro_over", {}).get(metric), len(scores.get("per_label", ()))
+    return "" if over is None or over == labels else f" (over {over} of {labels} labels)"
 
 
 def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], str]) -> list[str]:

@@ -75,7 +75,8 @@ def add_metrics(
     """Set metrics that were chosen beside those that a task's scores have; what is there stays as it is.
 
     Args:
-        scores: Of one task: `metrics` gets a score for each metric, `per_label` one a label.
+        scores: Of one task: `metrics` gets a score for each metric, `per_label` one a label, and `macro_over` over how
+            many labels a metric is that tells it by `over(scored)`.
         scored: The rows that they are of.
         metrics: By name.
         groups: Of all rows that were predicted; rows of one group are resampled together.
@@ -87,6 +88,9 @@ def add_metrics(
     for name, (value, drawn) in evaluate_metrics(scored, new, groups, resamples, seed).items():
         if not new[name].per_label:
             scores["metrics"][name] = score_of(float(value), drawn)
+            over = getattr(new[name], "over", lambda scored: None)(scored)
+            if over is not None:
+                scores.setdefault("macro_over", {})[name] = over
             continue
         for i, label in enumerate(scored.labels):
             scores["per_label"][label][name] = score_of(float(value[i]), drawn[:, i])

@@ -42,6 +42,14 @@ def f1(counts: Counts) -> Array:
     return ratio(2 * counts.hits, counts.positives + counts.said)
 
 
+def _counted(scored: Scored) -> Counts:
+    return scored.counts(np.ones((1, len(scored))))
+
+
+def _defined(each: Array) -> int:
+    return int((~np.isnan(each[0])).sum())
+
+
 class _Decided:
     """A metric of decisions on labels."""
 
@@ -134,6 +142,10 @@ class _Macro(_OfCounts):
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""
         return mean_over_labels(self.each(counts))
+
+    def over(self, scored: Scored) -> int:
+        """Over how many labels it is."""
+        return _defined(self.each(_counted(scored)))
 
 
 class _Weighted(_OfCounts):
@@ -233,9 +245,16 @@ class _Agreement(_Decided):
         counts = scored.counts(weights)
         if scored.exclusive:
             return self.agreement(counts.positives, counts.said, counts.hits.sum(axis=-1))
+        return mean_over_labels(self._each(counts))
+
+    def over(self, scored: Scored) -> int | None:
+        """Over how many labels it is; None of classes, of which it is no mean."""
+        return None if scored.exclusive else _defined(self._each(_counted(scored)))
+
+    def _each(self, counts: Counts) -> Array:
         negatives, denied = counts.rejections + counts.false_alarms, counts.rejections + counts.misses
         true, said = np.stack([counts.positives, negatives], -1), np.stack([counts.said, denied], -1)
-        return mean_over_labels(self.agreement(true, said, counts.hits + counts.rejections))
+        return self.agreement(true, said, counts.hits + counts.rejections)
 
     def agreement(self, true: Array, said: Array, right: Array) -> Array:
         """`(...)`, of how often each class is true and is said, `(..., K)`, and how often that is right, `(...)`."""
@@ -253,10 +272,14 @@ class BalancedAccuracy(_Decided):
 
     def __call__(self, scored: Scored, weights: Array) -> Array:
         """`(b,)`."""
-        counts = scored.counts(weights)
-        if scored.exclusive:
-            return mean_over_labels(recall(counts))
-        return mean_over_labels((recall(counts) + specificity(counts)) / 2)
+        return mean_over_labels(self._each(scored, scored.counts(weights)))
+
+    def over(self, scored: Scored) -> int:
+        """Over how many labels it is."""
+        return _defined(self._each(scored, _counted(scored)))
+
+    def _each(self, scored: Scored, counts: Counts) -> Array:
+        return recall(counts) if scored.exclusive else (recall(counts) + specificity(counts)) / 2
 
 
 @METRICS.register("mcc")

@@ -37,14 +37,15 @@ def score_classification(
 ) -> dict[str, Any]:
     """Score predictions of one class for each row, with 95 % intervals.
 
-    `f1_macro` averages over the labels that occur in targets or predictions, as scikit-learn does by default.
+    F1 of a class that no row has is undefined, whether or not it was said; `f1_macro` averages over the others.
     `auroc_macro` and `average_precision_macro` are one-vs-rest and leave out the `undefined_labels`: those without
     positives or negatives. `ece` takes the highest probability as confidence (see `expected_calibration_error`),
     `brier` is half the squared distance to the one-hot target (in [0, 1], the usual one for two classes), `nll` is in
     nats.
 
     Reference: scikit-learn for values; Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: nothing; intervals are percentiles. Resampling adds noise, so those of `ece` can lie above its value.
+    Differs: scikit-learn's `f1_macro` counts 0 for a class that was said though no row has it; intervals are
+    percentiles. Resampling adds noise, so those of `ece` can lie above its value.
     Prefer when: exactly one label is true for a row.
 
     Args:
@@ -57,8 +58,9 @@ def score_classification(
         decided: `(N,)` class ids, where not the most probable class was said (an operating point).
 
     Returns:
-        `n` labelled rows, their `groups`, `metrics`, `per_label`, `undefined_labels`, and `confusion` (rows are truth).
-        A score is `{"value", "low", "high"}`, None where undefined. One group has no spread, so no interval.
+        `n` labelled rows, their `groups`, `metrics`, `per_label`, `undefined_labels`, `macro_over` (by macro average
+        over how many labels it is), and `confusion` (rows are truth). A score is
+        `{"value", "low", "high"}`, None where undefined. One group has no spread, so no interval.
 
     Raises:
         ValueError: Shapes do not match, or a probability or a target is not legal.
@@ -93,11 +95,13 @@ def score_multilabel(
     """Score predictions of any number of labels for each row, with 95 % intervals.
 
     `accuracy`, `f1_micro`, `ece` (probability against frequency), `brier` and `nll` (in nats) are over all labelled
-    entries together. `f1_macro` counts 0 for a label without positives and predictions. `auroc_macro` and
-    `average_precision_macro` leave out the `undefined_labels`: those without positives or negatives.
+    entries together. F1 of a label without positives is undefined, whether or not it was said, and `f1_macro` leaves it
+    out. `auroc_macro` and `average_precision_macro` leave out the `undefined_labels`: those without positives or
+    negatives.
 
     Reference: scikit-learn for values; Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: nothing; intervals are percentiles. Resampling adds noise, so those of `ece` can lie above its value.
+    Differs: F1 without positives is undefined; scikit-learn says 0. Intervals are percentiles. Resampling adds noise,
+    so those of `ece` can lie above its value.
     Prefer when: labels do not exclude each other, or some are unknown for some rows.
 
     Args:
@@ -158,7 +162,6 @@ class Outcomes(NamedTuple):
 
     Of all rows, label by label: `scores (N, L)`, `truth (N, L)` 0, 1 or NaN where missing, `predicted (N, L)` 0 or 1.
     Of the E labelled entries (rows, or row and label): `rows`, `confidence`, `correct` and what is `averaged`, `(E,)`.
-    `only_occurring`: whether `f1_macro` leaves out labels without positives and predictions.
     """
 
     scores: Array
@@ -168,7 +171,6 @@ class Outcomes(NamedTuple):
     confidence: Array
     correct: Array
     averaged: dict[str, Array]
-    only_occurring: bool
 
 
 def classification_outcomes(probabilities: Array, target: NDArray[np.int64], decided: NDArray[Any]) -> Outcomes:
@@ -188,7 +190,7 @@ def classification_outcomes(probabilities: Array, target: NDArray[np.int64], dec
         "nll": _surprise(probabilities[rows, target[rows]]),
     }
     confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
-    return Outcomes(probabilities, truth, predicted, rows, confidence[rows], correct, averaged, True)
+    return Outcomes(probabilities, truth, predicted, rows, confidence[rows], correct, averaged)
 
 
 def multilabel_outcomes(probabilities: Array, target: Array, decided: NDArray[Any]) -> Outcomes:
@@ -201,7 +203,7 @@ def multilabel_outcomes(probabilities: Array, target: Array, decided: NDArray[An
         "brier": (scores - truth) ** 2,
         "nll": _surprise(np.where(truth == 1, scores, 1 - scores)),
     }
-    return Outcomes(probabilities, target, predicted, rows, scores, truth, averaged, False)
+    return Outcomes(probabilities, target, predicted, rows, scores, truth, averaged)
 
 
 def _surprise(probability: Array) -> Array:
@@ -209,28 +211,26 @@ def _surprise(probability: Array) -> Array:
 
 
 def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    return float(f1_score(truth, predicted, zero_division=0))  # pyright: ignore[reportArgumentType]
+    """NaN without positives: a false alarm more or less must not decide between undefined and 0."""
+    return float(f1_score(truth, predicted)) if truth.any() else np.nan
 
 
 def _values(outcomes: Outcomes) -> dict[str, Any]:
     """The point values, by scikit-learn: floats, and `(L,)` for `PER_LABEL`; NaN where undefined."""
     known = ~np.isnan(outcomes.truth)
     truth, predicted = outcomes.truth == 1, outcomes.predicted == 1
-    auroc, average_precision, f1, occurs = (np.full(known.shape[1], np.nan) for _ in range(4))
+    auroc, average_precision, f1 = (np.full(known.shape[1], np.nan) for _ in range(3))
     for label, there in enumerate(known.T):
         y, hat, score = truth[there, label], predicted[there, label], outcomes.scores[there, label]
-        if len(y):
-            f1[label] = _f1(y, hat)
-            occurs[label] = y.any() or hat.any()
+        f1[label] = _f1(y, hat)
         if y.any() and not y.all():
             auroc[label] = roc_auc_score(y, score)
             average_precision[label] = average_precision_score(y, score)
-    counted = f1[occurs == 1] if outcomes.only_occurring else f1
     return {
         **{name: float(terms.mean()) for name, terms in outcomes.averaged.items()},
         "ece": expected_calibration_error(outcomes.confidence, outcomes.correct),
         "f1_micro": _f1(truth[known], predicted[known]),
-        "f1_macro": mean_over_labels(counted),
+        "f1_macro": mean_over_labels(f1),
         "auroc_macro": mean_over_labels(auroc),
         "average_precision_macro": mean_over_labels(average_precision),
         "auroc": auroc,
@@ -251,7 +251,7 @@ def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[
         raise ValueError(f"the bootstrap has groups for {len(bootstrap.row_group)} rows; there are {N} rows")
     row, label = np.nonzero(~np.isnan(outcomes.truth))
     y, hat = outcomes.truth[row, label], outcomes.predicted[row, label]
-    labelled, positives, said_yes, hits = (bootstrap.sums(row, label, L, value) for value in (1.0, y, hat, y * hat))
+    positives, said_yes, hits = (bootstrap.sums(row, label, L, value) for value in (y, hat, y * hat))
 
     entries = bootstrap.sums(outcomes.rows, 0, 1)
     averaged = {name: bootstrap.sums(outcomes.rows, 0, 1, terms) for name, terms in outcomes.averaged.items()}
@@ -266,16 +266,17 @@ def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[
         def total(sums: csr_array) -> Array:
             return (sums @ times.T).T
 
-        count, hit, either = total(entries)[:, 0], total(hits), total(positives) + total(said_yes)
-        f1 = np.where(total(labelled) > 0, ratio(2 * hit, either, empty=0), np.nan)
-        counted = np.where(either > 0, f1, np.nan) if outcomes.only_occurring else f1
+        count, hit, true = total(entries)[:, 0], total(hits), total(positives)
+        either = true + total(said_yes)
+        f1 = np.where(true > 0, ratio(2 * hit, either), np.nan)
+        some = true.sum(axis=1) > 0
         ranked = np.array([ranking.weighted(times) for ranking in rankings])  # (L, 2, b)
         auroc, average_precision = ranked.transpose(1, 2, 0)
         return {
             **{name: ratio(total(terms)[:, 0], count) for name, terms in averaged.items()},
             "ece": ratio(np.abs(total(gaps)).sum(axis=1), count),
-            "f1_micro": np.where(count > 0, ratio(2 * hit.sum(axis=1), either.sum(axis=1), empty=0), np.nan),
-            "f1_macro": mean_over_labels(counted),
+            "f1_micro": np.where(some, ratio(2 * hit.sum(axis=1), either.sum(axis=1)), np.nan),
+            "f1_macro": mean_over_labels(f1),
             "auroc_macro": mean_over_labels(auroc),
             "average_precision_macro": mean_over_labels(average_precision),
             "auroc": auroc,
@@ -295,6 +296,7 @@ def _report(outcomes: Outcomes, labels: Sequence[str], bootstrap: GroupBootstrap
             for i, label in enumerate(labels)
         },
         "undefined_labels": [label for label, auroc in zip(labels, values["auroc"], strict=True) if np.isnan(auroc)],
+        "macro_over": {f"{name}_macro": int((~np.isnan(values[name])).sum()) for name in ("f1", *PER_LABEL[:2])},
     }
 
 

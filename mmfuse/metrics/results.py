@@ -149,6 +149,7 @@ class TaskScores(TypedDict):
         per_label: By label (classification and multi-label tasks).
         undefined_labels: Labels without positives or without negatives, left out of `auroc_macro` and
             `average_precision_macro`.
+        macro_over: By macro average over how many of the labels it is; the others are undefined among these rows.
         confusion: `K x K` rows of each true class (first) by what was said (classification).
         operating_points: By name, where the model has any.
         baselines: `consensus` and `retrieval` (captioning).
@@ -162,6 +163,7 @@ class TaskScores(TypedDict):
     metrics: dict[str, Score]
     per_label: NotRequired[dict[str, LabelScores]]
     undefined_labels: NotRequired[list[str]]
+    macro_over: NotRequired[dict[str, int]]
     confusion: NotRequired[list[list[int]]]
     operating_points: NotRequired[dict[str, PointReport]]
     baselines: NotRequired[dict[str, Baseline]]

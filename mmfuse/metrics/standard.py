@@ -49,7 +49,7 @@ class F1Macro(_Standard):
     """Mean over labels of F1.
 
     Reference: scikit-learn's `f1_score(average="macro")`.
-    Differs: nothing; without positives and predictions a label of several counts 0, and a class is left out.
+    Differs: a label that no row has is left out, whether or not it was said; scikit-learn counts 0 for it.
     Prefer when: rare labels matter as much as frequent ones.
     """
 
@@ -61,7 +61,7 @@ class F1Micro(_Standard):
     """F1 of all labelled entries together; of classes it is the accuracy.
 
     Reference: scikit-learn's `f1_score(average="micro")`.
-    Differs: nothing.
+    Differs: undefined where nothing is true; scikit-learn says 0.
     Prefer when: every decision matters as much, whatever its label.
     """
 
@@ -126,8 +126,8 @@ class AveragePrecision(_Standard):
 class F1(_Standard):
     """F1 of each label: the harmonic mean of precision and recall.
 
-    Reference: scikit-learn's `f1_score(average=None, zero_division=0)`.
-    Differs: undefined for a label without any known target.
+    Reference: scikit-learn's `f1_score(average=None)`.
+    Differs: undefined for a label that no row has, whether or not it was said; scikit-learn says 0.
     Prefer when: labels are looked at one by one; every report has it.
     """
 

@@ -395,8 +395,8 @@ class Trainer:
                 f"began with"
             )
         self.log.cut(state["step"])
-        before = {"moved": state["best"] is not None}  # of a run that was begun before this was kept
-        self.state = TrainerState(**before | state)
+        state.setdefault("moved", state["best"] is not None)  # a run that was begun before this was kept
+        self.state = TrainerState(**state)
         weights = current_names(weights)
         load_weights(self.model, weights)
         load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})

@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 
 from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
 from mmfuse.metrics.calibration import expected_calibration_error
+from mmfuse.metrics.decisions import decision_replicates
 from mmfuse.metrics.labels import (
     METRICS,
     PER_LABEL,
@@ -222,7 +223,10 @@ def test_label_without_positives_is_undefined_and_said_to_be():
         assert result["per_label"][label]["auroc"] == nothing
         assert result["per_label"][label]["average_precision"] == nothing
     assert result["metrics"]["auroc_macro"] == result["per_label"]["edema"]["auroc"]
-    assert result["per_label"]["mass"]["f1"]["value"] == 0
+    assert result["per_label"]["mass"]["f1"] == nothing
+    f1 = [result["per_label"][label]["f1"]["value"] for label in ("edema", "node")]
+    assert result["metrics"]["f1_macro"]["value"] == pytest.approx(np.mean(f1))
+    assert result["macro_over"] == {"f1_macro": 2, "auroc_macro": 1, "average_precision_macro": 1}
     json.dumps(result, allow_nan=False)
 
 
@@ -244,7 +248,37 @@ def test_macro_f1_leaves_out_classes_that_do_not_occur():
     without = score_classification(probabilities, target, ["a", "b", "c", "d"], groups, 50)
     assert result["undefined_labels"] == ["unused"]
     assert result["metrics"] == without["metrics"]
-    assert result["per_label"]["unused"]["f1"]["value"] == 0
+    assert result["per_label"]["unused"]["f1"]["value"] is None
+    assert result["macro_over"] == {"f1_macro": 4, "auroc_macro": 4, "average_precision_macro": 4}
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_f1_of_a_class_that_no_row_has_is_undefined_whether_or_not_it_was_said(said):
+    probabilities, target, groups = classification(missing=False)
+    unused = np.insert(probabilities, 2, 0, axis=1)
+    if said:  # and a false alarm of it costs the class that is true
+        unused[:9] = np.eye(5)[2]
+    moved, there = target + (target >= 2), [0, 1, 3, 4]
+    result = score_classification(unused, moved, ["a", "b", "unused", "c", "d"], groups, 50)
+    assert result["per_label"]["unused"]["f1"] == {"value": None, "low": None, "high": None}
+    official = sk.f1_score(moved, unused.argmax(1), labels=there, average="macro")
+    assert result["metrics"]["f1_macro"]["value"] == pytest.approx(official, rel=1e-12)
+    bootstrap = GroupBootstrap(groups, resamples=30)
+    usual = classification_replicates(unused, moved, list("abcde"), bootstrap)["f1_macro"]
+    fast = decision_replicates("f1_macro", unused.argmax(1)[None], moved, list("abcde"), bootstrap)[0]
+    np.testing.assert_allclose(fast, usual, rtol=1e-12)
+    for replicate in range(30):
+        rows = resampled_rows(bootstrap, replicate)
+        true, guess = moved[rows], unused.argmax(1)[rows]
+        assert usual[replicate] == pytest.approx(sk.f1_score(true, guess, labels=np.unique(true), average="macro"))
+
+
+def test_f1_of_a_label_that_is_there_and_never_said_is_0():
+    probabilities, target, groups = classification(missing=False)
+    probabilities[:, 3] = 0
+    result = score_classification(probabilities / probabilities.sum(1, keepdims=True), target, CLASSES, groups, 0)
+    assert result["per_label"]["fox"]["f1"]["value"] == 0
+    assert result["macro_over"]["f1_macro"] == 4
 
 
 def test_replicates_without_positives_are_nan_and_left_out_of_the_interval():
