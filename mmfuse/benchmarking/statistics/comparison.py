@@ -39,7 +39,6 @@ from numpy.typing import ArrayLike
 
 from mmfuse.benchmarking.statistics.families import holm, interval_levels, letter_groups
 from mmfuse.benchmarking.statistics.power import SeedsNeeded, seeds_needed
-from mmfuse.benchmarking.statistics.scores import interval
 from mmfuse.benchmarking.statistics.variance import (
     Array,
     Estimate,
@@ -123,6 +122,7 @@ def compare(
     *,
     declared: tuple[str, str] | None = None,
     steady: Sequence[str] = (),
+    scores: Sequence[Estimate] | None = None,
 ) -> Comparison:
     """Rank strategies, compare each with the references and each with each, and say what would tell more apart.
 
@@ -132,8 +132,8 @@ def compare(
     number. Differences borrow seed variance from all strategies, so their intervals and p-values are not those of
     `paired_contrast`.
 
-    Reference: Maurer et al. 1995 for the gate, Smyth 2004 for what is borrowed; `interval`, `holm`, `letter_groups`,
-    `seeds_needed` have theirs.
+    Reference: Maurer et al. 1995 for the gate, Smyth 2004 for what is borrowed; `strategy_score`, `holm`,
+    `letter_groups`, `seeds_needed` have theirs.
     Differs: lending is held back where strategies are unlike (see `variance.py`).
     Prefer when: strategies have the same seeds and the same resamples of one test set. Choose references, and what is
     declared, by validation scores: what is chosen on this test set is too good.
@@ -147,6 +147,7 @@ def compare(
         alpha: Family-wise level, in (0, 1).
         declared: A strategy and a reference, whose contrast comes first; with None all are tested by Holm's procedure.
         steady: Names of strategies that no seed changes: they lend no seed variance, and differences to them get none.
+        scores: Of each strategy, as `strategy_score` gives it; by default with the interval that a difference to 0 has.
 
     Raises:
         ValueError: Shapes do not match, a value is not finite, a replicate is infinite, or a name is not legal.
@@ -156,7 +157,8 @@ def compare(
     names, references = list(names), list(references)
     _check_names(names, references, declared, steady)
 
-    scores = [interval(v, r, num_groups, level) for v, r in zip(values, replicates, strict=True)]
+    if scores is None:
+        scores = [measure(v, r, num_groups).at(level) for v, r in zip(values, replicates, strict=True)]
     means = np.array([score.mean for score in scores])
     order = sorted(range(len(names)), key=lambda i: (-means[i], names[i]))  # ties: not by the config's order
     place = {s: i for i, s in enumerate(order)}
