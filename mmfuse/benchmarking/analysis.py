@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from mmfuse.benchmarking.cells import Workshop
 from mmfuse.benchmarking.declare import declare
 from mmfuse.benchmarking.ledger import Ledger
-from mmfuse.benchmarking.plan import COVARIATES, NO_FUSION, Cell, Plan
+from mmfuse.benchmarking.methods import reference_of
+from mmfuse.benchmarking.plan import COVARIATES, NO_FUSION, Cell, Plan, Row
 from mmfuse.benchmarking.statistics import Comparison, Estimate, compare, strategy_score
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
+from mmfuse.fusion import FUSIONS
 from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
 from mmfuse.metrics.basis import basis_of_rows
 from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
@@ -70,7 +72,7 @@ def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
         tasks[task] = _compare_task(workshop, plan, cells, results, pooled)
     return {
         "tasks": tasks,
-        "rows": {label: dataclasses.asdict(row) for label, row in plan.rows.items()},
+        "rows": {label: {**dataclasses.asdict(row), "reference": _reference(row)} for label, row in plan.rows.items()},
         "failed": list(failed.values()),
         "seeds": config.seeds,
         "folds": len(workshop.folds),
@@ -81,6 +83,10 @@ def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
         "tuning_trials": config.tuning_trials,
         "resamples": config.resamples,
     }
+
+
+def _reference(row: Row) -> str:
+    return "" if row.label == COVARIATES else reference_of(FUSIONS.get(row.fusion["name"]))
 
 
 def check_task(workshop: Workshop, task: str) -> None:
@@ -103,6 +109,23 @@ def check_task(workshop: Workshop, task: str) -> None:
     target = np.concatenate(seen)
     if (target == target[:1]).all():
         raise MmfuseError(f"{workshop.manifest.source}: tasks.{task}: all test rows have the same label")
+
+
+def check_margin(workshop: Workshop, tasks: Iterable[str]) -> None:
+    """Refuse one margin for tasks whose metrics have different units.
+
+    Raises:
+        MmfuseError: They have.
+    """
+    if workshop.config.margin is None:
+        return
+    found = {task: _metric_of(workshop, task) for task in tasks}
+    units = {task: task_of(workshop.manifest.tasks[task]).units.get(metric) for task, metric in found.items()}
+    if len(set(units.values())) > 1:
+        raise MmfuseError(
+            f"margin: {workshop.config.margin:g} cannot be of {', '.join(f'{t}/{m}' for t, m in found.items())} alike, "
+            "whose units differ; leave it out, or choose tasks of one unit by data.tasks"
+        )
 
 
 def _metric_of(workshop: Workshop, task: str) -> str:

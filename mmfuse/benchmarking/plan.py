@@ -178,9 +178,22 @@ def choose_strategies(config: BenchmarkConfig, labels: bool = True) -> dict[str,
             raise MmfuseError(f"strategies: row name {label!r}: letters, digits and _ are legal")
         given = {k: v for k, v in options.items() if k != "name"}
         FUSIONS.check_options(str(options["name"]), given, RESERVED)
+        _check_values(label, options)
         if "out_dim" in inspect.signature(FUSIONS.get(options["name"])).parameters:
             options.setdefault("out_dim", config.width)
     return chosen
+
+
+_LEGAL = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
+
+
+def _check_values(label: str, options: dict[str, Any]) -> None:
+    """Refuse a value that is not of the type that a strategy's constructor says; any text would do for a switch."""
+    for name, parameter in inspect.signature(FUSIONS.get(options["name"])).parameters.items():
+        kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+        legal, value = _LEGAL.get(kind), options.get(name)
+        if name in options and legal and (not isinstance(value, legal) or (isinstance(value, bool) and kind != "bool")):
+            raise MmfuseError(f"strategies.{label}.{name}: {value!r:.60} is not legal; {kind} is expected")
 
 
 def count_parameters(fusion: dict[str, Any], text_dim: int, image_dim: int) -> int:

@@ -1,4 +1,4 @@
-"""The report of a benchmark: `report.html`, one page that needs nothing else, and `table.md` for an appendix."""
+"""The report of a benchmark: `report.html`, one page that needs nothing else, and what of it goes into a paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import yaml
 
 from mmfuse.benchmarking.appendix import appendix
 from mmfuse.benchmarking.charts import describe, ranking, shapes
+from mmfuse.benchmarking.latex import latex_tables
 from mmfuse.benchmarking.markup import DASH, Html, cell, header, interval_of, score, table, tag
+from mmfuse.benchmarking.methods import methods, methods_text
 from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
 from mmfuse.benchmarking.plan import NO_FUSION
 from mmfuse.benchmarking.sections import (
@@ -31,7 +33,7 @@ _SCRIPT = """addEventListener("beforeprint",()=>{for(const d of document.querySe
 
 
 def write_report(folder: Path, summary: dict[str, Any]) -> None:
-    """Write `report.html` and `table.md`.
+    """Write `report.html`, `table.md`, `table.tex` and `methods.md`.
 
     Args:
         folder: The benchmark's.
@@ -39,6 +41,8 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
     """
     (folder / "report.html").write_text(page(summary), encoding="utf-8")
     (folder / "table.md").write_text(appendix(summary), encoding="utf-8")
+    (folder / "table.tex").write_text(latex_tables(summary), encoding="utf-8")
+    (folder / "methods.md").write_text(methods_text(summary), encoding="utf-8")
 
 
 def page(summary: dict[str, Any]) -> str:
@@ -64,6 +68,7 @@ def page(summary: dict[str, Any]) -> str:
         [task_section(i, name, task, summary) for i, (name, task) in enumerate(tasks)],
         analyses_section(summary),
         _seeds_needed(summary),
+        _methods(summary),
         _glossary(summary),
         _provenance(summary),
     )  # fmt: skip
@@ -187,6 +192,14 @@ def _seeds_needed(summary: dict[str, Any]) -> Html | None:
     head = header("task", "to tell", "needs")
     return tag("section", tag("h2", "Seeds needed"), tag("p", note, class_="note"),
                table([head], [rows], "Seeds needed", class_="prose"))  # fmt: skip
+
+
+def _methods(summary: dict[str, Any]) -> Html:
+    paragraphs, references = methods(summary)
+    said = [tag("p", paragraph) for paragraph in paragraphs]
+    listed = tag("details", tag("summary", "References"), tag("ul", [tag("li", reference) for reference in references]))
+    note = "For a paper; also in methods.md, and the tables in table.md and table.tex."
+    return tag("section", tag("h2", "Methods"), tag("p", note, class_="note"), said, listed)
 
 
 def _glossary(summary: dict[str, Any]) -> Html:

@@ -191,7 +191,8 @@ class Summary(TypedDict):
     Attributes:
         name: Of the benchmark.
         tasks: By name.
-        rows: By strategy `label`, `fusion`, `interaction`, `uses`, `parameters`, `macs` and `matched`.
+        rows: By strategy `label`, `fusion`, `interaction`, `uses`, `parameters`, `macs`, `matched`, and the `reference`
+            of its docstring.
         failed: Strategies with a failed cell, which no comparison has: `row`, `cell`, `reason`.
         seeds: As in the config.
         folds: How many were test sets.

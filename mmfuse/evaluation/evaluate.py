@@ -28,7 +28,7 @@ from mmfuse.evaluation.markdown import note_lines, score_cells
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
-from mmfuse.metrics.captions import meteor_lite
+from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
@@ -111,7 +111,9 @@ def evaluate(
     with at_operating_point(loaded, operating_point):
         pass  # one that the model does not have is told before it predicts
     if loaded.captioning:
-        meteor_lite()  # else it would be missed after the predictions
+        meteor_lite()  # else it would be missed after the predictions; so would what splits the language
+    for task in loaded.captioning:
+        tokens_of(described.tasks[task].language)
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     for analysis in asked.values():
@@ -205,8 +207,9 @@ def score_rows(
         target = pairs.table.targets[task][list(rows)]
         kind: Any = head.task
         if kind.labelled(target).any():
-            reports = pairs.table.manifest.tasks[task].report_metrics
-            more = {"reports": reports} if reports else {}
+            spec = pairs.table.manifest.tasks[task]
+            more = {"reports": spec.report_metrics, "language": spec.language}
+            more = {name: value for name, value in more.items() if value}
             scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
     return scores
 
@@ -259,6 +262,7 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
             f"| {name}{_over(name, scores)} | {score_cells(score)} |" for name, score in scores["metrics"].items()
         ]
         lines += note_lines(scores["metrics"], escape)
+        lines += ["", scores["words"]] if "words" in scores else []
         for name, found in told_beside(scores).items():
             lines += analysis_lines(name, {task: found}, escape)
         lines += _label_lines(scores.get("per_label", {}), escape)

@@ -155,6 +155,7 @@ class TaskScores(TypedDict):
         confusion: `K x K` rows of each true class (first) by what was said (classification).
         operating_points: By name, where the model has any.
         baselines: `consensus` and `retrieval` (captioning).
+        words: What is to be known of metrics that count words, where captions have no spaces between them (captioning).
         unit: Of the target (regression).
         intervals: What the predictions' intervals are worth, where there are any (regression).
     """
@@ -168,6 +169,7 @@ class TaskScores(TypedDict):
     confusion: NotRequired[list[list[int]]]
     operating_points: NotRequired[dict[str, PointReport]]
     baselines: NotRequired[dict[str, Baseline]]
+    words: NotRequired[str]
     unit: NotRequired[str | None]
     intervals: NotRequired[Intervals]
 

@@ -606,6 +606,16 @@ def test_the_declared_contrast_is_found_either_way_round_and_needs_seeds_at_the_
     assert alone.contrasts[0].p == alone.contrasts[0].p_holm
 
 
+def test_the_declared_contrast_borrows_nothing():
+    """It was chosen by the seeds that are tested."""
+    values, replicates = drawn(4, strategies=4, seeds=3)
+    found = next(
+        c for c in compare(values, replicates, list("abcd"), ["a"], 30, declared=("d", "a")).contrasts if c.declared
+    )
+    alone = paired_contrast((values[3], replicates[3]), (values[0], replicates[0]), 30)
+    assert (found.p, found.difference) == (alone.p, alone.difference)
+
+
 def test_a_strategy_that_no_seed_changes_lends_nothing_and_borrows_nothing():
     values, replicates = drawn(4, strategies=4, seeds=3)
     values[3], replicates[3] = values[3, 0], replicates[3, 0]
