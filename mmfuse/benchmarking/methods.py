@@ -93,12 +93,15 @@ def _tested(summary: dict[str, Any]) -> list[str]:
     margin = next((task.get("margin") for task in summary["tasks"].values()), None)
     within = f"{100 * POINT:g} point (of a metric with a unit, {POINT:.0%} of the score of the modality alone), or "
     within += f"{SHARE:.0%} of the gain if that is more"
-    said = (
+    scores = (
         "A score is the mean over seeds; its 95 % interval is for the seeds that were run and for other test groups: "
         "that of Clopper and Pearson for an effective number of answers (Korn and Graubard 1998), by the jackknife "
-        "over groups. A difference of two strategies is its mean over seeds, on the same test rows. Its variance has a "
-        f"part from seeds and one from test groups (Obuchowski and Rockette 1995), by {summary['resamples']:,} "
-        "bootstrap resamples of groups (Field and Welsh 2007); each part takes the quantile of its own degrees of freedom "
+        "over groups."
+    )
+    said = (
+        "A difference of two strategies is its mean over seeds, on the same test rows. Its variance has a part from "
+        f"seeds and one from test groups (Obuchowski and Rockette 1995), by {summary['resamples']:,} bootstrap "
+        "resamples of groups (Field and Welsh 2007); each part takes the quantile of its own degrees of freedom "
         "(Banerjee 1960), and strategies lend each other seed variance (Smyth 2004). One contrast was declared before "
         f"the test rows were seen, and is tested alone at {ALPHA:.0%} (two-sided): the fusion against the modality "
         "alone, both the best on validation rows. Only if it is rejected are the others tested, with Holm's (1979) "
@@ -107,7 +110,7 @@ def _tested(summary: dict[str, Any]) -> list[str]:
         "are called equal where the interval of their difference lies within "
         f"{within if margin is None else format(margin, 'g')}."
     )
-    return [said, *(_task(name, task) for name, task in summary["tasks"].items())]
+    return [scores, said, *(_task(name, task) for name, task in summary["tasks"].items())]
 
 
 def _task(name: str, task: dict[str, Any]) -> str:
