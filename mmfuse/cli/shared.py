@@ -93,6 +93,20 @@ def load_plugins(paths: list[Path] | None) -> None:
         load_plugin(path)
 
 
+def read_names(text: str, where: str) -> list[Any]:
+    """What is chosen by name: names with commas between, or `{name: ..., options}`.
+
+    Raises:
+        MmfuseError: It is neither.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise MmfuseError(f"{where}: {text!r:.100}: NAME,NAME or {{name: ..., options}} is expected") from error
+
+
 def is_main_process() -> bool:
     """Whether this is the one process of a launch that prints."""
     from accelerate import PartialState

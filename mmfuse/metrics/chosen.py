@@ -92,5 +92,7 @@ def add_metrics(
             if over is not None:
                 scores.setdefault("macro_over", {})[name] = over
             continue
+        of_labels = scores.setdefault("per_label", {})
         for i, label in enumerate(scored.labels):
-            scores["per_label"][label][name] = score_of(float(value[i]), drawn[:, i])
+            of_label = of_labels.setdefault(label, {"positives": int((scored.truth[:, i] == 1).sum())})
+            of_label[name] = score_of(float(value[i]), drawn[:, i])

@@ -155,6 +155,7 @@ class TaskScores(TypedDict):
         baselines: `consensus` and `retrieval` (captioning).
         unit: Of the target (regression).
         intervals: What the predictions' intervals are worth, where there are any (regression).
+        told: Sentences of the printed report beside the tables, where the kind of task has any.
     """
 
     n: int
@@ -168,6 +169,7 @@ class TaskScores(TypedDict):
     baselines: NotRequired[dict[str, Baseline]]
     unit: NotRequired[str | None]
     intervals: NotRequired[Intervals]
+    told: NotRequired[list[str]]
 
 
 class Missing(TypedDict):

@@ -16,7 +16,6 @@ ALLOWED = {
     "metrics/operating.py": 1,  # below tasks, where arrays are all that there is
     "metrics/regression.py": 1,  # the same: it refuses what is no column
     "metrics/scored.py": 1,  # the same
-    "testing/metric.py": 1,  # rows of each kind, to try metrics on
     "training/identity.py": 1,  # an array of objects has no bytes to hash
     "data/audit/repair.py": 1,  # the same
     "data/synthetic/interactions.py": 1,  # values that are not encoded yet, of tasks that it makes itself
