@@ -16,7 +16,7 @@ NOTHING_READ, DATA_FAILS, INTERRUPTED, TERMINATED = 3, 4, 130, 143
 
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file that registers fusions, heads, report metrics or sources."),
+    typer.Option("--plugin", help="Python file of your own, such as a fusion, a task or a metric."),
 ]
 MissingOption = Annotated[
     str, typer.Option("--missing", help="A modality that never was missing in training: error or allow.")
