@@ -28,6 +28,7 @@ from mmfuse.benchmarking.run import benchmark, dry_run
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
+from mmfuse.metrics import METRICS
 from mmfuse.training.build import assemble
 from mmfuse.types import MmfuseError
 
@@ -63,11 +64,9 @@ def test_every_cell_is_a_line_and_every_row_in_the_report(finished):
         assert {s["row"] for s in found["strategies"]} == set(ROWS)
         assert found["verdict"]
         assert found["rows"] == found["groups"] == 32
-        assert found["references"] == {
-            "best_unimodal": found["references"]["best_unimodal"],
-            "late": "late",
-            "concat": "concat",
-        }
+        chosen = {role: found["references"][role] for role in ("best_unimodal", "declared")}
+        assert found["references"] == {**chosen, "late": "late", "concat": "concat"}
+        assert sum(c["declared"] for s in found["strategies"] for c in s["contrasts"].values()) == 1
         page = (finished.dir / "table.md").read_text() + (finished.dir / "report.html").read_text()
         assert all(row in page for row in ROWS)
 
@@ -349,6 +348,16 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
 def test_what_no_strategies_can_be_compared_by_is_told_with_the_reason(values, change, message):
     with pytest.raises(MmfuseError, match=message):
         benchmark({**values, **change})
+
+
+def test_a_metric_that_has_no_default_for_an_option_is_refused(values, monkeypatch):
+    class OfBeta(METRICS.get("mcc")):
+        def __init__(self, beta):
+            self.beta = beta
+
+    monkeypatch.setitem(METRICS._classes, "of_beta", OfBeta)
+    with pytest.raises(MmfuseError, match="'of_beta' cannot be compared for match.*its option beta has none"):
+        benchmark({**values, "metric": "of_beta"})
 
 
 def test_strategies_are_compared_by_a_metric_of_ones_own_choice(values):
