@@ -15,7 +15,7 @@ from mmfuse.registry import Registry
 from mmfuse.tasks import TASKS, TaskKind, build_task
 from mmfuse.types import Features, MmfuseError
 
-HEADS = Registry("head", reserved=("in_dim", "task", "decoder"))
+HEADS = Registry("head", reserved=("in_dim", "task"))
 
 
 class Head(nn.Module):

@@ -356,7 +356,7 @@ def test_a_metric_that_has_no_default_for_an_option_is_refused(values, monkeypat
             self.beta = beta
 
     monkeypatch.setitem(METRICS._classes, "of_beta", OfBeta)
-    with pytest.raises(MmfuseError, match="'of_beta' cannot be compared for match.*its option beta has none"):
+    with pytest.raises(MmfuseError, match=r"'of_beta' cannot be compared for match.*its option beta has none"):
         benchmark({**values, "metric": "of_beta"})
 
 
