@@ -153,6 +153,9 @@ def _why_not(metric: str, kind: Any) -> str:
         return "less of it is better"
     if "decisions" in found.needs and kind.has_labels and not kind.exclusive:
         return "its thresholds are chosen by every cell for itself"
+    needed = [key for key, parameter in METRICS.options(metric).items() if parameter.default is parameter.empty]
+    if needed:
+        return f"it is compared at its defaults, and its option {needed[0]} has none"
     return ""
 
 

@@ -34,7 +34,7 @@ EQUAL = 1e-10
 """In float64, a relative difference below it is rounding, and one above it is an effect."""
 
 
-SUITE = Suite(FUSIONS, RESERVED)
+SUITE = Suite(FUSIONS)
 
 
 def _build(candidate: Candidate, dtype: torch.dtype = torch.float64, *, seed: int = 0, dropout: bool = True) -> Any:

@@ -55,17 +55,19 @@ def _captions(rng: np.random.Generator, skill: float) -> Scored:
     return Scored(target, words[np.where(rng.random(N) < skill, true, other)], (), None, np.arange(N))
 
 
-_ROWS: dict[str, Callable[[np.random.Generator, float], Scored]] = {
-    "classification": _classes,
-    "multilabel": _labels,
-    "captioning": _captions,
-}
+def _rows_of(kind: Any) -> Callable[[np.random.Generator, float], Scored]:
+    """What makes rows as a kind of task has them."""
+    if kind.is_text:
+        return _captions
+    if kind.has_labels:
+        return _classes if kind.exclusive else _labels
+    return _numbers
 
 
 def _rows(candidate: Candidate, seed: int = 0, skill: float = 0.3) -> Iterator[Scored]:
     """Random rows of each kind that the metric is for; `skill` 1 is a perfect prediction, 0 knows nothing."""
     for kind in candidate.cls.kinds:
-        yield _ROWS.get(kind, _numbers)(np.random.default_rng(seed), skill)
+        yield _rows_of(TASKS.get(kind))(np.random.default_rng(seed), skill)
 
 
 def _score(candidate: Candidate, scored: Scored, weights: Array | None = None) -> Array:

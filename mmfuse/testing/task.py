@@ -18,12 +18,12 @@ import torch
 
 from mmfuse.heads import HEADS, build_head
 from mmfuse.metrics.bootstrap import GroupBootstrap
-from mmfuse.tasks import RESERVED, TASKS, TaskKind, TaskSpec, build_task, check_spec
+from mmfuse.tasks import TASKS, TaskKind, TaskSpec, build_task, check_spec
 from mmfuse.tasks.spec import KEYS
 from mmfuse.testing.suite import Candidate, Suite, require, require_docstring, require_named_options
 from mmfuse.types import Features
 
-SUITE = Suite(TASKS, RESERVED)
+SUITE = Suite(TASKS)
 _WHERE = "the example: tasks.y"
 _WIDTH = 8
 _STEPS = 80
@@ -183,6 +183,29 @@ def _predictions(candidate: Candidate) -> None:
         names = [name for name, _ in columns]
         require(list(flat) == names, f"a row of a table has {list(flat)}, its columns are {names}")
         pa.Table.from_pylist([flat], schema=pa.schema(columns))
+
+
+@SUITE.check
+def _metrics_see(candidate: Candidate) -> None:
+    """Metrics that are chosen by name see the labelled rows, and of them what is true and what is decided."""
+    example = _example(candidate)
+    task, target = example.task, example.target
+    if task.is_text:
+        return
+    predicted = task.predictions(example.said)
+    scored, known = task.scored(predicted, target), task.labelled(target)
+    require(np.array_equal(scored.rows, np.flatnonzero(known)), "`scored` is not of the labelled rows")
+    for row, true, said in zip(scored.rows, scored.target, scored.decided, strict=True):
+        decided, shown = task.decide(predicted[row]), task.shown(target[row])
+        if task.exclusive:
+            told = [(scored.labels[int(true)], shown), (scored.labels[int(said)], decided.get("label"))]
+        elif task.has_labels:
+            told = [([name for name, is_said in zip(scored.labels, said, strict=True) if is_said], decided["labels"])]
+        else:
+            told = [(float(true), shown), (float(said), decided.get("value", float(said)))]
+        for seen, own in told:
+            same = np.isclose(seen, own, rtol=1e-4) if isinstance(seen, float) else seen == own
+            require(same, f"a metric sees {seen!r}, where {own!r} is told: is `scored` or `said` of another rule?")
 
 
 @SUITE.check

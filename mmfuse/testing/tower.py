@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.encoders.features import RESERVED, FeatureTower, check_class
+from mmfuse.encoders.features import FeatureTower, check_class
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.encoders.towers import OWN, TOWERS, blank_item, build_feature_tower, tower_from_spec, tower_inputs
@@ -31,7 +31,7 @@ _TEXTS = ("a cough and a fever", "fever", "a cough", "no cough and no fever at a
 _BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 _VIT = {"depth": 1, "embed_dim": 16, "num_heads": 2}
 
-SUITE = Suite(TOWERS, (*RESERVED, "model", "tokenizer", "max_length", "architecture", "preprocessing"))
+SUITE = Suite(TOWERS)
 
 
 def _items(width: int) -> list[np.ndarray]:

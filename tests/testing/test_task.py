@@ -1,5 +1,7 @@
 """The conformance suite of task kinds passes on every registered one, and fails on every defect planted here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,12 @@ class ToldInWhatIsSmall(Number):
     diagnosed = ("mse",)
 
 
+class SeenOtherwise(Number):
+    def scored(self, predicted, target):
+        found = super().scored(predicted, target)
+        return replace(found, decided=found.decided + 1)
+
+
 class Swallows(Number):
     def __init__(self, labels=(), **options):
         super().__init__(labels)
@@ -163,6 +171,7 @@ class LossyShard(Number):
         (LooksAtOrder, "scores", "depends on the order of rows"),
         (UndeclaredColumn, "predictions", "its columns are"),
         (NotJson, "predictions", "not JSON serializable"),
+        (SeenOtherwise, "metrics_see", "is `scored` or `said` of another rule"),
         (Overflows, "predictions", "a prediction is not finite"),
         (ToldInWhatIsSmall, "protocol", "of which less is better"),
         (Swallows, "protocol", "swallows typos"),
