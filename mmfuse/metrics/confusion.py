@@ -42,6 +42,14 @@ def f1(counts: Counts) -> Array:
     return ratio(2 * counts.hits, counts.positives + counts.said)
 
 
+def _counted(scored: Scored) -> Counts:
+    return scored.counts(np.ones((1, len(scored))))
+
+
+def _defined(each: Array) -> int:
+    return int((~np.isnan(each[0])).sum())
+
+
 class _Decided:
     """A metric of decisions on labels."""
 
@@ -50,6 +58,7 @@ class _Decided:
     larger_is_better = True
     range = (0.0, 1.0)
     per_label = False
+    counts = "labels"
 
 
 class _OfCounts(_Decided):
@@ -77,6 +86,7 @@ class Precision(_OfCounts):
     """
 
     per_label = True
+    counts = "said"
     each = staticmethod(precision)
 
 
@@ -91,6 +101,7 @@ class Recall(_OfCounts):
     """
 
     per_label = True
+    counts = "true"
     each = staticmethod(recall)
 
 
@@ -104,6 +115,7 @@ class Specificity(_OfCounts):
     """
 
     per_label = True
+    counts = "false"
     each = staticmethod(specificity)
 
 
@@ -117,11 +129,14 @@ class NegativePredictiveValue(_OfCounts):
     """
 
     per_label = True
+    counts = "denied"
     each = staticmethod(negative_predictive_value)
 
 
 class _Micro(_OfCounts):
     """Of all labels' decisions together."""
+
+    counts = "rows"
 
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""
@@ -135,9 +150,15 @@ class _Macro(_OfCounts):
         """`(b,)`."""
         return mean_over_labels(self.each(counts))
 
+    def over(self, scored: Scored) -> int:
+        """Over how many labels it is."""
+        return _defined(self.each(_counted(scored)))
+
 
 class _Weighted(_OfCounts):
     """The mean over labels, weighted by their positives, of those where it is defined."""
+
+    counts = "rows"
 
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""
@@ -233,9 +254,16 @@ class _Agreement(_Decided):
         counts = scored.counts(weights)
         if scored.exclusive:
             return self.agreement(counts.positives, counts.said, counts.hits.sum(axis=-1))
+        return mean_over_labels(self._each(counts))
+
+    def over(self, scored: Scored) -> int | None:
+        """Over how many labels it is; None of classes, of which it is no mean."""
+        return None if scored.exclusive else _defined(self._each(_counted(scored)))
+
+    def _each(self, counts: Counts) -> Array:
         negatives, denied = counts.rejections + counts.false_alarms, counts.rejections + counts.misses
         true, said = np.stack([counts.positives, negatives], -1), np.stack([counts.said, denied], -1)
-        return mean_over_labels(self.agreement(true, said, counts.hits + counts.rejections))
+        return self.agreement(true, said, counts.hits + counts.rejections)
 
     def agreement(self, true: Array, said: Array, right: Array) -> Array:
         """`(...)`, of how often each class is true and is said, `(..., K)`, and how often that is right, `(...)`."""
@@ -253,10 +281,14 @@ class BalancedAccuracy(_Decided):
 
     def __call__(self, scored: Scored, weights: Array) -> Array:
         """`(b,)`."""
-        counts = scored.counts(weights)
-        if scored.exclusive:
-            return mean_over_labels(recall(counts))
-        return mean_over_labels((recall(counts) + specificity(counts)) / 2)
+        return mean_over_labels(self._each(scored, scored.counts(weights)))
+
+    def over(self, scored: Scored) -> int:
+        """Over how many labels it is."""
+        return _defined(self._each(scored, _counted(scored)))
+
+    def _each(self, scored: Scored, counts: Counts) -> Array:
+        return recall(counts) if scored.exclusive else (recall(counts) + specificity(counts)) / 2
 
 
 @METRICS.register("mcc")

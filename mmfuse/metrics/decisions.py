@@ -47,8 +47,8 @@ def decision_replicates(
         scores = []
         for guessed, hit in each:
             either = there + (guessed @ times.T).T
-            by_label = np.divide(2 * (hit @ times.T).T, either, out=np.zeros_like(either), where=either > 0)
-            scores.append(by_label.sum(1) / np.maximum((either > 0).sum(1), 1))
+            by_label = np.divide(2 * (hit @ times.T).T, either, out=np.zeros_like(either), where=there > 0)
+            scores.append(by_label.sum(1) / np.maximum((there > 0).sum(1), 1))
         return {"value": np.stack(scores, axis=1)}
 
     return bootstrap.replicate(f1)["value"].T

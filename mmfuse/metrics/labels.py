@@ -14,14 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, score_of
-from mmfuse.metrics.calibration import equal_mass_bins, expected_calibration_error
+from mmfuse.metrics.basis import LabelBasis
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
+from mmfuse.metrics.calibration import equal_mass_bins, expected_calibration_error, least_calibration_error
+from mmfuse.metrics.intervals import score_of
 from mmfuse.metrics.ranking import Ranking, mean_over_labels, ratio
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll"})
 PER_LABEL = ("auroc", "average_precision", "f1")
 METRICS = ("accuracy", "f1_macro", "f1_micro", "auroc_macro", "average_precision_macro", "ece", "brier", "nll")
+COUNTS = {
+    "f1_macro": "labels",
+    "auroc_macro": "rankings",
+    "average_precision_macro": "rankings",
+    "auroc": "ranking",
+    "average_precision": "ranking",
+    "f1": "true",
+}
+"""What each score is of, for its interval (`mmfuse.metrics.basis`); the others are of all rows."""
+MOST_SURPRISE = float(-np.log(np.finfo(np.float64).eps))
+"""The largest `nll`, in nats."""
 
 Array = NDArray[np.float64]
 
@@ -37,28 +50,29 @@ def score_classification(
 ) -> dict[str, Any]:
     """Score predictions of one class for each row, with 95 % intervals.
 
-    `f1_macro` averages over the labels that occur in targets or predictions, as scikit-learn does by default.
+    F1 of a class that no row has is undefined, whether or not it was said; `f1_macro` averages over the others.
     `auroc_macro` and `average_precision_macro` are one-vs-rest and leave out the `undefined_labels`: those without
     positives or negatives. `ece` takes the highest probability as confidence (see `expected_calibration_error`),
     `brier` is half the squared distance to the one-hot target (in [0, 1], the usual one for two classes), `nll` is in
     nats.
 
-    Reference: scikit-learn for values; Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: nothing; intervals are percentiles. Resampling adds noise, so those of `ece` can lie above its value.
+    Reference: scikit-learn for values; `mmfuse.metrics.intervals` for intervals.
+    Differs: scikit-learn's `f1_macro` counts 0 for a class that was said though no row has it.
     Prefer when: exactly one label is true for a row.
 
     Args:
         probabilities: `(N, K)` in [0, 1], rows sum to 1.
         target: `(N,)` class ids, -100 where missing.
         labels: The K names.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups; 0 for no intervals.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
         decided: `(N,)` class ids, where not the most probable class was said (an operating point).
 
     Returns:
-        `n` labelled rows, their `groups`, `metrics`, `per_label`, `undefined_labels`, and `confusion` (rows are truth).
-        A score is `{"value", "low", "high"}`, None where undefined. One group has no spread, so no interval.
+        `n` labelled rows, their `groups`, `metrics`, `per_label`, `undefined_labels`, `macro_over` (by macro average
+        over how many labels it is), and `confusion` (rows are truth). A score is `{"value", "low", "high"}`, None where
+        undefined, and a `note` where there is something to say.
 
     Raises:
         ValueError: Shapes do not match, or a probability or a target is not legal.
@@ -72,13 +86,13 @@ def score_classification(
     said = probabilities.argmax(axis=1) if decided is None else np.asarray(decided)
     probabilities, target, row_groups, said = probabilities[there], target[there], row_groups[there], said[there]
 
-    bootstrap = GroupBootstrap(row_groups, resamples, seed)
+    left_out = GroupJackknife(row_groups, resamples, seed)
     outcomes = classification_outcomes(probabilities, target, said)
-    result = _report(outcomes, labels, bootstrap)
+    result = _report(outcomes, labels, left_out)
     for name, positives in zip(labels, np.bincount(target, minlength=len(labels)), strict=True):
         result["per_label"][name] = {"positives": int(positives), **result["per_label"][name]}
     confusion = confusion_matrix(target, said, labels=range(len(labels)))
-    return {"n": len(target), "groups": bootstrap.num_groups, **result, "confusion": confusion.tolist()}
+    return {"n": len(target), "groups": left_out.num_groups, **result, "confusion": confusion.tolist()}
 
 
 def score_multilabel(
@@ -93,11 +107,12 @@ def score_multilabel(
     """Score predictions of any number of labels for each row, with 95 % intervals.
 
     `accuracy`, `f1_micro`, `ece` (probability against frequency), `brier` and `nll` (in nats) are over all labelled
-    entries together. `f1_macro` counts 0 for a label without positives and predictions. `auroc_macro` and
-    `average_precision_macro` leave out the `undefined_labels`: those without positives or negatives.
+    entries together. F1 of a label without positives is undefined, whether or not it was said, and `f1_macro` leaves it
+    out. `auroc_macro` and `average_precision_macro` leave out the `undefined_labels`: those without positives or
+    negatives.
 
-    Reference: scikit-learn for values; Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: nothing; intervals are percentiles. Resampling adds noise, so those of `ece` can lie above its value.
+    Reference: scikit-learn for values; `mmfuse.metrics.intervals` for intervals.
+    Differs: F1 without positives is undefined; scikit-learn says 0.
     Prefer when: labels do not exclude each other, or some are unknown for some rows.
 
     Args:
@@ -123,12 +138,12 @@ def score_multilabel(
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
     probabilities, target, row_groups = probabilities[there], target[there], row_groups[there]
 
-    bootstrap = GroupBootstrap(row_groups, resamples, seed)
-    result = _report(multilabel_outcomes(probabilities, target, probabilities >= thresholds), labels, bootstrap)
+    left_out = GroupJackknife(row_groups, resamples, seed)
+    result = _report(multilabel_outcomes(probabilities, target, probabilities >= thresholds), labels, left_out)
     for label, name in enumerate(labels):
         counts = {"positives": int((target[:, label] == 1).sum()), "negatives": int((target[:, label] == 0).sum())}
         result["per_label"][name] = {**counts, **result["per_label"][name], "threshold": float(thresholds[label])}
-    return {"n": len(target), "groups": bootstrap.num_groups, **result}
+    return {"n": len(target), "groups": left_out.num_groups, **result}
 
 
 def classification_replicates(
@@ -153,12 +168,16 @@ def multilabel_replicates(
     return _replicates(multilabel_outcomes(probabilities, target, probabilities >= thresholds), bootstrap)
 
 
+def bounds_of(name: str) -> tuple[float, float]:
+    """The lowest and highest value of one of `METRICS`."""
+    return (0.0, MOST_SURPRISE) if name == "nll" else (0.0, 1.0)
+
+
 class Outcomes(NamedTuple):
     """What both kinds of task are scored from.
 
     Of all rows, label by label: `scores (N, L)`, `truth (N, L)` 0, 1 or NaN where missing, `predicted (N, L)` 0 or 1.
     Of the E labelled entries (rows, or row and label): `rows`, `confidence`, `correct` and what is `averaged`, `(E,)`.
-    `only_occurring`: whether `f1_macro` leaves out labels without positives and predictions.
     """
 
     scores: Array
@@ -168,7 +187,6 @@ class Outcomes(NamedTuple):
     confidence: Array
     correct: Array
     averaged: dict[str, Array]
-    only_occurring: bool
 
 
 def classification_outcomes(probabilities: Array, target: NDArray[np.int64], decided: NDArray[Any]) -> Outcomes:
@@ -188,7 +206,7 @@ def classification_outcomes(probabilities: Array, target: NDArray[np.int64], dec
         "nll": _surprise(probabilities[rows, target[rows]]),
     }
     confidence = np.take_along_axis(probabilities, decided[:, None], axis=1)[:, 0]
-    return Outcomes(probabilities, truth, predicted, rows, confidence[rows], correct, averaged, True)
+    return Outcomes(probabilities, truth, predicted, rows, confidence[rows], correct, averaged)
 
 
 def multilabel_outcomes(probabilities: Array, target: Array, decided: NDArray[Any]) -> Outcomes:
@@ -201,7 +219,7 @@ def multilabel_outcomes(probabilities: Array, target: Array, decided: NDArray[An
         "brier": (scores - truth) ** 2,
         "nll": _surprise(np.where(truth == 1, scores, 1 - scores)),
     }
-    return Outcomes(probabilities, target, predicted, rows, scores, truth, averaged, False)
+    return Outcomes(probabilities, target, predicted, rows, scores, truth, averaged)
 
 
 def _surprise(probability: Array) -> Array:
@@ -209,28 +227,26 @@ def _surprise(probability: Array) -> Array:
 
 
 def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    return float(f1_score(truth, predicted, zero_division=0))  # pyright: ignore[reportArgumentType]
+    """NaN without positives: a false alarm more or less must not decide between undefined and 0."""
+    return float(f1_score(truth, predicted)) if truth.any() else np.nan
 
 
 def _values(outcomes: Outcomes) -> dict[str, Any]:
     """The point values, by scikit-learn: floats, and `(L,)` for `PER_LABEL`; NaN where undefined."""
     known = ~np.isnan(outcomes.truth)
     truth, predicted = outcomes.truth == 1, outcomes.predicted == 1
-    auroc, average_precision, f1, occurs = (np.full(known.shape[1], np.nan) for _ in range(4))
+    auroc, average_precision, f1 = (np.full(known.shape[1], np.nan) for _ in range(3))
     for label, there in enumerate(known.T):
         y, hat, score = truth[there, label], predicted[there, label], outcomes.scores[there, label]
-        if len(y):
-            f1[label] = _f1(y, hat)
-            occurs[label] = y.any() or hat.any()
+        f1[label] = _f1(y, hat)
         if y.any() and not y.all():
             auroc[label] = roc_auc_score(y, score)
             average_precision[label] = average_precision_score(y, score)
-    counted = f1[occurs == 1] if outcomes.only_occurring else f1
     return {
         **{name: float(terms.mean()) for name, terms in outcomes.averaged.items()},
         "ece": expected_calibration_error(outcomes.confidence, outcomes.correct),
         "f1_micro": _f1(truth[known], predicted[known]),
-        "f1_macro": mean_over_labels(counted),
+        "f1_macro": mean_over_labels(f1),
         "auroc_macro": mean_over_labels(auroc),
         "average_precision_macro": mean_over_labels(average_precision),
         "auroc": auroc,
@@ -251,7 +267,7 @@ def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[
         raise ValueError(f"the bootstrap has groups for {len(bootstrap.row_group)} rows; there are {N} rows")
     row, label = np.nonzero(~np.isnan(outcomes.truth))
     y, hat = outcomes.truth[row, label], outcomes.predicted[row, label]
-    labelled, positives, said_yes, hits = (bootstrap.sums(row, label, L, value) for value in (1.0, y, hat, y * hat))
+    positives, said_yes, hits = (bootstrap.sums(row, label, L, value) for value in (y, hat, y * hat))
 
     entries = bootstrap.sums(outcomes.rows, 0, 1)
     averaged = {name: bootstrap.sums(outcomes.rows, 0, 1, terms) for name, terms in outcomes.averaged.items()}
@@ -266,16 +282,17 @@ def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[
         def total(sums: csr_array) -> Array:
             return (sums @ times.T).T
 
-        count, hit, either = total(entries)[:, 0], total(hits), total(positives) + total(said_yes)
-        f1 = np.where(total(labelled) > 0, ratio(2 * hit, either, empty=0), np.nan)
-        counted = np.where(either > 0, f1, np.nan) if outcomes.only_occurring else f1
+        count, hit, true = total(entries)[:, 0], total(hits), total(positives)
+        either = true + total(said_yes)
+        f1 = np.where(true > 0, ratio(2 * hit, either), np.nan)
+        some = true.sum(axis=1) > 0
         ranked = np.array([ranking.weighted(times) for ranking in rankings])  # (L, 2, b)
         auroc, average_precision = ranked.transpose(1, 2, 0)
         return {
             **{name: ratio(total(terms)[:, 0], count) for name, terms in averaged.items()},
             "ece": ratio(np.abs(total(gaps)).sum(axis=1), count),
-            "f1_micro": np.where(count > 0, ratio(2 * hit.sum(axis=1), either.sum(axis=1), empty=0), np.nan),
-            "f1_macro": mean_over_labels(counted),
+            "f1_micro": np.where(some, ratio(2 * hit.sum(axis=1), either.sum(axis=1)), np.nan),
+            "f1_macro": mean_over_labels(f1),
             "auroc_macro": mean_over_labels(auroc),
             "average_precision_macro": mean_over_labels(average_precision),
             "auroc": auroc,
@@ -286,16 +303,38 @@ def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[
     return metrics
 
 
-def _report(outcomes: Outcomes, labels: Sequence[str], bootstrap: GroupBootstrap) -> dict[str, Any]:
-    values, replicates = _values(outcomes), _replicates(outcomes, bootstrap)
+def _report(outcomes: Outcomes, labels: Sequence[str], groups: GroupJackknife) -> dict[str, Any]:
+    values, without = _values(outcomes), _replicates(outcomes, groups)
+    basis = LabelBasis(outcomes.truth, outcomes.predicted, labels, groups)
+    metrics = {
+        name: score_of(values[name], without[name], basis(COUNTS.get(name, "rows"))[0], bounds_of(name))
+        for name in METRICS
+    }
+    if metrics["ece"]["low"] is not None:
+        least = least_calibration_error(values["ece"], _gaps(outcomes, groups))
+        metrics["ece"]["low"] = min(least, metrics["ece"]["low"])
+    by_label = {name: basis(COUNTS[name]) for name in PER_LABEL}
     return {
-        "metrics": {name: score_of(values[name], replicates[name]) for name in METRICS},
+        "metrics": metrics,
         "per_label": {
-            label: {name: score_of(float(values[name][i]), replicates[name][:, i]) for name in PER_LABEL}
+            label: {
+                name: score_of(float(values[name][i]), without[name][:, i], by_label[name][i], (0.0, 1.0))
+                for name in PER_LABEL
+            }
             for i, label in enumerate(labels)
         },
         "undefined_labels": [label for label, auroc in zip(labels, values["auroc"], strict=True) if np.isnan(auroc)],
+        "macro_over": {f"{name}_macro": int((~np.isnan(values[name])).sum()) for name in ("f1", *PER_LABEL[:2])},
     }
+
+
+def _gaps(outcomes: Outcomes, groups: GroupJackknife) -> Array:
+    """What each bin of `ece` adds to it, with its sign, without each block of groups: `(b, 15)`."""
+    bins = equal_mass_bins(outcomes.confidence)
+    gaps = groups.sums(outcomes.rows, bins, 15, outcomes.confidence - outcomes.correct)
+    count = groups.sums(outcomes.rows, 0, 1)
+    found = groups.replicate(lambda times: {"gaps": ratio((gaps @ times.T).T, (count @ times.T).T)})
+    return found["gaps"]
 
 
 def _check_classification(

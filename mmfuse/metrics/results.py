@@ -10,17 +10,19 @@ from typing import Any, NotRequired, TypedDict
 
 
 class Score(TypedDict):
-    """A metric with its 95 % interval.
+    """A metric with its 95 % interval, for all groups of the kind that these rows' groups are of.
 
     Attributes:
         value: On these rows; None where it is undefined.
-        low: Lower end of the percentile interval over resampled groups; None without one (one group, no resamples).
+        low: Lower end; None without an interval.
         high: Upper end.
+        note: Why there is no interval, or what must be known of the one that there is.
     """
 
     value: float | None
     low: float | None
     high: float | None
+    note: NotRequired[str]
 
 
 class Difference(TypedDict):
@@ -149,9 +151,11 @@ class TaskScores(TypedDict):
         per_label: By label (classification and multi-label tasks).
         undefined_labels: Labels without positives or without negatives, left out of `auroc_macro` and
             `average_precision_macro`.
+        macro_over: By macro average over how many of the labels it is; the others are undefined among these rows.
         confusion: `K x K` rows of each true class (first) by what was said (classification).
         operating_points: By name, where the model has any.
         baselines: `consensus` and `retrieval` (captioning).
+        words: What is to be known of metrics that count words, where captions have no spaces between them (captioning).
         unit: Of the target (regression).
         intervals: What the predictions' intervals are worth, where there are any (regression).
     """
@@ -161,9 +165,11 @@ class TaskScores(TypedDict):
     metrics: dict[str, Score]
     per_label: NotRequired[dict[str, LabelScores]]
     undefined_labels: NotRequired[list[str]]
+    macro_over: NotRequired[dict[str, int]]
     confusion: NotRequired[list[list[int]]]
     operating_points: NotRequired[dict[str, PointReport]]
     baselines: NotRequired[dict[str, Baseline]]
+    words: NotRequired[str]
     unit: NotRequired[str | None]
     intervals: NotRequired[Intervals]
 

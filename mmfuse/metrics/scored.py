@@ -123,10 +123,11 @@ class Scored:
     @cached_property
     def sureness(self) -> tuple[NDArray[np.int64], Array, Array]:
         """Of the E labelled entries the row, how sure the model was, and whether it came true, `(E,)` each."""
-        return self._outcomes.rows, self._outcomes.confidence, self._outcomes.correct
+        return self.outcomes.rows, self.outcomes.confidence, self.outcomes.correct
 
     @cached_property
-    def _outcomes(self) -> Outcomes:
+    def outcomes(self) -> Outcomes:
+        """What the scores of every report are made of; of labels with probabilities."""
         assert self.probabilities is not None
         make = classification_outcomes if self.exclusive else multilabel_outcomes
         return make(self.probabilities, self.target, self.decided)
@@ -134,4 +135,4 @@ class Scored:
     @cached_property
     def _standard(self) -> Callable[[Array], dict[str, Array]]:
         each = GroupBootstrap([f"{row:09d}" for row in range(len(self))], 0)  # every row is a group
-        return weighted_scores(self._outcomes, each)
+        return weighted_scores(self.outcomes, each)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfuse.metrics import METRICS
+from mmfuse.metrics.labels import COUNTS, MOST_SURPRISE
 from mmfuse.metrics.ranking import ratio
 from mmfuse.metrics.scored import Scored
 
@@ -25,6 +26,7 @@ class _Standard:
     larger_is_better = True
     range = (0.0, 1.0)
     per_label = False
+    counts = "rows"
     name: str
 
     def __call__(self, scored: Scored, weights: Array) -> Array:
@@ -49,11 +51,12 @@ class F1Macro(_Standard):
     """Mean over labels of F1.
 
     Reference: scikit-learn's `f1_score(average="macro")`.
-    Differs: nothing; without positives and predictions a label of several counts 0, and a class is left out.
+    Differs: a label that no row has is left out, whether or not it was said; scikit-learn counts 0 for it.
     Prefer when: rare labels matter as much as frequent ones.
     """
 
     name = "f1_macro"
+    counts = COUNTS[name]
 
 
 @METRICS.register("f1_micro")
@@ -61,7 +64,7 @@ class F1Micro(_Standard):
     """F1 of all labelled entries together; of classes it is the accuracy.
 
     Reference: scikit-learn's `f1_score(average="micro")`.
-    Differs: nothing.
+    Differs: undefined where nothing is true; scikit-learn says 0.
     Prefer when: every decision matters as much, whatever its label.
     """
 
@@ -79,6 +82,7 @@ class AurocMacro(_Standard):
 
     needs = frozenset({"probabilities"})
     name = "auroc_macro"
+    counts = COUNTS[name]
 
 
 @METRICS.register("average_precision_macro")
@@ -92,6 +96,7 @@ class AveragePrecisionMacro(_Standard):
 
     needs = frozenset({"probabilities"})
     name = "average_precision_macro"
+    counts = COUNTS[name]
 
 
 @METRICS.register("auroc")
@@ -106,6 +111,7 @@ class Auroc(_Standard):
     needs = frozenset({"probabilities"})
     per_label = True
     name = "auroc"
+    counts = COUNTS[name]
 
 
 @METRICS.register("average_precision")
@@ -120,19 +126,21 @@ class AveragePrecision(_Standard):
     needs = frozenset({"probabilities"})
     per_label = True
     name = "average_precision"
+    counts = COUNTS[name]
 
 
 @METRICS.register("f1")
 class F1(_Standard):
     """F1 of each label: the harmonic mean of precision and recall.
 
-    Reference: scikit-learn's `f1_score(average=None, zero_division=0)`.
-    Differs: undefined for a label without any known target.
+    Reference: scikit-learn's `f1_score(average=None)`.
+    Differs: undefined for a label that no row has, whether or not it was said; scikit-learn says 0.
     Prefer when: labels are looked at one by one; every report has it.
     """
 
     per_label = True
     name = "f1"
+    counts = COUNTS[name]
 
 
 @METRICS.register("brier")
@@ -160,7 +168,7 @@ class Nll(_Standard):
 
     needs = frozenset({"probabilities"})
     larger_is_better = False
-    range = (0.0, float(-np.log(np.finfo(np.float64).eps)))
+    range = (0.0, MOST_SURPRISE)
     name = "nll"
 
 

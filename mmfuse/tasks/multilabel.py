@@ -90,10 +90,14 @@ class Multilabel(LabelTask):
         return ~np.isnan(target)
 
     def undefined(self, target: np.ndarray) -> dict[str, str]:
-        """Ranking needs a label with rows that have it and rows that do not."""
-        if ((target == 1).any(axis=0) & (target == 0).any(axis=0)).any():
-            return {}
-        return dict.fromkeys(("auroc_macro", "average_precision_macro"), "no label has rows with and without it")
+        """Ranking needs a label with rows that have it and rows that do not, F1 a row that has one."""
+        positive, negative = (target == 1).any(axis=0), (target == 0).any(axis=0)
+        found: dict[str, str] = {}
+        if not (positive & negative).any():
+            found |= dict.fromkeys(("auroc_macro", "average_precision_macro"), "no label has rows with and without it")
+        if not positive.any():
+            found |= dict.fromkeys(("f1_macro", "f1_micro"), "no row has a label")
+        return found
 
     def one_hot(self, target: np.ndarray) -> Array:
         """`(rows, labels)`."""

@@ -68,7 +68,7 @@ def _protocol(candidate: Candidate) -> None:
     require_docstring(cls)
     require(isinstance(cls.by_itself, bool), f"`by_itself` is {cls.by_itself!r}: True or False")
     require(cls.beside is None or isinstance(cls.beside, str), f"`beside` is {cls.beside!r}: a key, or None")
-    taken = {"n", "groups", "metrics", "per_label", "undefined_labels", "confusion"}
+    taken = {"n", "groups", "metrics", "per_label", "undefined_labels", "macro_over", "confusion"}
     require(cls.beside not in taken, f"`beside` is {cls.beside!r}, which the scores have themselves")
     for method in ("__call__", "lines"):
         require(getattr(cls, method) is not getattr(Analysis, method), f"it has no `{method}`")

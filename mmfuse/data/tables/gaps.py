@@ -10,6 +10,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.tasks import kind_of
 from mmfuse.types import MmfuseError
 
+_MOST_NAMED = 5
 _NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -42,7 +43,7 @@ def find_gaps(table: Table) -> list[Gap]:
 
 
 def refuse_gaps(table: Table) -> list[Gap]:
-    """The gaps that are only told.
+    """The gaps that are only told, and labels that a split lacks, which an audit tells with those that it has few of.
 
     Raises:
         MmfuseError: There is one with which nothing can be trained.
@@ -51,7 +52,7 @@ def refuse_gaps(table: Table) -> list[Gap]:
     for gap in gaps:
         if gap.refused:
             raise MmfuseError(f"{table.manifest.source}: {gap}")
-    return gaps
+    return [*gaps, *_absent_labels(table)]
 
 
 def scored_split(table: Table) -> str:
@@ -91,6 +92,29 @@ def _targets(table: Table) -> Iterator[Gap]:
                     f"tasks.{task}: in the validation split {reason}: {kind.monitor}, on which training stops by "
                     "default, is undefined, and the validation loss takes its place",
                     "stratify the splits by this task, or name another metric in training.monitor",
+                )
+
+
+def _absent_labels(table: Table) -> Iterator[Gap]:
+    counts = table.counts()
+    for task in table.labels:
+        kind = table.kind(task)
+        if not kind.has_labels:
+            continue
+        for split in SPLITS[1:]:
+            if not counts.get(split) or not table.has_target(task, split):
+                continue
+            positives = kind.one_hot(table.targets_of(task, split)).sum(axis=0).tolist()
+            absent = [name for name, count in zip(kind.labels, positives, strict=True) if not count]
+            if absent and any(positives):
+                more = f" and {len(absent) - _MOST_NAMED} more" if len(absent) > _MOST_NAMED else ""
+                yield Gap(
+                    "labels.absent",
+                    False,
+                    f"tasks.{task}: no row of the {_NAMES[split]} split has "
+                    f"{', '.join(map(repr, absent[:_MOST_NAMED]))}{more}: their scores are undefined there, and macro "
+                    f"averages are over {len(positives) - len(absent)} of {len(positives)} labels at most",
+                    "stratify the splits by this task, or leave rare labels out (min_count)",
                 )
 
 

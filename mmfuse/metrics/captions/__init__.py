@@ -1,6 +1,7 @@
 """Written captions and reports: their tokens, their scores, and two baselines that know no decoder."""
 
 from mmfuse.metrics.captions.baselines import consensus_caption, retrieve_captions
+from mmfuse.metrics.captions.languages import begins_unspaced, tell_words, tokens_of
 from mmfuse.metrics.captions.scores import (
     CAPTION_METRICS,
     compare_captioning,
@@ -13,6 +14,7 @@ from mmfuse.metrics.captions.tokenizer import tokenize_caption
 
 __all__ = [
     "CAPTION_METRICS",
+    "begins_unspaced",
     "compare_captioning",
     "consensus_caption",
     "meteor_lite",
@@ -20,5 +22,7 @@ __all__ = [
     "rouge_l_rows",
     "score_captioning",
     "score_captions",
+    "tell_words",
     "tokenize_caption",
+    "tokens_of",
 ]
