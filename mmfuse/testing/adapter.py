@@ -127,6 +127,33 @@ def _step(tower: Any, inputs: tuple[Tensor, ...]) -> bool:
 
 
 @SUITE.check
+def _rows(candidate: Candidate) -> None:
+    """In train mode a row sees no other row, and forwards leave nothing behind that no checkpoint would hold."""
+    for what, _plain, tower, inputs in _adapted(candidate):
+        with torch.no_grad():
+            for parameter in tower.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.05 * torch.randn_like(parameter)
+        before = _pooled(tower, inputs)
+        other = tuple(part.flip(-1) if part.ndim > 1 and part.dtype != torch.bool else part for part in inputs)
+        beside = tuple(torch.cat([a[:1], b[1:]]) for a, b in zip(inputs, other, strict=True))
+        first, second = (_trained(tower, given)[0] for given in (inputs, beside))
+        gap = float((first - second).abs().max() / first.abs().max())
+        require(gap < EQUAL, f"{what}: in train mode a row's features depend on its batch mates: is there a BatchNorm?")
+        alone = _trained(tower, tuple(part[:1] for part in inputs))
+        require(bool(alone.isfinite().all()), f"{what}: in train mode, a batch of one row is not finite")
+        same = torch.equal(_pooled(tower, inputs), before)
+        require(same, f"{what}: forwards in train mode change it, and no checkpoint would hold that")
+
+
+@torch.no_grad()
+def _trained(tower: Any, inputs: tuple[Tensor, ...]) -> Tensor:
+    """`pooled` in train mode, which draws the same each time."""
+    torch.manual_seed(2)
+    return tower.train()(*inputs).pooled
+
+
+@SUITE.check
 def _merges(candidate: Candidate) -> None:
     """Merged, the tower has a plain tower's weights by name, and gives what the adapted one gave."""
     for what, plain, tower, inputs in _adapted(candidate):

@@ -162,6 +162,20 @@ def _replicates_apart(candidate: Candidate) -> None:
 
 
 @SUITE.check
+def _repeats(candidate: Candidate) -> None:
+    """Asked again, one that has scored other rows gives the same: a benchmark asks one for every resample."""
+    metric = candidate.cls(**candidate.options)
+    one, other = list(_rows(candidate)), list(_rows(candidate, seed=1))
+    ones = np.ones((1, N))
+    first = [np.asarray(metric(scored, ones), dtype=np.float64) for scored in one]
+    for scored in other:
+        metric(scored, ones)
+    again = [np.asarray(metric(scored, ones), dtype=np.float64) for scored in one]
+    same = all(map(_same, first, again))
+    require(same, "the same rows have another score the second time: does it remember others, or draw at random?")
+
+
+@SUITE.check
 def _range(candidate: Candidate) -> None:
     """Every score lies in the range that it declares."""
     low, high = candidate.cls.range

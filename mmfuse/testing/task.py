@@ -361,6 +361,43 @@ def _head(candidate: Candidate) -> None:
     )
 
 
+@SUITE.check
+def _head_rows(candidate: Candidate) -> None:
+    """What its head says of a row depends on that row and on saved weights alone, in train mode and in eval mode."""
+    example = _example(candidate)
+    rows = len(example.frame)
+    if HEADS.get(candidate.name).generates:  # type: ignore[attr-defined]
+        return
+    torch.manual_seed(0)
+    heads: list[Any] = [
+        build_head(candidate.name, _WIDTH, example.task.labels, None, candidate.options).double() for _ in range(2)
+    ]
+    pooled = torch.randn(2 * rows, _WIDTH).double()
+    for head in heads:
+        head.task.fit(lambda: example.target)
+    for training in (True, False):
+        mode = "train" if training else "eval"
+        whole, beside = (_said(heads[0].train(training), part) for part in (pooled[:rows], pooled[rows:]))
+        mixed = _said(heads[0], torch.cat([pooled[:1], pooled[rows + 1 :]]))
+        require(torch.allclose(mixed[0], whole[0]), f"in {mode} mode what it says of a row depends on the other rows")
+        alone = _said(heads[0], pooled[:1])
+        require(
+            alone.shape == whole[:1].shape and bool(alone.isfinite().all()), f"in {mode} mode it fails on a single row"
+        )
+        require(not torch.equal(whole, beside), f"in {mode} mode it says the same of all rows")
+    heads[1].load_state_dict(heads[0].state_dict())
+    one, other = (_said(head.eval(), pooled) for head in heads)
+    require(torch.equal(one, other), "loaded from its weights it says something else: does it remember forwards?")
+
+
+@torch.no_grad()
+def _said(head: Any, pooled: torch.Tensor) -> torch.Tensor:
+    """A head's output for pooled vectors, which draws the same each time."""
+    whole = torch.ones(len(pooled), 1, dtype=torch.bool)
+    torch.manual_seed(1)
+    return head(Features(pooled.unsqueeze(1), whole, pooled, whole[:, 0]))
+
+
 def _quality(head: Any, logits: torch.Tensor, example: _Example) -> float:
     """The metric of `monitor`, of which more is better."""
     predicted = head.task.predictions(logits.detach().numpy())
