@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -113,6 +113,15 @@ class Classification(LabelTask):
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]
 
+    def unshown(self, shown: Sequence[Any]) -> NDArray[np.int64]:
+        """As of all kinds."""
+        return np.array([MISSING_CLASS if name is None else self._place(name) for name in shown], dtype=np.int64)
+
+    def _place(self, name: str) -> int:
+        if name not in self.labels:
+            raise MmfuseError(f"{name!r} is none of the classes; {nearest(name, self.labels)}")
+        return self.labels.index(name)
+
     def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
         """A missing class stays missing."""
         return target if target == MISSING_CLASS else mirror[target]
@@ -158,6 +167,13 @@ class Classification(LabelTask):
         from mmfuse.metrics.scored import Scored
 
         return Scored.of_classes(predicted, target, self.labels, self.said(predicted))
+
+    def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        from mmfuse.metrics.scored import Scored
+
+        said = [self._place(one["label"]) for one in told]
+        return Scored.of_classes(self.reread_probabilities(told), target, self.labels, said)
 
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds; accuracy and F1 need the decisions alone, so all models share one pass over resamples."""

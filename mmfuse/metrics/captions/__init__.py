@@ -3,6 +3,7 @@
 from mmfuse.metrics.captions.baselines import consensus_caption, retrieve_captions
 from mmfuse.metrics.captions.scores import (
     CAPTION_METRICS,
+    captioning_replicates,
     compare_captioning,
     meteor_lite,
     rouge_l_rows,
@@ -13,6 +14,7 @@ from mmfuse.metrics.captions.tokenizer import tokenize_caption
 
 __all__ = [
     "CAPTION_METRICS",
+    "captioning_replicates",
     "compare_captioning",
     "consensus_caption",
     "meteor_lite",

@@ -116,6 +116,20 @@ def rouge_l_rows(candidates: Sequence[str], references: Sequence[Sequence[str]])
     )
 
 
+def captioning_replicates(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], bootstrap: GroupBootstrap
+) -> dict[str, Array]:
+    """Each of `CAPTION_METRICS` that is made of rows, of what is said, under each resample, `(B,)`.
+
+    Args:
+        candidates: One a row; it may be empty.
+        references: Those of each row, at least one.
+        bootstrap: Over the groups of the rows.
+    """
+    drawn = _replicates(_statistics(candidates, as_lists(references)), bootstrap)
+    return {name: drawn[name] for name in CAPTION_METRICS if name in drawn and name != "reference_length"}
+
+
 def compare_captioning(
     candidates_a: Sequence[str],
     candidates_b: Sequence[str],
