@@ -6,6 +6,8 @@ COMMIT is checked out in a git worktree below DIR. Both sides run side by side o
 SYNTHETIC phantoms that each side draws itself. Every file that a run leaves is compared: losses and scores without
 times, weights tensor by tensor, the rest byte by byte. One line per run and artefact; exit code 1 where one differs.
 `--allow RUN/ARTEFACT=RELATIVE` is for where the order of a sum was changed: its numbers may be so far apart.
+`--renamed OLD=NEW` is for a tensor of checkpoints that has another name now. Keys that only the working tree writes
+into JSON and YAML are told as new, and are no difference.
 Finished runs stay in DIR, and are made again only where that side's code, or this script, has changed.
 """
 
@@ -258,6 +260,7 @@ def report(run: str, findings: list[Finding], allowed: dict[str, float]) -> bool
             said = "allowed" if within else "DIFFERS"
             said += f" in {finding.differing}, by {finding.relative:.1e}: {finding.first}"
             good = good and within
+        said += f"; new: {', '.join(sorted(finding.new))}" if finding.new else ""
         print(f"{run:10} {finding.artefact:12} {finding.files:4} files  {said}", flush=True)
     return good
 
@@ -270,8 +273,9 @@ def main() -> None:
     parser.add_argument(
         "--allow", action="append", default=[], help="RUN/ARTEFACT=RELATIVE, such as frozen/losses=1e-7"
     )
+    parser.add_argument("--renamed", action="append", default=[], help="OLD=NEW, the names of a tensor")
     args = parser.parse_args()
-    allowed = allowances(args.allow)
+    allowed, renamed = allowances(args.allow), dict(pair.split("=", 1) for pair in args.renamed)
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     sides = [Side("base", check_out(args.base, work), work / "base"), Side("tree", ROOT, work / "tree")]
@@ -280,7 +284,7 @@ def main() -> None:
     for run in ("data", *(name for name in RUNS if name in args.only and name != "data")):
         with ThreadPoolExecutor(2) as both:
             taken = list(both.map(make, sides, [run] * 2, digests))
-        good &= report(run, compare_folders(*(side.folder / run for side in sides)), allowed)
+        good &= report(run, compare_folders(*(side.folder / run for side in sides), renamed), allowed)
         print(f"{run:10} {'seconds':12} {', '.join(f'{s.name} {t:.0f}' for s, t in zip(sides, taken, strict=True))}")
     print("equal" if good else "DIFFERENT")
     sys.exit(0 if good else 1)

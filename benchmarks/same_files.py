@@ -1,4 +1,7 @@
-"""Two folders of results, file by file: which differ, and where first."""
+"""Two folders of results, file by file: which differ, and where first.
+
+A key of JSON or YAML that only the second folder's file has is no difference: it says more, and is told as new.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file
 
 ARTEFACTS = {  # the first with a pattern that a file's path matches; * goes across folders
@@ -41,17 +45,21 @@ class Finding:
     first: str = ""
     relative: float = 0.0
     """The largest difference of two numbers; infinite where more than numbers differ."""
+    new: set[str] = field(default_factory=set)
+    """Keys that only the second folder's files have."""
 
 
-def compare_folders(first: Path, second: Path) -> list[Finding]:
-    """By artefact, what two folders hold; artefacts that neither has are left out."""
+def compare_folders(first: Path, second: Path, renamed: Mapping[str, str] | None = None) -> list[Finding]:
+    """By artefact, what two folders hold; artefacts that neither has are left out. `renamed` is of tensors."""
     findings = {name: Finding(name) for name in ARTEFACTS}
     there = [{str(p.relative_to(side)) for p in side.rglob("*") if p.is_file()} for side in (first, second)]
     for name in sorted(there[0] | there[1]):
         finding = findings[next(a for a, patterns in ARTEFACTS.items() if any(fnmatch(name, p) for p in patterns))]
         finding.files += 1
         if name in there[0] and name in there[1]:
-            found = list(differences(name, first, second))
+            said = list(differences(name, first, second, renamed or {}))
+            finding.new |= {where for where, relative in said if relative is None}
+            found = [(where, relative) for where, relative in said if relative is not None]
         else:
             found = [(f"only {(first if name in there[0] else second).parent.name} has it", math.inf)]
         if found:
@@ -61,22 +69,27 @@ def compare_folders(first: Path, second: Path) -> list[Finding]:
     return [finding for finding in findings.values() if finding.files]
 
 
-def differences(name: str, first: Path, second: Path) -> Iterator[tuple[str, float]]:
-    """Where a file differs, and by how much relative to the larger number; what is in OWN is passed over."""
+def differences(name: str, first: Path, second: Path, renamed: Mapping[str, str]) -> Iterator[tuple[str, float | None]]:
+    """Where a file differs, and by how much relative to the larger number; what is in OWN is passed over.
+
+    None in place of a number is for a key that is new in the second.
+    """
     one, two = first / name, second / name
     if one.read_bytes() == two.read_bytes():
         return
     if one.suffix == ".safetensors":
-        yield from weights_apart(one, two)
-    elif one.suffix in (".json", ".jsonl"):
+        yield from weights_apart(one, two, renamed)
+    elif one.suffix in (".json", ".jsonl", ".yaml"):
         yield from values_apart(parse(one, first.parent), parse(two, second.parent), "")
     else:
         yield from lines_apart(one, two)
 
 
-def weights_apart(first: Path, second: Path) -> Iterator[tuple[str, float]]:
+def weights_apart(first: Path, second: Path, renamed: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     """Tensors that differ; the file's own words, if only these do."""
     one, two = load_file(first), load_file(second)
+    moved = one.keys() & renamed.keys()
+    one = {renamed.get(name, name): tensor for name, tensor in one.items()}
     if one.keys() != two.keys():
         yield f"tensor {sorted(one.keys() ^ two.keys())[0]} is in one only", math.inf
         return
@@ -91,21 +104,24 @@ def weights_apart(first: Path, second: Path) -> Iterator[tuple[str, float]]:
         else:
             continue
         equal = False
-    if equal:
+    if equal and not moved:
         yield "the same tensors in other bytes", math.inf
 
 
 def parse(path: Path, side: Path) -> Any:
-    """A JSON file's value, or the list of its lines' values; paths below `side` are relative to it."""
+    """A JSON or YAML file's value, or the list of its lines' values; paths below `side` are relative to it."""
     text = path.read_text().replace(f"{side}/", "")
+    if path.suffix == ".yaml":
+        return yaml.safe_load(text)
     return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
 
 
-def values_apart(one: Any, two: Any, where: str) -> Iterator[tuple[str, float]]:
-    """Where two JSON values differ."""
+def values_apart(one: Any, two: Any, where: str) -> Iterator[tuple[str, float | None]]:
+    """Where two values of JSON or YAML differ."""
     if isinstance(one, dict) and isinstance(two, dict):
-        if list(one) != list(two):
-            yield f"{where or 'top'}: other keys: {', '.join(sorted(set(one) ^ set(two))) or 'their order'}", math.inf
+        yield from ((f"{where}.{key}".lstrip("."), None) for key in two.keys() - one.keys())
+        if list(one) != [key for key in two if key in one]:
+            yield f"{where or 'top'}: other keys: {', '.join(sorted(set(one) - set(two))) or 'their order'}", math.inf
         for key in (key for key in one if key in two and key not in OWN):
             yield from values_apart(one[key], two[key], f"{where}.{key}" if where else key)
     elif isinstance(one, list) and isinstance(two, list):

@@ -9,6 +9,8 @@ plug-ins no other test sees, and which a SIGKILL ends.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import re
@@ -162,9 +164,9 @@ def run_commands(commands: Sequence[Command], folder: Path) -> str:
 
 
 def _main(asked: str) -> None:
-    import mmfuse.testing
-    import mmfuse.training.run  # noqa: F401  (before the forks: it is most of the time)
-
+    for name in ("mmfuse.cli", "mmfuse.testing", "mmfuse.training.run", "sklearn.metrics", "matplotlib.pyplot"):
+        importlib.import_module(name)  # before the forks: it is most of the time
+    gc.freeze()  # or each fork's collections copy it all
     for words, processes, killed_at, port in json.loads(asked):
         children = [_fork(words, rank, processes, killed_at, port) for rank in range(processes)]
         ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmfuse.benchmarking.statistics import (
-    MOST_LENT,
-    _fit_prior,
-    _Prior,
     compare,
     holm,
     interval,
@@ -19,6 +16,7 @@ from mmfuse.benchmarking.statistics import (
     paired_contrast,
     seeds_needed,
 )
+from mmfuse.benchmarking.statistics.variance import MOST_LENT, Prior, fit_prior
 from mmfuse.metrics.bootstrap import GroupBootstrap
 
 SCORES = np.array([0.71, 0.74, 0.69, 0.75, 0.72])
@@ -192,36 +190,36 @@ def seeds_alone(strategies, seeds, sd, seed=0):
 
 
 def test_the_fitted_distribution_of_seed_variances():
-    alike = [_fit_prior(seeds_alone(100, 3, 0.02, seed)) for seed in range(100)]
+    alike = [fit_prior(seeds_alone(100, 3, 0.02, seed)) for seed in range(100)]
     assert np.median([p.variance for p in alike]) == pytest.approx(2 * 0.02**2, rel=0.1)
     assert np.mean([p.freedom == MOST_LENT for p in alike]) > 0.8
     rng = np.random.default_rng(0)
-    spread = [_fit_prior(seeds_alone(900, 4, 0.02 * np.sqrt(2 / rng.chisquare(2, 900)), seed)) for seed in range(20)]
+    spread = [fit_prior(seeds_alone(900, 4, 0.02 * np.sqrt(2 / rng.chisquare(2, 900)), seed)) for seed in range(20)]
     assert np.median([p.freedom for p in spread]) == pytest.approx(2, rel=0.25)
     assert np.median([p.variance for p in spread]) == pytest.approx(2 * 0.02**2, rel=0.1)
 
 
 def test_a_variance_is_moderated_as_smyth_says():
-    prior = _Prior(variance=4.0, freedom=4.0, most=48)
+    prior = Prior(variance=4.0, freedom=4.0, most=48)
     assert prior.moderate(1.0, 2) == pytest.approx(((4 * 4 + 2 * 1) / 6, 6))
     assert prior.moderate(0.0, 2) == pytest.approx((4 * 4 / 6, 6))
     assert prior.moderate(5.0, 2) == (5.0, 6)  # never less than its own
-    assert _Prior(4.0, 4.0, 5).moderate(1.0, 2)[1] == 5
+    assert Prior(4.0, 4.0, 5).moderate(1.0, 2)[1] == 5
     assert prior.moderate(50.0, 2) == (50.0, 2)  # among the largest that the distribution gives
-    assert _Prior(0.0, 0.0, 48).moderate(8.0, 2) == (8.0, 2)
+    assert Prior(0.0, 0.0, 48).moderate(8.0, 2) == (8.0, 2)
 
 
 @pytest.mark.parametrize("values", [np.full((5, 3), 0.7), seeds_alone(2, 3, 0.02), seeds_alone(5, 1, 0.02)])
 def test_nothing_is_lent_where_nothing_is_seen(values):
-    assert _fit_prior(values).freedom == 0
+    assert fit_prior(values).freedom == 0
 
 
 def test_an_unstable_strategy_neither_lends_nor_borrows():
     values = seeds_alone(12, 3, 0.002)
     values[4] = [0.1, 0.1, 0.8]
-    assert _fit_prior(values).freedom == 0
-    assert _fit_prior(np.delete(values, 4, axis=0)).freedom > 2
-    assert _fit_prior(seeds_alone(12, 3, 0.002)).freedom > 2
+    assert fit_prior(values).freedom == 0
+    assert fit_prior(np.delete(values, 4, axis=0)).freedom > 2
+    assert fit_prior(seeds_alone(12, 3, 0.002)).freedom > 2
 
 
 def test_three_seeds_tell_apart_what_is_far_apart():
