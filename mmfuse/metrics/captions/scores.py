@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmfuse.extras import extra
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
+from mmfuse.metrics.bootstrap import GroupBootstrap, interval
 from mmfuse.metrics.captions.cider import MAX_N, Array, Grams, cider_d, ngrams
 from mmfuse.metrics.captions.references import as_lists, check_number, without_blank
 from mmfuse.metrics.captions.tokenizer import tokenize_caption
+from mmfuse.metrics.paired import GroupJackknife, compare_replicates
 from mmfuse.types import MmfuseError
 
 CAPTION_METRICS = (
@@ -138,32 +139,34 @@ def compare_captioning(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float | None]]:
-    """Compare two models' captions of the same rows under the same resamples of groups.
+    """Compare two models' captions of the same rows.
 
     Args:
         candidates_a: The captions of one model.
         candidates_b: Those of the other.
         references: Those of each row; blank ones, and rows without others, are left out.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
 
     Returns:
         For each of `CAPTION_METRICS` but `reference_length`: `value`, `low` and `high` of a - b, and `p`, as
-        `paired_difference` gives them; None where undefined (see `score_captioning`).
+        `mmfuse.metrics.paired` gives them; None where undefined (see `score_captioning`).
 
     Raises:
         MmfuseError: No row has a reference, or the numbers of rows differ.
     """
     said, references, bootstrap = _check_rows([candidates_a, candidates_b], references, groups, resamples, seed)
     a, b = (_statistics(captions, references) for captions in said)
+    jackknife = GroupJackknife(bootstrap.row_group, seed=seed)
+    found = compare_replicates(lambda j: (_replicates(b, j), _replicates(a, j)), jackknife)
+    differences = {name: dict(one.difference) for name, one in found.items() if name != "reference_length"}
+    if not resamples:
+        differences = {name: {**one, "low": None, "high": None, "p": None} for name, one in differences.items()}
+    nothing = {"low": None, "high": None, "p": None}
     values_a, values_b = _values(a), _values(b)
-    drawn_a, drawn_b = _replicates(a, bootstrap), _replicates(b, bootstrap)
-    return {
-        name: _defined(paired_difference(drawn_a.get(name, []), drawn_b.get(name, []), values_a[name] - values_b[name]))
-        for name in CAPTION_METRICS
-        if name != "reference_length"
-    }
+    distinct = {name: {"value": values_a[name] - values_b[name], **nothing} for name in a.distinct}
+    return {name: (differences | distinct)[name] for name in CAPTION_METRICS if name != "reference_length"}
 
 
 class _Statistics(NamedTuple):

@@ -1,6 +1,7 @@
 """Two tiny untrained models of three tasks, 60 SYNTHETIC studies, and what `evaluate` writes of each model."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 TASKS = {
     "findings": {"type": "multilabel", "labels": list(LABELS)},
     "sex": {"type": "classification", "labels": ["F", "M"]},
-    "count": {"type": "regression", "labels": []},
+    "age": {"type": "regression", "labels": []},
 }
 
 
@@ -34,13 +35,20 @@ class Pair(NamedTuple):
     of_b: Path
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Sixty small images are read sooner than a process is started, and no figure is looked at."""
+    monkeypatch.setattr(sys.modules["mmfuse.evaluation.evaluate"], "default_workers", lambda: 0)
+    monkeypatch.setattr("mmfuse.evaluation.plots._save", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory) -> Pair:
     folder = tmp_path_factory.mktemp("compare")
     write_phantom(folder, 60, seed=0)
     rows = list(csv.DictReader((folder / "data.csv").read_text().splitlines()))
     for i, row in enumerate(rows):
-        row["count"] = "" if i % 7 == 0 else str(len(row["findings"].split(";")) + i % 3)
+        row["age"] = "" if i % 7 == 0 else str(len(row["findings"].split(";")) + i % 3)
         row["split"], row["sex"] = "test", "" if i % 11 == 0 else row["sex"]
     with (folder / "data.csv").open("w", newline="") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
@@ -48,7 +56,7 @@ def pair(tmp_path_factory) -> Pair:
         writer.writerows(rows)
     manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
     manifest["tasks"] |= {"sex": {"type": "classification", "column": "sex"}}
-    manifest["tasks"] |= {"count": {"type": "regression", "column": "count"}}
+    manifest["tasks"] |= {"age": {"type": "regression", "column": "age"}}
     manifest["subgroups"] = ["age_band"]
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     models = [_write_model(folder / name, seed, [row["text"] for row in rows]) for seed, name in enumerate("ab")]

@@ -55,7 +55,7 @@ def test_each_metric_is_that_of_evaluate(found, pair):
             for name, one in of["metrics"].items():
                 assert one[side] == pytest.approx(scores["tasks"][task]["metrics"][name]["value"], abs=1e-9), name
     assert {"recall_macro", "auroc_macro"} <= report["tasks"]["findings"]["metrics"].keys()
-    assert report["tasks"]["count"]["metrics"].keys() == {"r2", "rmse", "mae", "spearman"}
+    assert report["tasks"]["age"]["metrics"].keys() == {"r2", "rmse", "mae", "spearman"}
 
 
 def test_flips_are_those_of_the_predictions_row_by_row(found, pair):
@@ -92,7 +92,7 @@ def test_flips_are_those_of_the_predictions_row_by_row(found, pair):
         sum(one["wrong_to_right"] for one in by_label.values())
         == report["tasks"]["findings"]["flips"]["wrong_to_right"]
     )
-    assert "flips" not in report["tasks"]["count"]
+    assert "flips" not in report["tasks"]["age"]
 
 
 def test_subgroups_divide_rows_and_flips(found, pair):
@@ -189,7 +189,7 @@ def test_non_inferiority_is_of_the_worse_side_of_each_metric(pair):
         (lambda row: row["tasks"].update(sex={**row["tasks"]["sex"], "target": "F"}), "target of sex of row"),
         (lambda row: row.update(group="another"), "group of row"),
         (lambda row: row["tasks"]["sex"].pop("target"), "lacks 'target'|have no targets"),
-        (lambda row: row.update(tasks={"other": row["tasks"]["sex"]}), "share no task: findings, sex, count; other"),
+        (lambda row: row.update(tasks={"other": row["tasks"]["sex"]}), "share no task: findings, sex, age; other"),
         (lambda row: row["tasks"]["sex"].update(probabilities={"F": 0.5, "X": 0.5}), "of the labels F, X; F, M are"),
         (lambda row: row["tasks"]["sex"].update(label="X"), "'X' is none of the classes; legal: F, M"),
     ],
@@ -230,12 +230,12 @@ def test_what_cannot_be_compared_is_one_line_before_anything_is_run(
 
 def test_the_gate_of_a_comparison_ends_with_0_or_5(pair, mmfuse, tmp_path):
     files = (pair.of_a, pair.of_b, "--out", tmp_path / "out")
-    code, said, _ = mmfuse("compare", *files, "--require", "sex/accuracy >= -0.99", "--require", "count/rmse <= 99")
+    code, said, _ = mmfuse("compare", *files, "--require", "sex/accuracy >= -0.99", "--require", "age/rmse <= 99")
     assert code == 0
     assert "passed: sex/accuracy >= -0.99: " in said
-    code, said, _ = mmfuse("compare", *files, "--require", "sex/accuracy >= -0.99", "--require", "count/rmse <= -99")
+    code, said, _ = mmfuse("compare", *files, "--require", "sex/accuracy >= -0.99", "--require", "age/rmse <= -99")
     assert code == 5
-    assert "failed: count/rmse <= -99: " in said
+    assert "failed: age/rmse <= -99: " in said
     told = json.loads((tmp_path / "out" / "comparison.json").read_text())["requirements"]
     assert [one["passed"] for one in told] == [True, False]
 
