@@ -14,7 +14,7 @@ _OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
 _OWN = (None, "transformers", "timm")
 """Towers of texts and images; any other reads features."""
 _OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
-_NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocab_size")
+_NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocabulary", "vocab_size")
 
 
 def check_effect(config: Any, layers: Iterable[tuple[str, Any]]) -> None:
@@ -63,9 +63,9 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
             yield (tower,), own, others, f"{tower}.name: {own.name}, whose tower is taken as it is"
         elif tower == "text_encoder" and own.pretrained:
-            yield (tower,), own, ("options", "vocab_size"), f"{tower}.pretrained: true"
+            yield (tower,), own, ("options", "vocabulary", "vocab_size"), f"{tower}.pretrained: true"
         elif tower == "text_encoder" and "/" in own.name:
-            yield (tower,), own, ("vocab_size",), f"the tokenizer of {own.name}"
+            yield (tower,), own, ("vocabulary", "vocab_size"), f"the tokenizer of {own.name}"
         if not own.frozen:
             yield (tower,), own, ("unfreeze_epoch",), f"{tower}.frozen: false"
         elif own.unfreeze_epoch is None:
@@ -75,7 +75,7 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
         if decoder.pretrained:
             yield path, decoder, _NEW_DECODER, f"tasks.{task}.decoder.pretrained: true"
         elif decoder.tokenizer == "encoder":
-            yield path, decoder, ("vocab_size",), f"tasks.{task}.decoder.tokenizer: encoder"
+            yield path, decoder, ("vocabulary", "vocab_size"), f"tasks.{task}.decoder.tokenizer: encoder"
         if not own.generation.do_sample:
             why = f"tasks.{task}.generation.do_sample: false"
             yield ("tasks", task, "generation"), own.generation, ("temperature", "top_p"), why

@@ -18,8 +18,9 @@ from transformers import AutoConfig
 
 from mmfuse.config import DecoderConfig, ImageEncoderConfig, TextEncoderConfig
 from mmfuse.encoders.image import build_image_encoder
-from mmfuse.encoders.text import build_text_encoder, train_wordpiece
+from mmfuse.encoders.text import build_text_encoder
 from mmfuse.encoders.timm_options import is_loading
+from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
 from mmfuse.types import MmfuseError
@@ -87,7 +88,7 @@ def build():
     )
     decoder = build_decoder(
         DecoderConfig(hidden_dim=16, num_layers=1, num_heads=2, vocab_size=200, max_length=12),
-        lambda: train_wordpiece(TEXTS, 200, 12),
+        lambda: train_vocabulary("byte_bpe", TEXTS, 300, 12),
         None,
         "decoder",
     )

@@ -24,13 +24,14 @@ import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from mmfuse.benchmarking.analysis import analyse, check_task
+from mmfuse.benchmarking.analysis import analyse, check_margin, check_task
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.cells import Workshop, run_cell
 from mmfuse.benchmarking.config import BenchmarkConfig, is_built_in, load_benchmark_config
+from mmfuse.benchmarking.covariates import covariates_of
 from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
-from mmfuse.benchmarking.plan import Cell, Plan, make_plan
+from mmfuse.benchmarking.plan import COVARIATES, Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
 from mmfuse.evaluation.analyses import choose_analyses
 from mmfuse.predict.processes import RANKS, SIZES, launched
@@ -39,14 +40,14 @@ from mmfuse.registry import load_plugin
 from mmfuse.training.build import assemble
 from mmfuse.training.checkpoint import FullDiskError
 from mmfuse.training.choices import check_choices
-from mmfuse.training.claim import flat_config, read_config, with_defaults
+from mmfuse.training.claim import as_begun, flat_config, read_config, with_defaults
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.origin import commit
 from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
 from mmfuse.types import MmfuseError, Stopped
 
 WAIT_SECONDS = 1.0
-FREE = ("seeds", "resamples")
+FREE = ("seeds", "resamples", "margin")
 """Keys that no finished cell depends on: a benchmark may be gone on with under others, with more seeds for example."""
 LIBRARIES = ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy", "scipy")
 PATIENCE = 10.0
@@ -59,7 +60,7 @@ class Benchmark:
     """A finished benchmark.
 
     Attributes:
-        dir: Its folder, with `results.jsonl`, `summary.json`, `table.md` and `report.html`.
+        dir: Its folder, with `results.jsonl`, `summary.json`, `report.html`, and what goes into a paper.
         summary: What the report says, as plain values.
     """
 
@@ -93,6 +94,8 @@ def benchmark(
     for plugin in config.plugins:
         load_plugin(plugin)
     folder = config.run_dir
+    if not restart and (folder / "fingerprints.json").is_file():
+        config = as_begun(config, folder)
     claimed = _claim(folder, config, restart)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -129,7 +132,7 @@ def benchmark(
 def work(folder: str | Path, force: bool = False) -> None:
     """Help with the benchmark in `folder` until no cell is left to begin; the one who began it writes the report."""
     threading.Thread(target=_end_with_starter, daemon=True).start()
-    config = load_benchmark_config(Path(folder) / "config.yaml")
+    config = as_begun(load_benchmark_config(Path(folder) / "config.yaml"), Path(folder))
     _stand_alone(config.processes)
     for plugin in config.plugins:
         load_plugin(plugin)
@@ -166,10 +169,12 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     table = workshop.table(workshop.folds[0])
     for task in table.labels:
         check_task(workshop, task)
+    check_margin(workshop, table.labels)
     for analysis in choose_analyses(config.evaluation.analyses or []).values():
         analysis.check(table)
     labels = all(table.kind(task).has_labels for task in table.labels)
-    plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels)
+    covariates = covariates_of(table)
+    plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels, covariates=covariates)
     _check_choices(workshop, plan)
     return workshop, plan
 
@@ -179,6 +184,8 @@ def _check_choices(workshop: Workshop, plan: Plan) -> None:
     config, fold = workshop.config.run_config({}, 0, Path(".")), workshop.folds[0]
     table, towers = workshop.table(fold), workshop.towers(config, fold)
     for row in plan.rows.values():
+        if row.label == COVARIATES:
+            continue
         own = dataclasses.replace(config, fusion=row.fusion)
         try:
             check_choices(own, assemble(own, table, *towers), table)
@@ -368,7 +375,8 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
             else:
                 set_aside(folder, "lock")
         elif ours:
-            then, now = flat_config(with_defaults(read_config(path), BenchmarkConfig)), flat_config(values)
+            written = read_config(path)
+            then, now = flat_config(with_defaults(written, BenchmarkConfig)), flat_config(values)
             differs = [key for key in now | then if now.get(key) != then.get(key)]
             fixed = [key for key in differs if key not in FREE]
             if fixed:
@@ -377,7 +385,7 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
                     f"output_dir, or --restart to discard it (only {', '.join(FREE)} may change)"
                 )
             if differs:
-                _replace(path, yaml.safe_dump(values, sort_keys=False))
+                _replace(path, yaml.safe_dump(written | {key: values[key] for key in FREE}, sort_keys=False))
             return False
         if any(p.name not in ("lock", "built_in", BEFORE) for p in folder.iterdir()):
             raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")

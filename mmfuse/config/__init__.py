@@ -3,6 +3,7 @@
 from mmfuse.config.files import read_small, read_yaml
 from mmfuse.config.keys import (
     LARGEST_SIZE,
+    VOCABULARIES,
     AugmentationConfig,
     CacheConfig,
     Config,
@@ -23,6 +24,7 @@ from mmfuse.config.parsing import key, parse, read_overrides
 
 __all__ = [
     "LARGEST_SIZE",
+    "VOCABULARIES",
     "AugmentationConfig",
     "CacheConfig",
     "Config",

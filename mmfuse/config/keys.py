@@ -19,6 +19,8 @@ from mmfuse.config.parsing import key, nested_in
 
 LARGEST_SIZE = 4096
 """Of an image encoder's input, in pixels a side."""
+VOCABULARIES = ("byte_bpe", "wordpiece", "wordpiece_cased", "wordpiece_stripped")
+"""What `mmfuse.encoders.vocabularies` trains."""
 
 
 @dataclass
@@ -59,10 +61,16 @@ class TextEncoderConfig(_Tower):
         "bert-base-uncased",
         "Hub name, local folder, mmfuse-model:FOLDER (as it is), or with pretrained: false a model type such as bert",
     )
-    pretrained: bool = key(True, "false: random weights, and a WordPiece vocabulary trained on the training texts")
+    pretrained: bool = key(True, "false: random weights, and a vocabulary trained on the training texts")
     options: dict[str, Any] = key(
         {},
         "with pretrained: false, the architecture: {hidden_size: 128, num_hidden_layers: 2}; with tower, its options",
+    )
+    vocabulary: str = key(
+        "wordpiece",
+        "to train; wordpiece: lower case, accents kept; wordpiece_stripped: without accents, as in mmfuse 0.1",
+        choices=VOCABULARIES,
+        before="wordpiece_stripped",
     )
     vocab_size: int = key(8000, "largest vocabulary to train, with pretrained: false", low=100)
     max_length: int = key(128, "tokens a text is cut to, special ones included", low=4)
@@ -131,10 +139,16 @@ class DecoderConfig:
     options: dict[str, Any] = key({}, "with pretrained: false, more of its transformers config")
     tokenizer: str = key(
         "own",
-        "own: the pretrained decoder's, or a WordPiece vocabulary trained on the captions; encoder: the text encoder's",
+        "own: the pretrained decoder's, or a vocabulary trained on the captions; encoder: the text encoder's",
         choices=("own", "encoder"),
     )
-    vocab_size: int = key(8000, "largest vocabulary to train", low=100)
+    vocabulary: str | None = key(
+        None,
+        "what is trained on the captions; default: byte_bpe, which writes every text exactly; wordpiece_stripped where "
+        "text_encoder.vocabulary is",
+        choices=VOCABULARIES,
+    )
+    vocab_size: int = key(8000, "largest vocabulary to train; byte_bpe has 261 tokens before it learns any", low=100)
     embeddings: str = key("new", "encoder: begin with the text encoder's word embeddings", choices=("new", "encoder"))
     max_length: int = key(64, "tokens a caption is cut to in training, first and last included", low=4)
     label_smoothing: float = key(0.0, "share of the probability that goes to all other tokens", low=0.0, high=0.9)

@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 def key(default: Any, help: str, **rules: Any) -> Any:
-    """A config key: its default, one line of help, and `choices`, `low` or `high` where its values are bounded."""
+    """A config key: its default, one line of help, and `choices`, `low` or `high` where its values are bounded.
+
+    With `before`, what was done in runs that were begun before there was this key, where that is not its default.
+    """
     metadata = {"help": help, **rules}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import BertWordPieceTokenizer
-from tokenizers.processors import BertProcessing
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -20,7 +17,6 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -28,6 +24,7 @@ from mmfuse.config import TextEncoderConfig
 from mmfuse.effect import SAVED_TOWER
 from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on, without_parameters
+from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.types import Features, MmfuseError
 from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
 
@@ -37,9 +34,6 @@ _CHARACTERS_PER_TOKEN = 64
 _MOST_TOKENS = 1_000_000
 _LEGAL = {"pooling": ("mean", "cls"), "truncation": ("head", "tail", "head_tail")}
 """Of a model folder's text tower."""
-
-_ALPHABET = 1000
-"""Characters a trained vocabulary knows, the most frequent ones, as in BERT's; any other makes its word [UNK]."""
 
 
 class TextEncoder(nn.Module):
@@ -223,7 +217,7 @@ def build_text_encoder(config: TextEncoderConfig, training_texts: Iterable[str])
             options = {**config.options, "trust_remote_code": False}
             model = _from_config(AutoConfig.from_pretrained(config.name, **options))
         else:
-            tokenizer = train_wordpiece(training_texts, config.vocab_size, config.max_length)
+            tokenizer = train_vocabulary(config.vocabulary, training_texts, config.vocab_size, config.max_length)
             sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | config.options
             _check_options(config)
             model = _from_config(AutoConfig.for_model(config.name, **sizes))
@@ -272,40 +266,6 @@ def _check_spec(spec: dict[str, Any], config: PreTrainedConfig) -> None:
     limit = _MOST_TOKENS if limit is None else limit
     if type(length) is not int or not 1 <= length <= limit:
         raise MmfuseError(f"text max_length {length!r:.60}: a number from 1 to {limit} is expected")
-
-
-def train_wordpiece(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer, as BERT's, with a vocabulary trained on `texts`.
-
-    The same texts give the same vocabulary: `tokenizers` numbers the `##` characters in the order of a hash map, and
-    breaks ties by these numbers (its issue 1794), so they are given to it sorted; so is the alphabet.
-    """
-    texts = list(texts) if isinstance(texts, Iterator) else texts  # gone through twice
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trained = BertWordPieceTokenizer(lowercase=True)
-    backend: Any = trained._tokenizer
-    normalize = backend.normalizer.normalize_str
-    words = Counter(word for text in texts for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalize(text)))
-    counts: Counter[str] = Counter()
-    for word, n in words.items():
-        counts.update(dict.fromkeys(word, n))
-    alphabet = sorted(counts, key=lambda c: (-counts[c], c))[:_ALPHABET]
-    inner = sorted({f"##{c}" for word in words for c in word[1:]} & {f"##{c}" for c in alphabet})
-    trained.train_from_iterator(
-        texts,
-        vocab_size=vocab_size,
-        min_frequency=2,
-        limit_alphabet=len(alphabet),
-        initial_alphabet=alphabet,
-        special_tokens=special + inner,
-        show_progress=False,
-    )
-    backend = BertWordPieceTokenizer(vocab=trained.get_vocab(), lowercase=True)._tokenizer
-    ids = {name: backend.token_to_id(name) for name in special}
-    backend.post_processor = BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    roles = {"pad_token": 0, "unk_token": 1, "cls_token": 2, "sep_token": 3, "mask_token": 4}
-    names = {role: special[i] for role, i in roles.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **names)
 
 
 def _check_options(config: TextEncoderConfig) -> None:

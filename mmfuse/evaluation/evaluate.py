@@ -25,12 +25,12 @@ from mmfuse.evaluation.analyses import (
 )
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.gate import add_required, askable, judge_all
-from mmfuse.evaluation.markdown import score_cells
+from mmfuse.evaluation.markdown import note_lines, score_cells
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics import Metric
 from mmfuse.metrics.bootstrap import RESAMPLES
-from mmfuse.metrics.captions import meteor_lite
+from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.metrics.requirements import Requirement, read_requirements
 from mmfuse.metrics.results import Report
@@ -119,7 +119,9 @@ def evaluate(
     with at_operating_point(loaded, operating_point):
         pass  # one that the model does not have is told before it predicts
     if loaded.captioning:
-        meteor_lite()  # else it would be missed after the predictions
+        meteor_lite()  # else it would be missed after the predictions; so would what splits the language
+    for task in loaded.captioning:
+        tokens_of(described.tasks[task].language)
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     for analysis in asked.values():
@@ -232,8 +234,9 @@ def score_rows(
         target = pairs.table.targets[task][list(rows)]
         kind: Any = head.task
         if kind.labelled(target).any():
-            reports = pairs.table.manifest.tasks[task].report_metrics
-            more = {"reports": reports} if reports else {}
+            spec = pairs.table.manifest.tasks[task]
+            more = {"reports": spec.report_metrics, "language": spec.language}
+            more = {name: value for name, value in more.items() if value}
             scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
     return scores
 
@@ -285,6 +288,8 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
         lines += [
             f"| {name}{_over(name, scores)} | {score_cells(score)} |" for name, score in scores["metrics"].items()
         ]
+        lines += note_lines(scores["metrics"], escape)
+        lines += ["", scores["words"]] if "words" in scores else []
         for name, found in told_beside(scores).items():
             lines += analysis_lines(name, {task: found}, escape)
         lines += _label_lines(scores.get("per_label", {}), escape)
@@ -319,7 +324,8 @@ def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], s
     for label, found in labels.items():
         cells = " | ".join(score_cells(found[name]).replace(" | ", " ") for name in names)
         lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
-    return lines
+    every = {f"{label} {names[name]}": found[name] for label, found in labels.items() for name in names}
+    return lines + note_lines(every, escape)
 
 
 def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[object], str] = visible) -> list[str]:
@@ -327,6 +333,7 @@ def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[
     head = "label | threshold | rows | sensitivity | specificity | PPV | NPV"
     lines = ["", f"Operating point {escape(name)}: {in_words(point['requires'])} on validation", ""]
     lines += [f"| {head} |", "|---|---|---|---|---|---|---|"]
+    told: dict[str, Any] = {}
     for label, found in point["labels"].items():
         if found["threshold"] is None:
             lines.append(f"| {escape(label)} | not reached | validation | | | | |")
@@ -336,4 +343,5 @@ def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[
                 " | ".join(score_cells(scores[rate]).replace(" | ", " ") for rate in MEASURED) if scores else "| | |"
             )
             lines.append(f"| {escape(label)} | {found['threshold']:.4g} | {rows} | {cells} |")
-    return lines
+            told |= {f"{label} {rate} ({rows})": score for rate, score in (scores or {}).items()}
+    return lines + note_lines(told, escape)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmfuse.encoders.image import ImageEncoder
+from mmfuse.metrics.captions import begins_unspaced
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor
 from mmfuse.types import Features, MmfuseError, Sample
@@ -86,7 +89,7 @@ def explain_caption(predictor: Predictor, sample: Sample, task: str) -> tuple[li
     h, w, _ = model.image_encoder.grid
     views = on_patches.reshape(len(ids), -1, h, w)
     words = []
-    for text_of, tokens in _words(head.decoder, ids):
+    for text_of, tokens in head.decoder.words(ids):
         share = views[tokens].mean(axis=0)
         log_probability = float(said["log_probabilities"][tokens].sum())
         words.append(WordAttention(text_of, log_probability, share, float(1 - share.sum())))
@@ -125,20 +128,11 @@ def _with_end(ids: list[int], end: int, pad: int) -> list[int]:
     return [id for id in ids if id != pad]
 
 
-def _words(decoder: Any, ids: list[int]) -> list[tuple[str, list[int]]]:
-    """Words with the positions of their tokens; the end is a word of its own."""
-    words: list[tuple[str, list[int]]] = []
-    for position, id in enumerate(ids):
-        token = decoder.token(id)
-        if id == decoder.eos:
-            words.append(("(end)", [position]))
-        elif words and token.startswith("##"):
-            words[-1] = (words[-1][0] + token[2:], [*words[-1][1], position])
-        elif words and decoder.byte_level and not token.startswith("Ġ"):
-            words[-1] = (words[-1][0] + token, [*words[-1][1], position])
-        else:
-            words.append((token.removeprefix("Ġ"), [position]))
-    return words
+def _joined(words: Iterable[str]) -> str:
+    caption = ""
+    for word in words:
+        caption += word if begins_unspaced(word) else f" {word}"
+    return caption.strip()
 
 
 def draw_caption(words: list[WordAttention], pixels: NDArray[np.uint8], path: Path, title: str = "") -> None:
@@ -180,7 +174,9 @@ def draw_caption(words: list[WordAttention], pixels: NDArray[np.uint8], path: Pa
         panel.set_title(f"{word.word}\n{1 - word.rest:.0%} on images{which}", fontsize=9, color=INK, parse_math=False)
     left_out = f" ({len(words) - len(shown)} more words are in the JSON)" if len(words) > len(shown) else ""
     figure.suptitle(title + left_out, fontsize=10, color=INK, wrap=True, parse_math=False)
-    figure.savefig(path, dpi=130, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a script that the font lacks: a box; the JSON has the words
+        figure.savefig(path, dpi=130, format="png")
 
 
 def explain(predictor: Predictor, sample: Sample, out: Path) -> list[Path]:
@@ -202,7 +198,7 @@ def explain(predictor: Predictor, sample: Sample, out: Path) -> list[Path]:
         for task in predictor.model.captioning:
             words, pixels = explain_caption(predictor, sample, task)
             stem = f"{Path(sample.id).name}.{task}"
-            caption = " ".join(word.word for word in words if word.word != "(end)")
+            caption = _joined(word.word for word in words if word.word != "(end)")
             draw_caption(words, pixels, out / f"{stem}.png", f"{sample.id} · {task}: {caption}")
             lines = [
                 {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mmfuse.config import DecoderConfig, GenerationConfig
+from mmfuse.metrics.captions.languages import begins_unspaced
 from mmfuse.types import MmfuseError
 from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
 
@@ -271,8 +273,45 @@ class CaptionDecoder(nn.Module):
         return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     def token(self, id: int) -> str:
-        """One token as it is written in the vocabulary."""
-        return str(self.tokenizer.convert_ids_to_tokens(int(id)))
+        """One token as it is written in the vocabulary; of bytes that are whole characters, these."""
+        found = str(self.tokenizer.convert_ids_to_tokens(int(id)))
+        start = "Ġ" if self.byte_level and found.startswith("Ġ") else ""
+        try:
+            return start + _bytes_of(found.removeprefix(start)).decode() if self.byte_level else found
+        except (KeyError, UnicodeDecodeError):
+            return found
+
+    def words(self, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """The words of a caption with the positions of their tokens; the end is a word of its own.
+
+        In scripts without spaces every token that begins with a letter is one.
+        """
+        found: list[tuple[str, list[int]]] = []
+        pieces = [str(self.tokenizer.convert_ids_to_tokens(int(id))) for id in ids]
+        for position, (id, piece) in enumerate(zip(ids, pieces, strict=True)):
+            if id == self.eos:
+                found.append(("(end)", [position]))
+            elif found and self._goes_on(piece, "".join(pieces[position : position + 4])):
+                found[-1] = (found[-1][0] + piece.removeprefix("##"), [*found[-1][1], position])
+            else:
+                found.append((piece, [position]))
+        return [(self._shown(word), positions) for word, positions in found]
+
+    def _goes_on(self, piece: str, ahead: str) -> bool:
+        """Whether a token goes on with the word before it; `ahead` has all bytes of its first character."""
+        if not self.byte_level:
+            return piece.startswith("##")
+        return not piece.startswith("Ġ") and not begins_unspaced(self._shown(ahead))
+
+    def _shown(self, piece: str) -> str:
+        try:
+            return _bytes_of(piece).decode(errors="replace").removeprefix(" ") if self.byte_level else piece
+        except KeyError:  # a token of no bytes
+            return piece
+
+    def lengths(self, captions: Iterable[str]) -> list[int]:
+        """Tokens of each caption, the first and the last special one included, before any is cut."""
+        return [len(self._words(caption)) + 2 for caption in captions]
 
     def _words(self, text: str) -> list[int]:
         found: Any = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
@@ -409,6 +448,18 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
 
 def _takes_positions(model: Any) -> bool:
     return {"position_ids", "inputs_embeds"} <= set(inspect.signature(model.forward).parameters)
+
+
+@lru_cache
+def _byte_of() -> dict[str, int]:
+    """What stands for each byte in a byte-level vocabulary: itself where it can be printed, the others from U+0100."""
+    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+def _bytes_of(piece: str) -> bytes:
+    return bytes(_byte_of()[character] for character in piece)
 
 
 def _is_plain_greedy(options: GenerationConfig) -> bool:

@@ -10,17 +10,19 @@ from typing import Any, NotRequired, TypedDict
 
 
 class Score(TypedDict):
-    """A metric with its 95 % interval.
+    """A metric with its 95 % interval, for all groups of the kind that these rows' groups are of.
 
     Attributes:
         value: On these rows; None where it is undefined.
-        low: Lower end of the percentile interval over resampled groups; None without one (one group, no resamples).
+        low: Lower end; None without an interval.
         high: Upper end.
+        note: Why there is no interval, or what must be known of the one that there is.
     """
 
     value: float | None
     low: float | None
     high: float | None
+    note: NotRequired[str]
 
 
 class Difference(TypedDict):
@@ -153,6 +155,7 @@ class TaskScores(TypedDict):
         confusion: `K x K` rows of each true class (first) by what was said (classification).
         operating_points: By name, where the model has any.
         baselines: `consensus` and `retrieval` (captioning).
+        words: What is to be known of metrics that count words, where captions have no spaces between them (captioning).
         unit: Of the target (regression).
         intervals: What the predictions' intervals are worth, where there are any (regression).
     """
@@ -166,6 +169,7 @@ class TaskScores(TypedDict):
     confusion: NotRequired[list[list[int]]]
     operating_points: NotRequired[dict[str, PointReport]]
     baselines: NotRequired[dict[str, Baseline]]
+    words: NotRequired[str]
     unit: NotRequired[str | None]
     intervals: NotRequired[Intervals]
 

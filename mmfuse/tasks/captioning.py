@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,6 @@ from mmfuse.types import MmfuseError
 if TYPE_CHECKING:
     from mmfuse.metrics.scored import Scored
 
-_WORD = re.compile(r"\w+")
 _SHORTEST_COPY = 4
 
 
@@ -63,6 +62,13 @@ class Captioning(TaskKind):
 
         return (*CAPTION_METRICS, "nll")
 
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Of them."""
+        from mmfuse.metrics.captions import RANGES
+
+        return RANGES
+
     @classmethod
     def check_keys(cls, spec: TaskSpec, where: str) -> None:
         """As of all kinds, in words of their own."""
@@ -71,7 +77,14 @@ class Captioning(TaskKind):
         super().check_keys(spec, where)
 
     def check(self, spec: TaskSpec, where: str) -> None:
-        """A section is one that is known."""
+        """A section is one that is known, and a language is written as one."""
+        from mmfuse.metrics.captions.languages import code_of
+
+        if spec.language is not None:
+            try:
+                code_of(spec.language)
+            except MmfuseError as error:
+                raise MmfuseError(f"{where}.language: {error}") from error
         if spec.section is not None and spec.section not in SECTIONS:
             raise MmfuseError(f"{where}.section: {spec.section!r} is not legal; {nearest(spec.section, SECTIONS)}")
 
@@ -129,11 +142,13 @@ class Captioning(TaskKind):
     def stated(self, text: str, target: Any) -> bool:
         """Whether a reference stands in a text: case, punctuation and spaces do not count.
 
-        A reference of fewer than 4 words does not either.
+        A reference of fewer than 4 words, or 8 characters of a script without spaces, does not either.
         """
-        plain = f" {' '.join(_WORD.findall(text.lower()))} "
-        words = [_WORD.findall(reference.lower()) for reference in target]
-        return any(len(w) >= _SHORTEST_COPY and f" {' '.join(w)} " in plain for w in words)
+        from mmfuse.metrics.captions.languages import count_words, words_of
+
+        plain = f" {' '.join(words_of(text))} "
+        references = map(words_of, target)
+        return any(count_words(w) >= _SHORTEST_COPY and f" {' '.join(w)} " in plain for w in references)
 
     @property
     def arrow(self) -> pa.DataType:
@@ -182,11 +197,17 @@ class Captioning(TaskKind):
         """As of all kinds."""
         return self._scored([one["caption"] for one in told], target)
 
-    def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Any]:
-        """As of all kinds; without the likelihood, which is no caption's."""
+    def weighted(self, scored: Scored, bootstrap: Any, language: str | None = None) -> dict[str, Any]:
+        """As of all kinds; without the likelihood, which is no caption's.
+
+        Args:
+            scored: The captions.
+            bootstrap: Over their groups.
+            language: Of the captions.
+        """
         from mmfuse.metrics.captions import captioning_replicates
 
-        return captioning_replicates(scored.decided.tolist(), scored.target.tolist(), bootstrap)
+        return captioning_replicates(scored.decided.tolist(), scored.target.tolist(), bootstrap, language)
 
     def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
         """Captions and the tuples of their references, as objects."""
@@ -206,6 +227,7 @@ class Captioning(TaskKind):
         resamples: int = 1000,
         seed: int = 0,
         reports: Sequence[str] = (),
+        language: str | None = None,
     ) -> dict[str, Any]:
         """What `mmfuse.metrics.captions.score_captioning` gives, with the likelihood of the right captions.
 
@@ -216,18 +238,26 @@ class Captioning(TaskKind):
             resamples: Of the groups.
             seed: Of the resampling.
             reports: Report metrics by name (`mmfuse.metrics.reports`), of each row against its first reference.
+            language: Of the captions.
         """
-        from mmfuse.metrics.captions import score_captioning
+        from mmfuse.metrics.basis import score_of_mean
+        from mmfuse.metrics.bootstrap import GroupJackknife
+        from mmfuse.metrics.captions import score_captioning, tell_words
         from mmfuse.metrics.reports import score_reports
 
         candidates, references = [self.text(row) for row in predicted], list(target)
-        scores = score_captioning(candidates, references, groups, resamples, seed)
-        words = predicted["target_tokens"].sum()
-        if words:
-            nll = {"value": float(predicted["target_loss"].sum() / words), "low": None, "high": None}
-            scores["metrics"]["nll"] = nll
+        scores = score_captioning(candidates, references, groups, resamples, seed, language)
+        tokens = predicted["target_tokens"].astype(np.float64)
+        if tokens.any():
+            told = np.divide(predicted["target_loss"], tokens, out=np.zeros(len(tokens)), where=tokens > 0)
+            jackknife = GroupJackknife(groups, resamples, seed)
+            scores["metrics"]["nll"] = score_of_mean(told, jackknife, (0.0, math.inf), tokens)
+            scores["metrics"]["nll"]["value"] = float(predicted["target_loss"].sum() / tokens.sum())
         there = [i for i, captions in enumerate(references) if captions]
         chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
+        words = tell_words(first, language)
+        if words:
+            scores["words"] = words
         for name in reports:
             scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
         return scores

@@ -31,7 +31,7 @@ class LabelTask(TaskKind):
         declared_stay: Whether a label that the manifest declares stays one though no row has it.
     """
 
-    keys = frozenset(KEYS) - {"report_metrics", "allow_copies", "section"}
+    keys = frozenset(KEYS) - {"report_metrics", "language", "allow_copies", "section"}
     has_labels = True
     abstains = True
     fewest: ClassVar[int] = 1

@@ -30,6 +30,7 @@ class TaskSpec:
     )
     uncertain: str = key("mask", "multilabel columns: what -1 is", choices=("mask", "positive", "negative"))
     report_metrics: list[str] = key([], "captioning: metrics of findings, chest_rules or chexbert:FOLDER")
+    language: str | None = key(None, "captioning: of the captions, such as de, zh or ko; their scores count its words")
     section: str | None = key(None, "captioning: the column holds whole reports, and this section is the target")
     allow_copies: bool = key(False, "captioning: train though the input text contains the caption of some rows")
     label_origin: str = key(

@@ -12,8 +12,9 @@ from mmfuse.config import Config, DecoderConfig, GenerationConfig, TaskConfig
 from mmfuse.data.batches.values import feature_values
 from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.data.tables.table import Table
-from mmfuse.encoders.text import TextEncoder, train_wordpiece
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import GivenFeatures, Tower, build_tower
+from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.fusion import FUSIONS, RESERVED
 from mmfuse.heads import HEADS
 from mmfuse.heads.decoder import build_decoder
@@ -112,7 +113,9 @@ def _head_options(config: Config, table: Table, task: str, text: Tower | None) -
         raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")
     decoder = build_decoder(
         own.decoder,
-        lambda: train_wordpiece(captions, own.decoder.vocab_size, own.decoder.max_length),
+        lambda: train_vocabulary(
+            caption_vocabulary(config, own.decoder), captions, own.decoder.vocab_size, own.decoder.max_length
+        ),
         text if isinstance(text, TextEncoder) else None,
         f"tasks.{task}.decoder",
     )
@@ -122,3 +125,9 @@ def _head_options(config: Config, table: Table, task: str, text: Tower | None) -
         "scheduled_sampling": own.decoder.scheduled_sampling,
         "generation": own.generation,
     }
+
+
+def caption_vocabulary(config: Config, decoder: DecoderConfig) -> str:
+    """What is trained on the captions: by default bytes, but what was in a run that is to be as those of mmfuse 0.1."""
+    stripped = config.text_encoder.vocabulary == "wordpiece_stripped"
+    return decoder.vocabulary or ("wordpiece_stripped" if stripped else "byte_bpe")

@@ -66,19 +66,18 @@ class Checkpoints:
         optimizer: tuple[dict[str, Tensor], dict[str, Any]],
         best: bool,
     ) -> None:
-        """Write `step_N`, atomically; then remove what it replaces.
+        """Write `step_N`, atomically, and before it `best_N` where `best`; then remove what they replace.
 
         Args:
             step: The optimiser steps done.
-            state: JSON.
+            state: JSON; the weights that it names under `best_file` and `loss_file` are kept.
             weights: All tensors that training may change.
             optimizer: What `optimizer_state` gives of it.
-            best: Whether these weights are the best so far.
+            best: Whether these weights are among them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if best:
-            self._write_file(self.folder / f"best_{step:08d}.safetensors", weights)
-            state["best_file"] = f"best_{step:08d}.safetensors"
+            self._write_file(self.folder / best_name(step), weights)
         target = self.folder / f"step_{step:08d}"
         scratch = target.with_suffix(".tmp")
         shutil.rmtree(scratch, ignore_errors=True)
@@ -93,7 +92,8 @@ class Checkpoints:
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
         _fsync(self.folder)
-        self._clean(target.name, state.get("best_file"))
+        own = best_name(step) if best else None
+        self._clean({target.name, own, state.get("best_file"), state.get("loss_file")})
 
     def last_step(self) -> int | None:
         """The step of the last checkpoint; None if there is none."""
@@ -134,12 +134,17 @@ class Checkpoints:
         _fsync(scratch)
         scratch.rename(path)
 
-    def _clean(self, keep: str, best_file: str | None) -> None:
+    def _clean(self, keep: set[str | None]) -> None:
         for path in self.folder.iterdir():
-            if path.name.startswith("step_") and path.name != keep:
+            if path.name.startswith("step_") and path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name.startswith("best_") and path.name != best_file:
+            elif path.name.startswith("best_") and path.name not in keep:
                 path.unlink()
+
+
+def best_name(step: int) -> str:
+    """The file of the weights of an evaluation that was the best so far."""
+    return f"best_{step:08d}.safetensors"
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from accelerate import Accelerator
@@ -31,6 +31,7 @@ _WHERE = (
     "training.gradient_checkpointing",
     "training.trackers",
 )
+C = TypeVar("C")
 
 
 def has_begun(run_dir: Path) -> bool:
@@ -186,8 +187,35 @@ def read_config(path: Path) -> Any:
         raise MmfuseError(f"{path}: damaged; put it back, or --restart to discard the run") from error
 
 
+def as_begun(config: C, run_dir: Path) -> C:
+    """The config, but what a run there was begun with before there was a key for it, where the key is at its default.
+
+    Args:
+        config: A run's or a benchmark's.
+        run_dir: Its folder; what is there is gone on with.
+
+    Raises:
+        MmfuseError: The config there is damaged.
+    """
+    path = run_dir / "config.yaml"
+    return _as_before(config, read_config(path)) if path.is_file() else config
+
+
+def _as_before(config: C, then: Any) -> C:
+    if not isinstance(then, dict):
+        return config
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        now = getattr(config, item.name)
+        if dataclasses.is_dataclass(now):
+            changes[item.name] = _as_before(now, then.get(item.name))
+        elif "before" in item.metadata and item.name not in then and now == item.default:
+            changes[item.name] = item.metadata["before"]
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
 def with_defaults(values: Any, schema: type) -> Any:
-    """A config that was written, with the keys that came later at their defaults.
+    """A config that was written, with the keys that came later as they were before, or at their defaults.
 
     Args:
         values: What stands in the file.
@@ -204,7 +232,7 @@ def with_defaults(values: Any, schema: type) -> Any:
         elif nested is not None:
             found[item.name] = with_defaults(found.get(item.name, {}), nested)
         elif item.name not in found and item.default is not dataclasses.MISSING:
-            found[item.name] = item.default
+            found[item.name] = item.metadata.get("before", item.default)
         elif item.name not in found:
             found[item.name] = item.default_factory()  # type: ignore[misc]
     return found

@@ -27,13 +27,21 @@ from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
 from mmfuse.seeds import seed_step, step_seed
 from mmfuse.training.batch_norm import is_synchronised, synchronise
+from mmfuse.training.best import Best
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
 from mmfuse.training.identity import frozen_identity, rows_identity
 from mmfuse.training.learner import Learner, current_names
 from mmfuse.training.methods import build_method
 from mmfuse.training.metrics_log import MetricsLog
-from mmfuse.training.monitor import MONITORED, flat_scores, monitored, monitored_name, validation_loss
+from mmfuse.training.monitor import (
+    MONITORED,
+    flat_scores,
+    lower_is_better,
+    monitored,
+    monitored_name,
+    validation_loss,
+)
 from mmfuse.training.optimization import count_targets, learning_rate_factor, parameter_groups
 from mmfuse.training.optimizers import build_optimizer
 from mmfuse.training.orders import build_order
@@ -57,21 +65,19 @@ METHOD = "method."
 
 
 @dataclass
-class TrainerState:
+class TrainerState(Best):
     """All that a resumed run must know beside weights and optimiser; the rest follows from the config and the step.
+
+    What is the best evaluation is told by `Best`.
 
     Attributes:
         step: Optimiser steps done.
         epoch: The epoch being trained, from 0.
         step_in_epoch: Steps of it that are done.
-        best: The best monitored value so far; None before the first evaluation.
-        best_step: Where it was.
-        since_best: Evaluations without a better one.
         finished: Whether training has ended.
         identity: Of what never changes in a run (frozen weights, vocabulary): must be the same on resume.
         rows: `rows_identity`, or `Stream.identity` where rows are streamed: must be the same on resume.
         processes: How many train: must be as many on resume, as a step's rows are theirs together.
-        best_file: The weights of the best evaluation.
         scaler: Of fp16.
         method: What of the method's state is no tensor.
     """
@@ -79,14 +85,10 @@ class TrainerState:
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
-    best: float | None = None
-    best_step: int = 0
-    since_best: int = 0
     finished: bool = False
     identity: str = ""
     rows: str = ""
     processes: int = 1
-    best_file: str | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     method: dict[str, Any] = field(default_factory=dict)
 
@@ -173,6 +175,7 @@ class Trainer:
             self._train()
         except KeyboardInterrupt as stop:
             raise Stopped(tell_kept(self.run_dir, self.state.step)) from stop
+        self.state.settle()
         self.model = self.whole_model()
         best = self.checkpoints.load_best(asdict(self.state))
         if best is not None:
@@ -294,20 +297,18 @@ class Trainer:
         if self.state.step_in_epoch >= self.steps_per_epoch:
             self.state.epoch += 1
             self.state.step_in_epoch = 0
-        best = True
+        kept = True
         if self.validation_rows:
             value, line = self._validate()
-            best = self.state.best is None or value > self.state.best
-            self.state.best = value if best else self.state.best
-            self.state.since_best = 0 if best else self.state.since_best + 1
+            best, kept = self.state.take(self.state.step, value, line["validation_loss"])
             self.log.validation({"step": self.state.step, "epoch": self.state.epoch, **line, "best": best})
             progress.validated(value, self.state.epoch, best)
             patience = self.training.patience
-            ended = ended or (patience is not None and self.state.since_best >= patience)
-        if best:
-            self.state.best_step = self.state.step
+            ended = ended or (patience is not None and self.state.waited >= patience)
+        else:
+            self.state.take_last(self.state.step)
         self.state.finished = ended
-        self._checkpoint(best)
+        self._checkpoint(kept)
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
@@ -330,6 +331,17 @@ class Trainer:
     def monitored_name(self) -> str:
         """What `metrics.jsonl` calls the value that training stops on."""
         return monitored_name(self.training.monitor, self.model)
+
+    def tell_unmoved(self) -> str | None:
+        """What is to be said where the monitored metric was the same in every evaluation."""
+        value, name = self.state.best, self.monitored_name()
+        if not self.state.by_loss or value is None:
+            return None
+        value = -value if name in lower_is_better(self.model) else value
+        return (
+            f"{name} was {value:.4g} in all {self.state.alike} evaluations, so the validation loss decided: step "
+            f"{self.state.loss_step} is kept"
+        )
 
     def _trained_weights(self) -> dict[str, Tensor]:
         trained = ever_trained(self.model, self.config)
@@ -354,8 +366,6 @@ class Trainer:
             self.state.method = {name: value for name, value in own.items() if not isinstance(value, Tensor)}
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
-        if best:
-            self.state.best_file = f"best_{self.state.step:08d}.safetensors"
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
@@ -385,6 +395,7 @@ class Trainer:
                 f"began with"
             )
         self.log.cut(state["step"])
+        state.setdefault("moved", state["best"] is not None)  # a run that was begun before this was kept
         self.state = TrainerState(**state)
         weights = current_names(weights)
         load_weights(self.model, weights)

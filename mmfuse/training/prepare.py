@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import cast
 
 from accelerate import Accelerator
 from rich.console import Console
@@ -18,7 +19,8 @@ from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.chosen import check_operating_points, chosen_metrics
 from mmfuse.evaluation.report_metrics import check_report_metrics
-from mmfuse.metrics.captions import meteor_lite
+from mmfuse.heads.captioning import CaptioningHead
+from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.model import FusionModel
 from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
 from mmfuse.pulse import now
@@ -49,14 +51,16 @@ def set_up(
     now("building the model")
     model = build_model(config, table)
     if model.captioning:
-        meteor_lite()  # else it would be missed after the training
+        meteor_lite()  # else it would be missed after the training; so would what splits the language
+    for task in model.captioning:
+        tokens_of(manifest.tasks[task].language)
     check_monitor(config.training.monitor, model, table)
     check_choices(config, model, table)
     chosen_metrics(model, config.tasks, config.training.monitor)
     check_operating_points(model, config.tasks, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
-    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps)]))
+    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps), *_tell_cut_captions(model, table)]))
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
         pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
@@ -65,6 +69,19 @@ def set_up(
             pairs, stream = prepare(model.to(accelerator.device), table, config, workers, console), None
     check_lone_images(model, pairs, config, accelerator.num_processes, stream)
     return table, model, pairs, stream
+
+
+def _tell_cut_captions(model: FusionModel, table: Table) -> Iterator[str]:
+    """Of each task with training captions longer than its decoder writes, how many there are."""
+    for task in model.captioning:
+        decoder = cast(CaptioningHead, model.heads[task]).decoder
+        lengths = decoder.lengths(table.captions(task, "train"))
+        cut = sum(length > decoder.max_length for length in lengths)
+        if cut:
+            yield (
+                f"{task}: {cut} of {len(lengths)} training captions are longer than decoder.max_length "
+                f"{decoder.max_length} and cut; the longest has {max(lengths)} tokens"
+            )
 
 
 def _plan(table: ShardedTable, config: Config, world: int) -> StreamPlan:

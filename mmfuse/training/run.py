@@ -27,7 +27,7 @@ from mmfuse.training.accelerator import open_accelerator
 from mmfuse.training.calibrate import calibrate
 from mmfuse.training.card import model_card
 from mmfuse.training.checkpoint import room_in
-from mmfuse.training.claim import claimed
+from mmfuse.training.claim import as_begun, claimed, has_begun
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.monitor import lower_is_better
@@ -75,6 +75,8 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     for plugin in config.plugins:
         load_plugin(plugin)
     analyses = choose_analyses(config.evaluation.analyses)
+    if has_begun(config.run_dir) and not restart:
+        config = as_begun(config, config.run_dir)
     config, asked = heed_launch(config), config
     run_dir = config.run_dir
     with (
@@ -101,6 +103,9 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
         accelerator.init_trackers(config.name)
         begin()
         state = trainer.fit()
+        unmoved = trainer.tell_unmoved()
+        if unmoved:
+            console.print(unmoved)
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
             tracker.finish()
         report = _finish(trainer.model, pairs, trainer, run_dir, config, accelerator, analyses)
@@ -144,7 +149,7 @@ def _finish(
         shutil.rmtree(run_dir / "model", ignore_errors=True)
         scratch.rename(run_dir / "model")
         lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        monitored = trainer.monitored_name()
+        monitored = "validation_loss" if trainer.state.by_loss else trainer.monitored_name()
         less = monitored in lower_is_better(model)
         plot_learning_curve(lines, run_dir / "learning_curve.png", monitored, less=less)
     accelerator.wait_for_everyone()

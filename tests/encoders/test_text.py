@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from mmfuse.config import TextEncoderConfig
 from mmfuse.data.batches.collate import pad_tokens
-from mmfuse.encoders.text import TextEncoder, build_text_encoder, train_wordpiece
+from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.types import MmfuseError
 
 TEXTS = [
@@ -219,28 +219,6 @@ def test_the_truncation_is_the_configs_and_saved_and_an_older_model_cuts_the_end
     assert TextEncoder.from_spec(spec, tmp_path).truncation == "tail"
     del spec["truncation"]
     assert TextEncoder.from_spec(spec, tmp_path).truncation == "head"
-
-
-MANY_TIES = ["".join(chr(0x4E00 + (7 * i + j) % 1500) for j in range(30)) for i in range(0, 1500, 4)] + [
-    " ".join("".join("abcdefghijkl"[(i * (j + 3) + j * j) % 12] for j in range(2 + i % 5)) for i in range(300))
-] * 2
-
-
-@pytest.mark.parametrize("vocab_size", [80, 3000])
-def test_the_same_texts_train_the_same_vocabulary(vocab_size):
-    first, *others = (train_wordpiece(iter(MANY_TIES), vocab_size, 16).get_vocab() for _ in range(4))
-    assert [other == first for other in others] == [True] * 3
-
-
-def test_a_trained_vocabulary_knows_its_texts_and_lower_cases():
-    tokenizer = train_wordpiece(TEXTS, 200, 16)
-    assert tokenizer.unk_token_id not in tokenizer(" ".join(TEXTS))["input_ids"]
-    assert tokenizer("Heart")["input_ids"] == tokenizer("heart")["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(tokenizer("effusion")["input_ids"]) == ["[CLS]", "effusion", "[SEP]"]
-    special = [tokenizer.pad_token, tokenizer.unk_token, tokenizer.cls_token, tokenizer.sep_token, tokenizer.mask_token]
-    assert special == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    assert set(tokenizer.all_special_tokens) == set(special)
-    assert len(train_wordpiece(TEXTS, 60, 16)) <= 60
 
 
 # What is refused.

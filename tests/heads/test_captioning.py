@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from mmfuse.config import DecoderConfig
 from mmfuse.data.batches.collate import pad_tokens
-from mmfuse.encoders.text import train_wordpiece
+from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.heads import build_head, decide_rows
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.types import MISSING_CLASS, Features, MmfuseError
@@ -23,7 +23,7 @@ DECODERS += [("gpt2", "prefix"), ("bert", "prefix")]
 
 
 def tokenizer():
-    return train_wordpiece(CAPTIONS * 3, 200, 24)
+    return train_vocabulary("wordpiece_stripped", CAPTIONS * 3, 200, 24)
 
 
 def make(name="gpt2", mode="cross_attention", seed=0, options=None, **config) -> Any:
@@ -246,6 +246,51 @@ class TestGeneration:
         torch.testing.assert_close(weights.sum(-1), torch.ones(ROWS, 4))
         assert float(weights.transpose(1, 2)[~mask].abs().max()) == 0.0
         assert head.decoder.model.config._attn_implementation != "eager"
+
+
+def by_bytes(texts):
+    given = DecoderConfig(hidden_dim=16, num_layers=1, num_heads=2, max_length=24)
+    return build_decoder(given, lambda: train_vocabulary("byte_bpe", texts, 600, 24), None, "decoder")
+
+
+class TestBytes:
+    @pytest.mark.parametrize(("text", "words"), [
+        ("Größe im Röntgenbild", ["Größe", "im", "Röntgenbild"]),
+        ("우폐에 결절이 있음", ["우폐에", "결절이", "있음"]),
+        ("CT 폐 nodule", ["CT", "폐", "nodule"]),
+        ("अच्छा है", ["अच्छा", "है"]),
+    ])  # fmt: skip
+    @pytest.mark.parametrize("learned", [True, False], ids=["whole words", "single bytes"])
+    def test_words_are_joined_of_their_bytes(self, text, words, learned):
+        decoder = by_bytes([text] * 9 if learned else ["x"])
+        ids = decoder.encode(text)[1:] if learned else [*decoder._words(text), decoder.eos]
+        found = decoder.words(ids)
+        assert [word for word, _ in found] == [*words, "(end)"]
+        assert [position for _, positions in found for position in positions] == list(range(len(ids)))
+        assert decoder.decode(ids) == text
+
+    def test_where_there_are_no_spaces_a_token_is_a_word(self):
+        decoder = by_bytes(["右肺", "可见", "结节"] * 9)
+        ids = decoder._words("右肺可见CT结节")
+        first, *others = [word for word, _ in decoder.words(ids)]
+        assert first == "右肺"
+        assert len(others) > 1
+        assert "".join(others) == "可见CT结节"
+
+    def test_a_token_is_told_as_the_characters_that_it_is(self):
+        decoder = by_bytes(["폐 결절 nodule"] * 9)
+        assert [decoder.token(id) for id in decoder._words("폐 결절 nodule")] == ["Ġ폐", "Ġ결절", "Ġnodule"]
+        assert [decoder.token(id) for id in decoder._words("é")] == ["Ġ", "Ã", "©"]  # halves of a character
+        assert decoder.token(decoder.eos) == "[SEP]"
+
+    def test_a_caption_that_is_cut_within_a_character_is_text(self):
+        decoder = by_bytes(["x"])
+        assert decoder.decode(decoder._words("폐")[:-1]) == "\ufffd"
+
+    def test_lengths_are_those_before_a_caption_is_cut(self):
+        decoder = by_bytes(["x"])
+        assert decoder.lengths(["x" * 50, "폐"]) == [53, 6]
+        assert len(decoder.encode("x" * 50)) == 24
 
 
 class TestErrors:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from mmfuse.metrics.decisions import decision_replicates
 from mmfuse.metrics.labels import multilabel_outcomes, weighted_scores
-from mmfuse.metrics.paired import GroupJackknife, compare_replicates, paired_difference
+from mmfuse.metrics.paired import PairedJackknife, compare_replicates, paired_difference
 
 
 def of_accuracy(right_a, right_b):
@@ -21,20 +21,20 @@ def of_accuracy(right_a, right_b):
 
 
 def accuracy(right_a, right_b, groups):
-    return compare_replicates(of_accuracy(right_a, right_b), GroupJackknife(groups), {"accuracy": (0, 1)})["accuracy"]
+    return compare_replicates(of_accuracy(right_a, right_b), PairedJackknife(groups), {"accuracy": (0, 1)})["accuracy"]
 
 
 def test_each_block_is_left_out_in_turn_and_first_none():
-    jackknife = GroupJackknife(["b", "a", "b", "c"])
+    jackknife = PairedJackknife(["b", "a", "b", "c"])
     times = jackknife.multiplicities(0, 4)
     assert times[0].tolist() == [1, 1, 1]
     assert sorted(times[1:].sum(axis=1)) == [2, 2, 2]
     assert times[1:].sum(axis=0).tolist() == [2, 2, 2]
     np.testing.assert_array_equal(jackknife.doubled().multiplicities(1, 4), np.where(times[1:] == 0, 2, 1))
     assert jackknife.effective == pytest.approx(16 / 6)
-    many = GroupJackknife(np.arange(2500).astype(str))
+    many = PairedJackknife(np.arange(2500).astype(str))
     assert many.resamples == 1001
-    assert set(np.bincount(many.block)) == {2, 3}
+    assert set(np.bincount(many.blocks)) == {2, 3}
 
 
 def test_of_many_groups_that_all_differ_it_is_the_paired_t_test():
@@ -111,10 +111,10 @@ def test_a_group_without_which_a_label_is_lost_is_counted_twice_instead():
     truth = (rng.random((60, 2)) < 0.4).astype(float)
     truth[:, 1] = np.arange(60) < 2  # both of one group
     groups = np.char.zfill((np.arange(60) // 2).astype(str), 2)
-    jackknife = GroupJackknife(groups)
+    jackknife = PairedJackknife(groups)
     lost = jackknife.losing(truth)
     assert lost.sum() == 1
-    assert lost[jackknife.block[0]]
+    assert lost[jackknife.blocks[0]]
     models = [multilabel_outcomes(rng.random((60, 2)) + 0.3 * truth, truth, truth > 2) for _ in range(2)]
 
     def replicates(resamples):
@@ -139,5 +139,5 @@ def test_a_metric_that_is_undefined_without_a_group_still_has_an_interval():
         drawn = [resamples.replicate(weighted_scores(m, resamples)) for m in models]
         return tuple({"auroc_macro": one["auroc_macro"]} for one in drawn)
 
-    found = compare_replicates(replicates, GroupJackknife(groups))["auroc_macro"].difference
+    found = compare_replicates(replicates, PairedJackknife(groups))["auroc_macro"].difference
     assert found["low"] < found["value"] < found["high"]

@@ -15,6 +15,7 @@ from mmfuse.data.audit.findings import Finding, finding
 from mmfuse.data.audit.identifiers import Finder, redact
 from mmfuse.data.audit.near import clusters, near_texts, plain, tell_crowded
 from mmfuse.data.audit.rows import Rows, in_sets, place_sets
+from mmfuse.metrics.captions.languages import UNSPACED
 
 NEAR_SIMILARITY = 0.85
 """Near copies share so much (Jaccard) of their sets of five characters in a row."""
@@ -22,7 +23,7 @@ CHANCE_BITS = {"copies": 30, "near_copies": 60}
 """A wording is a text's own where it is 2**30 times too unlikely for any two rows of the set to agree by chance; nearly
 agreeing can be done in many ways, and needs more. Of 5,000 phantoms none of 357 such pairs is above -9 and -17 bits."""
 _LONG_SHARE = 0.1
-_PIECE = re.compile(r"\w+|[^\w\s]")
+_PIECE = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 _PIECE_LENGTH = 7
 _URL = re.compile(r"(?:://|www\.)\S*")
 _DAMAGE = (
@@ -67,6 +68,8 @@ _DAMAGE = (
 
 def estimate_tokens(text: str) -> int:
     """About how many tokens a tokenizer makes of a text: 2, and 1 for every begun 7 characters of a word.
+
+    Of scripts without spaces every character is one, as in BERT's vocabularies.
 
     Against the vocabulary of BERT the median is 4 % too low on clinical notes and right on product descriptions; 19 of
     20 texts are within 25 %.

@@ -284,7 +284,7 @@ def _check_manifest(manifest: Manifest, written: str) -> None:
             )
 
 
-_NOT_ENCODED = ("report_metrics", "label_origin", "unit")
+_NOT_ENCODED = ("report_metrics", "language", "label_origin", "unit")
 """What a manifest may say otherwise of a task than the shards: their targets do not depend on it."""
 
 

@@ -14,7 +14,7 @@ from mmfuse.metrics.captions import compare_captioning, consensus_caption, retri
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_features
 
-COMPARED = ("bleu4", "rouge_l", "cider_d")
+COMPARED = ("bleu4", "rouge_l", "cider_d", "chrf")
 _CHUNK = 512
 
 
@@ -40,7 +40,7 @@ class CaptionBaselines(Analysis):
         found = {}
         table, rows = scored.table, scored.rows
         for task in scored.model.captioning:
-            references = table.targets[task]
+            references, language = table.targets[task], table.manifest.tasks[task].language
             train = [i for i, split in enumerate(table.splits) if split == "train" and references[i]]
             if task not in scored.scores or not train:
                 continue
@@ -48,14 +48,15 @@ class CaptionBaselines(Analysis):
             candidates, right = [head.text(row) for row in scored.said[task]], list(references[list(rows)])
             train_references = [references[i] for i in train]
             here, there = (_pooled(scored.model, scored.pairs, part, scored.batch_size) for part in (rows, train))
+            options: Any = (scored.groups, scored.resamples, 0, language)
             written = {
-                "consensus": [consensus_caption(train_references)] * len(rows),
-                "retrieval": retrieve_captions(here, there, train_references),
+                "consensus": [consensus_caption(train_references, language)] * len(rows),
+                "retrieval": retrieve_captions(here, there, train_references, language),
             }
             found[task] = {
                 name: {
-                    "metrics": score_captioning(captions, right, scored.groups, scored.resamples)["metrics"],
-                    "difference": compare_captioning(candidates, captions, right, scored.groups, scored.resamples),
+                    "metrics": score_captioning(captions, right, *options)["metrics"],
+                    "difference": compare_captioning(candidates, captions, right, *options),
                 }
                 for name, captions in written.items()
             }
@@ -66,7 +67,7 @@ class CaptionBaselines(Analysis):
         lines = []
         for name, of in (pair for task in found.values() for pair in task.items()):
             lines += ["", f"| against {name} | its value | model - {name} | 95 % interval |", "|---|---|---|---|"]
-            for metric in COMPARED:
+            for metric in (name for name in COMPARED if name in of["metrics"]):  # reports of before have no chrF
                 value = of["metrics"][metric]["value"]
                 lines.append(f"| {metric} | {value:.3f} | {score_cells(of['difference'][metric])} |")
         return lines

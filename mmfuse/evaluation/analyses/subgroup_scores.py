@@ -37,7 +37,8 @@ def main_measures(
     there = kind.labelled(target)
     enough = np.bincount(subgroup[there], minlength=number) >= min_rows
     if kind.is_text:
-        written = rouge_l_rows([kind.text(row) for row in scored.said[task]], list(target))
+        said, language = [kind.text(row) for row in scored.said[task]], scored.table.manifest.tasks[task].language
+        written = rouge_l_rows(said, list(target), language)
         yield _mean("rouge_l", written, enough), []
     elif not kind.has_labels:
         yield _Measured(kind, scored.said[task], target, enough), []

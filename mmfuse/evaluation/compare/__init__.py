@@ -19,7 +19,7 @@ from mmfuse.evaluation.evaluate import Reading
 from mmfuse.evaluation.gate import add_required, askable, judge_all
 from mmfuse.metrics import METRICS, Metric, choose_metrics, metrics_for
 from mmfuse.metrics.compared import ComparedColumn, ComparedMetric, ComparedSubgroup, ComparedTask, Comparison
-from mmfuse.metrics.paired import GroupJackknife, Paired, compare_replicates
+from mmfuse.metrics.paired import Paired, PairedJackknife, compare_replicates
 from mmfuse.metrics.requirements import Requirement, read_requirements
 from mmfuse.metrics.scored import Scored
 from mmfuse.model import FusionModel
@@ -171,10 +171,10 @@ def _compare_task(
 def _differences(
     paired: PairedTask, a: Scored, b: Scored, groups: np.ndarray, chosen: Mapping[str, Metric]
 ) -> dict[str, Paired]:
-    jackknife = GroupJackknife(groups)
+    jackknife = PairedJackknife(groups)
     kept = jackknife.losing(a.truth) if a.labels else None
 
-    def replicates(resamples: GroupJackknife) -> tuple[dict[str, np.ndarray], ...]:
+    def replicates(resamples: PairedJackknife) -> tuple[dict[str, np.ndarray], ...]:
         def of(said: Any, scored: Scored) -> dict[str, np.ndarray]:
             def drawn(times: np.ndarray) -> dict[str, np.ndarray]:
                 weights = times.take(resamples.row_group, axis=1)
@@ -185,11 +185,13 @@ def _differences(
 
         return of(paired.a, a), of(paired.b, b)
 
-    ranges = {name: _range(name) for name in (*paired.kind.metrics, *chosen)}
+    ranges = {name: _range(paired.kind, name) for name in (*paired.kind.metrics, *chosen)}
     return compare_replicates(replicates, jackknife, ranges, kept)  # pyright: ignore[reportArgumentType]
 
 
-def _range(metric: str) -> tuple[float, float]:
+def _range(kind: TaskKind, metric: str) -> tuple[float, float]:
+    if metric in kind.ranges:
+        return kind.ranges[metric]
     return METRICS.get(metric).range if metric in METRICS.names() else (-math.inf, math.inf)  # pyright: ignore[reportAttributeAccessIssue]
 
 

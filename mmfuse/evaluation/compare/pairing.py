@@ -140,10 +140,11 @@ def pair_on_manifest(
     counts = _counts(len(ids), alone[0], alone[1], len(rows) - len(ids), names)
     kept = [rows[i] for i in places]
     one, other = (_said(side, table, shared, kept, ids, **reading) for side in sides)
-    tasks = {
-        task: PairedTask(manifest.tasks[task].type, table.targets[task][kept], one[task], other[task])
-        for task in shared
-    }
+    tasks = {}
+    for task in shared:
+        spec, target = manifest.tasks[task], table.targets[task][kept]
+        options = {"language": spec.language} if spec.language else {}
+        tasks[task] = PairedTask(spec.type, target, one[task], other[task], options)
     columns = {name: _column(table, f"subgroup.{name}", kept) for name in manifest.subgroups}
     return Pairing(ids, _column(table, "group", kept), counts, tasks, columns)
 

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
-from mmfuse.metrics.captions.cider import Array, CiderVectors, length_penalty, ngrams
+from mmfuse.metrics.captions.cider import Array, CiderVectors, Grams, length_penalty, ngrams
+from mmfuse.metrics.captions.languages import tokens_of
 from mmfuse.metrics.captions.references import check_number, without_blank
-from mmfuse.metrics.captions.tokenizer import tokenize_caption
 from mmfuse.types import MmfuseError
 
 CHUNK = 1024
 """Queries whose cosines with all keys are in memory at once."""
 
 
-def consensus_caption(train_references: Sequence[Sequence[str]]) -> str:
+def consensus_caption(train_references: Sequence[Sequence[str]], language: str | None = None) -> str:
     """Find the training caption that agrees best with all training images: what to write without looking.
 
     That is the one with the highest mean over images of CIDEr-D, its own image among them; the first of equal ones, and
@@ -28,6 +28,7 @@ def consensus_caption(train_references: Sequence[Sequence[str]]) -> str:
 
     Args:
         train_references: Those of each image; blank ones, and images without others, are left out.
+        language: Of the captions, as two letters; default: English.
 
     Raises:
         MmfuseError: There is no caption.
@@ -36,7 +37,7 @@ def consensus_caption(train_references: Sequence[Sequence[str]]) -> str:
     captions = list(chain.from_iterable(images))
     if not captions:
         raise MmfuseError("no consensus: there is no training caption")
-    grams = [[ngrams(tokenize_caption(caption)) for caption in captions] for captions in images]
+    grams = _grams(images, language)
     vectors = CiderVectors.of(list(chain.from_iterable(grams)), grams)
     sizes = np.array([len(captions) for captions in images])
     shares = np.repeat(1 / sizes, sizes)
@@ -47,7 +48,9 @@ def consensus_caption(train_references: Sequence[Sequence[str]]) -> str:
     return captions[int(agreement.sum(axis=1).argmax())]
 
 
-def retrieve_captions(queries: ArrayLike, keys: ArrayLike, key_references: Sequence[Sequence[str]]) -> list[str]:
+def retrieve_captions(
+    queries: ArrayLike, keys: ArrayLike, key_references: Sequence[Sequence[str]], language: str | None = None
+) -> list[str]:
     """Write for each query a caption of the key nearest by cosine (the first of equally near ones).
 
     Of that key's references it is their own consensus: the one with the highest mean CIDEr-D to the others (idf of all
@@ -57,6 +60,7 @@ def retrieve_captions(queries: ArrayLike, keys: ArrayLike, key_references: Seque
         queries: `(Q, D)`, finite.
         keys: `(K, D)`, finite.
         key_references: The K keys' references; blank ones, and keys without others, are left out.
+        language: Of the captions, as two letters; default: English.
 
     Returns:
         Q captions.
@@ -75,16 +79,21 @@ def retrieve_captions(queries: ArrayLike, keys: ArrayLike, key_references: Seque
     keys = keys[used]
     chunks = (queries[start : start + CHUNK] for start in range(0, len(queries), CHUNK))
     nearest = [(chunk @ keys.T).argmax(axis=1) for chunk in chunks]
-    own = _own_consensus([key_references[key] for key in used])
+    own = _own_consensus([key_references[key] for key in used], language)
     return [own[key] for key in chain.from_iterable(nearest)]
 
 
-def _own_consensus(references: list[list[str]]) -> list[str]:
+def _grams(references: list[list[str]], language: str | None) -> list[list[Grams]]:
+    split = tokens_of(language)
+    return [[ngrams(split(caption)) for caption in captions] for captions in references]
+
+
+def _own_consensus(references: list[list[str]], language: str | None) -> list[str]:
     """Of each image's references the one most like the others."""
     sizes = np.array([len(captions) for captions in references])
     if sizes.max() == 1:
         return [captions[0] for captions in references]
-    grams = [[ngrams(tokenize_caption(caption)) for caption in captions] for captions in references]
+    grams = _grams(references, language)
     vectors = CiderVectors.of(list(chain.from_iterable(grams)), grams)
     starts = sizes.cumsum() - sizes
     pairs = [

@@ -6,6 +6,7 @@ them from what each row adds to them, so that a resample of groups is a weighted
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,20 +16,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmfuse.extras import extra
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+from mmfuse.metrics.basis import basis_of_rows
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
+from mmfuse.metrics.captions.chrf import MOST, chrf, chrf_counts
 from mmfuse.metrics.captions.cider import MAX_N, Array, Grams, cider_d, ngrams
+from mmfuse.metrics.captions.languages import is_english, tokens_of
 from mmfuse.metrics.captions.references import as_lists, check_number, without_blank
-from mmfuse.metrics.captions.tokenizer import tokenize_caption
-from mmfuse.metrics.paired import GroupJackknife, compare_replicates
+from mmfuse.metrics.intervals import Basis, score_of
+from mmfuse.metrics.paired import PairedJackknife, compare_replicates
 from mmfuse.types import MmfuseError
 
 CAPTION_METRICS = (
-    *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "meteor_lite"),
+    *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "meteor_lite", "chrf"),
     *("distinct1", "distinct2", "length", "reference_length"),
 )
+RANGES = dict.fromkeys(CAPTION_METRICS, (0.0, 1.0)) | {
+    "cider_d": (0.0, 10.0),
+    "length": (0.0, math.inf),
+    "reference_length": (0.0, math.inf),
+}
+"""Their lowest and highest values."""
 
 
-def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def score_captions(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], language: str | None = None
+) -> dict[str, float]:
     """Score captions against the references of their images.
 
     - `bleu1` to `bleu4`: of the corpus, with the length of each row's closest reference, the shorter of two. As in the
@@ -39,24 +51,30 @@ def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]
       even for a perfect caption.
     - `meteor_lite`: mean over rows of the best over references: tokens matched exactly, then by Porter stem (alpha 0.9,
       beta 3, gamma 0.5). Without synonyms, paraphrases and function words it is not comparable to METEOR 1.5.
+    - `chrf`: of the corpus, over runs of 1 to 6 characters; beta 2, case counts. It needs no words, so it is fair to
+      every language.
     - `distinct1`, `distinct2`: distinct n-grams of all candidates, by their number.
     - `length`, `reference_length`: mean tokens of a candidate, and of a row's references.
 
+    All but `chrf` count tokens; what these are depends on the language (`tokens_of`). Texts are composed first (NFC).
+
     Reference: Papineni et al. 2002 (BLEU); Lin 2004 (ROUGE-L); Vedantam et al. 2015, arXiv:1411.5726 (CIDEr-D); Lavie
-        and Agarwal 2007 (METEOR); Li et al. 2016, arXiv:1510.03055 (distinct-n).
-    Differs: BLEU, ROUGE-L and CIDEr-D are pycocoevalcap's; `meteor_lite` is nltk's METEOR without WordNet, which
-        matches from the end of the caption and need not find the fewest chunks.
+        and Agarwal 2007 (METEOR); Popović 2015 (chrF); Li et al. 2016, arXiv:1510.03055 (distinct-n).
+    Differs: BLEU, ROUGE-L and CIDEr-D are pycocoevalcap's, chrF is sacrebleu's, 0 to 1; `meteor_lite` is nltk's METEOR
+        without WordNet, which matches from the end of the caption and need not find the fewest chunks, and stems
+        English alone.
     Prefer when: captions are compared with references in words. For what a report finds, see `report_labels`.
 
     Args:
         candidates: One a row; it may be empty.
         references: Those of each row, one or more.
+        language: Of the captions, as two letters; default: English.
 
     Returns:
         Each of `CAPTION_METRICS`.
 
     Raises:
-        MmfuseError: There are no rows, a row has no reference, or the numbers of rows differ.
+        MmfuseError: There are no rows, a row has no reference, or the numbers of rows differ; or as `tokens_of`.
     """
     check_number("captions", len(candidates), len(references))
     references = as_lists(references)
@@ -65,7 +83,7 @@ def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]
             raise MmfuseError(f"references of row {row} are empty; leave the row out, or use score_captioning")
     if not candidates:
         raise MmfuseError("nothing to score: there are no captions")
-    return _values(_statistics(candidates, references))
+    return _values(_statistics(candidates, references, language))
 
 
 def score_captioning(
@@ -74,51 +92,55 @@ def score_captioning(
     groups: Sequence[str],
     resamples: int = 1000,
     seed: int = 0,
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Score captions as `score_captions` does, with 95 % intervals.
 
     Blank references are left out, and so are rows without any other. Intervals keep the document frequencies of CIDEr-D
-    as they are in all rows. `distinct1` and `distinct2` have none: a resample repeats rows, and a repeated row is never
-    distinct.
+    as they are in all rows. `distinct1` and `distinct2` have none: they fall with the number of rows.
 
-    Reference: Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: nothing; intervals are percentiles.
+    Reference: `mmfuse.metrics.intervals`.
+    Differs: nothing.
     Prefer when: scores are reported. Without resamples it takes no longer than `score_captions`.
 
     Args:
         candidates: One a row; it may be empty.
         references: Those of each row.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups; 0 for no intervals.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
+        language: Of the captions, as two letters; default: English.
 
     Returns:
         `n` rows with references, their `groups`, and `metrics`: for each of `CAPTION_METRICS` a
-        `{"value", "low", "high"}`, None where undefined. One group has no spread, so no interval.
+        `{"value", "low", "high"}`, None where undefined, and a `note` where there is something to say.
 
     Raises:
         MmfuseError: No row has a reference, or the numbers of rows differ.
     """
-    (said,), references, bootstrap = _check_rows([candidates], references, groups, resamples, seed)
-    statistics = _statistics(said, references)
-    replicates = _replicates(statistics, bootstrap)
-    metrics = {}
-    for name, value in _values(statistics).items():
-        low, high = interval(replicates.get(name, []))
-        metrics[name] = _defined({"value": value, "low": low, "high": high})
-    return {"n": len(references), "groups": bootstrap.num_groups, "metrics": metrics}
+    (said,), references, row_groups = _check_rows([candidates], references, groups)
+    statistics = _statistics(said, references, language)
+    jackknife = GroupJackknife(row_groups, resamples, seed)
+    left_out, basis = _replicates(statistics, jackknife), basis_of_rows(jackknife)
+    none = Basis(None, "it falls with the number of rows" if jackknife.asked else "")
+    metrics = {
+        name: score_of(value, left_out.get(name, []), basis if name in left_out else none, RANGES[name])
+        for name, value in _values(statistics).items()
+    }
+    return {"n": len(references), "groups": jackknife.num_groups, "metrics": metrics}
 
 
-def rouge_l_rows(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
+def rouge_l_rows(candidates: Sequence[str], references: Sequence[Sequence[str]], language: str | None = None) -> Array:
     """`(N,)`: each row's ROUGE-L, as `score_captions` takes the mean of; NaN where all references are blank."""
-    rows = zip(candidates, without_blank(references), strict=True)
-    return np.array(
-        [_rouge_l(tokenize_caption(c), [tokenize_caption(r) for r in right]) if right else np.nan for c, right in rows]
-    )
+    rows, split = zip(candidates, without_blank(references), strict=True), tokens_of(language)
+    return np.array([_rouge_l(split(c), [split(r) for r in right]) if right else np.nan for c, right in rows])
 
 
 def captioning_replicates(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], bootstrap: GroupBootstrap
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    bootstrap: GroupBootstrap,
+    language: str | None = None,
 ) -> dict[str, Array]:
     """Each of `CAPTION_METRICS` that is made of rows, of what is said, under each resample, `(B,)`.
 
@@ -126,8 +148,9 @@ def captioning_replicates(
         candidates: One a row; it may be empty.
         references: Those of each row, at least one.
         bootstrap: Over the groups of the rows.
+        language: Of the captions, as two letters; default: English.
     """
-    drawn = _replicates(_statistics(candidates, as_lists(references)), bootstrap)
+    drawn = _replicates(_statistics(candidates, as_lists(references), language), bootstrap)
     return {name: drawn[name] for name in CAPTION_METRICS if name in drawn and name != "reference_length"}
 
 
@@ -138,6 +161,7 @@ def compare_captioning(
     groups: Sequence[str],
     resamples: int = 1000,
     seed: int = 0,
+    language: str | None = None,
 ) -> dict[str, dict[str, float | None]]:
     """Compare two models' captions of the same rows.
 
@@ -148,6 +172,7 @@ def compare_captioning(
         groups: `(N,)`; rows of one group are no independent ones.
         resamples: 0 for no intervals.
         seed: Of the lot by which groups are left out together, where there are many.
+        language: Of the captions, as two letters; default: English.
 
     Returns:
         For each of `CAPTION_METRICS` but `reference_length`: `value`, `low` and `high` of a - b, and `p`, as
@@ -156,32 +181,34 @@ def compare_captioning(
     Raises:
         MmfuseError: No row has a reference, or the numbers of rows differ.
     """
-    said, references, bootstrap = _check_rows([candidates_a, candidates_b], references, groups, resamples, seed)
-    a, b = (_statistics(captions, references) for captions in said)
-    jackknife = GroupJackknife(bootstrap.row_group, seed=seed)
-    found = compare_replicates(lambda j: (_replicates(b, j), _replicates(a, j)), jackknife)
-    differences = {name: dict(one.difference) for name, one in found.items() if name != "reference_length"}
-    if not resamples:
-        differences = {name: {**one, "low": None, "high": None, "p": None} for name, one in differences.items()}
-    nothing = {"low": None, "high": None, "p": None}
+    said, references, row_groups = _check_rows([candidates_a, candidates_b], references, groups)
+    a, b = (_statistics(captions, references, language) for captions in said)
+    found = compare_replicates(
+        lambda j: (_replicates(b, j), _replicates(a, j)), PairedJackknife(row_groups, seed), RANGES
+    )
+    nothing: dict[str, float | None] = {"low": None, "high": None, "p": None}
+    differences: dict[str, Any] = {
+        name: {**one.difference, **({} if resamples else nothing)} for name, one in found.items()
+    }
     values_a, values_b = _values(a), _values(b)
     distinct = {name: {"value": values_a[name] - values_b[name], **nothing} for name in a.distinct}
     return {name: (differences | distinct)[name] for name in CAPTION_METRICS if name != "reference_length"}
 
 
 class _Statistics(NamedTuple):
-    """What captions are scored from: of each row what is added up, `(N,)` or `(N, 4)`; of all, what cannot be."""
+    """What captions are scored from: of each row what is added up, `(N, ...)`; of all, what cannot be."""
 
     rows: dict[str, Array]
     distinct: dict[str, float]
 
 
-def _statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> _Statistics:
-    said = [tokenize_caption(caption) for caption in candidates]
-    right = [[tokenize_caption(caption) for caption in captions] for captions in references]
+def _statistics(candidates: Sequence[str], references: Sequence[Sequence[str]], language: str | None) -> _Statistics:
+    split = tokens_of(language)
+    said = [split(caption) for caption in candidates]
+    right = [[split(caption) for caption in captions] for captions in references]
     said_grams = [ngrams(tokens) for tokens in said]
     right_grams = [[ngrams(tokens) for tokens in captions] for captions in right]
-    meteor = meteor_lite()
+    meteor = meteor_lite(language)
     length = np.array([len(tokens) for tokens in said], np.float64)
     pairs = list(zip(said, right, strict=True))
     rows = {
@@ -194,12 +221,13 @@ def _statistics(candidates: Sequence[str], references: Sequence[Sequence[str]]) 
         "rouge_l": np.array([_rouge_l(tokens, captions) for tokens, captions in pairs]),
         "cider_d": cider_d(said_grams, right_grams),
         "meteor_lite": np.array([max(meteor(other, tokens) for other in captions) for tokens, captions in pairs]),
+        "chrf": np.array([chrf_counts(*texts).ravel() for texts in zip(candidates, references, strict=True)]),
     }
     return _Statistics(rows, {f"distinct{n}": _distinct(said_grams, n) for n in (1, 2)})
 
 
 def _of_corpus(sums: Mapping[str, Array]) -> dict[str, Array]:
-    """The metrics of any number of corpora, from the sums `(...)` or `(..., 4)` over the rows of each."""
+    """The metrics of any number of corpora, from the sums `(..., *)` over the rows of each."""
     tiny, small = 1e-15, 1e-9  # the scorer's, which show where nothing matches
     precision = (sums["matches"] + tiny) / (sums["possible"] + small)
     ratio = (sums["length"] + tiny) / (sums["closest_length"] + small)
@@ -209,6 +237,7 @@ def _of_corpus(sums: Mapping[str, Array]) -> dict[str, Array]:
     return {
         **{f"bleu{n}": bleu[..., n - 1] for n in range(1, MAX_N + 1)},
         **{name: sums[name] / sums["rows"] for name in means},
+        "chrf": chrf(sums["chrf"].reshape(*sums["chrf"].shape[:-1], 3, MOST)),
     }
 
 
@@ -270,8 +299,11 @@ def _distinct(captions: Sequence[Grams], n: int) -> float:
     return len(counts) / max(counts.total(), 1)
 
 
-def meteor_lite() -> Callable[[Sequence[str], Sequence[str]], float]:
+def meteor_lite(language: str | None = None) -> Callable[[Sequence[str], Sequence[str]], float]:
     """METEOR of a reference and a candidate without WordNet: its stand-in knows no synonym of any word.
+
+    Args:
+        language: Of the captions; Porter's stems are English, and other words match whole.
 
     Raises:
         MmfuseError: nltk is not installed.
@@ -280,7 +312,8 @@ def meteor_lite() -> Callable[[Sequence[str], Sequence[str]], float]:
         from nltk.stem.porter import PorterStemmer
         from nltk.translate.meteor_score import single_meteor_score
 
-    stemmer: Any = SimpleNamespace(stem=lru_cache(maxsize=None)(PorterStemmer().stem))
+    stem = PorterStemmer().stem if is_english(language) else str
+    stemmer: Any = SimpleNamespace(stem=lru_cache(maxsize=None)(stem))
     no_synonyms: Any = SimpleNamespace(synsets=lambda word: [])
     return lambda reference, said: single_meteor_score(reference, said, stemmer=stemmer, wordnet=no_synonyms)
 
@@ -289,15 +322,13 @@ def _check_rows(
     candidates: Sequence[Sequence[str]],
     references: Sequence[Sequence[str]],
     groups: Sequence[str],
-    resamples: int,
-    seed: int,
-) -> tuple[list[list[str]], list[list[str]], GroupBootstrap]:
-    """What is scored of the captions of each model: rows with references."""
+) -> tuple[list[list[str]], list[list[str]], list[str]]:
+    """What is scored of the captions of each model, and the groups: of rows with references."""
     for name, found in [*(("captions", captions) for captions in candidates), ("groups", groups)]:
         check_number(name, len(found), len(references))
     references = without_blank(references)
     used = [row for row, captions in enumerate(references) if captions]
     if not used:
         raise MmfuseError(f"nothing to score: none of the {len(references)} rows has a reference")
-    bootstrap = GroupBootstrap([groups[row] for row in used], resamples, seed)
-    return [[captions[row] for row in used] for captions in candidates], [references[row] for row in used], bootstrap
+    said = [[captions[row] for row in used] for captions in candidates]
+    return said, [references[row] for row in used], [groups[row] for row in used]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _DROPPED = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
@@ -83,13 +84,13 @@ def tokenize_caption(text: str) -> list[str]:
     tokens there and here; `!!`, `%`, `/` and `&` stay, too. An abbreviation keeps its period ("st. mary", "no. 5").
 
     Reference: Marcus et al. 1993, "Building a Large Annotated Corpus of English: The Penn Treebank".
-    Differs: emoticons, HTML entities, telephone numbers, curly apostrophes inside a token, what follows an
-        abbreviation's period ("jan.-r") or "n't" without a space, and signs and scripts outside Latin, Greek and
-        Cyrillic come out otherwise. A mixed fraction ("1 1/2") is two tokens: it is one with a no-break space there,
-        which the scorer's BLEU and CIDEr-D split and its ROUGE-L does not.
+    Differs: text is composed first (NFC); emoticons, HTML entities, telephone numbers, curly apostrophes inside a
+        token, what follows an abbreviation's period ("jan.-r") or "n't" without a space, and signs and scripts outside
+        Latin, Greek and Cyrillic come out otherwise. A mixed fraction ("1 1/2") is two tokens: it is one with a
+        no-break space there, which the scorer's BLEU and CIDEr-D split and its ROUGE-L does not.
     Prefer when: scores are to compare with published ones.
     """
-    text = text.translate(_SIGNS).rstrip()
+    text = unicodedata.normalize("NFC", text).translate(_SIGNS).rstrip()
     tokens: list[str] = []
     start = 0
     while start < len(text):

@@ -33,7 +33,7 @@ def scored(columns, n=600, gap=0.0, seed=0, kind="multilabel", resamples=100, ra
         said = 2 * np.eye(3)[target] * (1 - gap * low[:, None]) + draw.normal(size=(n, 3))
     task = build_task(kind, [] if kind == "regression" else ["a", "b", "c"])
     rows = {"group": groups, **{f"subgroup.{name}": values for name, values in columns.items()}}
-    spec = SimpleNamespace(report_metrics=[])
+    spec = SimpleNamespace(report_metrics=[], language=None)
     manifest = SimpleNamespace(subgroups=list(columns), source="m.yaml", tasks={"t": spec})
     table = SimpleNamespace(rows=rows, targets={"t": target}, manifest=manifest, splits=["test"] * n)
     pairs = SimpleNamespace(table=table, ids=[f"{i:04d}" for i in range(n)])

@@ -63,7 +63,7 @@ def pair(tmp_path_factory) -> Pair:
     for model in models:
         evaluate(model, folder / "manifest.yaml", out=f"{model}_test", resamples=0, analyses=[], num_workers=0)
     files = [Path(f"{model}_test") / "predictions.jsonl" for model in models]
-    return Pair(*models, folder / "manifest.yaml", *files)
+    return Pair(models[0], models[1], folder / "manifest.yaml", files[0], files[1])
 
 
 def _write_model(path: Path, seed: int, texts: list[str]) -> Path:

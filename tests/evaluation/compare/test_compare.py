@@ -138,7 +138,7 @@ def test_tables_of_predictions_are_joined_to_the_manifest(found, pair, tmp_path,
             lines = (json.dumps(row).encode() for row in rows[::-1])
             write_rows(handle, lines, suffix, Predictor(FusionModel.from_pretrained(model)))
         paths.append(path)
-    tables = library.compare(*paths, pair.manifest)
+    tables = library.compare(paths[0], paths[1], pair.manifest)
     assert tables["rows"] == {"both": 60, "only_a": 0, "only_b": 0, "unanswered": 0}
     for task, of in report["tasks"].items():
         assert tables["tasks"][task].get("flips") == of.get("flips")
