@@ -21,7 +21,7 @@ from mmfuse.metrics import METRICS
 from mmfuse.metrics.bootstrap import GroupBootstrap, interval
 from mmfuse.metrics.decisions import decision_replicates
 from mmfuse.metrics.labels import weighted_scores
-from mmfuse.metrics.paired import GroupJackknife, compare_replicates
+from mmfuse.metrics.paired import PairedJackknife, compare_replicates
 from mmfuse.metrics.regression import regression_replicates
 from mmfuse.metrics.scored import Scored
 
@@ -145,7 +145,7 @@ def replicates(metric: str, models: tuple[Scored, Scored], bootstrap: GroupBoots
 def truth(name: str) -> float:
     metric, _, draw = CELLS[name]
     a, b, group = draw(np.random.default_rng([7, *name.encode()]), TRUTH_GROUPS)
-    one = GroupJackknife(np.zeros(len(group), int).astype(str))
+    one = PairedJackknife(np.zeros(len(group), int).astype(str))
     found = replicates(metric, (a, b), one)
     return float(found[1][metric][0] - found[0][metric][0])
 
@@ -154,7 +154,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     metric, number, draw = CELLS[name]
     a, b, group = draw(np.random.default_rng([seed, *name.encode()]), number)
     groups = np.char.zfill(group.astype(str), 6)
-    jackknife = GroupJackknife(groups)
+    jackknife = PairedJackknife(groups)
     width = METRICS.get(metric).range if metric != "r2" else (-math.inf, math.inf)  # pyright: ignore
     kept = jackknife.losing(a.truth) if a.labels and metric != "accuracy" else None
     found = compare_replicates(lambda j: replicates(metric, (a, b), j), jackknife, {metric: width}, kept)[metric]  # type: ignore

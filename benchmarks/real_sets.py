@@ -120,7 +120,7 @@ def read_cells(path: Path) -> list[dict]:
 
 
 def table(args: argparse.Namespace) -> None:
-    from mmfuse.metrics.bootstrap import GroupBootstrap, paired_difference
+    from mmfuse.metrics.bootstrap import GroupBootstrap, interval
     from mmfuse.metrics.labels import classification_replicates
 
     cells = read_cells(args.results)
@@ -153,8 +153,8 @@ def table(args: argparse.Namespace) -> None:
             continue
         best = max(fusions, key=values.__getitem__)
         for base in ("text_only", "image_only"):
-            gap = paired_difference(replicates[best], replicates[base], values[best] - values[base])
-            print(f"\n{best} - {base}: {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p = {gap['p']:.4f}")
+            low, high = interval(replicates[best] - replicates[base])
+            print(f"\n{best} - {base}: {values[best] - values[base]:+.3f} [{low:+.3f}, {high:+.3f}]")
         for row, strategy, figure in zip(
             ("text", "image", "both"), ("text_only", "image_only", best), ORIENTATION[name], strict=True
         ):

@@ -179,7 +179,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def prices_table(work: Path) -> None:
-    from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
+    from mmfuse.metrics.bootstrap import GroupBootstrap, interval
     from mmfuse.metrics.regression import regression_replicates, regression_values
 
     cells = read(work / "prices.jsonl")
@@ -214,8 +214,8 @@ def prices_table(work: Path) -> None:
             more = ""
             if strategy != "text_only" and "text_only" in drawn:
                 of, alone = drawn[strategy], drawn["text_only"]
-                gap = paired_difference(of[0], alone[0], of[1] - alone[1])
-                more = f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+                ends = interval(of[0] - alone[0])
+                more = f"{of[1] - alone[1]:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}]"
             print(
                 f"| {text} | {strategy} | {mean['r2_log']:.3f} [{low:.3f}, {high:.3f}] | {mean['mae']:,.0f} "
                 f"| {mean['spearman']:.3f} | {np.mean(covered):.1%} | {more} |"

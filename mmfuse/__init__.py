@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmfuse.config import load_config
     from mmfuse.data.tables.manifest import load_manifest
     from mmfuse.evaluation import evaluate
+    from mmfuse.evaluation.compare import compare
     from mmfuse.fusion import FUSIONS
     from mmfuse.heads import HEADS
     from mmfuse.model import FusionModel
@@ -35,6 +36,7 @@ _HOME = {
     "Sample": "mmfuse.types",
     "benchmark": "mmfuse.benchmarking.run",
     "check_fusion": "mmfuse.testing",
+    "compare": "mmfuse.evaluation.compare",
     "evaluate": "mmfuse.evaluation",
     "load_config": "mmfuse.config",
     "load_manifest": "mmfuse.data.tables.manifest",
@@ -53,6 +55,7 @@ __all__ = [
     "Sample",
     "benchmark",
     "check_fusion",
+    "compare",
     "evaluate",
     "load_config",
     "load_manifest",

@@ -1,4 +1,4 @@
-"""`mmfuse benchmark` and `mmfuse compare`."""
+"""`mmfuse benchmark`."""
 
 from __future__ import annotations
 
@@ -47,14 +47,3 @@ def benchmark(
         typer.echo(f"{task}: {found['verdict']}")
     typer.echo(f"report: {done.dir / 'report.html'}")
     typer.echo(f"table:  {done.dir / 'table.md'}")
-
-
-@app.command(epilog="Example: mmfuse compare runs/frozen runs/finetuned")
-def compare(
-    one: Annotated[Path, typer.Argument(help="Folder of a finished benchmark.")],
-    other: Annotated[Path, typer.Argument(help="Another one.")],
-) -> None:
-    """Set two finished benchmarks side by side."""
-    from mmfuse.benchmarking.compare import compare_benchmarks
-
-    typer.echo(compare_benchmarks(one, other))

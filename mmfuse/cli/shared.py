@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mmfuse.pulse import now
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, visible
 
-NOTHING_READ, DATA_FAILS, INTERRUPTED, TERMINATED = 3, 4, 130, 143
+NOTHING_READ, DATA_FAILS, NOT_REACHED, INTERRUPTED, TERMINATED = 3, 4, 5, 130, 143
 """Exit codes; that of an error which is told in one line is 2."""
 
 PluginOption = Annotated[
@@ -24,6 +25,14 @@ MissingOption = Annotated[
 GenerationOption = Annotated[
     list[str] | None,
     typer.Option("--generation", help="How captions are written, such as num_beams=4 (see mmfuse config)."),
+]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require",
+        help='What must hold, such as "finding/auroc_macro >= 0.8", judged by the near end of the 95 % interval: '
+        "else exit code 5; repeatable.",
+    ),
 ]
 RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data_root} stands for in the manifest.")]
 
@@ -112,6 +121,20 @@ def is_main_process() -> bool:
     from accelerate import PartialState
 
     return PartialState().is_main_process
+
+
+def tell_required(report: Mapping[str, Any]) -> None:
+    """A line for each thing that was required."""
+    from mmfuse.metrics.requirements import requirement_lines
+
+    for line in requirement_lines(report.get("requirements", ())):
+        typer.echo(visible(line))
+
+
+def end_by_required(report: Mapping[str, Any]) -> None:
+    """End with `NOT_REACHED` where something that was required does not hold."""
+    if not all(one["passed"] for one in report.get("requirements", ())):
+        raise typer.Exit(NOT_REACHED)
 
 
 def quiet_libraries() -> None:

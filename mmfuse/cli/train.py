@@ -10,12 +10,15 @@ import typer
 from mmfuse.cli.shared import (
     Bar,
     PluginOption,
+    RequireOption,
     RootOption,
     check_folder,
+    end_by_required,
     is_main_process,
     load_plugins,
     quiet_libraries,
     read_names,
+    tell_required,
 )
 
 app = typer.Typer()
@@ -58,7 +61,11 @@ def train(
         )
 
 
-@app.command(epilog="Example: mmfuse evaluate runs/phantom/model data/phantom/manifest.yaml --split test")
+@app.command(
+    epilog="Examples: mmfuse evaluate runs/phantom/model data/phantom/manifest.yaml --split test; as a gate: "
+    'mmfuse evaluate MODEL MANIFEST --require "findings/auroc_macro >= 0.8" --require "findings/ece <= 0.1". '
+    "Exit codes: 0 done, and all that is required holds; 5 done, but something does not; 2 an error, told in one line."
+)
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
     manifest: Annotated[str, typer.Argument(help="Data manifest: a path or a URL.")],
@@ -85,6 +92,7 @@ def evaluate(
             "themselves, '' for none."
         ),
     ] = None,
+    require: RequireOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Score a model on a split, each score with a 95 % interval."""
@@ -108,8 +116,11 @@ def evaluate(
             operating_point=operating_point,
             cache=cache,
             analyses=None if analyses is None else read_names(analyses, "--analyses"),
+            require=require or (),
             progress=lambda done, total: bar.update(done, total),
         )
     if is_main_process():
         typer.echo(format_report(report))
         typer.echo(f"written to {out}")
+        tell_required(report)
+    end_by_required(report)

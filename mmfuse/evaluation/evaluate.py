@@ -25,12 +25,15 @@ from mmfuse.evaluation.analyses import (
     told_of,
 )
 from mmfuse.evaluation.chosen import Chosen, add_chosen, add_operating_points, metrics_of_all
+from mmfuse.evaluation.gate import add_required, askable, judge_all
 from mmfuse.evaluation.markdown import note_lines, score_cells
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
+from mmfuse.metrics import Metric
 from mmfuse.metrics.bootstrap import RESAMPLES
 from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.metrics.operating import MEASURED, in_words
+from mmfuse.metrics.requirements import Requirement, read_requirements
 from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
 from mmfuse.predict import (
@@ -75,6 +78,7 @@ def evaluate(
     analyses: Sequence[str | dict[str, Any]] | None = None,
     metrics: Iterable[str | Mapping[str, Any]] = (),
     operating_point: str | None = None,
+    require: Iterable[str] = (),
     **reading: Unpack[Reading],
 ) -> Report:
     """Score a model on a split.
@@ -93,23 +97,27 @@ def evaluate(
         metrics: More of them, names or `{name: ..., options}`, each for the tasks that it is for
             (`mmfuse list metrics`).
         operating_point: One of the model's, to decide at; default: the usual thresholds.
+        require: What scores must reach, such as "finding/auroc_macro >= 0.8", each judged by the near end of its
+            interval (see `mmfuse.metrics.requirements`); a metric that is required is computed too.
         **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `Reading`.
 
     Returns:
-        The scores: by task its own, what was chosen among them, and under `analyses` what those that apply have found.
+        The scores: by task its own, what was chosen among them, under `analyses` what those that apply have found, and
+        under `requirements` whether what is required holds.
 
     Raises:
-        MmfuseError: The model or the data cannot be read, a task or a label is not the model's, or an analysis cannot
-            be asked.
+        MmfuseError: The model or the data cannot be read, a task or a label is not the model's, or an analysis or a
+            requirement cannot be asked.
     """
     asked = choose_analyses(analyses, "analyses")
     loaded = model if isinstance(model, FusionModel) else FusionModel.from_pretrained(model)
     state = join_processes()
     loaded = loaded.to(state.device).eval()
     described = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
-    _check_tasks(loaded, described)
+    check_tasks(loaded, described, list(loaded.task_config))
     check_report_metrics(described)
     chosen = metrics_of_all(loaded, metrics)
+    required = _required(loaded, described, require, chosen)
     with at_operating_point(loaded, operating_point):
         pass  # one that the model does not have is told before it predicts
     if loaded.captioning:
@@ -121,7 +129,7 @@ def evaluate(
     for analysis in asked.values():
         analysis.check(table)
     rows = table.indices(split)
-    pairs, logits = _read_and_run(loaded, table, rows, **reading)
+    pairs, logits = read_and_run(loaded, table, rows, **reading)
     with at_operating_point(loaded, operating_point):
         score = partial(score_rows, chosen=chosen)
         scores = score(loaded, pairs, rows, logits, resamples=resamples)
@@ -131,12 +139,26 @@ def evaluate(
             report["operating_point"] = operating_point
         report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
         run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score, resamples), report)
+        if required:
+            report["requirements"] = judge_all(required, scores, f"split {split}")
         if out is not None and state.is_main_process:
             write_report(Path(out), report, loaded, pairs, rows, logits)
     return cast(Report, report)
 
 
-def _read_and_run(
+def _required(
+    model: FusionModel, manifest: Manifest, texts: Iterable[str], chosen: Mapping[str, dict[str, Metric]]
+) -> list[Requirement]:
+    """What is required, read; the metrics that no report has by itself are added to the chosen ones."""
+    heads: dict[str, Any] = dict(model.heads.items())
+    kinds = {task: (head.task, manifest.tasks[task].type) for task, head in heads.items()}
+    asked = {task: askable(kind, type, manifest.tasks[task].report_metrics) for task, (kind, type) in kinds.items()}
+    required = read_requirements(texts, asked)
+    add_required(chosen, required, kinds)
+    return required
+
+
+def read_and_run(
     model: FusionModel,
     table: Table,
     rows: list[int],
@@ -164,9 +186,14 @@ def _read_and_run(
     return pairs, table_logits(model, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
 
 
-def _check_tasks(model: FusionModel, manifest: Manifest) -> None:
-    """Refuse a manifest whose tasks are other ones than the model's."""
-    for task, options in model.task_config.items():
+def check_tasks(model: FusionModel, manifest: Manifest, tasks: Iterable[str]) -> None:
+    """Refuse a manifest where these tasks of a model are other ones.
+
+    Raises:
+        MmfuseError: One is not in it, or of another kind, or has other options.
+    """
+    for task in tasks:
+        options = model.task_config[task]
         if task not in manifest.tasks:
             raise MmfuseError(
                 f"{manifest.source}: the model's task {task!r} is not in it; its tasks: {', '.join(manifest.tasks)}"

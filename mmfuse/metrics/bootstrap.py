@@ -106,31 +106,3 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def paired_difference(a: ArrayLike, b: ArrayLike, value: float | None = None) -> dict[str, float]:
-    """Compare two models by their replicates under the same resamples.
-
-    `p = 2 (1 + min(#{a <= b}, #{a >= b})) / (B + 1)`, at most 1: two-sided, and never 0.
-
-    Args:
-        a: `(B,)` replicates of one model's metric.
-        b: `(B,)` those of the other, from the same `GroupBootstrap`.
-        value: The difference of the two point values; the mean of the replicates' differences if left out.
-
-    Returns:
-        `value`, `low` and `high` of a - b, and `p`; NaN where no replicate is defined for both.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"replicates {a.shape} and {b.shape} must both be (B,), from the same bootstrap")
-    differences = (a - b)[~np.isnan(a - b)]
-    low, high = interval(differences)
-    if not len(differences):
-        return {"value": float("nan") if value is None else value, "low": low, "high": high, "p": float("nan")}
-    rarer = min((differences <= 0).sum(), (differences >= 0).sum())
-    p = min(1.0, 2 * (1 + rarer) / (len(differences) + 1))
-    return {"value": float(differences.mean()) if value is None else value, "low": low, "high": high, "p": float(p)}

@@ -10,57 +10,50 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.bootstrap import GroupJackknife
 from mmfuse.metrics.results import Difference
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
-MOST_BLOCKS = 1000
-"""Of groups that are left out together; of fewer groups each one is."""
 
 
-class GroupJackknife(GroupBootstrap):
+class PairedJackknife(GroupJackknife):
     """All groups, then all but a block of them for every block in turn, in the form of a bootstrap's resamples.
 
     Whatever gives a metric under each resample of a `GroupBootstrap` gives it here of all rows first, `(1 + K,)`.
 
     Args:
         groups: `(N,)`, the group of each row.
-        times: How often a block's groups count when it is its turn: 0, or 2 where something must not be lost.
-        seed: Of the blocks, where there are more than `MOST_BLOCKS` groups.
+        seed: Of the lot by which groups are in blocks, where there are many.
 
     Attributes:
+        times: How often a block's groups count when it is its turn: 0, or 2 where something must not be lost.
         num_blocks: K.
-        block: `(G,)`, the block of each of the sorted groups.
         effective: How many blocks of equal size know as much: Kish's (sum of sizes)^2 / (sum of their squares).
     """
 
-    def __init__(self, groups: Sequence[str] | NDArray[Any], times: int = 0, seed: int = 0):
-        super().__init__(groups, 0, seed)
-        self.times, self.num_blocks = times, min(self.num_groups, MOST_BLOCKS)
-        self.block = np.empty(self.num_groups, dtype=np.int64)
-        self.block[np.random.default_rng(seed).permutation(self.num_groups)] = (
-            np.arange(self.num_groups) % self.num_blocks
-        )
+    def __init__(self, groups: Sequence[str] | NDArray[Any], seed: int = 0):
+        super().__init__(groups, seed=seed)
+        self.times, self.num_blocks = 0, max(self.resamples, 1)
         self.resamples = 1 + self.num_blocks if self.num_blocks > 1 else 1
-        sizes = np.bincount(self.block[self.row_group]).astype(np.float64)
+        sizes = np.bincount(self.blocks[self.row_group]).astype(np.float64)
         self.effective = float(sizes.sum() ** 2 / (sizes**2).sum())
 
     def multiplicities(self, start: int, stop: int) -> Array:
         """How often each group counts in resamples start to stop, `(stop - start, G)`."""
         turn = np.arange(start, stop)[:, None] - 1  # the first one is that of nobody
-        return np.where(self.block == turn, float(self.times), 1.0)
+        return np.where(self.blocks == turn, float(self.times), 1.0)
 
-    def doubled(self) -> GroupJackknife:
+    def doubled(self) -> PairedJackknife:
         """The same blocks, each counted twice in its turn instead of left out."""
-        other = object.__new__(GroupJackknife)
+        other = object.__new__(PairedJackknife)
         other.__dict__ = {**self.__dict__, "times": 2}
         return other
 
     def losing(self, truth: Array) -> NDArray[np.bool_]:
         """`(K,)`: without which blocks a label of `truth (N, L)`, 0, 1 or NaN, loses all positives or all negatives."""
         lost = np.zeros(self.num_blocks, dtype=bool)
-        of_row = self.block[self.row_group]
+        of_row = self.blocks[self.row_group]
         for value in (0, 1):
             for column in truth.T:
                 counts = np.bincount(of_row, column == value, minlength=self.num_blocks)
@@ -82,12 +75,12 @@ class Paired(NamedTuple):
     difference: Difference
 
 
-Replicates = Callable[[GroupJackknife], tuple[Mapping[str, Array], Mapping[str, Array]]]
+Replicates = Callable[[PairedJackknife], tuple[Mapping[str, Array], Mapping[str, Array]]]
 
 
 def compare_replicates(
     replicates: Replicates,
-    jackknife: GroupJackknife,
+    jackknife: PairedJackknife,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     kept: NDArray[np.bool_] | None = None,
 ) -> dict[str, Paired]:

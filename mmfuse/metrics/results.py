@@ -204,6 +204,26 @@ class CutTexts(TypedDict):
     truncation: str
 
 
+class JudgedRequirement(TypedDict):
+    """What was required of a score, and whether it holds.
+
+    Attributes:
+        requirement: As it was written.
+        value: Of the score; None where it is undefined.
+        low: Lower end of its 95 % interval, which decides of `>=`.
+        high: Upper end, which decides of `<=`.
+        passed: Whether that end reaches the bound.
+        reason: Why nothing could be judged, and so it failed.
+    """
+
+    requirement: str
+    value: float | None
+    low: float | None
+    high: float | None
+    passed: bool
+    reason: NotRequired[str]
+
+
 class Report(TypedDict):
     """What `evaluate` returns, and `metrics.json` holds.
 
@@ -215,6 +235,7 @@ class Report(TypedDict):
         operating_point: At which decisions were scored, where it was not the model's usual thresholds.
         analyses: By name what analyses found that are not of one task.
         cut_texts: Texts longer than the model reads; None of a model without a text encoder.
+        requirements: What was required, and whether it holds.
     """
 
     split: str
@@ -224,3 +245,4 @@ class Report(TypedDict):
     operating_point: NotRequired[str]
     analyses: NotRequired[dict[str, dict[str, Any]]]
     cut_texts: CutTexts | None
+    requirements: NotRequired[list[JudgedRequirement]]

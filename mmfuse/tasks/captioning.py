@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -61,6 +61,13 @@ class Captioning(TaskKind):
         from mmfuse.metrics.captions import CAPTION_METRICS
 
         return (*CAPTION_METRICS, "nll")
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Of them."""
+        from mmfuse.metrics.captions import RANGES
+
+        return RANGES
 
     @classmethod
     def check_keys(cls, spec: TaskSpec, where: str) -> None:
@@ -180,13 +187,37 @@ class Captioning(TaskKind):
             ],
         }
 
+    def unshown(self, shown: Sequence[Any]) -> np.ndarray:
+        """As of all kinds."""
+        targets = np.empty(len(shown), dtype=object)
+        targets[:] = [tuple(references or ()) for references in shown]
+        return targets
+
+    def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        return self._scored([one["caption"] for one in told], target)
+
+    def weighted(self, scored: Scored, bootstrap: Any, language: str | None = None) -> dict[str, Any]:
+        """As of all kinds; without the likelihood, which is no caption's.
+
+        Args:
+            scored: The captions.
+            bootstrap: Over their groups.
+            language: Of the captions.
+        """
+        from mmfuse.metrics.captions import captioning_replicates
+
+        return captioning_replicates(scored.decided.tolist(), scored.target.tolist(), bootstrap, language)
+
     def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
         """Captions and the tuples of their references, as objects."""
+        return self._scored([self.text(row) for row in predicted], target)
+
+    def _scored(self, captions: Sequence[str], target: np.ndarray) -> Scored:
         from mmfuse.metrics.scored import Scored
 
         rows = np.flatnonzero(self.labelled(target))
-        said = np.array([self.text(row) for row in predicted[rows]], dtype=object)
-        return Scored(target[rows], said, (), None, rows)
+        return Scored(target[rows], np.array(captions, dtype=object)[rows], (), None, rows)
 
     def score(
         self,

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from mmfuse.tasks.kind import Array
 from mmfuse.tasks.labels import LabelTask, labels_of
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 
 @TASKS.register("classification")
@@ -110,6 +113,15 @@ class Classification(LabelTask):
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]
 
+    def unshown(self, shown: Sequence[Any]) -> NDArray[np.int64]:
+        """As of all kinds."""
+        return np.array([MISSING_CLASS if name is None else self._place(name) for name in shown], dtype=np.int64)
+
+    def _place(self, name: str) -> int:
+        if name not in self.labels:
+            raise MmfuseError(f"{name!r} is none of the classes; {nearest(name, self.labels)}")
+        return self.labels.index(name)
+
     def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
         """A missing class stays missing."""
         return target if target == MISSING_CLASS else mirror[target]
@@ -149,6 +161,13 @@ class Classification(LabelTask):
         from mmfuse.metrics.labels import score_classification
 
         return score_classification(predicted, target, self.labels, groups, resamples, seed, self.said(predicted))
+
+    def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        from mmfuse.metrics.scored import Scored
+
+        said = [self._place(one["label"]) for one in told]
+        return Scored.of_classes(self.reread_probabilities(told), target, self.labels, said)
 
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds; accuracy and F1 need the decisions alone, so all models share one pass over resamples."""

@@ -214,6 +214,10 @@ class TaskKind:
         """One row's encoded target as JSON, by name; None where it is missing."""
         return None if np.isnan(target) else float(target)
 
+    def unshown(self, shown: Sequence[Any]) -> np.ndarray:
+        """Encoded targets of what `shown` gave of some rows."""
+        return np.array([math.nan if one is None else float(one) for one in shown], dtype=np.float32)
+
     def stated(self, text: str, target: Any) -> bool:
         """Whether a text says one row's encoded target in so many words, so that it need not be learned."""
         return False
@@ -332,6 +336,31 @@ class TaskKind:
         rows = np.flatnonzero(self.labelled(target))
         return Scored(target[rows], predicted[rows], (), None, rows)
 
+    def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
+        """What files of predictions say of some rows, as `scored` has it.
+
+        Args:
+            told: By row what `decide` gave.
+            target: `(rows, ...)` encoded.
+
+        Raises:
+            MmfuseError: It is not what this kind says.
+        """
+        try:
+            predicted = np.array([float(one["value"]) for one in told])
+        except (KeyError, TypeError, ValueError) as error:
+            raise MmfuseError(f"{type(self).__name__} cannot read predictions of a file: no number 'value'") from error
+        return self.scored(predicted, target)
+
+    def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Array]:
+        """Every metric that resamples of rows have, under each resample, `(B,)`; NaN where undefined.
+
+        Args:
+            scored: As `scored` or `reread` gave it.
+            bootstrap: A `GroupBootstrap` over the groups of its rows.
+        """
+        return self._resampled(self.metrics, scored.decided, scored.target, bootstrap)
+
     def values(self, metrics: Iterable[str], predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """Some metrics without their intervals; NaN where undefined, rows without a target are left out."""
         there = self.labelled(target)
@@ -420,3 +449,20 @@ class TaskKind:
     def flat(self, task: str, decided: dict[str, Any]) -> dict[str, Any]:
         """What `decide` gave (and `abstained`, where it is), as a row of these columns."""
         return {f"{task}.{name}": decided[name] for name in self.fields}
+
+    def unflat(self, task: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What `decide` gave, as far as a row of these columns holds it; of a CSV all cells are texts.
+
+        Raises:
+            MmfuseError: The row lacks a column, or a number is none.
+        """
+        found: dict[str, Any] = {}
+        for name, kind in self.fields.items():
+            if f"{task}.{name}" not in row:
+                raise MmfuseError(f"there is no column {task}.{name}")
+            cell = row[f"{task}.{name}"]
+            try:
+                found[name] = cell if not pa.types.is_floating(kind) else None if cell in ("", None) else float(cell)
+            except ValueError as error:
+                raise MmfuseError(f"{task}.{name}: {cell!r:.60} is not a number") from error
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -145,6 +145,13 @@ class LabelTask(TaskKind):
         true = truth.argmax(axis=1) if self.exclusive else np.where(known, truth, np.nan)
         return Scored(true, self.said(predicted[rows]), tuple(self.labels), predicted[rows], rows)
 
+    def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Array]:
+        """As of all kinds."""
+        from mmfuse.metrics.labels import METRICS, weighted_scores
+
+        drawn = bootstrap.replicate(weighted_scores(scored.outcomes, bootstrap))
+        return {name: drawn[name] for name in METRICS}
+
     def values(self, metrics: Iterable[str], predicted: np.ndarray, target: np.ndarray) -> dict[str, float]:
         """As of all kinds."""
         found = self.score(predicted, target, [""] * len(target), resamples=0)["metrics"]
@@ -154,6 +161,26 @@ class LabelTask(TaskKind):
     def named(self, probabilities: Array) -> dict[str, float]:
         """One row's probabilities by label, as files of predictions have them."""
         return {name: round(float(p), 6) for name, p in zip(self.labels, probabilities, strict=True)}
+
+    def reread_probabilities(self, told: Sequence[Mapping[str, Any]]) -> Array:
+        """`(rows, labels)`, of what `decide` gave.
+
+        Raises:
+            MmfuseError: A row has other labels.
+        """
+        for one in told:
+            if set(one["probabilities"]) != set(self.labels):
+                raise MmfuseError(
+                    f"predictions are of the labels {', '.join(one['probabilities'])}; {', '.join(self.labels)} are "
+                    "expected"
+                )
+        return np.array([[one["probabilities"][name] for name in self.labels] for one in told], np.float64)
+
+    def unflat(self, task: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """As of all kinds; labels are in the order of the columns."""
+        begin = f"{task}.p."
+        probabilities = {name.removeprefix(begin): float(p) for name, p in row.items() if name.startswith(begin)}
+        return {**super().unflat(task, row), "probabilities": probabilities}
 
     def columns(self, task: str, abstains: bool = False) -> list[tuple[str, pa.DataType]]:
         """The decision, what is held back of it, and a probability a label: `TASK.p.LABEL`."""

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from mmfuse.tasks.kind import Array
 from mmfuse.tasks.labels import LabelTask, labels_of
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError, SelectiveCurve
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 _POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
 
@@ -109,6 +112,22 @@ class Multilabel(LabelTask):
             "unknown": [name for name, value in zip(self.labels, target, strict=True) if np.isnan(value)],
         }
 
+    def unshown(self, shown: Sequence[Any]) -> np.ndarray:
+        """As of all kinds."""
+        targets = np.full((len(shown), len(self.labels)), np.nan, dtype=np.float32)
+        for row, one in enumerate(shown):
+            if one is not None:
+                targets[row] = self._among(one["labels"])
+                targets[row, self._among(one["unknown"]) == 1] = np.nan
+        return targets
+
+    def _among(self, names: Sequence[str]) -> Array:
+        """`(labels,)` 0 or 1: which ones are named."""
+        strange = set(names) - set(self.labels)
+        if strange:
+            raise MmfuseError(f"{min(strange)!r} is none of the labels; {nearest(min(strange), self.labels)}")
+        return np.array([name in names for name in self.labels], dtype=np.float64)
+
     def mirrored(self, target: Any, mirror: NDArray[np.int64]) -> Any:
         """`(labels,)`."""
         return target[mirror]
@@ -149,6 +168,20 @@ class Multilabel(LabelTask):
         from mmfuse.metrics.labels import score_multilabel
 
         return score_multilabel(predicted, target, self.labels, groups, self.thresholds, resamples, seed)
+
+    def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        from mmfuse.metrics.scored import Scored
+
+        said = np.array([self._among(one["labels"]) for one in told]).reshape(-1, len(self.labels))
+        rows = np.flatnonzero(self.labelled(target))
+        target = np.asarray(target, np.float64)
+        return Scored(target[rows], said[rows], tuple(self.labels), self.reread_probabilities(told)[rows], rows)
+
+    def unflat(self, task: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Labels that were joined by `;` are a list again."""
+        found = super().unflat(task, row)
+        return found | {"labels": [name for name in found["labels"].split(";") if name]}
 
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds."""

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ from mmfuse.registry import nearest
 from mmfuse.tasks import TASKS
 from mmfuse.tasks.kind import Array, TaskKind
 from mmfuse.types import MmfuseError
+
+if TYPE_CHECKING:
+    from mmfuse.metrics.scored import Scored
 
 TRANSFORMS = ("standardize", "log", "none")
 COVERAGE = 0.9
@@ -232,6 +235,12 @@ class Regression(TaskKind):
                 f"{ends}; their median width is {found['width']:.4g}{unit}."
             )
         return lines
+
+    def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Array]:
+        """As of all kinds."""
+        from mmfuse.metrics.regression import regression_replicates
+
+        return regression_replicates(scored.decided, scored.target, bootstrap, self.log)
 
     def replicates(self, metric: str, predicted: Sequence[np.ndarray], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mmfuse.metrics.basis import LabelBasis, basis_of_rows
-from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife, interval, paired_difference
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
 from mmfuse.metrics.calibration import expected_calibration_error
 from mmfuse.metrics.decisions import decision_replicates
 from mmfuse.metrics.intervals import score_of
@@ -340,44 +340,6 @@ def test_interval_of_accuracy_covers_the_truth():
         score = score_of(right.mean(), left_out, basis_of_rows(jackknife), (0, 1))
         covered += score["low"] <= 0.97 <= score["high"]
     assert 0.92 <= covered / 200 <= 0.99
-
-
-def test_paired_difference_sees_what_separate_intervals_hide():
-    probabilities, target, groups = classification(n=600, missing=False)
-    better = probabilities.copy()
-    better[:60] = np.eye(4)[target[:60]]
-    bootstrap = GroupBootstrap(groups, resamples=500)
-    a, b = (classification_replicates(p, target, CLASSES, bootstrap)["accuracy"] for p in (better, probabilities))
-    result = paired_difference(a, b)
-    assert result["low"] > 0
-    assert result["p"] == pytest.approx(2 / 501)
-    assert interval(a)[0] < interval(b)[1]
-    assert result["value"] == pytest.approx(np.mean(a - b))
-    back = paired_difference(b, a, value=-0.05)
-    assert back == pytest.approx({"value": -0.05, "low": -result["high"], "high": -result["low"], "p": result["p"]})
-
-
-def test_paired_difference_by_hand():
-    # Of nine differences one is below 0 and one is 0, which counts on both sides.
-    assert paired_difference([1, 0, *[3] * 7], [1] * 9)["p"] == pytest.approx(2 * (1 + 2) / (9 + 1))
-    assert paired_difference([1, 1], [1, 1])["p"] == 1
-    assert paired_difference([1, np.nan, 3], [0, 0, np.nan]) == pytest.approx({"value": 1, "low": 1, "high": 1, "p": 1})
-    assert np.isnan(paired_difference([np.nan], [0.5])["p"])
-    with pytest.raises(ValueError, match="same bootstrap"):
-        paired_difference([1, 2], [1, 2, 3])
-
-
-def test_paired_p_values_are_uniform_without_a_difference():
-    rng, ps = np.random.default_rng(1), []
-    for seed in range(100):
-        target, bootstrap = rng.integers(0, 2, 80), GroupBootstrap(np.arange(80).astype(str), 100, seed)
-        a, b = (
-            classification_replicates(np.eye(2)[rng.integers(0, 2, 80)], target, ["a", "b"], bootstrap)["accuracy"]
-            for _ in range(2)
-        )
-        ps.append(paired_difference(a, b)["p"])
-    assert 0.0 < np.mean(np.array(ps) < 0.1) < 0.2
-    assert 0.35 < np.mean(ps) < 0.65
 
 
 def test_errors_say_what_is_wrong():

@@ -27,7 +27,7 @@ def paired_contrast(
 
     Reference: as `interval`.
     Differs: as `interval`.
-    Prefer when: both have the same seeds. `mmfuse.metrics.labels.paired_difference` is for two single models.
+    Prefer when: both have the same seeds. `mmfuse.metrics.paired` is for two single models.
 
     Args:
         a: Values `(R,)` and replicates `(R, B)` of one strategy.

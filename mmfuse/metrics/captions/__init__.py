@@ -4,6 +4,8 @@ from mmfuse.metrics.captions.baselines import consensus_caption, retrieve_captio
 from mmfuse.metrics.captions.languages import begins_unspaced, tell_words, tokens_of
 from mmfuse.metrics.captions.scores import (
     CAPTION_METRICS,
+    RANGES,
+    captioning_replicates,
     compare_captioning,
     meteor_lite,
     rouge_l_rows,
@@ -14,7 +16,9 @@ from mmfuse.metrics.captions.tokenizer import tokenize_caption
 
 __all__ = [
     "CAPTION_METRICS",
+    "RANGES",
     "begins_unspaced",
+    "captioning_replicates",
     "compare_captioning",
     "consensus_caption",
     "meteor_lite",

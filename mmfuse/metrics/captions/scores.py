@@ -17,20 +17,25 @@ import numpy as np
 
 from mmfuse.extras import extra
 from mmfuse.metrics.basis import basis_of_rows
-from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife, paired_difference
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
 from mmfuse.metrics.captions.chrf import MOST, chrf, chrf_counts
 from mmfuse.metrics.captions.cider import MAX_N, Array, Grams, cider_d, ngrams
 from mmfuse.metrics.captions.languages import is_english, tokens_of
 from mmfuse.metrics.captions.references import as_lists, check_number, without_blank
 from mmfuse.metrics.intervals import Basis, score_of
+from mmfuse.metrics.paired import PairedJackknife, compare_replicates
 from mmfuse.types import MmfuseError
 
 CAPTION_METRICS = (
     *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "meteor_lite", "chrf"),
     *("distinct1", "distinct2", "length", "reference_length"),
 )
-RANGES = {"cider_d": (0.0, 10.0), "length": (0.0, math.inf), "reference_length": (0.0, math.inf)}
-"""The lowest and highest value of those that are not shares."""
+RANGES = dict.fromkeys(CAPTION_METRICS, (0.0, 1.0)) | {
+    "cider_d": (0.0, 10.0),
+    "length": (0.0, math.inf),
+    "reference_length": (0.0, math.inf),
+}
+"""Their lowest and highest values."""
 
 
 def score_captions(
@@ -119,7 +124,7 @@ def score_captioning(
     left_out, basis = _replicates(statistics, jackknife), basis_of_rows(jackknife)
     none = Basis(None, "it falls with the number of rows" if jackknife.asked else "")
     metrics = {
-        name: score_of(value, left_out.get(name, []), basis if name in left_out else none, RANGES.get(name, (0.0, 1.0)))
+        name: score_of(value, left_out.get(name, []), basis if name in left_out else none, RANGES[name])
         for name, value in _values(statistics).items()
     }
     return {"n": len(references), "groups": jackknife.num_groups, "metrics": metrics}
@@ -131,6 +136,24 @@ def rouge_l_rows(candidates: Sequence[str], references: Sequence[Sequence[str]],
     return np.array([_rouge_l(split(c), [split(r) for r in right]) if right else np.nan for c, right in rows])
 
 
+def captioning_replicates(
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    bootstrap: GroupBootstrap,
+    language: str | None = None,
+) -> dict[str, Array]:
+    """Each of `CAPTION_METRICS` that is made of rows, of what is said, under each resample, `(B,)`.
+
+    Args:
+        candidates: One a row; it may be empty.
+        references: Those of each row, at least one.
+        bootstrap: Over the groups of the rows.
+        language: Of the captions, as two letters; default: English.
+    """
+    drawn = _replicates(_statistics(candidates, as_lists(references), language), bootstrap)
+    return {name: drawn[name] for name in CAPTION_METRICS if name in drawn and name != "reference_length"}
+
+
 def compare_captioning(
     candidates_a: Sequence[str],
     candidates_b: Sequence[str],
@@ -140,34 +163,36 @@ def compare_captioning(
     seed: int = 0,
     language: str | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Compare two models' captions of the same rows under the same resamples of groups.
+    """Compare two models' captions of the same rows.
 
     Args:
         candidates_a: The captions of one model.
         candidates_b: Those of the other.
         references: Those of each row; blank ones, and rows without others, are left out.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
         language: Of the captions, as two letters; default: English.
 
     Returns:
         For each of `CAPTION_METRICS` but `reference_length`: `value`, `low` and `high` of a - b, and `p`, as
-        `paired_difference` gives them; None where undefined (see `score_captioning`).
+        `mmfuse.metrics.paired` gives them; None where undefined (see `score_captioning`).
 
     Raises:
         MmfuseError: No row has a reference, or the numbers of rows differ.
     """
     said, references, row_groups = _check_rows([candidates_a, candidates_b], references, groups)
-    bootstrap = GroupBootstrap(row_groups, resamples, seed)
     a, b = (_statistics(captions, references, language) for captions in said)
-    values_a, values_b = _values(a), _values(b)
-    drawn_a, drawn_b = _replicates(a, bootstrap), _replicates(b, bootstrap)
-    return {
-        name: _defined(paired_difference(drawn_a.get(name, []), drawn_b.get(name, []), values_a[name] - values_b[name]))
-        for name in CAPTION_METRICS
-        if name != "reference_length"
+    found = compare_replicates(
+        lambda j: (_replicates(b, j), _replicates(a, j)), PairedJackknife(row_groups, seed), RANGES
+    )
+    nothing: dict[str, float | None] = {"low": None, "high": None, "p": None}
+    differences: dict[str, Any] = {
+        name: {**one.difference, **({} if resamples else nothing)} for name, one in found.items()
     }
+    values_a, values_b = _values(a), _values(b)
+    distinct = {name: {"value": values_a[name] - values_b[name], **nothing} for name in a.distinct}
+    return {name: (differences | distinct)[name] for name in CAPTION_METRICS if name != "reference_length"}
 
 
 class _Statistics(NamedTuple):
