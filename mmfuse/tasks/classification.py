@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,6 @@ from mmfuse.tasks.kind import Array
 from mmfuse.tasks.labels import LabelTask, labels_of
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MISSING_CLASS, MmfuseError, SelectiveCurve
-
-if TYPE_CHECKING:
-    from mmfuse.metrics.scored import Scored
 
 
 @TASKS.register("classification")
@@ -137,7 +134,7 @@ class Classification(LabelTask):
     def said(self, predicted: Array) -> NDArray[np.int64]:
         """The class that is said of each row of `(..., labels)`: the likeliest, but at an operating point."""
         if self.cut is None:
-            return predicted.argmax(axis=-1)
+            return super().said(predicted)
         positive, threshold = self.cut
         return np.where(predicted[..., positive] >= threshold, positive, 1 - positive)
 
@@ -153,12 +150,6 @@ class Classification(LabelTask):
 
         return score_classification(predicted, target, self.labels, groups, resamples, seed, self.said(predicted))
 
-    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
-        """As of all kinds."""
-        from mmfuse.metrics.scored import Scored
-
-        return Scored.of_classes(predicted, target, self.labels, self.said(predicted))
-
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds; accuracy and F1 need the decisions alone, so all models share one pass over resamples."""
         from mmfuse.metrics.decisions import decision_replicates
@@ -166,7 +157,7 @@ class Classification(LabelTask):
 
         if metric in ("accuracy", "f1_macro"):
             return decision_replicates(
-                metric, np.stack([p.argmax(1) for p in predicted]), target, self.labels, bootstrap
+                metric, np.stack([self.said(p) for p in predicted]), target, self.labels, bootstrap
             )
         return np.array([classification_replicates(p, target, self.labels, bootstrap)[metric] for p in predicted])
 
@@ -205,5 +196,5 @@ class Classification(LabelTask):
         from mmfuse.metrics.calibration import selective_curve
 
         predicted = self.predictions(said)
-        right = np.where(target == MISSING_CLASS, np.nan, predicted.argmax(axis=1) == target)
+        right = np.where(target == MISSING_CLASS, np.nan, self.said(predicted) == target)
         return [selective_curve(self.confidences(predicted)[:, 0], right)]

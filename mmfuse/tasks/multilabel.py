@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from mmfuse.tasks.kind import Array
 from mmfuse.tasks.labels import LabelTask, labels_of
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError, SelectiveCurve
-
-if TYPE_CHECKING:
-    from mmfuse.metrics.scored import Scored
 
 _POSITIVE, _NEGATIVE, _UNCERTAIN = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
 
@@ -140,9 +137,8 @@ class Multilabel(LabelTask):
 
     def decide(self, predicted: Array) -> dict[str, Any]:
         """`labels` above their thresholds and `probabilities` by name, of one row's `(labels,)`."""
-        said = zip(self.labels, predicted, self.thresholds, strict=True)
         return {
-            "labels": [name for name, p, threshold in said if p >= threshold],
+            "labels": [name for name, said in zip(self.labels, self.said(predicted), strict=True) if said],
             "probabilities": self.named(predicted),
         }
 
@@ -153,12 +149,6 @@ class Multilabel(LabelTask):
         from mmfuse.metrics.labels import score_multilabel
 
         return score_multilabel(predicted, target, self.labels, groups, self.thresholds, resamples, seed)
-
-    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
-        """As of all kinds."""
-        from mmfuse.metrics.scored import Scored
-
-        return Scored.of_labels(predicted, target, self.labels, self.thresholds)
 
     def replicates(self, metric: str, predicted: Sequence[Array], target: np.ndarray, bootstrap: Any) -> Array:
         """As of all kinds."""
