@@ -44,7 +44,6 @@ def test_shuffled_test_labels_change_nothing_but_test_scores(values, symbols, tm
     values |= {
         "strategies": {"late": {"name": "late", "learned_weights": True}, "concat": None},
         "tuning_trials": 2,
-        "matching": "parameters",
         "metric": None,
         "seeds": 1,
         "emap_rows": 0,
