@@ -94,12 +94,15 @@ def simulate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies `(S, R)` of one simulated benchmark, and on each resample of its groups, `(S, R, B)`."""
     sizes = draw_sizes(rng, groups)
-    group = np.repeat(np.arange(groups), sizes)
+    level = draw_levels(rng, seeds, shift, kind, np.full((STRATEGIES, 1), ACCURACY))
+    sums = draw_right(rng, sizes, level)
+    drawn = rng.integers(groups, size=(resamples, groups)) + groups * np.arange(resamples)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=resamples * groups).reshape(resamples, groups).astype(float)
+    return sums.sum(axis=-1) / sizes.sum(), sums @ times.T / (times @ sizes)
 
-    def effect(by_group: float, by_example: float, *shape: int) -> np.ndarray:
-        of_groups = np.sqrt(by_group) * rng.standard_normal((*shape, groups))
-        return of_groups[..., group] + np.sqrt(by_example) * rng.standard_normal((*shape, len(group)))
 
+def draw_levels(rng: np.random.Generator, seeds: int, shift: float, kind: str, accuracies: np.ndarray) -> np.ndarray:
+    """What is added to all examples of a strategy and seed, `(S, R)`, for true `accuracies (S, 1)`."""
     shifts = np.sqrt(SHARED_SHIFT) * rng.standard_normal((1, seeds))
     shifts = shifts + np.sqrt(1 - SHARED_SHIFT) * rng.standard_normal((STRATEGIES, seeds))
     own = shift * np.ones((STRATEGIES, 1))
@@ -107,7 +110,18 @@ def simulate(
         own = shift * 4 / rng.chisquare(4, (STRATEGIES, 1))
     elif kind == "one":
         own[rng.integers(STRATEGIES)] *= 25
-    level = norm.ppf(ACCURACY) * np.sqrt(1 + own) + np.sqrt(own) * shifts
+    return norm.ppf(accuracies) * np.sqrt(1 + own) + np.sqrt(own) * shifts
+
+
+def draw_right(rng: np.random.Generator, sizes: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """How many examples of each group are answered rightly, `(S, R, G)`."""
+    groups, seeds = len(sizes), level.shape[1]
+    group = np.repeat(np.arange(groups), sizes)
+
+    def effect(by_group: float, by_example: float, *shape: int) -> np.ndarray:
+        of_groups = np.sqrt(by_group) * rng.standard_normal((*shape, groups))
+        return of_groups[..., group] + np.sqrt(by_example) * rng.standard_normal((*shape, len(group)))
+
     right = (
         effect(GROUP, EXAMPLE)
         + effect(STRATEGY_GROUP, STRATEGY_EXAMPLE, STRATEGIES, 1)
@@ -115,10 +129,7 @@ def simulate(
         + level[..., None]
     ) > 0
     starts = np.concatenate([[0], sizes.cumsum()[:-1]])
-    sums = np.add.reduceat(right, starts, axis=-1, dtype=float)
-    drawn = rng.integers(groups, size=(resamples, groups)) + groups * np.arange(resamples)[:, None]
-    times = np.bincount(drawn.ravel(), minlength=resamples * groups).reshape(resamples, groups).astype(float)
-    return sums.sum(axis=-1) / sizes.sum(), sums @ times.T / (times @ sizes)
+    return np.add.reduceat(right, starts, axis=-1, dtype=float)
 
 
 def satterthwaite(seed_part: np.ndarray, test_part: np.ndarray, seeds: int, groups: int) -> tuple[np.ndarray, ...]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfuse.benchmarking.cells import Workshop
+from mmfuse.benchmarking.declare import declare
 from mmfuse.benchmarking.ledger import Ledger
-from mmfuse.benchmarking.plan import UNIMODAL, Cell, Plan
+from mmfuse.benchmarking.methods import reference_of
+from mmfuse.benchmarking.plan import COVARIATES, NO_FUSION, Cell, Plan, Row
 from mmfuse.benchmarking.statistics import Comparison, Estimate, compare
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
+from mmfuse.fusion import FUSIONS
 from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
 from mmfuse.metrics.bootstrap import GroupBootstrap
 from mmfuse.metrics.chosen import metric_replicates
@@ -67,7 +70,7 @@ def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
         tasks[task] = _compare_task(workshop, plan, cells, results, pooled)
     return {
         "tasks": tasks,
-        "rows": {label: dataclasses.asdict(row) for label, row in plan.rows.items()},
+        "rows": {label: {**dataclasses.asdict(row), "reference": _reference(row)} for label, row in plan.rows.items()},
         "failed": list(failed.values()),
         "seeds": config.seeds,
         "folds": len(workshop.folds),
@@ -78,6 +81,10 @@ def analyse(workshop: Workshop, plan: Plan, ledger: Ledger) -> dict[str, Any]:
         "tuning_trials": config.tuning_trials,
         "resamples": config.resamples,
     }
+
+
+def _reference(row: Row) -> str:
+    return "" if row.label == COVARIATES else reference_of(FUSIONS.get(row.fusion["name"]))
 
 
 def check_task(workshop: Workshop, task: str) -> None:
@@ -100,6 +107,23 @@ def check_task(workshop: Workshop, task: str) -> None:
     target = np.concatenate(seen)
     if (target == target[:1]).all():
         raise MmfuseError(f"{workshop.manifest.source}: tasks.{task}: all test rows have the same label")
+
+
+def check_margin(workshop: Workshop, tasks: Iterable[str]) -> None:
+    """Refuse one margin for tasks whose metrics have different units.
+
+    Raises:
+        MmfuseError: They have.
+    """
+    if workshop.config.margin is None:
+        return
+    found = {task: _metric_of(workshop, task) for task in tasks}
+    units = {task: task_of(workshop.manifest.tasks[task]).units.get(metric) for task, metric in found.items()}
+    if len(set(units.values())) > 1:
+        raise MmfuseError(
+            f"margin: {workshop.config.margin:g} cannot be of {', '.join(f'{t}/{m}' for t, m in found.items())} alike, "
+            "whose units differ; leave it out, or choose tasks of one unit by data.tasks"
+        )
 
 
 def _metric_of(workshop: Workshop, task: str) -> str:
@@ -142,6 +166,9 @@ def _pool(
             rows, logits = arrays["rows"], arrays[f"logits.{task}"]
         said_by.load_state(results[cell.key]["decisions"][task], f"{cell.key}: decisions.{task}")
         found[cell.row, cell.seed].update(zip(rows.tolist(), said_by.predictions(logits), strict=True))
+    seeds = sorted({seed for _, seed in found})
+    if (COVARIATES, 0) in found:  # no seed changes it
+        found |= {(COVARIATES, seed): found[COVARIATES, 0] for seed in seeds}
     target = first.targets[task]
     known = first.kind(task).labelled(target)
     rows = sorted(row for row in next(iter(found.values())) if known[row])
@@ -169,8 +196,20 @@ def _compare_task(
     }
     less = task.metric in task.kind.lower_is_better
     sign = -1.0 if less else 1.0
-    references = _references(names, validation, sign)
-    comparison = compare(sign * values, sign * replicates, names, list(references.values()), bootstrap.num_groups)
+    asked = declare(
+        names,
+        {label: row.macs for label, row in plan.rows.items()},
+        {label: None if value is None else sign * value for label, value in validation.items()},
+    )
+    comparison = compare(
+        sign * values,
+        sign * replicates,
+        names,
+        list(dict.fromkeys(asked.references.values())),
+        bootstrap.num_groups,
+        declared=asked.first,
+        steady=[label for label in names if label == COVARIATES],
+    )
     if less:
         comparison = _turned(comparison)
     strategies = [
@@ -190,7 +229,8 @@ def _compare_task(
         "positives": positives,
         "rare_labels": [name for name, count in positives.items() if count < FEWEST_POSITIVES],
         "label_origin": spec.label_origin,
-        "references": references,
+        "references": asked.references,
+        "margin": config.margin,
         "strategies": strategies,
         "indistinguishable": [list(group) for group in comparison.groups],
         "seeds_needed": [dataclasses.asdict(needed) for needed in comparison.seeds_needed],
@@ -209,18 +249,6 @@ def _turned(comparison: Comparison) -> Comparison:
     strategies = tuple(dataclasses.replace(s, score=turned(s.score)) for s in comparison.strategies)
     contrasts = tuple(dataclasses.replace(c, difference=turned(c.difference)) for c in comparison.contrasts)
     return dataclasses.replace(comparison, strategies=strategies, contrasts=contrasts)
-
-
-def _references(names: Sequence[str], validation: dict[str, float | None], sign: float) -> dict[str, str]:
-    """What every strategy is compared with: the unimodal row that is best on validation, late, and concat."""
-
-    def on_validation(name: str) -> float:
-        value = validation[name]
-        return -math.inf if value is None else sign * value
-
-    unimodal = [name for name in UNIMODAL if name in names]
-    chosen = {"best_unimodal": max(unimodal, key=on_validation)} if unimodal else {}
-    return chosen | {name: name for name in ("late", "concat") if name in names}
 
 
 def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> tuple[Array, Array]:
@@ -272,6 +300,9 @@ def _describe(
             "high": one.difference.high,
             "p": one.p,
             "p_holm": one.p_holm,
+            "level": one.level,
+            "declared": one.declared,
+            "tested": one.tested,
         }
         for one in comparison.contrasts
         if one.strategy == place.name
@@ -290,7 +321,7 @@ def _describe(
         "matched": row.matched,
         "contrasts": contrasts,
         "seconds": _mean(r["seconds"] for r in own),
-        "samples_per_s": _mean(r["samples_per_s"] for r in own),
+        "samples_per_s": _mean(r.get("samples_per_s") for r in own),
         "peak_mib": max(r["peak_mib"] for r in own),
         "steps": _mean(r["steps"] for r in own),
         "metrics": {name: _mean(r["metrics"][task.name][name] for r in own) for name in own[0]["metrics"][task.name]},
@@ -327,7 +358,7 @@ def _flag_worse_than_unimodal(strategies: list[dict[str, Any]], metric: str) -> 
         strategy["worse_without"] = []
         for gone, alone in (("text", "image_only"), ("image", "text_only")):
             other = by_name.get(alone, {}).get("missing")
-            if not curve or not other or strategy["row"] in UNIMODAL or metric not in curve.get(gone, {}):
+            if not curve or not other or strategy["row"] in NO_FUSION or metric not in curve.get(gone, {}):
                 continue
             full = other[gone][metric]["values"][0]
             if worse_than_unimodal(curve[gone][metric], full, margin=_margin(full, curve["n"])):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmfuse.benchmarking.charts import kind_of
-from mmfuse.benchmarking.markup import DASH, count, difference, interval, p_value, score, spread, unit_of
-from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
-from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.charts import class_of
+from mmfuse.benchmarking.judge import contrast, p_of
+from mmfuse.benchmarking.markup import DASH, count, difference, interval, score, spread, unit_of
+from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, about_tests, is_mined
+from mmfuse.benchmarking.plan import NO_FUSION
 from mmfuse.benchmarking.verdict import listed
 from mmfuse.evaluation.markdown import plain
 
@@ -33,12 +34,12 @@ def appendix(summary: dict[str, Any]) -> str:
     lines += _notices(list(about_benchmark(summary, details=False)))
     for name, task in summary["tasks"].items():
         lines += ["", f"## {plain(name)}", "", plain(task["verdict"]), *_notices(list(about_task(task))), ""]
-        lines += _table(task, summary)
+        lines += [*_table(task, summary), "", about_tests(task)]
     units = listed(list(dict.fromkeys(map(unit_of, summary["tasks"].values()))))
     note = (
-        "Intervals are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that share a "
-        f"letter could not be told apart among all pairs. Differences are in {units}, with p corrected by Holm over "
-        "those to references, which are fewer; MACs are of the fusion for one example."
+        "Intervals of scores are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that "
+        f"share a letter could not be told apart among all pairs. Differences are in {units}. MACs are of the fusion "
+        "for one example."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -58,9 +59,9 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     head = ["strategy", "class", "parameters", "MACs", task["metric"], "95 % interval", "sd", "letters"]
     head += [text for r in references for text in (f"against {r}", "p")]
     rows = []
-    for s in sorted(task["strategies"], key=lambda s: s["row"] not in UNIMODAL):  # stable: by rank within
+    for s in sorted(task["strategies"], key=lambda s: s["row"] not in NO_FUSION):  # stable: by rank within
         of = s["score"]
-        cells = [s["row"] + mark, kind_of(s), count(s["parameters"]), count(s["macs"]), score(of["mean"])]
+        cells = [s["row"] + mark, class_of(s), count(s["parameters"]), count(s["macs"]), score(of["mean"])]
         cells += [interval(of["low"], of["high"], score), spread(of["seed_sd"]), s["letters"]]
         for r in references:
             found = contrast(s, r, by_name)
@@ -69,7 +70,7 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
                 continue
             between = interval(found["low"], found["high"], difference(task))
             cells += [f"{difference(task)(found['difference'])} {'' if between == DASH else between}".strip()]
-            cells += [p_value(found["p_holm"])]
+            cells += [p_of(found)]
         rows.append(cells)
     rows += [[f["row"] + mark, "failed", *[DASH] * (len(head) - 2)] for f in summary["failed"]]
     aligned = ["---", "---", *["---:"] * 5, "---", *["---:"] * (2 * len(references))]
@@ -79,14 +80,3 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
         limits = ", ".join(f"{name} {score(task['bayes'][name])}" for name in ("text", "image", "both"))
         lines += ["", f"Best possible accuracy (Bayes): {limits}."]
     return lines
-
-
-def contrast(s: dict[str, Any], reference: str, by_name: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The difference to a reference; that of two references was taken once, and is turned round for the other."""
-    if reference in s["contrasts"]:
-        return s["contrasts"][reference]
-    other = by_name[reference]["contrasts"].get(s["row"]) if s["row"] != reference else None
-    if other is None:
-        return None
-    turned = {"difference": other["difference"], "low": other["high"], "high": other["low"]}
-    return {**other, **{k: None if v is None else -v for k, v in turned.items()}}

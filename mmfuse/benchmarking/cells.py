@@ -8,15 +8,17 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
-from mmfuse.benchmarking.plan import Cell, Plan, Widths
+from mmfuse.benchmarking.covariates import predict_covariates
+from mmfuse.benchmarking.plan import COVARIATES, Cell, Plan, Widths
 from mmfuse.config import Config
 from mmfuse.data.batches.collate import pad_values
 from mmfuse.data.batches.pairs import PairDataset
@@ -209,6 +211,8 @@ def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_tria
     Returns:
         The line for `results.jsonl`, without its bookkeeping.
     """
+    if cell.row == COVARIATES:
+        return run_covariates(workshop, plan.rows[cell.row].uses, cell, folder)
     row, benchmark = plan.rows[cell.row], workshop.config
     options = plan.trials[cell.trial] if cell.trial is not None else best_trial
     config = benchmark.run_config(row.fusion, cell.seed, folder / "run", **options, trackers=[])
@@ -243,7 +247,25 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
     validation = [i for i, name in enumerate(table.splits) if name == "validation"]
     test = table.indices("test")
     logits = table_logits(model, pairs, test, batch_size=BATCH_OF_INFERENCE)
+    on_validation = table_logits(model, pairs, validation, batch_size=BATCH_OF_INFERENCE) if validation else {}
     now("scoring the cell")
+    first = cell.seed == 0 and cell.fold == workshop.folds[0]
+    return {
+        **_score(workshop, model, pairs, (test, logits), (validation, on_validation), folder),
+        "diagnostics": _diagnose(workshop, model, pairs, test) if first else {},
+        **(_analyse(workshop, model, pairs, test, logits) if first else {}),
+    }
+
+
+_Said = tuple[list[int], dict[str, np.ndarray]]
+"""Rows, and by task what was said of them."""
+
+
+def _score(
+    workshop: Workshop, model: Any, pairs: Any, on_test: _Said, on_validation: _Said, folder: Path
+) -> dict[str, Any]:
+    """Scores before and after calibration by the validation rows; of the model heads and task kinds are enough."""
+    (test, logits), (validation, found) = on_test, on_validation
     chosen = _chosen(workshop, model)
 
     def scores(rows: list[int], said: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -252,10 +274,9 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         return found
 
     before = scores(test, logits)
-    on_validation = {}
+    validated = {}
     if validation:
-        found = table_logits(model, pairs, validation, batch_size=BATCH_OF_INFERENCE)
-        on_validation = scores(validation, found)
+        validated = scores(validation, found)
         calibrate(model, pairs, validation, found)
     after = scores(test, logits)
     arrays: dict[str, np.ndarray] = {"rows": np.array(test)}
@@ -263,18 +284,44 @@ def _measure(workshop: Workshop, model: FusionModel, pairs: PairDataset, cell: C
         arrays[f"logits.{task}"] = values.astype(np.float32)
     np.savez(folder / "test.npz", **arrays)  # type: ignore[arg-type]
     heads: dict[str, Any] = dict(model.heads.items())
-    first_fold = cell.fold == workshop.folds[0]
     return {
         "metrics": {task: _plain(after[task]) for task in after},
         "uncalibrated": {
             task: {name: plain[name] for name in ("ece", "nll", "brier") if name in plain}
             for task, plain in ((task, _plain(scores)) for task, scores in before.items())
         },
-        "validation_metrics": {task: _plain(scores) for task, scores in on_validation.items()},
+        "validation_metrics": {task: _plain(scores) for task, scores in validated.items()},
         "per_label": {task: scores.get("per_label", {}) for task, scores in after.items()},
         "decisions": {task: head.task.state() for task, head in heads.items()},
-        "diagnostics": _diagnose(workshop, model, pairs, test) if cell.seed == 0 and first_fold else {},
-        **(_analyse(workshop, model, pairs, test, logits) if cell.seed == 0 and first_fold else {}),
+    }
+
+
+def run_covariates(workshop: Workshop, columns: Sequence[str], cell: Cell, folder: Path) -> dict[str, Any]:
+    """The cell of the row that sees covariates alone; as `run_cell`, which trains nothing here."""
+    start, table = time.perf_counter(), workshop.table(cell.fold)
+    _reset_peak()
+    kinds = {task: table.kind(task) for task in table.labels}
+    balanced = [task for task, own in workshop.config.tasks.items() if own.class_weights == "balanced"]
+    said = predict_covariates(table, columns, kinds, balanced)
+    seconds = time.perf_counter() - start
+    rows = {name: [i for i, split in enumerate(table.splits) if split == name] for name in ("validation", "test")}
+    on_validation, on_test = ({task: of[rows[name]] for task, of in said.items()} for name in ("validation", "test"))
+    stands_for = SimpleNamespace(  # a model, as far as scores and calibration ask
+        heads={task: SimpleNamespace(task=kind) for task, kind in kinds.items()},
+        task_config={task: {"type": table.manifest.tasks[task].type} for task in kinds},
+        selective={},
+    )
+    pairs = SimpleNamespace(table=table, ids=table.rows["id"][:])
+    found = _score(workshop, stands_for, pairs, (rows["test"], on_test), (rows["validation"], on_validation), folder)
+    return {
+        "steps": 0,
+        "best_step": 0,
+        "seconds": round(seconds, 2),
+        "peak_mib": _peak_mib(),
+        "validation": None,
+        "options": {},
+        **found,
+        "diagnostics": {},
     }
 
 

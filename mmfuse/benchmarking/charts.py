@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from mmfuse.benchmarking.markup import Html, count, difference, interval, known, score, tag, unit_of
-from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.plan import COVARIATES, NO_FUSION
 
 CLASSES = {
     "unimodal": "unimodal",
@@ -88,9 +88,14 @@ class Scale:
         return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
-def kind_of(strategy: dict[str, Any]) -> str:
+def class_of(strategy: Mapping[str, Any]) -> str:
+    """A strategy's class in words, as tables have it."""
+    return "covariates" if strategy["row"] == COVARIATES else CLASSES.get(kind_of(strategy), kind_of(strategy))
+
+
+def kind_of(strategy: Mapping[str, Any]) -> str:
     """The class by which it is marked: "unimodal", or its interaction."""
-    return "unimodal" if strategy["row"] in UNIMODAL else strategy["interaction"]
+    return "unimodal" if strategy["row"] in NO_FUSION else strategy["interaction"]
 
 
 def shapes() -> Html:

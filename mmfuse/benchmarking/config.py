@@ -81,6 +81,11 @@ class BenchmarkConfig:
     tuning_trials: int = key(0, "random trials, the same for every strategy, chosen on validation with seed 0", low=0)
     preset: str | None = key(None, "quick: one seed and ten strategies", choices=("quick",))
     metric: str | None = key(None, "what is compared, such as accuracy; default: each task's own")
+    margin: float | None = key(
+        None,
+        "scores within it are equal; in the metric's unit, .01 is a point; default: that, or a twentieth of the gain",
+        low=0.0,
+    )
     resamples: int = key(10000, "of the groups, for intervals", low=100)
     emap_rows: int = key(200, "test rows whose pairs EMAP runs over; 0: no EMAP", low=0)
     diagnostic_rows: int = key(2000, "test rows of permutation scores, Shapley values and missing curves", low=0)

@@ -10,7 +10,7 @@ import torch
 
 from mmfuse.benchmarking.cells import Workshop
 from mmfuse.benchmarking.config import BenchmarkConfig
-from mmfuse.benchmarking.plan import Plan, Row, Widths
+from mmfuse.benchmarking.plan import COVARIATES, Plan, Row, Widths
 from mmfuse.fusion import build_fusion
 from mmfuse.types import Features
 
@@ -36,6 +36,9 @@ def describe_plan(config: BenchmarkConfig, workshop: Workshop, plan: Plan, width
     lines = [f"{'row':24} {'class':15} {'parameters':>12} {'MACs':>14} {'s a cell':>9}  size"]
     total = 0.0
     for row in plan.rows.values():
+        if row.label == COVARIATES:
+            lines.append(f"{row.label:24} {'covariates':15} {0:12,} {0:14,} {0:9.0f}  {', '.join(row.uses)}")
+            continue
         step, forward = step_seconds(row, widths, config.training.batch_size)
         seconds = steps * (step + OVERHEAD_SECONDS) + scored * forward
         total += seconds * sum(cell.row == row.label for cell in plan.cells) + diagnosed * forward

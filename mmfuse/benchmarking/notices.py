@@ -64,6 +64,23 @@ def about_benchmark(summary: dict[str, Any], details: bool = True) -> Iterator[N
         yield Notice("unmatched", f"{listed(unmatched, len(unmatched))}.", f"Sizes that could not be matched {to}:")
 
 
+def about_tests(task: dict[str, Any]) -> str:
+    """What the differences, their intervals and p-values are, in sentences."""
+    contrasts = [found for s in task["strategies"] for found in s["contrasts"].values()]
+    others = "p is corrected by Holm, and the intervals with it: one without 0 stands beside a p up to 0.05."
+    if "declared" not in task["references"]:
+        return f"No contrast was declared, as there are no validation scores; {others}"
+    fusion, alone = task["references"]["declared"], task["references"]["best_unimodal"]
+    said = (
+        f"† was declared before the test rows were seen: {fusion} against {alone}, the fusion and the modality alone "
+        f"that were best on validation. It is tested first and alone, at 5 %, with a 95 % interval. Of all others "
+        f"{others}"
+    )
+    if not all(found["tested"] for found in contrasts):
+        said += " A p in brackets was not tested, as the declared contrast comes first and shows no difference."
+    return said
+
+
 def about_task(task: dict[str, Any]) -> Iterator[Notice]:
     """What concerns one task."""
     if is_mined(task):

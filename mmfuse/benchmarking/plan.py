@@ -25,6 +25,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Rows beside the registered strategies: one name would hide what they differ in."""
 
 UNIMODAL = ("text_only", "image_only")
+COVARIATES = "covariates_only"
+"""The row that sees neither text nor image: the columns that the manifest names as `subgroups`."""
+NO_FUSION = (*UNIMODAL, COVARIATES)
 CLOSE_ENOUGH = 0.05
 
 
@@ -108,7 +111,14 @@ class Widths:
     image_tokens: int
 
 
-def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | None], *, labels: bool = True) -> Plan:
+def make_plan(
+    config: BenchmarkConfig,
+    widths: Widths,
+    folds: Iterable[int | None],
+    *,
+    labels: bool = True,
+    covariates: dict[str, Any] | None = None,
+) -> Plan:
     """The rows with their sizes, and every cell.
 
     Args:
@@ -116,6 +126,7 @@ def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | Non
         widths: Of the features.
         folds: Of the manifest; one None where it has none.
         labels: Whether all tasks have labels: else strategies that combine decisions between labels are no default.
+        covariates: The strategy of the row that sees covariates alone; it has one cell a fold, as no seed changes it.
 
     Raises:
         MmfuseError: An unknown strategy or option, or `match_to` is no row.
@@ -135,6 +146,9 @@ def make_plan(config: BenchmarkConfig, widths: Widths, folds: Iterable[int | Non
     tuning = [Cell(label, 0, folds[0], trial) for trial in range(len(trials)) for label in built]
     longest_first = sorted(built, key=lambda label: -built[label].macs)  # processes then end at about the same time
     cells = [Cell(label, seed, fold) for seed in range(config.seeds) for label in longest_first for fold in folds]
+    if covariates is not None:
+        built[COVARIATES] = Row(COVARIATES, covariates, "additive", tuple(covariates["columns"]), 0, 0, "native")
+        cells += [Cell(COVARIATES, 0, fold) for fold in folds]
     return Plan(built, tuning + cells, trials)
 
 
@@ -158,13 +172,28 @@ def choose_strategies(config: BenchmarkConfig, labels: bool = True) -> dict[str,
     chosen = {**{label: {"name": label} for label in UNIMODAL}, **chosen}
     options: dict[str, Any]
     for label, options in chosen.items():
+        if label == COVARIATES:
+            raise MmfuseError(f"strategies: {label} is the row of the manifest's subgroups; give yours another name")
         if not label.replace("_", "").isalnum():
             raise MmfuseError(f"strategies: row name {label!r}: letters, digits and _ are legal")
         given = {k: v for k, v in options.items() if k != "name"}
         FUSIONS.check_options(str(options["name"]), given, RESERVED)
+        _check_values(label, options)
         if "out_dim" in inspect.signature(FUSIONS.get(options["name"])).parameters:
             options.setdefault("out_dim", config.width)
     return chosen
+
+
+_LEGAL = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
+
+
+def _check_values(label: str, options: dict[str, Any]) -> None:
+    """Refuse a value that is not of the type that a strategy's constructor says; any text would do for a switch."""
+    for name, parameter in inspect.signature(FUSIONS.get(options["name"])).parameters.items():
+        kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+        legal, value = _LEGAL.get(kind), options.get(name)
+        if name in options and legal and (not isinstance(value, legal) or (isinstance(value, bool) and kind != "bool")):
+            raise MmfuseError(f"strategies.{label}.{name}: {value!r:.60} is not legal; {kind} is expected")
 
 
 def count_parameters(fusion: dict[str, Any], text_dim: int, image_dim: int) -> int:

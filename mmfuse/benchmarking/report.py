@@ -1,4 +1,4 @@
-"""The report of a benchmark: `report.html`, one page that needs nothing else, and `table.md` for an appendix."""
+"""The report of a benchmark: `report.html`, one page that needs nothing else, and what of it goes into a paper."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import yaml
 
 from mmfuse.benchmarking.appendix import appendix
 from mmfuse.benchmarking.charts import describe, ranking, shapes
+from mmfuse.benchmarking.latex import latex_tables
 from mmfuse.benchmarking.markup import DASH, Html, cell, header, known, score, table, tag
+from mmfuse.benchmarking.methods import methods, methods_text
 from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
-from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.plan import NO_FUSION
 from mmfuse.benchmarking.sections import (
     FEW_TASKS,
     Task,
@@ -26,13 +28,12 @@ from mmfuse.benchmarking.sections import (
     task_section,
 )
 from mmfuse.benchmarking.told import analyses_section
-from mmfuse.benchmarking.verdict import validated
 
 _SCRIPT = """addEventListener("beforeprint",()=>{for(const d of document.querySelectorAll("details"))d.open=true})"""
 
 
 def write_report(folder: Path, summary: dict[str, Any]) -> None:
-    """Write `report.html` and `table.md`.
+    """Write `report.html`, `table.md`, `table.tex` and `methods.md`.
 
     Args:
         folder: The benchmark's.
@@ -40,6 +41,8 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
     """
     (folder / "report.html").write_text(page(summary), encoding="utf-8")
     (folder / "table.md").write_text(appendix(summary), encoding="utf-8")
+    (folder / "table.tex").write_text(latex_tables(summary), encoding="utf-8")
+    (folder / "methods.md").write_text(methods_text(summary), encoding="utf-8")
 
 
 def page(summary: dict[str, Any]) -> str:
@@ -65,6 +68,7 @@ def page(summary: dict[str, Any]) -> str:
         [task_section(i, name, task, summary) for i, (name, task) in enumerate(tasks)],
         analyses_section(summary),
         _seeds_needed(summary),
+        _methods(summary),
         _glossary(summary),
         _provenance(summary),
     )  # fmt: skip
@@ -87,10 +91,10 @@ def _title(summary: dict[str, Any]) -> Html:
 def _verdict(number: int, name: str, task: Task, of: int) -> Html:
     lead, rest = _sentences(task["verdict"])
     by_name = {s["row"]: s for s in task["strategies"]}
-    shown = [by_name[u] for u in UNIMODAL if u in by_name]
-    fusions = [s for s in task["strategies"] if s["row"] not in UNIMODAL]
-    seen = [s for s in fusions if known(s["validation"])]
-    shown += [max(seen, key=lambda s: validated(task, s["validation"]))] if seen else []
+    shown = [by_name[u] for u in NO_FUSION if u in by_name]
+    fusions = [s for s in task["strategies"] if s["row"] not in NO_FUSION]
+    declared = by_name.get(task["references"].get("declared", ""))
+    shown += [declared] if declared else []
     shown += [s for s in fusions[:1] if s not in shown]
     chart = ranking(shown, [], describe(shown, task), badge=badge(task, "⚠")) if shown else None
     note = f"{in_words(task['metric'])}, mean over seeds and 95 % interval: each modality alone, the fusion that was "
@@ -130,7 +134,7 @@ def _overview(summary: dict[str, Any]) -> Html:
     found = {name: {s["row"]: s for s in task["strategies"]} for name, task in tasks.items()}
     names = list(dict.fromkeys(row for by_row in found.values() for row in by_row))
     ranks = {row: sum(by[row]["rank"] for by in found.values() if row in by) for row in names}
-    names.sort(key=lambda row: (*(row != one for one in UNIMODAL), ranks[row]))
+    names.sort(key=lambda row: (*(row != one for one in NO_FUSION), ranks[row]))
     best = {name: set(task["strategies"][0]["letters"]) for name, task in tasks.items()}
 
     def entry(name: str, row: str) -> Html:
@@ -159,8 +163,8 @@ def _overview(summary: dict[str, Any]) -> Html:
         tag("h2", "All tasks"),
         tag("p", "Score ± half the width of its 95 % interval. Bold on a ground: the best of the task, and all that "
             "cannot be told from it. One modality alone stands first, then the order is by mean rank.", class_="note"),
-        table([head], [limits, [r for n, r in rows.items() if n in UNIMODAL],
-                       [r for n, r in rows.items() if n not in UNIMODAL]], "All tasks", class_="matrix"),
+        table([head], [limits, [r for n, r in rows.items() if n in NO_FUSION],
+                       [r for n, r in rows.items() if n not in NO_FUSION]], "All tasks", class_="matrix"),
     )  # fmt: skip
 
 
@@ -176,10 +180,21 @@ def _seeds_needed(summary: dict[str, Any]) -> Html | None:
     ]  # fmt: skip
     if not rows or summary["seeds"] == 1:  # the notice of a single seed says it
         return None
-    note = "For the best fusion against each reference, if what was seen is the truth: read the numbers as “at least”."
+    note = (
+        "For the fusion that was chosen on validation against each reference, if what was seen is the truth: read the "
+    )
+    note += "numbers as “at least”."
     head = header("task", "to tell", "needs")
     return tag("section", tag("h2", "Seeds needed"), tag("p", note, class_="note"),
                table([head], [rows], "Seeds needed", class_="prose"))  # fmt: skip
+
+
+def _methods(summary: dict[str, Any]) -> Html:
+    paragraphs, references = methods(summary)
+    said = [tag("p", paragraph) for paragraph in paragraphs]
+    listed = tag("details", tag("summary", "References"), tag("ul", [tag("li", reference) for reference in references]))
+    note = "For a paper; also in methods.md, and the tables in table.md and table.tex."
+    return tag("section", tag("h2", "Methods"), tag("p", note, class_="note"), said, listed)
 
 
 def _glossary(summary: dict[str, Any]) -> Html:
@@ -188,11 +203,16 @@ def _glossary(summary: dict[str, Any]) -> Html:
         "strategy would have on average with other seeds and another sample of test groups. It is for one estimate and "
         "not corrected for their number: do not compare two strategies by whether their intervals overlap.",
         "Letters": "Two strategies that share a letter could not be told apart, after Holm’s correction over all "
-        "pairs: more than the differences to references, so that a strategy may beat a reference and share its letter. "
-        "That does not make them equal.",
+        "pairs, which are a family of their own and more than the differences to references: a strategy may beat a "
+        "reference and share its letter. That does not make them equal.",
+        "Declared difference": "Whether fusion helps is one question: the fusion that was best on validation against "
+        "the modality alone that was. It is tested first and alone, at 5 %. With folds, a validation row of one fold "
+        "is a test row of another.",
         "Difference, Holm’s p": "The paired difference to a reference: same seeds, same resamples of the test groups. "
-        "Holm’s correction keeps the chance of any false claim among all of them below 5 %. The best unimodal model is "
-        "chosen on validation; with folds, a validation row of one fold is a test row of another.",
+        "All but the declared one are tested only if that shows a difference, with Holm’s correction: the chance of "
+        "any false claim among all of them stays at 5 %. Their intervals are corrected too, and so they are wider.",
+        "Margin": "Up to which difference scores are called equal: that of the config, or a point, or a twentieth of "
+        "the gain if that is more. Equal is said where the whole interval lies within.",
         "Class": "Additive strategies cannot model interactions of text and image, multiplicative ones mix two pooled "
         "vectors, and in token ones the tokens of both meet.",
         "EMAP gap": "What the score loses if the model is replaced by the additive model nearest to it: what "

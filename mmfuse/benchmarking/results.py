@@ -73,10 +73,13 @@ class ContrastResult(TypedDict):
 
     Attributes:
         difference: Mean over seeds.
-        low: Lower end of the 95 % interval.
+        low: Lower end of the interval.
         high: Upper end.
         p: Two-sided, of there being no difference.
-        p_holm: The same, corrected over all contrasts with references.
+        p_holm: The same, corrected over all contrasts with references but the declared one, whose own it is.
+        level: Of the interval, such as 0.95 of the declared contrast: it is without 0 where `p_holm` is up to .05.
+        declared: It was declared before the test rows were seen, and is tested first and alone.
+        tested: False behind a declared contrast that shows no difference.
     """
 
     difference: float
@@ -84,6 +87,9 @@ class ContrastResult(TypedDict):
     high: float
     p: float
     p_holm: float
+    level: float
+    declared: bool
+    tested: bool
 
 
 class StrategyResult(TypedDict):
@@ -152,7 +158,9 @@ class TaskResult(TypedDict):
         positives: By label its test rows.
         rare_labels: Labels with too few of them.
         label_origin: Of the manifest.
-        references: `best_unimodal`, `late`, `concat`: rows with which all others are compared.
+        references: Rows with which all others are compared: `best_unimodal`, `late`, `concat`, `covariates_only`, and
+            `declared`, the fusion that was best on validation.
+        margin: Of the config; None for the default.
         strategies: Best first.
         indistinguishable: For each letter the strategies that share it.
         seeds_needed: `strategy`, `reference`, `seeds` (None: no number is enough) and `reason`.
@@ -169,6 +177,7 @@ class TaskResult(TypedDict):
     rare_labels: list[str]
     label_origin: str
     references: dict[str, str]
+    margin: float | None
     strategies: list[StrategyResult]
     indistinguishable: list[list[str]]
     seeds_needed: list[dict[str, Any]]
@@ -182,7 +191,8 @@ class Summary(TypedDict):
     Attributes:
         name: Of the benchmark.
         tasks: By name.
-        rows: By strategy `label`, `fusion`, `interaction`, `uses`, `parameters`, `macs` and `matched`.
+        rows: By strategy `label`, `fusion`, `interaction`, `uses`, `parameters`, `macs`, `matched`, and the `reference`
+            of its docstring.
         failed: Strategies with a failed cell, which no comparison has: `row`, `cell`, `reason`.
         seeds: As in the config.
         folds: How many were test sets.

@@ -24,13 +24,14 @@ import yaml
 from filelock import FileLock
 from rich.console import Console
 
-from mmfuse.benchmarking.analysis import analyse, check_task
+from mmfuse.benchmarking.analysis import analyse, check_margin, check_task
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.cells import Workshop, run_cell
 from mmfuse.benchmarking.config import BenchmarkConfig, is_built_in, load_benchmark_config
+from mmfuse.benchmarking.covariates import covariates_of
 from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
-from mmfuse.benchmarking.plan import Cell, Plan, make_plan
+from mmfuse.benchmarking.plan import COVARIATES, Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
 from mmfuse.evaluation.analyses import choose_analyses
 from mmfuse.predict.processes import RANKS, SIZES, launched
@@ -46,7 +47,7 @@ from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_aw
 from mmfuse.types import MmfuseError, Stopped
 
 WAIT_SECONDS = 1.0
-FREE = ("seeds", "resamples")
+FREE = ("seeds", "resamples", "margin")
 """Keys that no finished cell depends on: a benchmark may be gone on with under others, with more seeds for example."""
 LIBRARIES = ("mmfuse", "torch", "transformers", "timm", "accelerate", "numpy", "scipy")
 PATIENCE = 10.0
@@ -59,7 +60,7 @@ class Benchmark:
     """A finished benchmark.
 
     Attributes:
-        dir: Its folder, with `results.jsonl`, `summary.json`, `table.md` and `report.html`.
+        dir: Its folder, with `results.jsonl`, `summary.json`, `report.html`, and what goes into a paper.
         summary: What the report says, as plain values.
     """
 
@@ -168,10 +169,12 @@ def _open(config: BenchmarkConfig, force: bool, console: Console) -> tuple[Works
     table = workshop.table(workshop.folds[0])
     for task in table.labels:
         check_task(workshop, task)
+    check_margin(workshop, table.labels)
     for analysis in choose_analyses(config.evaluation.analyses or []).values():
         analysis.check(table)
     labels = all(table.kind(task).has_labels for task in table.labels)
-    plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels)
+    covariates = covariates_of(table)
+    plan = make_plan(config, workshop.widths(), workshop.folds, labels=labels, covariates=covariates)
     _check_choices(workshop, plan)
     return workshop, plan
 
@@ -181,6 +184,8 @@ def _check_choices(workshop: Workshop, plan: Plan) -> None:
     config, fold = workshop.config.run_config({}, 0, Path(".")), workshop.folds[0]
     table, towers = workshop.table(fold), workshop.towers(config, fold)
     for row in plan.rows.values():
+        if row.label == COVARIATES:
+            continue
         own = dataclasses.replace(config, fusion=row.fusion)
         try:
             check_choices(own, assemble(own, table, *towers), table)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmfuse.benchmarking.appendix import contrast
 from mmfuse.benchmarking.charts import (
-    CLASSES,
     Curve,
     Line,
     Scale,
     bar,
+    class_of,
     curves,
     describe,
-    kind_of,
     legend,
     pareto,
     pareto_front,
     ranking,
 )
+from mmfuse.benchmarking.judge import contrast, p_of
 from mmfuse.benchmarking.markup import (
     DASH,
     Content,
@@ -30,7 +29,6 @@ from mmfuse.benchmarking.markup import (
     header,
     interval_of,
     known,
-    p_value,
     points,
     score,
     spread,
@@ -38,8 +36,8 @@ from mmfuse.benchmarking.markup import (
     tag,
     unit_of,
 )
-from mmfuse.benchmarking.notices import Notice, about_task, is_mined
-from mmfuse.benchmarking.plan import UNIMODAL
+from mmfuse.benchmarking.notices import Notice, about_task, about_tests, is_mined
+from mmfuse.benchmarking.plan import NO_FUSION
 from mmfuse.benchmarking.verdict import ALPHA, listed
 
 FEW_TASKS = 2
@@ -134,7 +132,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
         estimate = s["score"]
         cells = [
             cell(str(s["rank"])),
-            tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+            tag("td", class_of(s)),
             cell(score(estimate["mean"]), interval_of(estimate["low"], estimate["high"], score)),
             cell(spread(estimate["seed_sd"])),
             tag("td", s["letters"], class_="letters"),
@@ -142,16 +140,15 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
             cell(count(s["parameters"])),
         ]
         row = tag("tr", name_cell(s["row"], task), cells, class_=row_class(s["row"]))
-        (alone if s["row"] in UNIMODAL else fused).append(row)
+        (alone if s["row"] in NO_FUSION else fused).append(row)
     width = 7 + 2 * len(references)
     failed = [
         tag("tr", name_cell(f["row"], task), tag("td", f"failed: {f['reason']}", colspan=width - 1), class_="failed")
         for f in summary["failed"]
     ]
     note = (
-        f"One modality alone stands first. Differences are in {unit_of(task)}, the strategy less the reference, with "
-        f"95 % intervals; p is corrected by Holm over all of them, and bold up to {ALPHA}. sd: between seeds; size: "
-        "parameters of the fusion."
+        f"One modality alone stands first. Differences are in {unit_of(task)}, the strategy less the reference; p is "
+        f"bold up to {ALPHA}. {about_tests(task)} sd: between seeds; size: parameters of the fusion."
     )
     return [tag("p", note, class_="note"), table(head, [alone, fused, failed], "Ranking as a table")]
 
@@ -159,8 +156,8 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
 def _difference(found: dict[str, Any] | None, task: Task) -> Content:
     if found is None:
         return [cell(DASH), cell(DASH)]
-    p = p_value(found["p_holm"])
-    sure, write = known(found["p_holm"]) and found["p_holm"] <= ALPHA, difference(task)
+    p, write = p_of(found), difference(task)
+    sure = found["tested"] and known(found["p_holm"]) and found["p_holm"] <= ALPHA
     return [
         cell(write(found["difference"]), interval_of(found["low"], found["high"], write)),
         tag("td", tag("b", p) if sure else p, class_="n"),
@@ -200,7 +197,7 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
     if not there:
         return None
     metric = _of_diagnostics(task, there[0]["missing"]["text"])
-    best = next((s["row"] for s in there if s["row"] not in UNIMODAL), "")
+    best = next((s["row"] for s in there if s["row"] not in NO_FUSION), "")
     styles = {**HIGHLIGHTS, **({} if best in HIGHLIGHTS else {best: "of-best"})}
     by_gone = {
         gone: [Curve(s["row"], s["missing"][gone][metric]["values"], styles.get(s["row"], "")) for s in there]
@@ -217,7 +214,7 @@ def _missing(task: Task, summary: dict[str, Any]) -> Content:
         for gone, alone in (("text", "image_only"), ("image", "text_only"))
         if (worse := [s["row"] for s in there if gone in s.get("worse_without", [])])
     ]  # fmt: skip
-    untrained = sorted({m for s in there if s["row"] not in UNIMODAL for m in s["missing"].get("untrained", [])})
+    untrained = sorted({m for s in there if s["row"] not in NO_FUSION for m in s["missing"].get("untrained", [])})
     if untrained:
         text = (
             f"No model was trained with rows that lack the {listed(untrained)}: what stands in for it is not learned."
@@ -272,7 +269,7 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
         "interaction": "Shapley interaction",
     }
     rows = [
-        tag("tr", name_cell(s["row"], task), tag("td", CLASSES.get(kind_of(s), kind_of(s))),
+        tag("tr", name_cell(s["row"], task), tag("td", class_of(s)),
             [cell(points(p.get(c)), bar(p.get(c), *reach[c]), class_="n bars") for c in columns],
             class_=row_class(s["row"]))
         for s, p in zip(there, found, strict=True)
@@ -331,7 +328,7 @@ def _labels(task: Task) -> Content:
     if not task["labels"]:
         return None
     by_name = {s["row"]: s for s in task["strategies"]}
-    chosen = [s["row"] for s in task["strategies"] if s["row"] not in UNIMODAL][:BEST_FEW]
+    chosen = [s["row"] for s in task["strategies"] if s["row"] not in NO_FUSION][:BEST_FEW]
     chosen = [name for name in ("text_only", *chosen) if name in by_name]
     if not task["labels"]:
         return None
@@ -364,7 +361,7 @@ def name_cell(row: str, task: Task | None = None) -> Html:
 
 def row_class(row: str) -> str | None:
     """What sets the unimodal rows apart."""
-    return "unimodal" if row in UNIMODAL else None
+    return "unimodal" if row in NO_FUSION else None
 
 
 def in_words(metric: str) -> str:

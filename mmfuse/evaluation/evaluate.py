@@ -24,7 +24,7 @@ from mmfuse.evaluation.analyses import (
     told_of,
 )
 from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
-from mmfuse.evaluation.markdown import score_cells
+from mmfuse.evaluation.markdown import note_lines, score_cells
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.bootstrap import RESAMPLES
@@ -261,6 +261,7 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
         lines += [
             f"| {name}{_over(name, scores)} | {score_cells(score)} |" for name, score in scores["metrics"].items()
         ]
+        lines += note_lines(scores["metrics"], escape)
         lines += ["", scores["words"]] if "words" in scores else []
         for name, found in told_beside(scores).items():
             lines += analysis_lines(name, {task: found}, escape)
@@ -296,7 +297,8 @@ def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], s
     for label, found in labels.items():
         cells = " | ".join(score_cells(found[name]).replace(" | ", " ") for name in names)
         lines.append(f"| {escape(label)} | {found['positives']} | {cells} |")
-    return lines
+    every = {f"{label} {names[name]}": found[name] for label, found in labels.items() for name in names}
+    return lines + note_lines(every, escape)
 
 
 def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[object], str] = visible) -> list[str]:
@@ -304,6 +306,7 @@ def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[
     head = "label | threshold | rows | sensitivity | specificity | PPV | NPV"
     lines = ["", f"Operating point {escape(name)}: {in_words(point['requires'])} on validation", ""]
     lines += [f"| {head} |", "|---|---|---|---|---|---|---|"]
+    told: dict[str, Any] = {}
     for label, found in point["labels"].items():
         if found["threshold"] is None:
             lines.append(f"| {escape(label)} | not reached | validation | | | | |")
@@ -313,4 +316,5 @@ def point_lines(name: str, point: dict[str, Any], split: str, escape: Callable[[
                 " | ".join(score_cells(scores[rate]).replace(" | ", " ") for rate in MEASURED) if scores else "| | |"
             )
             lines.append(f"| {escape(label)} | {found['threshold']:.4g} | {rows} | {cells} |")
-    return lines
+            told |= {f"{label} {rate} ({rows})": score for rate, score in (scores or {}).items()}
+    return lines + note_lines(told, escape)

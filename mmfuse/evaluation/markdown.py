@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmfuse.types import visible
@@ -30,9 +31,23 @@ def prose(text: str) -> str:
     return re.sub(r"\](?=:|\((?!https?://[^\s()]*\)))", "&#93;", safe)
 
 
-def score_cells(score: dict[str, Any]) -> str:
-    """A score as two cells of a table: its value, and its interval."""
+def score_cells(score: Mapping[str, Any]) -> str:
+    """A score as two cells of a table: its value, and its interval; with a star where `note_lines` tells more."""
+    star = "*" if score.get("note") else ""
     if score["value"] is None:
-        return "undefined | "
+        return f"undefined{star} | "
     interval = f"[{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
-    return f"{score['value']:.3f} | {interval}"
+    return f"{score['value']:.3f} | {interval}{star}"
+
+
+def note_lines(scores: Mapping[str, Mapping[str, Any]], escape: Callable[[object], str]) -> list[str]:
+    """A line for each thing that there is to say of scores by name, and of which ones, to stand below their table."""
+    said: dict[str, list[str]] = {}
+    for name, score in scores.items():
+        if note := score.get("note"):
+            said.setdefault(f"no interval, {note}" if score["low"] is None else note, []).append(name)
+    lines = []
+    for note, names in said.items():
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        lines.append(f"* {escape('all' if len(names) == len(scores) > 1 else shown)}: {escape(note)}")
+    return ["", *lines] if lines else []

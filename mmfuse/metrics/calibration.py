@@ -164,3 +164,27 @@ def expected_calibration_error(
         return float("nan")
     gaps = np.bincount(equal_mass_bins(confidence, bins), weights * (confidence - correct))
     return float(np.abs(gaps).sum() / weights.sum())
+
+
+def least_calibration_error(value: float, gaps: NDArray[np.float64], level: float = 0.95) -> float:
+    """The lower end of the interval of `expected_calibration_error`, which chance alone keeps above 0.
+
+    Of the gaps' chance errors, normal and with the covariance that the jackknife gives, the sum of sizes is the most
+    that chance can have added to the value: it is subtracted at its upper quantile. A calibrated model so gets 0.
+
+    Reference: Kumar, Liang and Ma 2019, "Verified Uncertainty Calibration", arXiv 1909.10155, for the bias.
+    Differs: a bound, by the triangle inequality, in place of a debiased value.
+    Prefer when: an interval must hold the value itself.
+
+    Args:
+        value: The error.
+        gaps: `(b, bins)`, what each bin adds to it with its sign, without each block of groups.
+        level: Of the interval.
+
+    Returns:
+        At least 0.
+    """
+    away = gaps - gaps.mean(axis=0)
+    steps = np.random.default_rng(0).standard_normal((2000, len(away))) @ away * np.sqrt((len(away) - 1) / len(away))
+    most = np.quantile(np.abs(steps).sum(axis=1), (1 + level) / 2)
+    return max(0.0, value - float(most))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfuse.metrics import Metric
-from mmfuse.metrics.bootstrap import GroupBootstrap, score_of
+from mmfuse.metrics.basis import LabelBasis, basis_of_rows
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
+from mmfuse.metrics.intervals import Basis, score_of
+from mmfuse.metrics.results import Score
 from mmfuse.metrics.scored import Scored
 
 Array = NDArray[np.float64]
@@ -17,32 +20,47 @@ Array = NDArray[np.float64]
 
 def evaluate_metrics(
     scored: Scored, metrics: Mapping[str, Metric], groups: Sequence[str], resamples: int = 1000, seed: int = 0
-) -> dict[str, tuple[Array, Array]]:
-    """The value of each metric, and its replicates over resampled groups.
+) -> dict[str, list[Score]]:
+    """The score of each metric with its interval: one, or one a label.
 
     Args:
         scored: The rows.
         metrics: By name.
         groups: Of all rows that were predicted, `scored.rows` among them.
-        resamples: B; 0 for none.
-        seed: Of the resampling.
-
-    Returns:
-        By name the value, `()` or `(L,)`, and `(B,)` or `(B, L)`; NaN where undefined.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
     """
-    row_groups = np.asarray(groups, dtype=str)[scored.rows]
+    jackknife = GroupJackknife(np.asarray(groups, dtype=str)[scored.rows], resamples if len(scored) else 0, seed)
     every = np.ones((1, len(scored)))
-    values = {name: np.asarray(metric(scored, every))[0] for name, metric in metrics.items()}
-    bootstrap = GroupBootstrap(row_groups, resamples, seed)
+    values = {name: np.atleast_1d(np.asarray(metric(scored, every))[0]) for name, metric in metrics.items()}
 
-    def drawn(times: Array) -> dict[str, Array]:
-        weights = times.take(bootstrap.row_group, axis=1)
-        return {name: np.asarray(metric(scored, weights)) for name, metric in metrics.items()}
+    def without(times: Array) -> dict[str, Array]:
+        weights = times.take(jackknife.row_group, axis=1)
+        return {name: np.asarray(metric(scored, weights)).reshape(len(times), -1) for name, metric in metrics.items()}
 
-    if not len(scored) or not bootstrap.resamples:
-        return {name: (value, np.zeros((0, *np.shape(value)))) for name, value in values.items()}
-    replicates = bootstrap.replicate(drawn)
-    return {name: (values[name], replicates[name]) for name in metrics}
+    left_out = {name: np.zeros((0, len(value))) for name, value in values.items()}
+    if jackknife.resamples and metrics:
+        left_out = jackknife.replicate(without)
+    bases = bases_of(scored, jackknife)
+    return {
+        name: [
+            score_of(float(value), left_out[name][:, i], basis, metric.range)
+            for i, (value, basis) in enumerate(zip(values[name], bases(metric), strict=True))
+        ]
+        for name, metric in metrics.items()
+    }
+
+
+def bases_of(scored: Scored, jackknife: GroupJackknife) -> Callable[[Metric], list[Basis]]:
+    """What gives of a metric the basis of its interval, of one with a value a label of each.
+
+    A metric says by `counts` what it is of (see `LabelBasis`); one that does not is of all rows.
+    """
+    if not scored.labels:
+        rows = basis_of_rows(jackknife)
+        return lambda metric: [rows]
+    of_labels = LabelBasis(scored.truth, scored.said, scored.labels, jackknife)
+    return lambda metric: of_labels(getattr(metric, "counts", "known" if metric.per_label else "rows"))
 
 
 def metric_replicates(metric: Metric, models: Sequence[Scored], bootstrap: GroupBootstrap) -> Array:
@@ -79,18 +97,18 @@ def add_metrics(
             many labels a metric is that tells it by `over(scored)`.
         scored: The rows that they are of.
         metrics: By name.
-        groups: Of all rows that were predicted; rows of one group are resampled together.
-        resamples: Of the groups; 0 for no intervals.
-        seed: Of the resampling.
+        groups: Of all rows that were predicted; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
     """
     there = scores["metrics"].keys() | {name for label in scores.get("per_label", {}).values() for name in label}
     new = {name: metric for name, metric in metrics.items() if name not in there}
-    for name, (value, drawn) in evaluate_metrics(scored, new, groups, resamples, seed).items():
+    for name, found in evaluate_metrics(scored, new, groups, resamples, seed).items():
         if not new[name].per_label:
-            scores["metrics"][name] = score_of(float(value), drawn)
+            (scores["metrics"][name],) = found
             over = getattr(new[name], "over", lambda scored: None)(scored)
             if over is not None:
                 scores.setdefault("macro_over", {})[name] = over
             continue
-        for i, label in enumerate(scored.labels):
-            scores["per_label"][label][name] = score_of(float(value[i]), drawn[:, i])
+        for label, score in zip(scored.labels, found, strict=True):
+            scores["per_label"][label][name] = score

@@ -58,6 +58,7 @@ class _Decided:
     larger_is_better = True
     range = (0.0, 1.0)
     per_label = False
+    counts = "labels"
 
 
 class _OfCounts(_Decided):
@@ -85,6 +86,7 @@ class Precision(_OfCounts):
     """
 
     per_label = True
+    counts = "said"
     each = staticmethod(precision)
 
 
@@ -99,6 +101,7 @@ class Recall(_OfCounts):
     """
 
     per_label = True
+    counts = "true"
     each = staticmethod(recall)
 
 
@@ -112,6 +115,7 @@ class Specificity(_OfCounts):
     """
 
     per_label = True
+    counts = "false"
     each = staticmethod(specificity)
 
 
@@ -125,11 +129,14 @@ class NegativePredictiveValue(_OfCounts):
     """
 
     per_label = True
+    counts = "denied"
     each = staticmethod(negative_predictive_value)
 
 
 class _Micro(_OfCounts):
     """Of all labels' decisions together."""
+
+    counts = "rows"
 
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""
@@ -150,6 +157,8 @@ class _Macro(_OfCounts):
 
 class _Weighted(_OfCounts):
     """The mean over labels, weighted by their positives, of those where it is defined."""
+
+    counts = "rows"
 
     def average(self, counts: Counts) -> Array:
         """`(b,)`."""

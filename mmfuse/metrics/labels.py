@@ -14,14 +14,27 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, score_of
-from mmfuse.metrics.calibration import equal_mass_bins, expected_calibration_error
+from mmfuse.metrics.basis import LabelBasis
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
+from mmfuse.metrics.calibration import equal_mass_bins, expected_calibration_error, least_calibration_error
+from mmfuse.metrics.intervals import score_of
 from mmfuse.metrics.ranking import Ranking, mean_over_labels, ratio
 from mmfuse.types import MISSING_CLASS, MmfuseError
 
 LOWER_IS_BETTER = frozenset({"ece", "brier", "nll"})
 PER_LABEL = ("auroc", "average_precision", "f1")
 METRICS = ("accuracy", "f1_macro", "f1_micro", "auroc_macro", "average_precision_macro", "ece", "brier", "nll")
+COUNTS = {
+    "f1_macro": "labels",
+    "auroc_macro": "rankings",
+    "average_precision_macro": "rankings",
+    "auroc": "ranking",
+    "average_precision": "ranking",
+    "f1": "true",
+}
+"""What each score is of, for its interval (`mmfuse.metrics.basis`); the others are of all rows."""
+MOST_SURPRISE = float(-np.log(np.finfo(np.float64).eps))
+"""The largest `nll`, in nats."""
 
 Array = NDArray[np.float64]
 
@@ -43,24 +56,23 @@ def score_classification(
     `brier` is half the squared distance to the one-hot target (in [0, 1], the usual one for two classes), `nll` is in
     nats.
 
-    Reference: scikit-learn for values; Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: scikit-learn's `f1_macro` counts 0 for a class that was said though no row has it; intervals are
-    percentiles. Resampling adds noise, so those of `ece` can lie above its value.
+    Reference: scikit-learn for values; `mmfuse.metrics.intervals` for intervals.
+    Differs: scikit-learn's `f1_macro` counts 0 for a class that was said though no row has it.
     Prefer when: exactly one label is true for a row.
 
     Args:
         probabilities: `(N, K)` in [0, 1], rows sum to 1.
         target: `(N,)` class ids, -100 where missing.
         labels: The K names.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups; 0 for no intervals.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
         decided: `(N,)` class ids, where not the most probable class was said (an operating point).
 
     Returns:
         `n` labelled rows, their `groups`, `metrics`, `per_label`, `undefined_labels`, `macro_over` (by macro average
-        over how many labels it is), and `confusion` (rows are truth). A score is
-        `{"value", "low", "high"}`, None where undefined. One group has no spread, so no interval.
+        over how many labels it is), and `confusion` (rows are truth). A score is `{"value", "low", "high"}`, None where
+        undefined, and a `note` where there is something to say.
 
     Raises:
         ValueError: Shapes do not match, or a probability or a target is not legal.
@@ -74,13 +86,13 @@ def score_classification(
     said = probabilities.argmax(axis=1) if decided is None else np.asarray(decided)
     probabilities, target, row_groups, said = probabilities[there], target[there], row_groups[there], said[there]
 
-    bootstrap = GroupBootstrap(row_groups, resamples, seed)
+    left_out = GroupJackknife(row_groups, resamples, seed)
     outcomes = classification_outcomes(probabilities, target, said)
-    result = _report(outcomes, labels, bootstrap)
+    result = _report(outcomes, labels, left_out)
     for name, positives in zip(labels, np.bincount(target, minlength=len(labels)), strict=True):
         result["per_label"][name] = {"positives": int(positives), **result["per_label"][name]}
     confusion = confusion_matrix(target, said, labels=range(len(labels)))
-    return {"n": len(target), "groups": bootstrap.num_groups, **result, "confusion": confusion.tolist()}
+    return {"n": len(target), "groups": left_out.num_groups, **result, "confusion": confusion.tolist()}
 
 
 def score_multilabel(
@@ -99,9 +111,8 @@ def score_multilabel(
     out. `auroc_macro` and `average_precision_macro` leave out the `undefined_labels`: those without positives or
     negatives.
 
-    Reference: scikit-learn for values; Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: F1 without positives is undefined; scikit-learn says 0. Intervals are percentiles. Resampling adds noise,
-    so those of `ece` can lie above its value.
+    Reference: scikit-learn for values; `mmfuse.metrics.intervals` for intervals.
+    Differs: F1 without positives is undefined; scikit-learn says 0.
     Prefer when: labels do not exclude each other, or some are unknown for some rows.
 
     Args:
@@ -127,12 +138,12 @@ def score_multilabel(
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
     probabilities, target, row_groups = probabilities[there], target[there], row_groups[there]
 
-    bootstrap = GroupBootstrap(row_groups, resamples, seed)
-    result = _report(multilabel_outcomes(probabilities, target, probabilities >= thresholds), labels, bootstrap)
+    left_out = GroupJackknife(row_groups, resamples, seed)
+    result = _report(multilabel_outcomes(probabilities, target, probabilities >= thresholds), labels, left_out)
     for label, name in enumerate(labels):
         counts = {"positives": int((target[:, label] == 1).sum()), "negatives": int((target[:, label] == 0).sum())}
         result["per_label"][name] = {**counts, **result["per_label"][name], "threshold": float(thresholds[label])}
-    return {"n": len(target), "groups": bootstrap.num_groups, **result}
+    return {"n": len(target), "groups": left_out.num_groups, **result}
 
 
 def classification_replicates(
@@ -155,6 +166,11 @@ def multilabel_replicates(
     """Every metric of `score_multilabel` under each resample; see `classification_replicates`."""
     probabilities, target, thresholds = _check_multilabel(probabilities, target, labels, thresholds)
     return _replicates(multilabel_outcomes(probabilities, target, probabilities >= thresholds), bootstrap)
+
+
+def bounds_of(name: str) -> tuple[float, float]:
+    """The lowest and highest value of one of `METRICS`."""
+    return (0.0, MOST_SURPRISE) if name == "nll" else (0.0, 1.0)
 
 
 class Outcomes(NamedTuple):
@@ -287,17 +303,38 @@ def weighted_scores(outcomes: Outcomes, bootstrap: GroupBootstrap) -> Callable[[
     return metrics
 
 
-def _report(outcomes: Outcomes, labels: Sequence[str], bootstrap: GroupBootstrap) -> dict[str, Any]:
-    values, replicates = _values(outcomes), _replicates(outcomes, bootstrap)
+def _report(outcomes: Outcomes, labels: Sequence[str], groups: GroupJackknife) -> dict[str, Any]:
+    values, without = _values(outcomes), _replicates(outcomes, groups)
+    basis = LabelBasis(outcomes.truth, outcomes.predicted, labels, groups)
+    metrics = {
+        name: score_of(values[name], without[name], basis(COUNTS.get(name, "rows"))[0], bounds_of(name))
+        for name in METRICS
+    }
+    if metrics["ece"]["low"] is not None:
+        least = least_calibration_error(values["ece"], _gaps(outcomes, groups))
+        metrics["ece"]["low"] = min(least, metrics["ece"]["low"])
+    by_label = {name: basis(COUNTS[name]) for name in PER_LABEL}
     return {
-        "metrics": {name: score_of(values[name], replicates[name]) for name in METRICS},
+        "metrics": metrics,
         "per_label": {
-            label: {name: score_of(float(values[name][i]), replicates[name][:, i]) for name in PER_LABEL}
+            label: {
+                name: score_of(float(values[name][i]), without[name][:, i], by_label[name][i], (0.0, 1.0))
+                for name in PER_LABEL
+            }
             for i, label in enumerate(labels)
         },
         "undefined_labels": [label for label, auroc in zip(labels, values["auroc"], strict=True) if np.isnan(auroc)],
         "macro_over": {f"{name}_macro": int((~np.isnan(values[name])).sum()) for name in ("f1", *PER_LABEL[:2])},
     }
+
+
+def _gaps(outcomes: Outcomes, groups: GroupJackknife) -> Array:
+    """What each bin of `ece` adds to it, with its sign, without each block of groups: `(b, 15)`."""
+    bins = equal_mass_bins(outcomes.confidence)
+    gaps = groups.sums(outcomes.rows, bins, 15, outcomes.confidence - outcomes.correct)
+    count = groups.sums(outcomes.rows, 0, 1)
+    found = groups.replicate(lambda times: {"gaps": ratio((gaps @ times.T).T, (count @ times.T).T)})
+    return found["gaps"]
 
 
 def _check_classification(

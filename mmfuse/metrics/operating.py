@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmfuse.metrics import METRICS
-from mmfuse.metrics.bootstrap import score_of
 from mmfuse.metrics.chosen import evaluate_metrics
 from mmfuse.metrics.results import PointScores
 from mmfuse.metrics.scored import Scored
@@ -202,7 +201,7 @@ def measure_point(
     scored = Scored.of_labels(scores, truth, point.labels, thresholds)
     found = evaluate_metrics(scored, {name: METRICS.get(name)() for name in MEASURED}, groups, resamples)
     measured: dict[str, Any] = {
-        label: {name: score_of(value[i], drawn[:, i]) for name, (value, drawn) in found.items()}
+        label: {name: each[i] for name, each in found.items()}
         for i, label in enumerate(point.labels)
         if point.thresholds[i] is not None
     }
@@ -247,8 +246,14 @@ def _is_threshold(value: Any) -> bool:
 
 def _is_measured(scores: Any) -> bool:
     return (
-        isinstance(scores, dict)
-        and set(scores) == set(MEASURED)
-        and all(isinstance(score, dict) and set(score) == {"value", "low", "high"} for score in scores.values())
-        and all(number is None or _is_number(number) for score in scores.values() for number in score.values())
+        isinstance(scores, dict) and set(scores) == set(MEASURED) and all(_is_score(score) for score in scores.values())
+    )
+
+
+def _is_score(score: Any) -> bool:
+    return (
+        isinstance(score, dict)
+        and set(score) - {"note"} == {"value", "low", "high"}
+        and isinstance(score.get("note", ""), str)
+        and all(score[name] is None or _is_number(score[name]) for name in ("value", "low", "high"))
     )

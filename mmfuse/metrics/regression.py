@@ -16,13 +16,18 @@ from scipy.sparse import csr_array
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+from mmfuse.metrics.basis import basis_of_rows, score_of_mean
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
+from mmfuse.metrics.intervals import score_of
 from mmfuse.metrics.results import Score
 from mmfuse.types import MmfuseError
 
 REGRESSION_METRICS = ("r2", "rmse", "mae", "spearman")
 LOG_METRICS = ("r2_log", "rmse_log")
 """Those of the logarithms, where errors are factors: a few large targets do not decide alone."""
+_ERROR, _FIT = (0.0, math.inf), (-math.inf, 1.0)
+RANGES = {"r2": _FIT, "r2_log": _FIT, "rmse": _ERROR, "rmse_log": _ERROR, "mae": _ERROR, "spearman": (-1.0, 1.0)}
+"""The lowest and highest value of each."""
 NO_SPREAD = 1e-12
 """Targets whose variance is below this share of their mean square about the common mean are constant."""
 
@@ -57,17 +62,17 @@ def score_regression(
     `r2` is 1 - (mean squared error / variance of these rows' targets): 0 for whoever always says their mean, negative
     for whoever does worse. It is undefined where all targets are equal, `spearman` also where all predictions are.
 
-    Reference: scikit-learn (`r2`, `rmse`, `mae`) and scipy (`spearman`, ties by their mean rank) for values; Field and
-    Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: undefined is None, where scikit-learn says 0 or 1; intervals are percentiles.
+    Reference: scikit-learn (`r2`, `rmse`, `mae`) and scipy (`spearman`, ties by their mean rank) for values;
+    `mmfuse.metrics.intervals` for intervals.
+    Differs: undefined is None, where scikit-learn says 0 or 1.
     Prefer when: the target is a quantity; of few values without order, or where only a threshold matters, classify.
 
     Args:
         predicted: `(N,)` finite, in the target's unit.
         target: `(N,)`, NaN where missing.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups; 0 for no intervals.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
         log: Whether the `LOG_METRICS` are wanted too; all numbers are above 0.
 
     Raises:
@@ -82,13 +87,13 @@ def score_regression(
     if not there.any():
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
     predicted, target = predicted[there], target[there]
-    bootstrap = GroupBootstrap(row_groups[there], resamples, seed)
-    replicates = regression_replicates(predicted, target, bootstrap, log)
-    metrics: dict[str, Score] = {}
-    for name, value in regression_values(predicted, target, log).items():
-        low, high = interval(replicates[name])
-        metrics[name] = {"value": _or_none(value), "low": _or_none(low), "high": _or_none(high)}
-    return {"n": len(target), "groups": bootstrap.num_groups, "metrics": metrics}
+    jackknife = GroupJackknife(row_groups[there], resamples, seed)
+    left_out, basis = regression_replicates(predicted, target, jackknife, log), basis_of_rows(jackknife)
+    metrics = {
+        name: score_of(value, left_out[name], basis, RANGES[name])
+        for name, value in regression_values(predicted, target, log).items()
+    }
+    return {"n": len(target), "groups": jackknife.num_groups, "metrics": metrics}
 
 
 class IntervalScores(TypedDict):
@@ -117,12 +122,7 @@ def interval_scores(
         raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
     low, high = (np.asarray(end, np.float64)[there] for end in (low, high))
     inside = ((low <= target[there]) & (target[there] <= high)).astype(np.float64)
-    bootstrap = GroupBootstrap(np.asarray(groups, dtype=str)[there], resamples, seed)
-    rows = np.arange(len(inside))
-    hits, count = bootstrap.sums(rows, 0, 1, inside), bootstrap.sums(rows, 0, 1)
-    drawn = bootstrap.replicate(lambda times: {"coverage": _ratio((hits @ times.T)[0], (count @ times.T)[0])})
-    ends = interval(drawn["coverage"])
-    coverage: Score = {"value": float(inside.mean()), "low": _or_none(ends[0]), "high": _or_none(ends[1])}
+    coverage = score_of_mean(inside, GroupJackknife(np.asarray(groups, dtype=str)[there], resamples, seed), (0.0, 1.0))
     return {"coverage": coverage, "width": float(np.median(high - low))}
 
 
@@ -265,10 +265,6 @@ def _values(predicted: Array, target: Array) -> dict[str, float]:
 def _ratio(above: Array, below: Array, where: NDArray[np.bool_] | None = None) -> Array:
     where = below > 0 if where is None else where
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=where)
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _check(predicted: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:

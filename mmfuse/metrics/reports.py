@@ -9,8 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+from mmfuse.metrics.basis import basis_of_rows
+from mmfuse.metrics.bootstrap import GroupJackknife
+from mmfuse.metrics.intervals import ANYWHERE, score_of
 from mmfuse.metrics.report_labels import rule_label_counts
+from mmfuse.metrics.results import Score
 from mmfuse.registry import Registry
 from mmfuse.types import MmfuseError
 
@@ -23,6 +26,7 @@ class ReportMetric(Protocol):
 
     Attributes:
         key: What the score is called in a report.
+        range: Its lowest and highest value, for its interval; may be left out.
     """
 
     key: str
@@ -66,14 +70,14 @@ def build_report_metric(name: str) -> ReportMetric:
 
 def score_reports(
     name: str, candidates: Sequence[str], references: Sequence[str], groups: Sequence[str], resamples: int
-) -> dict[str, dict[str, float | None]]:
-    """A report metric with its bootstrap interval over groups.
+) -> dict[str, Score]:
+    """A report metric with its interval.
 
     Args:
         name: As in the manifest.
         candidates: N reports.
         references: N reports, in the same order.
-        groups: N; rows of one group are drawn together.
+        groups: N; rows of one group are no independent ones.
         resamples: 0 for no interval.
 
     Returns:
@@ -83,13 +87,11 @@ def score_reports(
     found = np.asarray(metric(candidates, references), dtype=float)
     parts = np.stack([found, np.ones_like(found)], axis=1) if found.ndim == 1 else found
     reduce = _mean if found.ndim == 1 else _f1
-    bootstrap = GroupBootstrap(groups, resamples)
-    by_group = np.stack([np.bincount(bootstrap.row_group, column) for column in parts.T], axis=1)
-    low, high = float("nan"), float("nan")
-    if bootstrap.resamples:
-        low, high = interval(reduce(bootstrap.multiplicities(0, bootstrap.resamples) @ by_group))
-    score = {"value": float(reduce(parts.sum(axis=0))), "low": low, "high": high}
-    return {metric.key: {k: None if np.isnan(v) else v for k, v in score.items()}}
+    jackknife = GroupJackknife(groups, resamples)
+    by_group = np.stack([np.bincount(jackknife.row_group, column) for column in parts.T], axis=1)
+    left_out = jackknife.replicate(lambda times: {"score": reduce(times @ by_group)})["score"]
+    bounds = getattr(metric, "range", ANYWHERE if found.ndim == 1 else (0.0, 1.0))
+    return {metric.key: score_of(float(reduce(parts.sum(axis=0))), left_out, basis_of_rows(jackknife), bounds)}
 
 
 def _mean(sums: NDArray[Any]) -> NDArray[Any]:

@@ -10,17 +10,19 @@ from typing import Any, NotRequired, TypedDict
 
 
 class Score(TypedDict):
-    """A metric with its 95 % interval.
+    """A metric with its 95 % interval, for all groups of the kind that these rows' groups are of.
 
     Attributes:
         value: On these rows; None where it is undefined.
-        low: Lower end of the percentile interval over resampled groups; None without one (one group, no resamples).
+        low: Lower end; None without an interval.
         high: Upper end.
+        note: Why there is no interval, or what must be known of the one that there is.
     """
 
     value: float | None
     low: float | None
     high: float | None
+    note: NotRequired[str]
 
 
 class Difference(TypedDict):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfuse.metrics import METRICS
+from mmfuse.metrics.labels import COUNTS, MOST_SURPRISE
 from mmfuse.metrics.ranking import ratio
 from mmfuse.metrics.scored import Scored
 
@@ -25,6 +26,7 @@ class _Standard:
     larger_is_better = True
     range = (0.0, 1.0)
     per_label = False
+    counts = "rows"
     name: str
 
     def __call__(self, scored: Scored, weights: Array) -> Array:
@@ -54,6 +56,7 @@ class F1Macro(_Standard):
     """
 
     name = "f1_macro"
+    counts = COUNTS[name]
 
 
 @METRICS.register("f1_micro")
@@ -79,6 +82,7 @@ class AurocMacro(_Standard):
 
     needs = frozenset({"probabilities"})
     name = "auroc_macro"
+    counts = COUNTS[name]
 
 
 @METRICS.register("average_precision_macro")
@@ -92,6 +96,7 @@ class AveragePrecisionMacro(_Standard):
 
     needs = frozenset({"probabilities"})
     name = "average_precision_macro"
+    counts = COUNTS[name]
 
 
 @METRICS.register("auroc")
@@ -106,6 +111,7 @@ class Auroc(_Standard):
     needs = frozenset({"probabilities"})
     per_label = True
     name = "auroc"
+    counts = COUNTS[name]
 
 
 @METRICS.register("average_precision")
@@ -120,6 +126,7 @@ class AveragePrecision(_Standard):
     needs = frozenset({"probabilities"})
     per_label = True
     name = "average_precision"
+    counts = COUNTS[name]
 
 
 @METRICS.register("f1")
@@ -133,6 +140,7 @@ class F1(_Standard):
 
     per_label = True
     name = "f1"
+    counts = COUNTS[name]
 
 
 @METRICS.register("brier")
@@ -160,7 +168,7 @@ class Nll(_Standard):
 
     needs = frozenset({"probabilities"})
     larger_is_better = False
-    range = (0.0, float(-np.log(np.finfo(np.float64).eps)))
+    range = (0.0, MOST_SURPRISE)
     name = "nll"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -208,19 +209,24 @@ class Captioning(TaskKind):
             reports: Report metrics by name (`mmfuse.metrics.reports`), of each row against its first reference.
             language: Of the captions.
         """
+        from mmfuse.metrics.basis import score_of_mean
+        from mmfuse.metrics.bootstrap import GroupJackknife
         from mmfuse.metrics.captions import score_captioning, tell_words
         from mmfuse.metrics.reports import score_reports
 
         candidates, references = [self.text(row) for row in predicted], list(target)
         scores = score_captioning(candidates, references, groups, resamples, seed, language)
+        tokens = predicted["target_tokens"].astype(np.float64)
+        if tokens.any():
+            told = np.divide(predicted["target_loss"], tokens, out=np.zeros(len(tokens)), where=tokens > 0)
+            jackknife = GroupJackknife(groups, resamples, seed)
+            scores["metrics"]["nll"] = score_of_mean(told, jackknife, (0.0, math.inf), tokens)
+            scores["metrics"]["nll"]["value"] = float(predicted["target_loss"].sum() / tokens.sum())
         there = [i for i, captions in enumerate(references) if captions]
         chosen, first = [candidates[i] for i in there], [references[i][0] for i in there]
-        tokens, words = predicted["target_tokens"].sum(), tell_words(first, language)
+        words = tell_words(first, language)
         if words:
             scores["words"] = words
-        if tokens:
-            nll = {"value": float(predicted["target_loss"].sum() / tokens), "low": None, "high": None}
-            scores["metrics"]["nll"] = nll
         for name in reports:
             scores["metrics"] |= score_reports(name, chosen, first, [groups[i] for i in there], resamples)
         return scores

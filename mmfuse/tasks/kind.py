@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,7 @@ class TaskKind:
         comparable: Metrics that a benchmark may compare by: nothing is in them that each cell has chosen for itself.
         units: Of metrics that are no shares their unit, "" where it is not known: differences are told in it, not in
             points.
+        ranges: Of metrics their lowest and highest value; one that is not here may have any, and its interval too.
         diagnosed: Metrics, of which more is better, that the contribution of each modality is told in; the first one
             is shown.
         fields: Of a decision the parts that a table of predictions holds, with their types.
@@ -67,6 +69,7 @@ class TaskKind:
     lower_is_better: frozenset[str] = frozenset()
     monitor: str = ""
     comparable: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})
     diagnosed: tuple[str, ...] = ()
     fields: ClassVar[dict[str, pa.DataType]] = {"value": pa.float64()}
 
@@ -284,36 +287,39 @@ class TaskKind:
     def score(
         self, predicted: np.ndarray, target: np.ndarray, groups: Sequence[str], resamples: int = 1000, seed: int = 0
     ) -> dict[str, Any]:
-        """The scores of some rows, with 95 % intervals over resampled groups.
+        """The scores of some rows, with 95 % intervals for groups like theirs.
 
         Args:
             predicted: `(rows, ...)` of `predictions`.
             target: `(rows, ...)` encoded; rows without a target are left out.
             groups: `(rows,)`.
-            resamples: Of the groups; 0 for no intervals.
-            seed: Of the resampling.
+            resamples: 0 for no intervals.
+            seed: Of the lot by which groups are left out together, where there are many.
 
         Returns:
-            `n` labelled rows, their `groups`, and `metrics`: by name `{"value", "low", "high"}`, None where undefined.
+            `n` labelled rows, their `groups`, and `metrics`: by name `{"value", "low", "high"}`, None where undefined,
+            and a `note` where there is something to say.
 
         Raises:
             MmfuseError: No row has a target.
         """
-        from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+        from mmfuse.metrics.basis import basis_of_rows
+        from mmfuse.metrics.bootstrap import GroupJackknife
+        from mmfuse.metrics.intervals import ANYWHERE, score_of
 
         there = self.labelled(target)
         if not there.any():
             raise MmfuseError(f"nothing to score: none of the {len(target)} rows has a target")
         predicted, target = predicted[there], target[there]
-        bootstrap = GroupBootstrap(np.asarray(groups, dtype=str)[there], resamples, seed)
+        jackknife = GroupJackknife(np.asarray(groups, dtype=str)[there], resamples, seed)
         values = self.measure(predicted, target, np.ones(len(target)))
-        drawn = self._resampled(list(values), predicted, target, bootstrap) if bootstrap.resamples else {}
-        metrics = {}
-        for name, value in values.items():
-            low, high = interval(drawn[name]) if drawn else (math.nan, math.nan)
-            named = {"value": float(value), "low": low, "high": high}
-            metrics[name] = {key: None if np.isnan(number) else number for key, number in named.items()}
-        return {"n": len(target), "groups": bootstrap.num_groups, "metrics": metrics}
+        left_out = self._resampled(list(values), predicted, target, jackknife) if jackknife.resamples else {}
+        basis = basis_of_rows(jackknife)
+        metrics = {
+            name: score_of(value, left_out.get(name, []), basis, self.ranges.get(name, ANYWHERE))
+            for name, value in values.items()
+        }
+        return {"n": len(target), "groups": jackknife.num_groups, "metrics": metrics}
 
     def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
         """What metrics that are chosen by name (`mmfuse.metrics.METRICS`) see of some rows; arguments as of `score`."""

@@ -71,6 +71,13 @@ class Regression(TaskKind):
         self.units = {"rmse": unit, "mae": unit} | ({"rmse_log": "powers of e"} if self.log else {})
 
     @property
+    def ranges(self) -> dict[str, tuple[float, float]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of `mmfuse.metrics.regression`, imported where something is scored."""
+        from mmfuse.metrics.regression import RANGES
+
+        return RANGES
+
+    @property
     def log(self) -> bool:
         """Whether errors are factors."""
         return self.transform == "log"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from mmfuse.benchmarking.plan import UNIMODAL
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 
 ROWS = {  # row: class, modalities, parameters, MACs
@@ -155,31 +156,38 @@ def _task(
     error, sd = 0.6 * spread, 0.5 * spread
     order = sorted(truth, key=lambda row: -truth[row])
     reference = max(("text_only", "image_only"), key=lambda row: truth[row])
-    references = {"best_unimodal": reference, "late": "late", "concat": "concat"}
-    chosen = list(references.values())
+    validation = {row: truth[row] + 0.003 * rng.normal() for row in order}
+    declared = max((row for row in order if row not in UNIMODAL), key=lambda row: validation[row])
+    references = {"best_unimodal": reference, "late": "late", "concat": "concat", "declared": declared}
+    chosen = list(dict.fromkeys(references.values()))
     pairs = [(s, r) for i, r in enumerate(chosen) for s in order if s != r and s not in chosen[:i]]
     raw = np.array([2 * stats.norm.sf(abs(truth[s] - truth[r]) / error) for s, r in pairs])
     contrasts: dict[str, dict[str, Any]] = {row: {} for row in order}
-    for (s, r), p, corrected in zip(pairs, raw, _holm(raw), strict=True):
-        gap = truth[s] - truth[r]
+    first = pairs.index((declared, reference))
+    corrected = np.insert(_holm(np.delete(raw, first)), first, raw[first])
+    for i, (s, r) in enumerate(pairs):
+        gap, covers = truth[s] - truth[r], 0.95 if i == first else 1 - 0.05 / (len(pairs) - 1)
+        half = float(stats.norm.isf((1 - covers) / 2)) * error
         contrasts[s][r] = {
             "difference": gap,
-            "low": gap - 1.96 * error,
-            "high": gap + 1.96 * error,
-            "p": p,
-            "p_holm": corrected,
+            "low": gap - half,
+            "high": gap + half,
+            "p": raw[i],
+            "p_holm": corrected[i],
+            "level": covers,
+            "declared": i == first,
+            "tested": i == first or bool(raw[first] <= 0.05),
         }
     groups = _groups([truth[row] for row in order], 3.4 * error)
     letters = ["".join(ascii_letters[i] for i, group in enumerate(groups) if place in group) for place in range(24)]
     strategies = [
-        _strategy(rng, row, place, letters[place], truth, metric, labels, contrasts[row], error, sd, seeds)
+        _strategy(rng, row, place, letters[place], truth, metric, labels, contrasts[row], validation, error, sd, seeds)
         for place, row in enumerate(order)
     ]
     prior = bayes["text"] * 0 + 1 / len(labels) if bayes else 0.5
     if diagnostics:
         for strategy in strategies:
             strategy |= _diagnostics(rng, strategy["row"], truth, level, metric, prior, emap)
-    best = next(row for row in order if row not in chosen)
     return {
         "metric": metric,
         "rows": 1840,
@@ -189,11 +197,12 @@ def _task(
         "rare_labels": [],
         "label_origin": "synthetic" if bayes else "human",
         "references": references,
+        "margin": None,
         "strategies": strategies,
         "indistinguishable": [[order[i] for i in group] for group in groups],
         "seeds_needed": [
-            {"strategy": best, "reference": reference, "seeds": 6, "reason": ""},
-            {"strategy": best, "reference": "concat", "seeds": None, "reason": "no difference was observed"},
+            {"strategy": declared, "reference": reference, "seeds": 6, "reason": ""},
+            {"strategy": declared, "reference": "concat", "seeds": None, "reason": "no difference was observed"},
         ],
         "undefined_resamples": 0,
         "bayes": bayes,
@@ -209,6 +218,7 @@ def _strategy(
     metric: str,
     labels: Any,
     contrasts: dict[str, Any],
+    validation: dict[str, float],
     error: float,
     sd: float,
     seeds: int,
@@ -232,7 +242,7 @@ def _strategy(
             "undefined_resamples": 0,
             "without_seed_variance": seeds == 1,
         },
-        "validation": mean + 0.003 * rng.normal(),
+        "validation": validation[row],
         "interaction": kind,
         "uses": list(uses),
         "parameters": parameters,

@@ -11,8 +11,9 @@ import pytest
 from fake import ROWS, fake_built_in, fake_summary, finish, mine
 
 from mmfuse.benchmarking import markup
-from mmfuse.benchmarking.appendix import appendix, contrast
+from mmfuse.benchmarking.appendix import appendix
 from mmfuse.benchmarking.charts import pareto_front, place_labels
+from mmfuse.benchmarking.judge import contrast
 from mmfuse.benchmarking.report import page, write_report
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -63,11 +63,9 @@ def test_every_cell_is_a_line_and_every_row_in_the_report(finished):
         assert {s["row"] for s in found["strategies"]} == set(ROWS)
         assert found["verdict"]
         assert found["rows"] == found["groups"] == 32
-        assert found["references"] == {
-            "best_unimodal": found["references"]["best_unimodal"],
-            "late": "late",
-            "concat": "concat",
-        }
+        chosen = {role: found["references"][role] for role in ("best_unimodal", "declared")}
+        assert found["references"] == {**chosen, "late": "late", "concat": "concat"}
+        assert sum(c["declared"] for s in found["strategies"] for c in s["contrasts"].values()) == 1
         page = (finished.dir / "table.md").read_text() + (finished.dir / "report.html").read_text()
         assert all(row in page for row in ROWS)
 

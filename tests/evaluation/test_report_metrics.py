@@ -18,7 +18,10 @@ def test_chest_rules_by_hand():
     """Hits: effusion, cardiomegaly. False alarms: nodule, No Finding. Miss: effusion."""
     score = score_reports("chest_rules", CANDIDATES, REFERENCES, ["a", "b", "c"], 200)["rule_label_f1"]
     assert score["value"] == pytest.approx(4 / 7)
-    assert 0 <= score["low"] < score["value"] < score["high"] <= 1
+    assert (score["low"], score["note"]) == (None, "3 groups; 10 are needed")
+    more = score_reports("chest_rules", CANDIDATES * 5, REFERENCES * 5, [str(i) for i in range(15)], 1)["rule_label_f1"]
+    assert 0 <= more["low"] < more["value"] < more["high"] <= 1
+    assert more["value"] == pytest.approx(score["value"])
     assert score_reports("chest_rules", [], [], [], 0)["rule_label_f1"]["value"] is None
 
 
@@ -68,9 +71,11 @@ def test_a_metric_of_ones_own_with_a_value_for_each_row():
 
     REPORT_METRICS.register("length_ratio")(Length)
     try:
-        score = score_reports("length_ratio", ["ab", "abcd"], ["ab", "ab"], ["a", "b"], 500)["length_ratio"]
+        groups = [str(i) for i in range(40)]
+        score = score_reports("length_ratio", ["ab", "abcd"] * 20, ["ab"] * 40, groups, 500)["length_ratio"]
         assert score["value"] == pytest.approx(1.5)
-        assert (score["low"], score["high"]) == (1.0, 2.0)
+        half = 2.0227 * 0.5 / 39**0.5  # t with 39 degrees of freedom, and no end of the range
+        assert (score["low"], score["high"]) == pytest.approx((1.5 - half, 1.5 + half), abs=1e-4)
     finally:
         del REPORT_METRICS._classes["length_ratio"]
 

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,8 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
-from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.basis import basis_of_rows
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
 from mmfuse.metrics.captions import (
     CAPTION_METRICS,
     baselines,
@@ -27,6 +29,7 @@ from mmfuse.metrics.captions import (
     tokenize_caption,
 )
 from mmfuse.metrics.captions.cider import CiderVectors, ngrams
+from mmfuse.metrics.intervals import score_of
 from mmfuse.types import MmfuseError
 
 COCO = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d")
@@ -259,12 +262,11 @@ def test_blank_references_and_rows_without_others_are_left_out():
     json.dumps(result, allow_nan=False)
 
 
-def replicates(candidates, references, groups, resamples, seed=0):
+def replicates(candidates, references, bootstrap):
     """Each metric on the rows of each resample, read anew; CIDEr-D with the document frequencies of all rows."""
-    bootstrap = GroupBootstrap(groups, resamples, seed)
     _, cider = official(candidates, references)
     found = []
-    for replicate in range(resamples):
+    for replicate in range(bootstrap.resamples):
         times = bootstrap.multiplicities(replicate, replicate + 1)[0].astype(int)
         rows = np.repeat(np.arange(len(candidates)), times[bootstrap.row_group])
         scores = score_captions([candidates[row] for row in rows], [references[row] for row in rows])
@@ -272,19 +274,20 @@ def replicates(candidates, references, groups, resamples, seed=0):
     return found
 
 
-@pytest.mark.heavy
-def test_intervals_are_those_of_resampled_rows():
+def test_intervals_are_those_of_rows_without_each_group():
     candidates, references, groups = written()
-    result = score_captioning(candidates, references, groups, resamples=30, seed=3)
-    drawn = replicates(candidates, references, groups, 30, seed=3)
+    result = score_captioning(candidates, references, groups)
+    jackknife = GroupJackknife(groups)
+    left_out = replicates(candidates, references, jackknife)
+    assert len(left_out) == jackknife.num_groups == result["groups"]
     for name in CAPTION_METRICS:
         score = result["metrics"][name]
         if name.startswith("distinct"):
-            assert score["low"] is None
-            assert score["high"] is None
+            assert (score["low"], score["note"]) == (None, "it falls with the number of rows")
             continue
-        low, high = np.quantile([scores[name] for scores in drawn], [0.025, 0.975])
-        assert (score["low"], score["high"]) == pytest.approx((low, high)), name
+        bounds = (0, math.inf) if "length" in name else (0, 10 if name == "cider_d" else 1)
+        expected = score_of(score["value"], [scores[name] for scores in left_out], basis_of_rows(jackknife), bounds)
+        assert score == pytest.approx(expected), name
         assert score["low"] < score["value"] < score["high"]
 
 
@@ -305,7 +308,7 @@ def test_differences_are_paired():
     kept = [row for row in range(40) if row != 5]
     differences = compare_captioning(a, b, references, groups, resamples=30)
     a, b, right, chosen = (np.array(x, dtype=object)[kept].tolist() for x in (a, b, references, groups))
-    drawn_a, drawn_b = replicates(a, right, chosen, 30), replicates(b, right, chosen, 30)
+    drawn_a, drawn_b = (replicates(of, right, GroupBootstrap(chosen, 30)) for of in (a, b))
     value_a, value_b = score_captions(a, right), score_captions(b, right)
     assert set(differences) == set(CAPTION_METRICS) - {"reference_length"}
     for name, score in differences.items():

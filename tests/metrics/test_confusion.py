@@ -8,8 +8,9 @@ import pytest
 from sklearn import metrics as sk
 
 from mmfuse.metrics import METRICS, choose_metrics, metrics_for
-from mmfuse.metrics.bootstrap import GroupBootstrap
-from mmfuse.metrics.chosen import add_metrics, evaluate_metrics
+from mmfuse.metrics.bootstrap import GroupJackknife
+from mmfuse.metrics.chosen import add_metrics, bases_of, evaluate_metrics
+from mmfuse.metrics.intervals import score_of
 from mmfuse.metrics.labels import METRICS as STANDARD
 from mmfuse.metrics.labels import PER_LABEL, score_classification, score_multilabel
 from mmfuse.metrics.scored import Scored
@@ -165,13 +166,15 @@ def test_those_of_every_report_are_the_same_by_name(kind):
         report = score_multilabel(scores, truth, names, groups, [0.5] * len(names), 0)
     found = evaluate_metrics(scored, {n: METRICS.get(n)() for n in [*STANDARD, *PER_LABEL]}, groups, 0)
     for name in STANDARD:
-        assert found[name][0] == pytest.approx(report["metrics"][name]["value"], abs=1e-12)
+        assert found[name][0]["value"] == pytest.approx(report["metrics"][name]["value"], abs=1e-12)
     for name in PER_LABEL:
-        theirs = [NAN if v[name]["value"] is None else v[name]["value"] for v in report["per_label"].values()]
-        assert found[name][0].tolist() == pytest.approx(theirs, nan_ok=True)
+        assert [one["value"] for one in found[name]] == [
+            v[name]["value"] if v[name]["value"] is None else pytest.approx(v[name]["value"])
+            for v in report["per_label"].values()
+        ]
 
 
-def test_what_is_chosen_is_added_with_intervals_of_the_same_resamples():
+def test_what_is_chosen_is_added_with_intervals_of_the_same_groups():
     p, target, *_ = case(13)
     names, groups = ["a", "b", "c"][: p.shape[1]], [str(i // 3) for i in range(len(p))]
     target[::7] = -100
@@ -184,14 +187,16 @@ def test_what_is_chosen_is_added_with_intervals_of_the_same_resamples():
     assert {name: report["metrics"][name] for name in STANDARD} == before
     assert report["metrics"]["recall_micro"] == pytest.approx(before["accuracy"])  # of classes they are the same
     assert list(report["per_label"][names[0]])[-2:] == ["recall", "ppv"]
-    bootstrap = GroupBootstrap(np.array(groups)[target != -100], 200)
+    jackknife = GroupJackknife(np.array(groups)[target != -100])
     rows = np.flatnonzero(target != -100)
-    drawn = []
-    for times in bootstrap.multiplicities(0, 200):
-        chosen = np.repeat(rows, times[bootstrap.row_group].astype(int))
-        drawn.append(sk.matthews_corrcoef(target[chosen], p[chosen].argmax(axis=1)))
-    assert report["metrics"]["mcc"]["low"] == pytest.approx(np.quantile(drawn, 0.025))
-    assert report["metrics"]["mcc"]["high"] == pytest.approx(np.quantile(drawn, 0.975))
+    left_out = []
+    for times in jackknife.multiplicities(0, jackknife.num_groups):
+        chosen = np.repeat(rows, times[jackknife.row_group].astype(int))
+        left_out.append(sk.matthews_corrcoef(target[chosen], p[chosen].argmax(axis=1)))
+    (basis,) = bases_of(scored, jackknife)(metrics["mcc"])
+    expected = score_of(report["metrics"]["mcc"]["value"], left_out, basis, (-1, 1))
+    assert report["metrics"]["mcc"] == pytest.approx(expected)
+    assert -1 < expected["low"] < expected["value"] <= expected["high"] <= 1
 
 
 def test_undefined_is_none_and_one_group_has_no_interval():
@@ -200,7 +205,8 @@ def test_undefined_is_none_and_one_group_has_no_interval():
     metrics = choose_metrics(["mcc", "precision", "recall_macro"], "classification", "metrics")
     add_metrics(report, scored, metrics, ["g", "g"], 100)
     nothing = {"value": None, "low": None, "high": None}
-    assert report["metrics"] == {"mcc": nothing, "recall_macro": {"value": 1.0, "low": None, "high": None}}
+    told = {"value": 1.0, "low": None, "high": None, "note": "one group holds 100% of the rows"}
+    assert report["metrics"] == {"mcc": nothing, "recall_macro": told}
     assert report["per_label"]["b"] == {"precision": nothing}
 
 

@@ -6,11 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
+from mmfuse.metrics.basis import LabelBasis, basis_of_rows
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife, interval, paired_difference
 from mmfuse.metrics.calibration import expected_calibration_error
 from mmfuse.metrics.decisions import decision_replicates
+from mmfuse.metrics.intervals import score_of
 from mmfuse.metrics.labels import (
     METRICS,
+    MOST_SURPRISE,
     PER_LABEL,
     classification_replicates,
     multilabel_replicates,
@@ -188,17 +191,34 @@ def test_missing_rows_change_nothing(task):
     assert with_missing == score(probabilities, target, labels, groups, *extra, resamples=50)
 
 
-def test_interval_of_the_score_is_the_percentiles_of_the_replicates():
+def test_interval_of_the_score_is_that_of_scores_without_each_group():
     probabilities, target, groups = classification(missing=False)
-    bootstrap = GroupBootstrap(groups, resamples=200, seed=3)
-    replicates = classification_replicates(probabilities, target, CLASSES, bootstrap)
-    result = score_classification(probabilities, target, CLASSES, groups, resamples=200, seed=3)
-    for name in METRICS:
-        score = result["metrics"][name]
-        assert [score["low"], score["high"]] == pytest.approx(np.percentile(replicates[name], [2.5, 97.5]))
+    jackknife = GroupJackknife(groups)
+    left_out = classification_replicates(probabilities, target, CLASSES, jackknife)
+    result = score_classification(probabilities, target, CLASSES, groups)
+    basis = LabelBasis(np.eye(4)[target], np.eye(4)[probabilities.argmax(axis=1)], CLASSES, jackknife)
+    for name in set(METRICS) - {"ece"}:
+        score, bounds = result["metrics"][name], (0.0, MOST_SURPRISE if name == "nll" else 1.0)
+        of = "labels" if name == "f1_macro" else "rankings" if name.endswith("macro") else "rows"
+        assert score == score_of(score["value"], left_out[name], basis(of)[0], bounds), name
+        assert score["low"] < score["value"] < score["high"]
     for i, label in enumerate(CLASSES):
-        score = result["per_label"][label]["f1"]
-        assert [score["low"], score["high"]] == pytest.approx(np.percentile(replicates["f1"][:, i], [2.5, 97.5]))
+        for name, of in (("f1", "true"), ("auroc", "ranking"), ("average_precision", "ranking")):
+            score = result["per_label"][label][name]
+            assert score == score_of(score["value"], left_out[name][:, i], basis(of)[i], (0.0, 1.0))
+
+
+@pytest.mark.parametrize("sure", [0.0, 0.25])
+def test_the_interval_of_ece_holds_its_value_and_0_where_nothing_but_chance_is_seen(sure):
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0.5, 0.75, 600)
+    right = rng.random(600) < p
+    said = np.stack([p + sure, 1 - p - sure], axis=1)
+    groups = [str(i // 2) for i in range(600)]
+    ece = score_classification(said, np.where(right, 0, 1), ["a", "b"], groups)["metrics"]["ece"]
+    assert ece["low"] < ece["value"] < ece["high"] < 1
+    assert (ece["low"] == 0) == (sure == 0)
+    assert ece["low"] <= sure <= ece["high"]
 
 
 def test_chunks_do_not_change_the_draws():
@@ -281,20 +301,19 @@ def test_f1_of_a_label_that_is_there_and_never_said_is_0():
     assert result["macro_over"]["f1_macro"] == 4
 
 
-def test_replicates_without_positives_are_nan_and_left_out_of_the_interval():
+def test_replicates_without_positives_are_nan():
     probabilities, target = np.array([[0.9], [0.2], [0.4], [0.1]]), np.array([[1.0], [0], [0], [0]])
     bootstrap = GroupBootstrap(list("abcd"), resamples=200)
     auroc = multilabel_replicates(probabilities, target, ["x"], [0.5], bootstrap)["auroc"][:, 0]
     drawn = bootstrap.multiplicities(0, 200)
     np.testing.assert_array_equal(np.isnan(auroc), (drawn[:, 0] == 0) | (drawn[:, 0] == 4))
-    score = score_multilabel(probabilities, target, ["x"], list("abcd"), [0.5], 200)["per_label"]["x"]["auroc"]
-    assert score == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_one_group_has_no_interval():
     probabilities, target, groups = classification()
     result = score_classification(probabilities, target, CLASSES, ["patient"] * len(groups))
     assert {(score["low"], score["high"]) for score in result["metrics"].values()} == {(None, None)}
+    assert {score["note"] for score in result["metrics"].values()} == {"one group holds 100% of the rows"}
 
 
 def test_rows_of_a_group_stay_together():
@@ -309,18 +328,18 @@ def test_rows_of_a_group_stay_together():
 
 
 def test_interval_of_accuracy_covers_the_truth():
-    """100 groups of three rows whose success rate is the group's own: 95 % intervals cover 0.7 about that often."""
+    """100 groups of three rows whose success rate is the group's own: 95 % intervals cover 0.97 about that often."""
     rng, covered = np.random.default_rng(0), 0
     groups = np.repeat(np.arange(100), 3).astype(str)
     probabilities = np.tile([0.6, 0.4], (300, 1))
-    for seed in range(200):
-        right = rng.random(300) < np.repeat(rng.beta(1.4, 0.6, 100), 3)  # mean 0.7
-        replicates = classification_replicates(
-            probabilities, np.where(right, 0, 1), ["a", "b"], GroupBootstrap(groups, 300, seed)
-        )
-        low, high = interval(replicates["accuracy"])
-        covered += low <= 0.7 <= high
-    assert 0.90 <= covered / 200 <= 0.99
+    jackknife = GroupJackknife(groups)
+    for _ in range(200):
+        right = rng.random(300) < np.repeat(rng.beta(1.94, 0.06, 100), 3)  # mean 0.97
+        target = np.where(right, 0, 1)
+        left_out = classification_replicates(probabilities, target, ["a", "b"], jackknife)["accuracy"]
+        score = score_of(right.mean(), left_out, basis_of_rows(jackknife), (0, 1))
+        covered += score["low"] <= 0.97 <= score["high"]
+    assert 0.92 <= covered / 200 <= 0.99
 
 
 def test_paired_difference_sees_what_separate_intervals_hide():
@@ -419,7 +438,8 @@ def test_scores_are_in_range_and_the_order_of_rows_does_not_matter(seed, n, leve
             (label, name): shuffled["per_label"][label][name] for label in labels for name in PER_LABEL
         }
         for name, values in scores.items():
-            assert values == pytest.approx(again[name], abs=1e-12), name
+            assert values.pop("note", "") == again[name].pop("note", ""), name
+            assert values == pytest.approx(again[name], abs=1e-9), name
             defined = [value for value in values.values() if value is not None]
             assert all(0 <= value <= (37 if name == "nll" else 1) for value in defined), name
             assert values["value"] is not None or not defined

@@ -63,7 +63,8 @@ def test_counts_are_trained_and_then_evaluated_predicted_sharded_checked_and_ben
     assert "task events (count): 50 rows with a value" in printed
     scores = json.loads((folder / "test" / "metrics.json").read_text())["tasks"]["events"]
     assert set(scores["metrics"]) == {"mae", "deviance", "d2"}
-    assert scores["metrics"]["mae"]["low"] < scores["metrics"]["mae"]["value"] < scores["metrics"]["mae"]["high"]
+    assert scores["metrics"]["mae"]["note"] == f"{scores['groups']} groups; 10 are needed"
+    assert f"* all: no interval, {scores['groups']} groups; 10 are needed" in printed
     told = [json.loads(line) for line in (folder / "test" / "predictions.jsonl").read_text().splitlines()]
     known = [one["tasks"]["events"] for one in told if one["tasks"]["events"]["target"] is not None]
     errors = [abs(one["value"] - one["target"]) for one in known]

@@ -7,7 +7,7 @@ paired difference of two strategies, `families.py` many tests at once, `power.py
 
 from mmfuse.benchmarking.statistics.comparison import Comparison, NamedContrast, Placed, compare
 from mmfuse.benchmarking.statistics.contrasts import Contrast, paired_contrast
-from mmfuse.benchmarking.statistics.families import holm, letter_groups
+from mmfuse.benchmarking.statistics.families import holm, interval_levels, letter_groups
 from mmfuse.benchmarking.statistics.power import SeedsNeeded, seeds_needed
 from mmfuse.benchmarking.statistics.scores import interval
 from mmfuse.benchmarking.statistics.variance import Estimate
@@ -22,6 +22,7 @@ __all__ = [
     "compare",
     "holm",
     "interval",
+    "interval_levels",
     "letter_groups",
     "paired_contrast",
     "seeds_needed",

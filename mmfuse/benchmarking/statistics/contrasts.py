@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from mmfuse.benchmarking.statistics.variance import Array, Estimate, Prior, checked, estimate, in_unit
+from mmfuse.benchmarking.statistics.variance import Estimate, checked, in_unit, measure
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,5 @@ def paired_contrast(
         raise ValueError(
             f"replicates {replicates_a.shape} and {replicates_b.shape} must be alike: same seeds, same resamples"
         )
-    return contrast_of(values_a - values_b, replicates_a - replicates_b, num_groups, in_unit("level", level))
-
-
-def contrast_of(
-    values: Array, replicates: Array, num_groups: int, level: float, prior: Prior | None = None
-) -> Contrast:
-    """The same of differences `values` `(R,)` and `replicates` `(R, B)`, with seed variance that `prior` lends."""
-    difference, parts = estimate(values, replicates, num_groups, level, prior)
-    return Contrast(difference, parts.p_value(abs(difference.mean)))
+    found = measure(values_a - values_b, replicates_a - replicates_b, num_groups)
+    return Contrast(found.at(in_unit("level", level)), found.p)

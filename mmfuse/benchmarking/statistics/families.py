@@ -40,6 +40,32 @@ def holm(p_values: ArrayLike) -> Array:
     return adjusted
 
 
+def interval_levels(p_values: ArrayLike, alpha: float) -> Array:
+    """The level of each member's interval that agrees with `holm`: it is without 0 where `holm` is up to alpha.
+
+    All are simultaneous, 1 - alpha / m, but for those that only a later step of Holm's rejects: they are at the level
+    of their step.
+
+    Reference: Bonferroni's intervals; Holm 1979 for the steps.
+    Differs: the exceptions. The intervals that follow from Holm's procedure (Strassburger and Bretz 2008) end at 0 for
+    all that it rejects, however large the difference.
+    Prefer when: intervals stand beside p-values of `holm`.
+
+    Args:
+        p_values: `(m,)` in [0, 1] or NaN.
+        alpha: In (0, 1).
+
+    Returns:
+        `(m,)`, in the order given.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    m, adjusted = len(p_values), holm(p_values)
+    steps = np.empty(m)
+    steps[np.argsort(p_values)] = alpha / np.arange(m, 0, -1)
+    late = (adjusted <= alpha) & (p_values > alpha / max(m, 1))
+    return 1 - np.where(late, steps, alpha / max(m, 1))
+
+
 def letter_groups(different: ArrayLike) -> list[list[int]]:
     """The largest sets without two members that differ: one letter each, in a compact letter display.
 

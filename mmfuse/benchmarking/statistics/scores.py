@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from mmfuse.benchmarking.statistics.variance import Estimate, checked, estimate, in_unit
+from mmfuse.benchmarking.statistics.variance import Estimate, checked, in_unit, measure
 
 
 def interval(values: ArrayLike, replicates: ArrayLike, num_groups: int, level: float = 0.95) -> Estimate:
@@ -29,4 +29,4 @@ def interval(values: ArrayLike, replicates: ArrayLike, num_groups: int, level: f
         ValueError: Shapes do not match, a value is not finite, a replicate is infinite, or an option is not legal.
     """
     values, replicates = checked(values, replicates, num_groups, dimensions=1)
-    return estimate(values, replicates, num_groups, in_unit("level", level))[0]
+    return measure(values, replicates, num_groups).at(in_unit("level", level))

@@ -92,16 +92,54 @@ class Estimate:
     without_seed_variance: bool
 
 
-def estimate(
-    values: Array, replicates: Array, num_groups: int, level: float, prior: Prior | None = None
-) -> tuple[Estimate, Parts]:
-    """The mean of `values` `(R,)` with an interval, and the parts of its variance.
+class Measured(NamedTuple):
+    """A mean and what is known of it, to be told at any level.
+
+    Attributes:
+        mean: Over seeds.
+        parts: Of its variance.
+        seed_sd: Between seeds; NaN for one.
+        seeds: R.
+        resamples: That were used.
+        undefined_resamples: That were dropped.
+    """
+
+    mean: float
+    parts: Parts
+    seed_sd: float
+    seeds: int
+    resamples: int
+    undefined_resamples: int
+
+    def at(self, level: float) -> Estimate:
+        """With the interval at this level."""
+        width, parts = self.parts.half_width(1 - level), self.parts
+        return Estimate(
+            mean=self.mean,
+            low=self.mean - width,
+            high=self.mean + width,
+            standard_error=math.sqrt(max(parts.bootstrap, parts.seed + parts.test)),  # max keeps a NaN that is first
+            seed_sd=self.seed_sd,
+            test_variance=parts.test,
+            seeds=self.seeds,
+            resamples=self.resamples,
+            undefined_resamples=self.undefined_resamples,
+            without_seed_variance=self.seeds == 1,
+        )
+
+    @property
+    def p(self) -> float:
+        """The level at which the interval would end at 0."""
+        return self.parts.p_value(abs(self.mean))
+
+
+def measure(values: Array, replicates: Array, num_groups: int, prior: Prior | None = None) -> Measured:
+    """The mean of `values` `(R,)` over seeds, and the parts of its variance.
 
     Args:
         values: Of each seed.
         replicates: `(R, B)`, of each seed on each resample; NaN where undefined.
         num_groups: G.
-        level: Of the interval.
         prior: Lends seed variance.
     """
     R, defined = len(values), ~np.isnan(replicates).any(axis=0)
@@ -116,21 +154,14 @@ def estimate(
         if known:
             crossed = float((drawn - drawn.mean(axis=0)).var(axis=1, ddof=1).sum()) / (R - 1)
             test_variance = max(bootstrap - crossed / R, 0.0)
-    parts = Parts(seed_variance / R, test_variance, bootstrap, seed_df, num_groups - 1)
-    mean, width = float(values.mean()), parts.half_width(1 - level)
-    found = Estimate(
-        mean=mean,
-        low=mean - width,
-        high=mean + width,
-        standard_error=math.sqrt(max(bootstrap, seed_variance / R + test_variance)),  # max keeps a NaN that is first
+    return Measured(
+        mean=float(values.mean()),
+        parts=Parts(seed_variance / R, test_variance, bootstrap, seed_df, num_groups - 1),
         seed_sd=float(values.std(ddof=1)) if R > 1 else math.nan,
-        test_variance=test_variance,
         seeds=R,
         resamples=drawn.shape[1],
         undefined_resamples=replicates.shape[1] - drawn.shape[1],
-        without_seed_variance=R == 1,
     )
-    return found, parts
 
 
 class Parts(NamedTuple):

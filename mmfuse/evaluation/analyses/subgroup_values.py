@@ -38,7 +38,7 @@ def split_values(cells: Sequence[str]) -> Subgroups:
     """
     values = [cell.strip() or MISSING for cell in cells]
     different = sorted({value for value in values if value != MISSING})
-    numbers = [_number(value) for value in different]
+    numbers = [as_number(value) for value in different]
     binned = False
     if numbers and None not in numbers:
         by_value = {value: float(number or 0) for value, number in zip(different, numbers, strict=True)}
@@ -61,7 +61,8 @@ def _quarters(values: Sequence[str], by_value: dict[str, float]) -> tuple[list[s
     return found, [name for name in names if name in set(found)]
 
 
-def _number(value: str) -> float | None:
+def as_number(value: str) -> float | None:
+    """The finite number that a cell says; None where it says none."""
     try:
         number = float(value)
     except ValueError:

@@ -6,6 +6,7 @@ them from what each row adds to them, so that a resample of groups is a weighted
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,17 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmfuse.extras import extra
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval, paired_difference
+from mmfuse.metrics.basis import basis_of_rows
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife, paired_difference
 from mmfuse.metrics.captions.chrf import MOST, chrf, chrf_counts
 from mmfuse.metrics.captions.cider import MAX_N, Array, Grams, cider_d, ngrams
 from mmfuse.metrics.captions.languages import is_english, tokens_of
 from mmfuse.metrics.captions.references import as_lists, check_number, without_blank
+from mmfuse.metrics.intervals import Basis, score_of
 from mmfuse.types import MmfuseError
 
 CAPTION_METRICS = (
     *("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "meteor_lite", "chrf"),
     *("distinct1", "distinct2", "length", "reference_length"),
 )
+RANGES = {"cider_d": (0.0, 10.0), "length": (0.0, math.inf), "reference_length": (0.0, math.inf)}
+"""The lowest and highest value of those that are not shares."""
 
 
 def score_captions(
@@ -87,36 +92,37 @@ def score_captioning(
     """Score captions as `score_captions` does, with 95 % intervals.
 
     Blank references are left out, and so are rows without any other. Intervals keep the document frequencies of CIDEr-D
-    as they are in all rows. `distinct1` and `distinct2` have none: a resample repeats rows, and a repeated row is never
-    distinct.
+    as they are in all rows. `distinct1` and `distinct2` have none: they fall with the number of rows.
 
-    Reference: Field and Welsh 2007, "Bootstrapping clustered data", for intervals.
-    Differs: nothing; intervals are percentiles.
+    Reference: `mmfuse.metrics.intervals`.
+    Differs: nothing.
     Prefer when: scores are reported. Without resamples it takes no longer than `score_captions`.
 
     Args:
         candidates: One a row; it may be empty.
         references: Those of each row.
-        groups: `(N,)`; rows of one group are resampled together.
-        resamples: Of the groups; 0 for no intervals.
-        seed: Of the resampling.
+        groups: `(N,)`; rows of one group are no independent ones.
+        resamples: 0 for no intervals.
+        seed: Of the lot by which groups are left out together, where there are many.
         language: Of the captions, as two letters; default: English.
 
     Returns:
         `n` rows with references, their `groups`, and `metrics`: for each of `CAPTION_METRICS` a
-        `{"value", "low", "high"}`, None where undefined. One group has no spread, so no interval.
+        `{"value", "low", "high"}`, None where undefined, and a `note` where there is something to say.
 
     Raises:
         MmfuseError: No row has a reference, or the numbers of rows differ.
     """
-    (said,), references, bootstrap = _check_rows([candidates], references, groups, resamples, seed)
+    (said,), references, row_groups = _check_rows([candidates], references, groups)
     statistics = _statistics(said, references, language)
-    replicates = _replicates(statistics, bootstrap)
-    metrics = {}
-    for name, value in _values(statistics).items():
-        low, high = interval(replicates.get(name, []))
-        metrics[name] = _defined({"value": value, "low": low, "high": high})
-    return {"n": len(references), "groups": bootstrap.num_groups, "metrics": metrics}
+    jackknife = GroupJackknife(row_groups, resamples, seed)
+    left_out, basis = _replicates(statistics, jackknife), basis_of_rows(jackknife)
+    none = Basis(None, "it falls with the number of rows" if jackknife.asked else "")
+    metrics = {
+        name: score_of(value, left_out.get(name, []), basis if name in left_out else none, RANGES.get(name, (0.0, 1.0)))
+        for name, value in _values(statistics).items()
+    }
+    return {"n": len(references), "groups": jackknife.num_groups, "metrics": metrics}
 
 
 def rouge_l_rows(candidates: Sequence[str], references: Sequence[Sequence[str]], language: str | None = None) -> Array:
@@ -152,7 +158,8 @@ def compare_captioning(
     Raises:
         MmfuseError: No row has a reference, or the numbers of rows differ.
     """
-    said, references, bootstrap = _check_rows([candidates_a, candidates_b], references, groups, resamples, seed)
+    said, references, row_groups = _check_rows([candidates_a, candidates_b], references, groups)
+    bootstrap = GroupBootstrap(row_groups, resamples, seed)
     a, b = (_statistics(captions, references, language) for captions in said)
     values_a, values_b = _values(a), _values(b)
     drawn_a, drawn_b = _replicates(a, bootstrap), _replicates(b, bootstrap)
@@ -290,15 +297,13 @@ def _check_rows(
     candidates: Sequence[Sequence[str]],
     references: Sequence[Sequence[str]],
     groups: Sequence[str],
-    resamples: int,
-    seed: int,
-) -> tuple[list[list[str]], list[list[str]], GroupBootstrap]:
-    """What is scored of the captions of each model: rows with references."""
+) -> tuple[list[list[str]], list[list[str]], list[str]]:
+    """What is scored of the captions of each model, and the groups: of rows with references."""
     for name, found in [*(("captions", captions) for captions in candidates), ("groups", groups)]:
         check_number(name, len(found), len(references))
     references = without_blank(references)
     used = [row for row, captions in enumerate(references) if captions]
     if not used:
         raise MmfuseError(f"nothing to score: none of the {len(references)} rows has a reference")
-    bootstrap = GroupBootstrap([groups[row] for row in used], resamples, seed)
-    return [[captions[row] for row in used] for captions in candidates], [references[row] for row in used], bootstrap
+    said = [[captions[row] for row in used] for captions in candidates]
+    return said, [references[row] for row in used], [groups[row] for row in used]
