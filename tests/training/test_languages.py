@@ -83,7 +83,7 @@ def test_a_metric_that_does_not_move_is_told_and_the_loss_decides(captioner, cap
 def test_captions_that_are_cut_are_told(captioner, capsys):
     mmfuse.train(captioner("training.max_steps=1", "tasks.report.decoder.max_length=5"))
     assert (
-        "16 of 24 training captions are longer than decoder.max_length 5 and cut; the longest"
+        "24 of 24 training captions are longer than decoder.max_length 5 and cut; the longest"
         in capsys.readouterr().err
     )
 
