@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import cast
 
 from accelerate import Accelerator
 from rich.console import Console
@@ -50,9 +49,8 @@ def set_up(
     gaps = refuse_gaps(table)
     now("building the model")
     model = build_model(config, table)
-    if model.captioning:
-        meteor_lite()  # else it would be missed after the training; so would what splits the language
-    for task in model.captioning:
+    for task in model.captioning:  # else what scores captions would be missed after the training
+        meteor_lite()
         tokens_of(manifest.tasks[task].language)
     check_monitor(config.training.monitor, model, table)
     check_choices(config, model, table)
@@ -73,8 +71,10 @@ def set_up(
 
 def _tell_cut_captions(model: FusionModel, table: Table) -> Iterator[str]:
     """Of each task with training captions longer than its decoder writes, how many there are."""
-    for task in model.captioning:
-        decoder = cast(CaptioningHead, model.heads[task]).decoder
+    for task, head in model.heads.items():
+        if not isinstance(head, CaptioningHead):
+            continue
+        decoder = head.decoder
         lengths = decoder.lengths(table.captions(task, "train"))
         cut = sum(length > decoder.max_length for length in lengths)
         if cut:
