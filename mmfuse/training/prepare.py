@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from accelerate import Accelerator
 from rich.console import Console
@@ -19,6 +20,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.chosen import check_operating_points, chosen_metrics
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads.captioning import CaptioningHead
+from mmfuse.heads.decoder import CaptionDecoder
 from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.model import FusionModel
 from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
@@ -74,7 +76,7 @@ def _tell_cut_captions(model: FusionModel, table: Table) -> Iterator[str]:
     for task, head in model.heads.items():
         if not isinstance(head, CaptioningHead):
             continue
-        decoder = head.decoder
+        decoder = cast(CaptionDecoder, head.decoder)
         lengths = decoder.lengths(table.captions(task, "train"))
         cut = sum(length > decoder.max_length for length in lengths)
         if cut:
