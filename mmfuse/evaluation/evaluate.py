@@ -120,9 +120,8 @@ def evaluate(
     required = _required(loaded, described, require, chosen)
     with at_operating_point(loaded, operating_point):
         pass  # one that the model does not have is told before it predicts
-    if loaded.captioning:
-        meteor_lite()  # else it would be missed after the predictions; so would what splits the language
-    for task in loaded.captioning:
+    for task in loaded.captioning:  # else what scores captions would be missed after the predictions
+        meteor_lite()
         tokens_of(described.tasks[task].language)
     labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
     table = load_table(described, tasks=list(labels), labels=labels, fold=fold)

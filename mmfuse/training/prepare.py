@@ -20,6 +20,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.chosen import check_operating_points, chosen_metrics
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads.captioning import CaptioningHead
+from mmfuse.heads.decoder import CaptionDecoder
 from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.model import FusionModel
 from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
@@ -50,9 +51,8 @@ def set_up(
     gaps = refuse_gaps(table)
     now("building the model")
     model = build_model(config, table)
-    if model.captioning:
-        meteor_lite()  # else it would be missed after the training; so would what splits the language
-    for task in model.captioning:
+    for task in model.captioning:  # else what scores captions would be missed after the training
+        meteor_lite()
         tokens_of(manifest.tasks[task].language)
     check_monitor(config.training.monitor, model, table)
     check_choices(config, model, table)
@@ -73,8 +73,10 @@ def set_up(
 
 def _tell_cut_captions(model: FusionModel, table: Table) -> Iterator[str]:
     """Of each task with training captions longer than its decoder writes, how many there are."""
-    for task in model.captioning:
-        decoder = cast(CaptioningHead, model.heads[task]).decoder
+    for task, head in model.heads.items():
+        if not isinstance(head, CaptioningHead):
+            continue
+        decoder = cast(CaptionDecoder, head.decoder)
         lengths = decoder.lengths(table.captions(task, "train"))
         cut = sum(length > decoder.max_length for length in lengths)
         if cut:

@@ -2,6 +2,7 @@
 
 import random
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from languages import SENTENCES
 from sacrebleu.tokenizers import tokenizer_ja_mecab, tokenizer_ko_mecab
 
 from mmfuse.data.audit.texts import estimate_tokens
+from mmfuse.evaluation.evaluate import format_report
 from mmfuse.metrics.captions import (
     CAPTION_METRICS,
     begins_unspaced,
@@ -187,3 +189,20 @@ def test_a_caption_that_stands_in_the_text_is_found_in_every_script(text, captio
 def test_tokens_of_scripts_without_spaces_are_estimated_by_their_characters():
     assert estimate_tokens("右肺可见一圆形阴影") == 2 + 9
     assert estimate_tokens("CT 右肺") == 2 + 3
+
+
+@pytest.mark.parametrize(("language", "words"), [(None, "have no spaces"), ("th", "single characters")])
+def test_a_report_says_what_its_words_are(language, words):
+    kind = Captioning()
+    kind.decoder = SimpleNamespace(decode=lambda ids: SENTENCES["th"][ids[0]])
+    said = np.zeros(3, dtype=[("ids", np.int32, (1,)), ("target_loss", np.float32), ("target_tokens", np.int32)])
+    said["ids"][:, 0], said["target_tokens"] = range(3), 4
+    target = np.empty(3, dtype=object)
+    target[:] = [(sentence,) for sentence in SENTENCES["th"][:3]]
+    scores = kind.score(said, target, ["a", "b", "c"], 0, language=language)
+    assert words in scores["words"]
+    assert scores["metrics"]["chrf"]["value"] == pytest.approx(1.0)
+    assert scores["words"] in format_report({"split": "test", "tasks": {"report": scores}, "missing": {}})
+    plain = np.array([None] * 3)
+    plain[:] = [(sentence,) for sentence in SENTENCES["en"][:3]]
+    assert "words" not in kind.score(said, plain, ["a", "b", "c"], 0)

@@ -1,6 +1,7 @@
 """Captions in Korean, German and Thai: trained, gone on with, and told of."""
 
 import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -9,6 +10,10 @@ from languages import SENTENCES
 from safetensors.torch import load_file
 
 import mmfuse
+from mmfuse.benchmarking.config import BenchmarkConfig
+from mmfuse.config import Config, DecoderConfig, TextEncoderConfig
+from mmfuse.training.build import caption_vocabulary
+from mmfuse.training.claim import as_begun, with_defaults
 from mmfuse.types import MmfuseError
 
 
@@ -78,7 +83,7 @@ def test_a_metric_that_does_not_move_is_told_and_the_loss_decides(captioner, cap
 def test_captions_that_are_cut_are_told(captioner, capsys):
     mmfuse.train(captioner("training.max_steps=1", "tasks.report.decoder.max_length=5"))
     assert (
-        "16 of 24 training captions are longer than decoder.max_length 5 and cut; the longest"
+        "24 of 24 training captions are longer than decoder.max_length 5 and cut; the longest"
         in capsys.readouterr().err
     )
 
@@ -109,3 +114,30 @@ def test_a_run_of_before_goes_on_with_the_vocabulary_that_it_began_with(captione
     ):
         mmfuse.train(captioner(*options, "text_encoder.vocabulary=wordpiece_cased", run="killed"))
     assert "wordpiece_stripped" not in (again.dir / "config.yaml").read_text()  # as it was
+
+
+@pytest.mark.parametrize("config", [Config(name="a"), BenchmarkConfig(name="a")])
+def test_what_was_before_a_key_is_known_to_runs_and_benchmarks(config, tmp_path):
+    written = asdict(config)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    assert as_begun(config, tmp_path) == config
+    del written["text_encoder"]["vocabulary"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    assert as_begun(config, tmp_path).text_encoder.vocabulary == "wordpiece_stripped"
+    assert with_defaults(written, type(config))["text_encoder"]["vocabulary"] == "wordpiece_stripped"
+    chosen = replace(config, text_encoder=TextEncoderConfig(vocabulary="byte_bpe"))
+    assert as_begun(chosen, tmp_path) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "captions", "found"),
+    [
+        ("wordpiece", None, "byte_bpe"),
+        ("wordpiece_stripped", None, "wordpiece_stripped"),
+        ("wordpiece_stripped", "byte_bpe", "byte_bpe"),
+        ("byte_bpe", "wordpiece", "wordpiece"),
+    ],
+)
+def test_what_is_trained_on_captions(text, captions, found):
+    config = Config(name="a", text_encoder=TextEncoderConfig(vocabulary=text))
+    assert caption_vocabulary(config, DecoderConfig(vocabulary=captions)) == found
