@@ -258,6 +258,24 @@ def _resamples(task: Any, predicted: np.ndarray, target: np.ndarray, groups: lis
 
 
 @SUITE.check
+def _files(candidate: Candidate) -> None:
+    """What files hold of targets and decisions is read back, so that `mmfuse compare` can score it."""
+    example = _example(candidate)
+    task, target = example.task, example.target
+    again = task.unshown(json.loads(json.dumps([task.shown(one) for one in target])))
+    require(_same(again, target), "`unshown` does not give back what `shown` told: override both")
+    predicted = task.predictions(example.said)
+    told = [task.decide(row) for row in predicted]
+    one, other = task.scored(predicted, target), task.reread(json.loads(json.dumps(told)), target)
+    alike = one.decided.dtype == object or np.allclose(one.decided.astype(float), other.decided.astype(float), 1e-4)
+    require(alike and len(one) == len(other), "`reread` does not give back what `decide` told: override both")
+    flat = [task.unflat("y", {k: "" if v is None else str(v) for k, v in task.flat("y", row).items()}) for row in told]
+    third = task.reread(flat, target)
+    alike = one.decided.dtype == object or np.allclose(one.decided.astype(float), third.decided.astype(float), 1e-4)
+    require(alike, "`unflat` does not give back what `flat` put into a table: override both")
+
+
+@SUITE.check
 def _state(candidate: Candidate) -> None:
     """What was fitted and calibrated survives a model folder, and gives the same predictions."""
     example = _example(candidate)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from mmfuse.evaluation.evaluate import format_report
 from mmfuse.metrics import METRICS, choose_metrics, metrics_for
 from mmfuse.metrics.bootstrap import GroupJackknife
 from mmfuse.metrics.chosen import add_metrics, bases_of, evaluate_metrics
@@ -229,3 +230,20 @@ def test_a_metric_of_another_kind_of_task_is_refused():
         choose_metrics(["mcc"], "captioning", "m")
     assert "recall" in metrics_for("multilabel")
     assert "recall" not in metrics_for("multilabel", per_label=False)
+
+
+def test_means_over_labels_tell_over_how_many_they_are():
+    truth = np.array([[1.0, 0, 0], [0, 0, 1], [1, 0, 1], [0, 0, 1]])
+    scored = Scored.of_labels(np.array([[0.9, 0.1, 0.2]] * 4), truth, ["a", "b", "c"], [0.5] * 3)
+    scores = score_multilabel(scored.probabilities, truth, ["a", "b", "c"], list("wxyz"), [0.5] * 3, 0)
+    names = ["precision_macro", "recall_macro", "balanced_accuracy", "mcc", "recall_micro"]
+    add_metrics(scores, scored, choose_metrics(names, "multilabel", "m"), list("wxyz"), 0)
+    # nobody has b; a alone is ever said; of a model that says the same of every row there is no correlation
+    ranked = {"f1_macro": 2, "auroc_macro": 2, "average_precision_macro": 2}
+    assert scores["macro_over"] == {**ranked, "precision_macro": 1, "recall_macro": 2, "balanced_accuracy": 2, "mcc": 0}
+    report = {"split": "test", "missing": {}, "tasks": {"y": scores}}
+    assert "| f1_macro (over 2 of 3 labels) | " in format_report(report)
+    assert "| recall_micro | " in format_report(report)
+    classes = Scored.of_classes(np.eye(3)[[0, 0, 1]], [0, 1, 1], ["a", "b", "c"])
+    chosen = choose_metrics(["balanced_accuracy", "mcc"], "classification", "m")
+    assert [metric.over(classes) for metric in chosen.values()] == [2, None]

@@ -17,6 +17,7 @@ import mmfuse.data.tables.leaks
 from mmfuse.data.audit import audit
 from mmfuse.data.load import load_table
 from mmfuse.data.rows.read import read_rows
+from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.leaks import find_leaks
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.tasks import build_task
@@ -543,3 +544,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     csv.writer(text).writerows([["id", "x"], ["1", "a"]])
     (tmp_path / "r.csv").write_text(text.getvalue(), encoding="utf-8-sig")
     assert list(read_rows(str(tmp_path / "r.csv"), "m").columns) == ["id", "x"]
+
+
+def test_labels_that_a_split_lacks_are_told_before_training(table):
+    splits = ["train"] * 3 + ["validation"] * 2 + ["test"] * 2
+    rows = [{"y": y, "split": split} for y, split in zip("abcabab", splits, strict=True)]
+    made = table(rows, tasks={"y": {"type": "classification", "column": "y"}}, splits={"column": "split"})
+    told = [gap.message for gap in refuse_gaps(made)]
+    assert told == [
+        f"tasks.y: no row of the {split} split has 'c': their scores are undefined there, and macro averages are over "
+        "2 of 3 labels at most"
+        for split in ("validation", "test")
+    ]
