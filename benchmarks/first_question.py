@@ -30,7 +30,6 @@ import numpy as np
 from intervals import ACCURACY, KINDS, SEEDS, STRATEGIES, draw_levels, draw_right, draw_sizes, variances
 from scipy.optimize import brentq
 
-from mmfuse.benchmarking.statistics import holm
 from mmfuse.benchmarking.statistics.comparison import contrast_family
 
 GROUPS, VALIDATION_GROUPS, RESAMPLES, BLOCK, ALPHA = 200, 100, 200, 50, 0.05
@@ -70,14 +69,14 @@ def one_benchmark(rng: np.random.Generator, seeds: int, shift: float, ahead: flo
     true = {name: float(value) for name, value in zip(NAMES, truth[:, 0], strict=True)}
     gaps = [true[one.strategy] - true[one.reference] for one in found]
     first = next(one for one in found if one.declared)
-    before = [one for one in found if one.reference in (reference, "late", "concat")]  # fusion may be one of them
-    by_holm = dict(zip([(o.strategy, o.reference) for o in before], holm([o.p for o in before]), strict=True))
+    before, _ = contrast_family(values, replicates, NAMES, [reference, "late", "concat"], GROUPS, ALPHA, None)
+    by_holm = {one.strategy: one.p_holm for one in before if one.reference == reference}
     covers = [one.difference.low <= gap <= one.difference.high for one, gap in zip(found, gaps, strict=True)]
     others = [cover for cover, one in zip(covers, found, strict=True) if not one.declared]
     helps = first.difference.mean > 0
     return {
         "after": int(first.p_holm <= ALPHA and helps),
-        "before": int(by_holm[first.strategy, first.reference] <= ALPHA and helps),
+        "before": int(by_holm[fusion] <= ALPHA and helps),
         "open": int(first.p_holm <= ALPHA),
         "false": int(any(o.tested and o.p_holm <= ALPHA and gap == 0 for o, gap in zip(found, gaps, strict=True))),
         "covers": int(covers[found.index(first)]),

@@ -13,6 +13,7 @@ SAVED_TOWER = "mmfuse-model:"
 _OF_SAVED = ("name", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
 _OWN = (None, "transformers", "timm")
 """Towers of texts and images; any other reads features."""
+_READ_BY = {"text_encoder": "texts are read by transformers", "image_encoder": "images are read by timm"}
 _OF_FEATURES = ("tower", "options", "frozen", "unfreeze_epoch", "learning_rate", "adapter")
 _NEW_DECODER = ("hidden_dim", "num_layers", "num_heads", "options", "vocabulary", "vocab_size")
 
@@ -58,7 +59,7 @@ def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], st
         own = getattr(config, tower)
         if own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_FEATURES]
-            yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features"
+            yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features ({_READ_BY[tower]})"
         elif own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
             yield (tower,), own, others, f"{tower}.name: {own.name}, whose tower is taken as it is"

@@ -15,6 +15,7 @@ from mmfuse import __version__, cli
 from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 from mmfuse.encoders.cache import build_cache
 from mmfuse.fusion import FUSIONS
+from mmfuse.metrics import METRICS
 from mmfuse.types import Features
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +103,39 @@ def test_a_plugin_in_a_scratch_file(mmfuse, world, tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
     assert "needs the 'fusion product' from the plug-in 'my_fusion'" in done.stderr
+
+
+CONSTANT = """
+import numpy as np
+from mmfuse.metrics import METRICS
+
+@METRICS.register("_constant")
+class Constant:
+    kinds, needs, larger_is_better = ("classification",), frozenset({"decisions"}), True
+    range, per_label = (0.0, 2.0), False
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def __call__(self, scored, weights):
+        return np.full(len(weights) + 1, self.value)
+"""
+
+
+def test_options_are_checked_with_and_one_fault_is_told_once(mmfuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(METRICS, "_classes", dict(METRICS._classes))
+    (tmp_path / "constant.py").write_text(CONSTANT)
+    plugin = ("--plugin", tmp_path / "constant.py")
+    _, listed, _ = mmfuse("list", "metrics", *plugin)
+    assert "_constant: no docstring\n    options: value\n" in listed
+    code, _, err = mmfuse("check", "_constant", *plugin)
+    assert (code, err) == (2, "error: metric '_constant' needs the option value, which has no default\n")
+    code, out, _ = mmfuse("check", "_constant", "value=1", *plugin)
+    assert code == 2
+    assert "its docstring has no `Reference:`" in out
+    assert out.count("it gives (2,), not (1,)") == 1
+    assert "FAILED  needs: as " in out
+    sys.modules.pop("mmfuse_plugin_constant")
 
 
 def test_a_plugin_in_a_scratch_package(world, tmp_path):

@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from planted_fusions import Product, masked_mean, plant
 from torch import nn
 
 from mmfuse.fusion import FUSIONS, linear_macs
 from mmfuse.testing import ConformanceError, check_fusion, fusion_checks
-from mmfuse.types import Features, MmfuseError
+from mmfuse.types import MmfuseError
 
 VARIANTS = [
     ("concat", {"hidden_layers": 0}),
@@ -20,10 +21,6 @@ VARIANTS = [
     ("merged_attention", {"num_layers": 2}),
     ("perceiver", {"num_layers": 1}),
 ]
-
-
-def masked_mean(tokens, mask):
-    return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 @pytest.mark.parametrize("check", fusion_checks())
@@ -52,44 +49,6 @@ def test_the_suite_leaves_the_random_state_alone():
     torch.manual_seed(0)
     check_fusion("text_only", out_dim=8)
     assert torch.equal(torch.rand(1), expected)
-
-
-class Product(nn.Module):
-    """The product of two projections: a strategy without defect, from which those below differ by one.
-
-    Reference: none.
-    Differs: nothing.
-    Prefer when: testing.
-    """
-
-    uses = ("text", "image")
-    reads = frozenset({"pooled"})
-    interaction = "multiplicative"
-    size = "out_dim"
-
-    def __init__(self, text_dim, image_dim, out_dim=8, *, dropout=0.1):
-        super().__init__()
-        self.out_dim = out_dim
-        self.text, self.image = nn.Linear(text_dim, out_dim), nn.Linear(image_dim, out_dim)
-        self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(out_dim, out_dim)
-
-    def fuse(self, a, b, text, image):
-        """What a defect overrides: `pooled`, from the projected pooled vectors and all there is."""
-        return self.out(self.dropout(a * b))
-
-    def forward(self, text, image):
-        pooled = self.fuse(self.text(text.pooled), self.image(image.pooled), text, image)
-        tokens = torch.cat([self.text(text.tokens), self.image(image.tokens)], dim=1)
-        return Features(tokens, torch.cat([text.mask, image.mask], dim=1), pooled, text.present | image.present)
-
-    def macs(self, text_tokens, image_tokens):
-        return linear_macs(self) + text_tokens * linear_macs(self.text) + image_tokens * linear_macs(self.image)
-
-
-def plant(monkeypatch, cls):
-    cls.__doc__ = cls.__doc__ or Product.__doc__
-    monkeypatch.setitem(FUSIONS._classes, "planted", cls)
 
 
 # Strategies without a defect that a careless suite would refuse.
@@ -472,7 +431,3 @@ def test_planted_defect_is_caught(monkeypatch, cls, check, says):
     assert "\n" not in str(caught.value)
     with pytest.raises(ConformanceError):
         check_fusion("planted")
-
-
-def test_every_check_has_a_planted_defect():
-    assert {check for _, check, _ in PLANTED} == set(fusion_checks())

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.registry import Registry, load_plugin, nearest
 from mmfuse.tasks import TASKS
@@ -22,11 +22,17 @@ class MyFusion(ConcatFusion):
 
 @pytest.fixture
 def registry():
-    registry = Registry("thing")
+    registry = Registry("thing", reserved=("text_dim",))
 
     @registry.register("gated")
     class Gated:
         def __init__(self, text_dim, *, dropout=0.1):
+            if dropout > 1:
+                raise ValueError("dropout is a share\nof 1")
+
+    @registry.register("pickled")
+    class Pickled:
+        def __init__(self, text_dim, acid):
             pass
 
     return registry
@@ -57,12 +63,14 @@ def test_nearest_tells_the_legal_names_and_a_like_one(name, legal, sentence):
 
 
 def test_a_registered_class_is_found_by_its_name(registry):
-    assert registry.names() == ["gated"]
+    assert registry.names() == ["gated", "pickled"]
     assert registry.get("gated").__name__ == "Gated"
 
 
 def test_an_unknown_name_tells_the_nearest_and_how_a_plugin_is_loaded(registry):
-    with pytest.raises(MmfuseError, match=r"unknown thing 'gate'; legal: gated \(did you mean 'gated'\?\); .*--plugin"):
+    with pytest.raises(
+        MmfuseError, match=r"unknown thing 'gate'; legal: gated, pickled \(did you mean 'gated'\?\); .*--plugin"
+    ):
         registry.get("gate")
 
 
@@ -79,7 +87,30 @@ def test_options_are_the_constructors_signature(registry):
     with pytest.raises(MmfuseError, match=r"thing.droput is not an option of thing 'gated'; .*did you mean 'dropout'"):
         registry.check_options("gated", {"droput": 0.5})
     with pytest.raises(MmfuseError, match=r"thing.text_dim is not an option"):
-        registry.check_options("gated", {"text_dim": 3}, reserved=("text_dim",))
+        registry.check_options("gated", {"text_dim": 3})
+    with pytest.raises(MmfuseError, match=r"thing 'pickled' needs the option acid"):
+        registry.check_options("pickled", {})
+    registry.check_options("pickled", {"acid": 1})
+
+
+@pytest.mark.parametrize("name", [["gated", "other"], "a/b", "a.b", "a b", "", lambda cls: cls])
+def test_what_is_no_name_is_refused(registry, name):
+    with pytest.raises(MmfuseError, match="cannot be the name of a thing"):
+        registry.register(name)
+
+
+def test_a_function_is_no_class(registry):
+    with pytest.raises(MmfuseError, match="thing 'fun' is no class"):
+        registry.register("fun")(lambda: 1)
+    Registry("thing", functions=True).register("fun")(lambda: 1)
+
+
+def test_a_value_that_a_constructor_refuses_is_one_line(registry):
+    assert registry.build("gated", "training.thing", 3, dropout=0.5)
+    for value in (2, "a"):
+        with pytest.raises(MmfuseError, match=r"^training\.thing: thing 'gated' cannot be built with") as error:
+            registry.build("gated", "training.thing", 3, dropout=value)
+        assert "\n" not in str(error.value)
 
 
 def test_a_class_that_does_not_exist_has_no_options(registry):
@@ -96,7 +127,7 @@ def test_own_classes_need_no_plugin(registry):
 def test_no_strategy_lets_the_user_set_what_the_model_sets(name):
     for reserved in ("text_dim", "image_dim"):
         with pytest.raises(MmfuseError, match=reserved):
-            FUSIONS.check_options(name, {reserved: 3}, RESERVED)
+            FUSIONS.check_options(name, {reserved: 3})
 
 
 def test_a_plugin_file_registers_its_classes_once(tmp_path, own_fusions):
@@ -125,6 +156,12 @@ def test_two_plugins_do_not_share_a_name(tmp_path, own_fusions):
         ("plug.txt", "x = 1", "plug.txt: not a Python file"),
         ("broken.py", "import nothing_of_this_name", "broken.py: ModuleNotFoundError: No module named"),
         ("typo.py", "def f(:", "typo.py: SyntaxError"),
+        ("leaves.py", "raise SystemExit(3)", "leaves.py: SystemExit: 3"),
+        (
+            "same.py",
+            'from mmfuse.metrics import METRICS\n@METRICS.register("mcc")\nclass Mine:\n    pass',
+            r"--plugin \S*same.py: metric 'mcc' is registered twice: by mmfuse.metrics.confusion and same.py",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_loaded_is_one_line_and_leaves_nothing(tmp_path, own_fusions, name, text, message):
@@ -154,7 +191,7 @@ def test_installed_packages_register_through_their_entry_points(monkeypatch, reg
 
     monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     assert registry.get("theirs") is dict
-    assert registry.names() == ["gated", "theirs"]
+    assert registry.names() == ["gated", "pickled", "theirs"]
     assert registry.origin("theirs") == "builtins"
     assert (groups, loads) == (["mmfuse.things"], ["theirs"])
 
@@ -169,7 +206,7 @@ def test_a_heading_of_a_foreign_error_is_told_with_what_is_below_it():
 
 def test_what_is_registered_for_later_is_imported_when_asked_for(registry):
     registry.register_later("decoder", "decimal:Decimal")
-    assert registry.names() == ["decoder", "gated"]
+    assert registry.names() == ["decoder", "gated", "pickled"]
     assert "decoder" not in registry._classes
     with pytest.raises(MmfuseError, match="registered twice: by mmfuse and "):
         registry.register("decoder")(dict)

@@ -12,7 +12,7 @@ from mmfuse.config import load_config
 from mmfuse.data.public.cards import card_text, source_lines
 from mmfuse.data.public.sources import READY
 from mmfuse.data.tables.manifest import load_manifest
-from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.tasks import TASKS
 from mmfuse.training.launch import RULES
@@ -42,7 +42,7 @@ def test_a_config_loads_and_its_strategy_takes_its_options(path):
     config = load_config(path)
     assert config.name == path.stem
     options = {key: value for key, value in config.fusion.items() if key != "name"}
-    FUSIONS.check_options(config.fusion["name"], options, RESERVED)
+    FUSIONS.check_options(config.fusion["name"], options)
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=name_of)

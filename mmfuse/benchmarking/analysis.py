@@ -16,13 +16,15 @@ from mmfuse.benchmarking.declare import declare
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.methods import reference_of
 from mmfuse.benchmarking.plan import COVARIATES, NO_FUSION, Cell, Plan, Row
-from mmfuse.benchmarking.statistics import Comparison, Estimate, compare
+from mmfuse.benchmarking.statistics import Comparison, Estimate, compare, strategy_score
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, verdict
 from mmfuse.evaluation.contribution import worse_than_unimodal
 from mmfuse.fusion import FUSIONS
 from mmfuse.metrics import METRICS, Metric, metrics_for, worst_value
-from mmfuse.metrics.bootstrap import GroupBootstrap
-from mmfuse.metrics.chosen import metric_replicates
+from mmfuse.metrics.basis import basis_of_rows
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife
+from mmfuse.metrics.chosen import bases_of, metric_replicates
+from mmfuse.metrics.intervals import ANYWHERE
 from mmfuse.registry import nearest
 from mmfuse.tasks import TaskKind, task_of
 from mmfuse.types import MmfuseError
@@ -151,6 +153,9 @@ def _why_not(metric: str, kind: Any) -> str:
         return "less of it is better"
     if "decisions" in found.needs and kind.has_labels and not kind.exclusive:
         return "its thresholds are chosen by every cell for itself"
+    needed = [key for key, parameter in METRICS.options(metric).items() if parameter.default is parameter.empty]
+    if needed:
+        return f"it is compared at its defaults, and its option {needed[0]} has none"
     return ""
 
 
@@ -185,7 +190,8 @@ def _compare_task(
     config = workshop.config
     names = [label for label in plan.rows if label in task.said]
     bootstrap = GroupBootstrap(task.groups, config.resamples, seed=0)
-    values, replicates = _replicate(task, names, bootstrap)
+    jackknife = GroupJackknife(task.groups)
+    values, replicates, left_out = _replicate(task, names, bootstrap, jackknife)
     validation = {
         label: _mean(
             results[cell.key]["validation_metrics"].get(task.name, {}).get(task.metric)
@@ -209,6 +215,7 @@ def _compare_task(
         bootstrap.num_groups,
         declared=asked.first,
         steady=[label for label in names if label == COVARIATES],
+        scores=_scores(task, sign, values, left_out, jackknife),
     )
     if less:
         comparison = _turned(comparison)
@@ -244,41 +251,60 @@ def _turned(comparison: Comparison) -> Comparison:
     """A comparison of negated scores, of the scores themselves; ranks, letters and p-values stay."""
 
     def turned(of: Estimate) -> Estimate:
-        return dataclasses.replace(of, mean=-of.mean, low=-of.high, high=-of.low)
+        seeds = {"seed_low": _minus(of.seed_high), "seed_high": _minus(of.seed_low)}
+        return dataclasses.replace(of, mean=-of.mean, low=-of.high, high=-of.low, **seeds)
 
     strategies = tuple(dataclasses.replace(s, score=turned(s.score)) for s in comparison.strategies)
     contrasts = tuple(dataclasses.replace(c, difference=turned(c.difference)) for c in comparison.contrasts)
     return dataclasses.replace(comparison, strategies=strategies, contrasts=contrasts)
 
 
-def _replicate(task: _Task, names: Sequence[str], bootstrap: GroupBootstrap) -> tuple[Array, Array]:
-    """The metric `(S, R)` of each strategy and seed, and its replicates `(S, R, B)`."""
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _scores(task: _Task, sign: float, values: Array, left_out: Array, jackknife: GroupJackknife) -> list[Estimate]:
+    """The score of each strategy with its interval, times `sign`; of `values (S, R)` and `left_out (S, R, b)`."""
+    low, high = task.kind.ranges.get(task.metric, ANYWHERE)
+    basis = basis_of_rows(jackknife)
+    if task.metric in METRICS.names():
+        metric: Metric = METRICS.get(task.metric)()
+        said = next(iter(next(iter(task.said.values())).values()))
+        (basis,) = bases_of(task.kind.scored(said, task.target), jackknife)(metric)
+        low, high = metric.range
+    bounds = (low, high) if sign > 0 else (-high, -low)
+    return [strategy_score(sign * v, sign * w, basis, bounds) for v, w in zip(values, left_out, strict=True)]
+
+
+def _replicate(task: _Task, names: Sequence[str], *bootstraps: GroupBootstrap) -> tuple[Array, ...]:
+    """The metric `(S, R)` of each strategy and seed, and its replicates `(S, R, B)` of each bootstrap."""
     seeds = sorted(next(iter(task.said.values())))
     said = [task.said[name][seed] for name in names for seed in seeds]
     shape = (len(names), len(seeds))
     if task.metric in task.kind.comparable:
         scores = [task.kind.values([task.metric], each, task.target)[task.metric] for each in said]
-        drawn = task.kind.replicates(task.metric, said, task.target, bootstrap)
+        drawn = [task.kind.replicates(task.metric, said, task.target, of) for of in bootstraps]
     else:
-        scores, drawn = _by_name(task, said, bootstrap)
-    return np.array(scores, dtype=np.float64).reshape(shape), drawn.reshape(*shape, -1)
+        scores, *drawn = _by_name(task, said, *bootstraps)
+    return np.array(scores, dtype=np.float64).reshape(shape), *(of.reshape(*shape, -1) for of in drawn)
 
 
-def _by_name(task: _Task, said: Sequence[Array], bootstrap: GroupBootstrap) -> tuple[Array, Array]:
-    """A registered metric of each model `(M,)`, and its replicates `(M, B)`.
+def _by_name(task: _Task, said: Sequence[Array], *bootstraps: GroupBootstrap) -> tuple[Array, ...]:
+    """A registered metric of each model `(M,)`, and its replicates `(M, B)` of each bootstrap.
 
     A model that it is undefined for (it says one class alone, and has no `mcc`) has its worst value, as in training.
     """
     metric: Metric = METRICS.get(task.metric)()
     each = [task.kind.scored(one, task.target) for one in said]
     scores = np.array([metric(one, np.ones((1, len(one))))[0] for one in each], dtype=np.float64)
-    drawn, undefined = metric_replicates(metric, each, bootstrap), np.isnan(scores)
+    drawn, undefined = [metric_replicates(metric, each, of) for of in bootstraps], np.isnan(scores)
     worst = worst_value(task.metric)
     assert worst is not None  # it is registered
     if undefined.any() and not np.isfinite(worst):
         raise MmfuseError(f"metric: {task.metric!r} is undefined for a model of {task.name}; choose another metric")
-    drawn[undefined] = np.where(np.isnan(drawn[undefined]), worst, drawn[undefined])
-    return np.where(undefined, worst, scores), drawn
+    for of in drawn:
+        of[undefined] = np.where(np.isnan(of[undefined]), worst, of[undefined])
+    return np.where(undefined, worst, scores), *drawn
 
 
 def _describe(

@@ -37,7 +37,7 @@ def appendix(summary: dict[str, Any]) -> str:
         lines += [*_table(task, summary), "", about_tests(task)]
     units = listed(list(dict.fromkeys(map(unit_of, summary["tasks"].values()))))
     note = (
-        "Intervals of scores are 95 %, for other seeds and other test groups; sd is between seeds. Strategies that "
+        "Intervals of scores are 95 %, for other test groups and the seeds that were run. Strategies that "
         f"share a letter could not be told apart among all pairs. Differences are in {units}. MACs are of the fusion "
         "for one example."
     )
@@ -56,13 +56,22 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     by_name = {s["row"]: s for s in task["strategies"]}
     references = [name for name in dict.fromkeys(task["references"].values()) if name in by_name]
     mark = " ⚠ mined" if is_mined(task) else ""
-    head = ["strategy", "class", "parameters", "MACs", task["metric"], "95 % interval", "sd", "letters"]
+    head = [
+        "strategy",
+        "class",
+        "parameters",
+        "MACs",
+        task["metric"],
+        "95 % interval",
+        "sd and range of seeds",
+        "letters",
+    ]
     head += [text for r in references for text in (f"against {r}", "p")]
     rows = []
     for s in sorted(task["strategies"], key=lambda s: s["row"] not in NO_FUSION):  # stable: by rank within
         of = s["score"]
         cells = [s["row"] + mark, class_of(s), count(s["parameters"]), count(s["macs"]), score(of["mean"])]
-        cells += [interval(of["low"], of["high"], score), spread(of["seed_sd"]), s["letters"]]
+        cells += [interval(of["low"], of["high"], score), _seeds(of), s["letters"]]
         for r in references:
             found = contrast(s, r, by_name)
             if found is None:
@@ -80,3 +89,8 @@ def _table(task: dict[str, Any], summary: dict[str, Any]) -> list[str]:
         limits = ", ".join(f"{name} {score(task['bayes'][name])}" for name in ("text", "image", "both"))
         lines += ["", f"Best possible accuracy (Bayes): {limits}."]
     return lines
+
+
+def _seeds(of: dict[str, Any]) -> str:
+    between = interval(of.get("seed_low"), of.get("seed_high"), score)
+    return f"{spread(of['seed_sd'])} {'' if between == DASH else between}".strip()

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mmfuse.benchmarking.markup import difference
+from mmfuse.benchmarking.markup import DASH, difference, interval, score
 from mmfuse.training.claim import flat_config
 from mmfuse.types import MmfuseError
 
@@ -74,5 +74,6 @@ def _differences(folders: list[Path], first: dict[str, Any], second: dict[str, A
 def _score(strategy: dict[str, Any] | None) -> str:
     if strategy is None:
         return " | "
-    score = strategy["score"]
-    return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}] | {strategy['letters']}"
+    of = strategy["score"]
+    between = interval(of["low"], of["high"], score)
+    return f"{score(of['mean'])} {'' if between == DASH else between} | {strategy['letters']}"

@@ -60,7 +60,7 @@ class BenchmarkConfig:
 
     name: str = key("???", "of the benchmark")
     output_dir: str | None = key(None, "default: runs/NAME")
-    plugins: list[str] = key([], "Python files that register fusions or heads")
+    plugins: list[str] = key([], "Python files of your own: fusions, tasks, towers, metrics, ... (mmfuse list)")
     data: DataConfig = field(default_factory=DataConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)

@@ -16,6 +16,8 @@ STATISTICS = (
     "variances are not equal, Sankhya 22.",
     "Field and Welsh 2007, Bootstrapping clustered data, JRSS B 69.",
     "Holm 1979, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6.",
+    "Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive counts "
+    "estimated from survey data, Survey Methodology 24.",
     "Maurer, Hothorn and Lehmacher 1995, Multiple comparisons in drug clinical trials and preclinical assays: a-priori "
     "ordered hypotheses, in Biometrie in der chemisch-pharmazeutischen Industrie 6.",
     "Obuchowski and Rockette 1995, Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests, "
@@ -91,6 +93,11 @@ def _tested(summary: dict[str, Any]) -> list[str]:
     margin = next((task.get("margin") for task in summary["tasks"].values()), None)
     within = f"{100 * POINT:g} point (of a metric with a unit, {POINT:.0%} of the score of the modality alone), or "
     within += f"{SHARE:.0%} of the gain if that is more"
+    scores = (
+        "A score is the mean over seeds; its 95 % interval is for the seeds that were run and for other test groups: "
+        "that of Clopper and Pearson for an effective number of answers (Korn and Graubard 1998), by the jackknife "
+        "over groups."
+    )
     said = (
         "A difference of two strategies is its mean over seeds, on the same test rows. Its variance has a part from "
         f"seeds and one from test groups (Obuchowski and Rockette 1995), by {summary['resamples']:,} bootstrap "
@@ -103,7 +110,7 @@ def _tested(summary: dict[str, Any]) -> list[str]:
         "are called equal where the interval of their difference lies within "
         f"{within if margin is None else format(margin, 'g')}."
     )
-    return [said, *(_task(name, task) for name, task in summary["tasks"].items())]
+    return [scores, said, *(_task(name, task) for name, task in summary["tasks"].items())]
 
 
 def _task(name: str, task: dict[str, Any]) -> str:

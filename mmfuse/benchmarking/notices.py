@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from mmfuse.benchmarking.markup import known
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, listed
 
 
@@ -89,6 +90,14 @@ def about_task(task: dict[str, Any]) -> Iterator[Notice]:
     if task["rare_labels"]:
         text = f"Fewer than {FEWEST_POSITIVES} positives among the test rows: {listed(task['rare_labels'])}."
         yield Notice("rare", text, "Rare labels.")
+    told: dict[str, list[str]] = {}
+    for strategy in task["strategies"]:
+        if note := strategy["score"].get("note"):
+            told.setdefault(note, []).append(strategy["row"])
+    for note, rows in told.items():
+        whose = "All strategies" if len(rows) == len(task["strategies"]) else listed(rows)
+        title = "Intervals of scores." if known(task["strategies"][0]["score"]["low"]) else "No intervals of scores."
+        yield Notice("intervals", f"{whose}: {note}.", title)
     if task["undefined_resamples"]:
         text = f"In {task['undefined_resamples']:,} resamples the metric is undefined; they were left out."
         yield Notice("undefined", text, "Undefined resamples.")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mmfuse.benchmarking.config import QUICK, BenchmarkConfig
-from mmfuse.fusion import FUSIONS, RESERVED, build_fusion
+from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
@@ -177,7 +177,7 @@ def choose_strategies(config: BenchmarkConfig, labels: bool = True) -> dict[str,
         if not label.replace("_", "").isalnum():
             raise MmfuseError(f"strategies: row name {label!r}: letters, digits and _ are legal")
         given = {k: v for k, v in options.items() if k != "name"}
-        FUSIONS.check_options(str(options["name"]), given, RESERVED)
+        FUSIONS.check_options(str(options["name"]), given)
         _check_values(label, options)
         if "out_dim" in inspect.signature(FUSIONS.get(options["name"])).parameters:
             options.setdefault("out_dim", config.width)

@@ -12,7 +12,7 @@ import yaml
 from mmfuse.benchmarking.appendix import appendix
 from mmfuse.benchmarking.charts import describe, ranking, shapes
 from mmfuse.benchmarking.latex import latex_tables
-from mmfuse.benchmarking.markup import DASH, Html, cell, header, known, score, table, tag
+from mmfuse.benchmarking.markup import DASH, Html, cell, header, interval_of, score, table, tag
 from mmfuse.benchmarking.methods import methods, methods_text
 from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
 from mmfuse.benchmarking.plan import NO_FUSION
@@ -141,11 +141,16 @@ def _overview(summary: dict[str, Any]) -> Html:
         s = found[name].get(row)
         if s is None:
             return cell(DASH)
-        width = (s["score"]["high"] - s["score"]["low"]) / 2 if known(s["score"]["high"]) else None
         inside = bool(best[name] & set(s["letters"]))
         told = tag("b", score(s["score"]["mean"])) if inside else score(s["score"]["mean"])
         mark = tag("span", " ⚠", title="labels mined from the text") if is_mined(tasks[name]) else None
-        return tag("td", told, tag("small", f" ±{score(width)}"), mark, class_="n" + (" best" if inside else ""))
+        return tag(
+            "td",
+            told,
+            interval_of(s["score"]["low"], s["score"]["high"], score),
+            mark,
+            class_="n" + (" best" if inside else ""),
+        )
 
     rows = {row: tag("tr", name_cell(row), [entry(n, row) for n in tasks], class_=row_class(row)) for row in names}
     limits = []
@@ -161,7 +166,7 @@ def _overview(summary: dict[str, Any]) -> Html:
     return tag(
         "section",
         tag("h2", "All tasks"),
-        tag("p", "Score ± half the width of its 95 % interval. Bold on a ground: the best of the task, and all that "
+        tag("p", "Score and its 95 % interval. Bold on a ground: the best of the task, and all that "
             "cannot be told from it. One modality alone stands first, then the order is by mean rank.", class_="note"),
         table([head], [limits, [r for n, r in rows.items() if n in NO_FUSION],
                        [r for n, r in rows.items() if n not in NO_FUSION]], "All tasks", class_="matrix"),
@@ -199,9 +204,10 @@ def _methods(summary: dict[str, Any]) -> Html:
 
 def _glossary(summary: dict[str, Any]) -> Html:
     terms = {
-        "Score and interval": "The mean over seeds, on all test rows. The 95 % interval covers the score that the "
-        "strategy would have on average with other seeds and another sample of test groups. It is for one estimate and "
-        "not corrected for their number: do not compare two strategies by whether their intervals overlap.",
+        "Score and interval": "The mean over the seeds that were run, on all test rows. The 95 % interval covers what "
+        "these models would score on all groups of the kind that the test groups are of; how much seeds differ is told "
+        "beside it. It is for one estimate and not corrected for their number: do not compare two strategies by "
+        "whether their intervals overlap.",
         "Letters": "Two strategies that share a letter could not be told apart, after Holm’s correction over all "
         "pairs, which are a family of their own and more than the differences to references: a strategy may beat a "
         "reference and share its letter. That does not make them equal.",

@@ -100,8 +100,8 @@ def _ranking(task: Task, summary: dict[str, Any]) -> Content:
         legend(),
         ranking(task["strategies"], lines, describe(task["strategies"], task), badge=badge(task, "⚠"),
                 slots=len(task["indistinguishable"])),
-        tag("figcaption", f"{in_words(task['metric'])}: mean over seeds, and its 95 % interval for other seeds "
-            "and other test groups. Strategies that share a letter could not be told apart among all pairs; "
+        tag("figcaption", f"{in_words(task['metric'])}: mean over the seeds that were run, and its 95 % interval "
+            "for other test groups. Strategies that share a letter could not be told apart among all pairs; "
             "against a reference fewer differences are tested, and more may be told. ", told),
     )  # fmt: skip
     return [chart, _ranking_table(task, by_name, summary)]
@@ -134,7 +134,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
             cell(str(s["rank"])),
             tag("td", class_of(s)),
             cell(score(estimate["mean"]), interval_of(estimate["low"], estimate["high"], score)),
-            cell(spread(estimate["seed_sd"])),
+            cell(spread(estimate["seed_sd"]), interval_of(estimate.get("seed_low"), estimate.get("seed_high"), score)),
             tag("td", s["letters"], class_="letters"),
             [_difference(contrast(s, r, by_name), task) for r in references],
             cell(count(s["parameters"])),
@@ -148,7 +148,7 @@ def _ranking_table(task: Task, by_name: dict[str, Strategy], summary: dict[str, 
     ]
     note = (
         f"One modality alone stands first. Differences are in {unit_of(task)}, the strategy less the reference; p is "
-        f"bold up to {ALPHA}. {about_tests(task)} sd: between seeds; size: parameters of the fusion."
+        f"bold up to {ALPHA}. {about_tests(task)} sd: between seeds, and their range; size: parameters of the fusion."
     )
     return [tag("p", note, class_="note"), table(head, [alone, fused, failed], "Ranking as a table")]
 

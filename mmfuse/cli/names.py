@@ -43,6 +43,9 @@ def _registry(kind: str) -> Any:
 @app.command(epilog="Example: mmfuse check my_fusion --plugin my_fusion.py")
 def check(
     name: Annotated[str, typer.Argument(help="What is registered, by name.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of it, as a config has them.")
+    ] = None,
     kind: Annotated[
         str | None, typer.Option(help="Of which kind, as in mmfuse list KIND; needed where two kinds have the name.")
     ] = None,
@@ -50,6 +53,7 @@ def check(
 ) -> None:
     """Run the conformance suite over a fusion strategy, a task, an objective, or what else is one file."""
     load_plugins(plugin)
+    from mmfuse.config import read_overrides
     from mmfuse.registry import nearest
     from mmfuse.testing import SUITES, ConformanceError
 
@@ -63,14 +67,17 @@ def check(
     if not suites:
         known = [other for suite in by_plural.values() for other in suite.registry.names()]
         raise MmfuseError(f"nothing is registered as {name!r}; {nearest(name, known)}; yours needs --plugin FILE.py")
-    failed = 0
+    told: dict[str, str] = {}
+    chosen, failed = read_overrides(options or []), 0
     for title, run in suites[0].checks.items():
         try:
-            run(name)
+            run(name, **chosen)
             typer.echo(f"ok      {title}")
         except ConformanceError as error:
             failed += 1
-            typer.echo(f"FAILED  {title}: {error}")
+            _, _, what = str(error).partition(f" fails {title}: ")
+            typer.echo(f"FAILED  {title}: {f'as {told[what]}' if what in told else error}")
+            told.setdefault(what, title)
     if failed:
         raise MmfuseError(f"{name}: {failed} check(s) failed")
 
@@ -86,10 +93,8 @@ def list_names(
     registry = _registry(kind)
     load_plugins(plugin)
     for name in registry.names():
-        cls = registry.get(name)
-        parameters = inspect.signature(cls).parameters.values()  # a task's labels are never set
-        options = [f"{p.name}={p.default!r}" for p in parameters if p.default is not p.empty and p.name != "labels"]
-        typer.echo(f"{name}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        options = [key if p.default is p.empty else f"{key}={p.default!r}" for key, p in registry.options(name).items()]
+        typer.echo(f"{name}: {(inspect.getdoc(registry.get(name)) or 'no docstring').splitlines()[0]}")
         typer.echo(f"    options: {', '.join(options) or 'none'}")
 
 

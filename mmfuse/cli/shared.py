@@ -17,7 +17,7 @@ NOTHING_READ, DATA_FAILS, NOT_REACHED, INTERRUPTED, TERMINATED = 3, 4, 5, 130, 1
 
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file that registers fusions, heads, report metrics or sources."),
+    typer.Option("--plugin", help="Python file of your own, such as a fusion, a task or a metric."),
 ]
 MissingOption = Annotated[
     str, typer.Option("--missing", help="A modality that never was missing in training: error or allow.")
@@ -100,6 +100,20 @@ def load_plugins(paths: list[Path] | None) -> None:
 
     for path in paths or []:
         load_plugin(path)
+
+
+def read_names(text: str, where: str) -> list[Any]:
+    """What is chosen by name: names with commas between, or `{name: ..., options}`.
+
+    Raises:
+        MmfuseError: It is neither.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError as error:
+        raise MmfuseError(f"{where}: {text!r:.100}: NAME,NAME or {{name: ..., options}} is expected") from error
 
 
 def is_main_process() -> bool:

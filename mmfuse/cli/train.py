@@ -17,6 +17,7 @@ from mmfuse.cli.shared import (
     is_main_process,
     load_plugins,
     quiet_libraries,
+    read_names,
     tell_required,
 )
 
@@ -76,7 +77,7 @@ def evaluate(
     data_root: RootOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward pass.")] = 64,
     metrics: Annotated[
-        str, typer.Option(help="More of them, such as mcc,recall: names with commas between (mmfuse list metrics).")
+        str, typer.Option(help="More of them, such as mcc,recall or '{name: NAME, OPTION: 2}' (mmfuse list metrics).")
     ] = "",
     operating_point: Annotated[
         str | None, typer.Option(help="One of the model's, by name, to decide at; default: its usual thresholds.")
@@ -111,10 +112,10 @@ def evaluate(
             fold=fold,
             out=out,
             batch_size=batch_size,
-            metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+            metrics=read_names(metrics, "--metrics"),
             operating_point=operating_point,
             cache=cache,
-            analyses=None if analyses is None else [name.strip() for name in analyses.split(",") if name.strip()],
+            analyses=None if analyses is None else read_names(analyses, "--analyses"),
             require=require or (),
             progress=lambda done, total: bar.update(done, total),
         )

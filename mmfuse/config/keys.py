@@ -300,7 +300,7 @@ class Config:
     name: str = key(MISSING, "of the run")
     output_dir: str | None = key(None, "default: runs/NAME")
     seed: int = key(0, "fixes initialisation, data order and dropout", low=0)
-    plugins: list[str] = key([], "Python files that register fusions or heads")
+    plugins: list[str] = key([], "Python files of your own: fusions, tasks, towers, metrics, ... (mmfuse list)")
     data: DataConfig = field(default_factory=DataConfig)
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.types import Features, MmfuseError
 
-RESERVED = ("self", "width")
-"""Constructor arguments that mmfuse sets: the numbers of a row's vector."""
-
 
 class FeatureTower(nn.Module):
     """The base of towers over numbers: an item of a row is `(T, D)` float32, a vector being one token.

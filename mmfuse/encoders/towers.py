@@ -16,14 +16,14 @@ from torch import Tensor
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
 from mmfuse.effect import SAVED_TOWER
 from mmfuse.encoders.adapters import adapt
-from mmfuse.encoders.features import RESERVED, FeatureTower, PrecomputedFeatures, check_class
+from mmfuse.encoders.features import FeatureTower, PrecomputedFeatures, check_class
 from mmfuse.encoders.image import ImageEncoder, build_image_encoder
 from mmfuse.encoders.saved import check_fit, damaged_tower, read_tower
 from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.registry import Registry
 from mmfuse.types import MmfuseError
 
-TOWERS = Registry("tower")
+TOWERS = Registry("tower", reserved=("width", "model", "tokenizer", "max_length", "architecture", "preprocessing"))
 TOWERS.register("transformers")(TextEncoder)
 TOWERS.register("timm")(ImageEncoder)
 TOWERS.register("features")(PrecomputedFeatures)
@@ -133,7 +133,7 @@ def build_feature_tower(name: str, width: int, options: dict[str, Any]) -> Featu
     """
     cls: Any = TOWERS.get(name)
     check_class(name, cls)
-    TOWERS.check_options(name, options, RESERVED)
+    TOWERS.check_options(name, options)
     try:
         tower = cls(width, **options)
     except (TypeError, ValueError) as error:  # MmfuseError is a ValueError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
@@ -23,7 +24,7 @@ from mmfuse.evaluation.analyses import (
     told_beside,
     told_of,
 )
-from mmfuse.evaluation.chosen import add_chosen, add_operating_points, metrics_of_all
+from mmfuse.evaluation.chosen import Chosen, add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.gate import add_required, askable, judge_all
 from mmfuse.evaluation.markdown import note_lines, score_cells
 from mmfuse.evaluation.report_metrics import check_report_metrics
@@ -45,6 +46,7 @@ from mmfuse.predict import (
 )
 from mmfuse.predict.operating import at_operating_point
 from mmfuse.pulse import now
+from mmfuse.tasks import TASKS
 from mmfuse.types import MmfuseError, visible
 
 
@@ -129,14 +131,14 @@ def evaluate(
     rows = table.indices(split)
     pairs, logits = read_and_run(loaded, table, rows, **reading)
     with at_operating_point(loaded, operating_point):
-        scores = score_rows(loaded, pairs, rows, logits, resamples=resamples)
-        add_chosen(scores, chosen, loaded, pairs, rows, logits, resamples)
+        score = partial(score_rows, chosen=chosen)
+        scores = score(loaded, pairs, rows, logits, resamples=resamples)
         add_operating_points(scores, loaded, pairs, rows, logits, resamples)
         report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
         if operating_point is not None:
             report["operating_point"] = operating_point
         report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
-        run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score_rows, resamples), report)
+        run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score, resamples), report)
         if required:
             report["requirements"] = judge_all(required, scores, f"split {split}")
         if out is not None and state.is_main_process:
@@ -199,12 +201,12 @@ def check_tasks(model: FusionModel, manifest: Manifest, tasks: Iterable[str]) ->
         there = manifest.tasks[task].type
         if there != options["type"]:
             raise MmfuseError(f"{manifest.source}: tasks.{task} is {there}, but the model's is {options['type']}")
-        own, others = options.get("options", {}), manifest.tasks[task].options
-        for name in sorted({*own, *others}):
-            if own.get(name) != others.get(name):
+        defaults = {name: parameter.default for name, parameter in TASKS.options(there).items()}
+        own, others = defaults | options.get("options", {}), defaults | manifest.tasks[task].options
+        for name in defaults:
+            if own[name] != others[name]:
                 raise MmfuseError(
-                    f"{manifest.source}: tasks.{task}.{name} is {others.get(name)!r}, but the model's is "
-                    f"{own.get(name)!r}"
+                    f"{manifest.source}: tasks.{task}.{name} is {others[name]!r}, but the model's is {own[name]!r}"
                 )
 
 
@@ -214,6 +216,7 @@ def score_rows(
     rows: Sequence[int],
     logits: dict[str, np.ndarray],
     resamples: int = RESAMPLES,
+    chosen: Chosen | None = None,
 ) -> dict[str, dict[str, Any]]:
     """By task, the scores of the model's heads on these rows; a task without any target among them is left out.
 
@@ -223,9 +226,10 @@ def score_rows(
         rows: Row numbers.
         logits: By task, `(len(rows), L)`; a task that is not in it is left out.
         resamples: Of the bootstrap over groups; 0 for no intervals.
+        chosen: By task, more metrics.
     """
     groups: list[str] = pairs.table.rows["group"][:]
-    chosen = [groups[row] for row in rows]
+    own = [groups[row] for row in rows]
     scores = {}
     for task, head in model.heads.items():
         if task not in logits:  # an analysis asks for some tasks
@@ -237,7 +241,10 @@ def score_rows(
             spec = pairs.table.manifest.tasks[task]
             more = {"reports": spec.report_metrics, "language": spec.language}
             more = {name: value for name, value in more.items() if value}
-            scores[task] = kind.score(kind.predictions(logits[task]), target, chosen, resamples, **more)
+            scores[task] = kind.score(kind.predictions(logits[task]), target, own, resamples, **more)
+            told = kind.told(scores[task])
+            scores[task] |= {"told": told} if told else {}
+    add_chosen(scores, chosen or {}, model, pairs, rows, logits, resamples)
     return scores
 
 
@@ -290,6 +297,7 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
         ]
         lines += note_lines(scores["metrics"], escape)
         lines += ["", scores["words"]] if "words" in scores else []
+        lines += ["", *map(escape, scores["told"])] if scores.get("told") else []
         for name, found in told_beside(scores).items():
             lines += analysis_lines(name, {task: found}, escape)
         lines += _label_lines(scores.get("per_label", {}), escape)
@@ -318,8 +326,9 @@ def _label_lines(labels: dict[str, dict[str, Any]], escape: Callable[[object], s
     if not labels:
         return []
     usual = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1"}
-    more = [name for name, found in next(iter(labels.values())).items() if isinstance(found, dict)]
-    names = usual | {name: name for name in more if name not in usual}
+    there = [name for name, found in next(iter(labels.values())).items() if isinstance(found, dict)]
+    names = {name: title for name, title in usual.items() if name in there}
+    names |= {name: name for name in there if name not in usual}
     lines = ["", f"| label | positives | {' | '.join(names.values())} |", "|---|---|" + "---|" * len(names)]
     for label, found in labels.items():
         cells = " | ".join(score_cells(found[name]).replace(" | ", " ") for name in names)

@@ -176,7 +176,7 @@ def plot_residuals(
     left.set_ylabel(f"true {name}", color=INK, parse_math=False)
     right.set_xlabel(f"predicted {name}", color=INK, parse_math=False)
     right.set_ylabel("true / predicted" if log else "true - predicted", color=INK)
-    left.legend(loc="upper left", frameon=False, labelcolor=INK)
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, labelcolor=INK)  # over no dot
     for axes in (left, right):
         if log:
             axes.set_xscale("log")

@@ -11,10 +11,9 @@ from torch import nn
 from mmfuse.registry import Registry
 from mmfuse.types import Features
 
-FUSIONS = Registry("fusion")
-
-RESERVED = ("self", "text_dim", "image_dim")
+RESERVED = ("text_dim", "image_dim")
 """Constructor arguments that the model sets; all the others are the strategy's options in a config."""
+FUSIONS = Registry("fusion", reserved=RESERVED)
 
 
 @runtime_checkable
@@ -60,7 +59,7 @@ def build_fusion(name: str, text_dim: int, image_dim: int, options: dict[str, An
         MmfuseError: No such strategy, or an option that its constructor does not take.
     """
     options = options or {}
-    FUSIONS.check_options(name, options, RESERVED)
+    FUSIONS.check_options(name, options)
     return FUSIONS.get(name)(text_dim, image_dim, **options)
 
 

@@ -15,7 +15,7 @@ from mmfuse.registry import Registry
 from mmfuse.tasks import TASKS, TaskKind, build_task
 from mmfuse.types import Features, MmfuseError
 
-HEADS = Registry("head")
+HEADS = Registry("head", reserved=("in_dim", "task"))
 
 
 class Head(nn.Module):
@@ -156,12 +156,12 @@ def build_head(
         MmfuseError: There is no such head or no such task, or an option that its constructor does not take.
     """
     options = options or {}
-    HEADS.check_options(kind, options, ("self", "in_dim", "task"))
+    HEADS.check_options(kind, options)
     if kind not in TASKS.names():
         raise MmfuseError(
             f"the head {kind!r} has no task: register in mmfuse.tasks.TASKS, under the same name, what its target is"
         )
-    head = HEADS.get(kind)(in_dim, build_task(kind, labels, task_options), **options)
+    head = HEADS.build(kind, "its head", in_dim, build_task(kind, labels, task_options), **options)
     if not isinstance(getattr(head, "task", None), TaskKind):
         raise MmfuseError(f"the head {kind!r} does not keep its task; call super().__init__(task) of mmfuse.heads.Head")
     return head

@@ -110,5 +110,7 @@ def add_metrics(
             if over is not None:
                 scores.setdefault("macro_over", {})[name] = over
             continue
-        for label, score in zip(scored.labels, found, strict=True):
-            scores["per_label"][label][name] = score
+        of_labels = scores.setdefault("per_label", {})
+        for i, (label, score) in enumerate(zip(scored.labels, found, strict=True)):
+            of_label = of_labels.setdefault(label, {"positives": int((scored.truth[:, i] == 1).sum())})
+            of_label[name] = score

@@ -158,6 +158,7 @@ class TaskScores(TypedDict):
         words: What is to be known of metrics that count words, where captions have no spaces between them (captioning).
         unit: Of the target (regression).
         intervals: What the predictions' intervals are worth, where there are any (regression).
+        told: Sentences of the printed report beside the tables, where the kind of task has any.
     """
 
     n: int
@@ -172,6 +173,7 @@ class TaskScores(TypedDict):
     words: NotRequired[str]
     unit: NotRequired[str | None]
     intervals: NotRequired[Intervals]
+    told: NotRequired[list[str]]
 
 
 class Missing(TypedDict):

@@ -12,11 +12,9 @@ from mmfuse.tasks.kind import TaskKind
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError
 
-__all__ = ["RESERVED", "TASKS", "TaskKind", "TaskSpec", "build_task", "check_spec", "kind_of", "task_of"]
+__all__ = ["TASKS", "TaskKind", "TaskSpec", "build_task", "check_spec", "kind_of", "task_of"]
 
-TASKS = Registry("task")
-RESERVED = ("self", "labels")
-"""Arguments of a kind's constructor that mmfuse sets itself; the others are keys of its tasks in a manifest."""
+TASKS = Registry("task", reserved=("labels",))
 
 
 def kind_of(spec: TaskSpec) -> Any:
@@ -40,8 +38,8 @@ def build_task(kind: str, labels: Sequence[str] = (), options: dict[str, Any] | 
     Raises:
         MmfuseError: No such kind, or an option that its constructor does not take.
     """
-    TASKS.check_options(kind, options or {}, RESERVED)
-    return TASKS.get(kind)(list(labels), **options or {})
+    TASKS.check_options(kind, options or {})
+    return TASKS.build(kind, "its task", list(labels), **options or {})
 
 
 def check_spec(spec: TaskSpec, where: str) -> None:
@@ -58,6 +56,7 @@ def check_spec(spec: TaskSpec, where: str) -> None:
         raise MmfuseError(f"{where}: give either column or columns")
     kind.check_keys(spec, where)
     try:
+        TASKS.check_options(spec.type, spec.options)
         task = task_of(spec)
     except (TypeError, ValueError) as error:  # MmfuseError is a ValueError
         raise MmfuseError(f"{where}: {error}") from error

@@ -146,7 +146,7 @@ class Classification(LabelTask):
     def said(self, predicted: Array) -> NDArray[np.int64]:
         """The class that is said of each row of `(..., labels)`: the likeliest, but at an operating point."""
         if self.cut is None:
-            return predicted.argmax(axis=-1)
+            return super().said(predicted)
         positive, threshold = self.cut
         return np.where(predicted[..., positive] >= threshold, positive, 1 - positive)
 
@@ -162,12 +162,6 @@ class Classification(LabelTask):
 
         return score_classification(predicted, target, self.labels, groups, resamples, seed, self.said(predicted))
 
-    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
-        """As of all kinds."""
-        from mmfuse.metrics.scored import Scored
-
-        return Scored.of_classes(predicted, target, self.labels, self.said(predicted))
-
     def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
         """As of all kinds."""
         from mmfuse.metrics.scored import Scored
@@ -182,7 +176,7 @@ class Classification(LabelTask):
 
         if metric in ("accuracy", "f1_macro"):
             return decision_replicates(
-                metric, np.stack([p.argmax(1) for p in predicted]), target, self.labels, bootstrap
+                metric, np.stack([self.said(p) for p in predicted]), target, self.labels, bootstrap
             )
         return np.array([classification_replicates(p, target, self.labels, bootstrap)[metric] for p in predicted])
 
@@ -221,5 +215,5 @@ class Classification(LabelTask):
         from mmfuse.metrics.calibration import selective_curve
 
         predicted = self.predictions(said)
-        right = np.where(target == MISSING_CLASS, np.nan, predicted.argmax(axis=1) == target)
+        right = np.where(target == MISSING_CLASS, np.nan, self.said(predicted) == target)
         return [selective_curve(self.confidences(predicted)[:, 0], right)]

@@ -325,6 +325,10 @@ class TaskKind:
         }
         return {"n": len(target), "groups": jackknife.num_groups, "metrics": metrics}
 
+    def told(self, scores: dict[str, Any]) -> list[str]:
+        """Sentences that the printed report has of what `score` gave, beside the table of the metrics; none here."""
+        return []
+
     def scored(self, predicted: np.ndarray, target: np.ndarray) -> Scored:
         """What metrics that are chosen by name (`mmfuse.metrics.METRICS`) see of some rows; arguments as of `score`."""
         from mmfuse.metrics.scored import Scored

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mmfuse import cells
 from mmfuse.cells import Cell
@@ -128,6 +129,21 @@ class LabelTask(TaskKind):
     def probabilities(self, logits: np.ndarray) -> Array:
         """Of logits `(rows, labels)`, at the temperature."""
         raise NotImplementedError
+
+    def said(self, predicted: Array) -> NDArray[Any]:
+        """What is said of rows of probabilities `(..., labels)`: a class' number, or of each label 0 or 1."""
+        if self.exclusive:
+            return predicted.argmax(axis=-1)
+        return (predicted >= np.asarray(self.thresholds)).astype(np.float64)
+
+    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
+        """As of all kinds."""
+        from mmfuse.metrics.scored import Scored
+
+        rows = np.flatnonzero(self.labelled(target))
+        known, truth = self.known(target[rows]), self.one_hot(target[rows])
+        true = truth.argmax(axis=1) if self.exclusive else np.where(known, truth, np.nan)
+        return Scored(true, self.said(predicted[rows]), tuple(self.labels), predicted[rows], rows)
 
     def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Array]:
         """As of all kinds."""

@@ -156,9 +156,8 @@ class Multilabel(LabelTask):
 
     def decide(self, predicted: Array) -> dict[str, Any]:
         """`labels` above their thresholds and `probabilities` by name, of one row's `(labels,)`."""
-        said = zip(self.labels, predicted, self.thresholds, strict=True)
         return {
-            "labels": [name for name, p, threshold in said if p >= threshold],
+            "labels": [name for name, said in zip(self.labels, self.said(predicted), strict=True) if said],
             "probabilities": self.named(predicted),
         }
 
@@ -169,12 +168,6 @@ class Multilabel(LabelTask):
         from mmfuse.metrics.labels import score_multilabel
 
         return score_multilabel(predicted, target, self.labels, groups, self.thresholds, resamples, seed)
-
-    def scored(self, predicted: Array, target: np.ndarray) -> Scored:
-        """As of all kinds."""
-        from mmfuse.metrics.scored import Scored
-
-        return Scored.of_labels(predicted, target, self.labels, self.thresholds)
 
     def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
         """As of all kinds."""

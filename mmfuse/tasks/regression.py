@@ -222,6 +222,20 @@ class Regression(TaskKind):
             scores["intervals"] = {"level": COVERAGE, **interval_scores(*ends, target, groups, resamples, seed)}
         return scores
 
+    def told(self, scores: dict[str, Any]) -> list[str]:
+        """In which unit errors are, and how often the intervals hold."""
+        unit = f" {self.unit}" if self.unit else ""
+        lines = [f"RMSE and MAE are in {self.unit}."] if self.unit else []
+        if "intervals" in scores:
+            found = scores["intervals"]
+            rate = found["coverage"]
+            ends = "" if rate["low"] is None else f" (95 % interval {rate['low']:.1%} to {rate['high']:.1%})"
+            lines.append(
+                f"Intervals that promise {found['level']:.0%} hold the truth of {rate['value']:.1%} of these rows"
+                f"{ends}; their median width is {found['width']:.4g}{unit}."
+            )
+        return lines
+
     def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Array]:
         """As of all kinds."""
         from mmfuse.metrics.regression import regression_replicates

@@ -5,26 +5,40 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mmfuse.evaluation.analyses import Scored
+from mmfuse.tasks import TASKS
 
 STUDIES, RESAMPLES = 64, 50
 _BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 _VIT = {"depth": 1, "embed_dim": 16, "num_heads": 2}
 _DECODER = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "max_length": 12}
+_OF_PHANTOMS = ("multilabel", "classification", "captioning")
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 """With the images, which an analysis may read; they go when the process ends."""
 
 
-@functools.cache
-def example() -> Scored:
+def example(every_kind: bool = False) -> Scored:
     """Labels (`findings`), a class (`sex`), and where nltk is installed captions (`report`); subgroups by two columns.
 
     All rows are scored, those of the training split too.
+
+    Args:
+        every_kind: With a task of every other kind, numbers and those of plug-ins, that is named as the kind and has
+            what `TaskKind.example` gives.
     """
+    return _example(tuple(TASKS.names()) if every_kind else ())
+
+
+@functools.cache
+def _example(kinds: tuple[str, ...]) -> Scored:
     import torch
     import yaml
 
@@ -46,6 +60,7 @@ def example() -> Scored:
     tasks: dict[str, Any] = {"report": {"decoder": _DECODER}}
     if importlib.util.find_spec("nltk") is None:
         tasks, _ = {}, manifest["tasks"].pop("report")
+    _add_kinds(manifest, folder, [kind for kind in kinds if kind not in _OF_PHANTOMS])
     path.write_text(yaml.safe_dump(manifest), encoding="utf-8")
     values = {
         "name": "check",
@@ -64,6 +79,25 @@ def example() -> Scored:
         values.setflags(write=False)
     scores = score_rows(model, pairs, rows, said, resamples=RESAMPLES)
     return Scored(model, pairs, rows, said, scores, score_rows, RESAMPLES)
+
+
+def _add_kinds(manifest: dict[str, Any], folder: Path, kinds: Sequence[str]) -> None:
+    """A task of each kind, whose cells are those of its example over and over."""
+    rows = folder / manifest["rows"]
+    frame = pd.read_csv(rows, dtype=str, keep_default_na=False)
+    for kind in kinds:
+        values, columns = TASKS.get(kind).example()  # type: ignore[attr-defined]
+        names = {name: f"{kind}.{name}" for name in columns}
+        for name, cells in columns.items():
+            frame[names[name]] = [
+                cell or "" for cell, _ in zip(itertools.cycle(cells), range(len(frame)), strict=False)
+            ]
+        if "column" in values:
+            values = {**values, "column": names[values["column"]]}
+        if "columns" in values:
+            values = {**values, "columns": [names[name] for name in values["columns"]]}
+        manifest["tasks"][kind] = {"type": kind, "label_origin": "synthetic", **values}
+    frame.to_csv(rows, index=False)
 
 
 def reordered(scored: Scored) -> Scored:

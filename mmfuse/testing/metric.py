@@ -55,17 +55,19 @@ def _captions(rng: np.random.Generator, skill: float) -> Scored:
     return Scored(target, words[np.where(rng.random(N) < skill, true, other)], (), None, np.arange(N))
 
 
-_ROWS: dict[str, Callable[[np.random.Generator, float], Scored]] = {
-    "classification": _classes,
-    "multilabel": _labels,
-    "captioning": _captions,
-}
+def _rows_of(kind: Any) -> Callable[[np.random.Generator, float], Scored]:
+    """What makes rows as a kind of task has them."""
+    if kind.is_text:
+        return _captions
+    if kind.has_labels:
+        return _classes if kind.exclusive else _labels
+    return _numbers
 
 
 def _rows(candidate: Candidate, seed: int = 0, skill: float = 0.3) -> Iterator[Scored]:
     """Random rows of each kind that the metric is for; `skill` 1 is a perfect prediction, 0 knows nothing."""
     for kind in candidate.cls.kinds:
-        yield _ROWS.get(kind, _numbers)(np.random.default_rng(seed), skill)
+        yield _rows_of(TASKS.get(kind))(np.random.default_rng(seed), skill)
 
 
 def _score(candidate: Candidate, scored: Scored, weights: Array | None = None) -> Array:
@@ -157,6 +159,20 @@ def _replicates_apart(candidate: Candidate) -> None:
         require(
             _same(_score(candidate, scored, weights), alone), "weightings that are scored together change each other"
         )
+
+
+@SUITE.check
+def _repeats(candidate: Candidate) -> None:
+    """Asked again, one that has scored other rows gives the same: a benchmark asks one for every resample."""
+    metric = candidate.cls(**candidate.options)
+    one, other = list(_rows(candidate)), list(_rows(candidate, seed=1))
+    ones = np.ones((1, N))
+    first = [np.asarray(metric(scored, ones), dtype=np.float64) for scored in one]
+    for scored in other:
+        metric(scored, ones)
+    again = [np.asarray(metric(scored, ones), dtype=np.float64) for scored in one]
+    same = all(map(_same, first, again))
+    require(same, "the same rows have another score the second time: does it remember others, or draw at random?")
 
 
 @SUITE.check

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from mmfuse.testing.learning import gap, small_batch, small_model, small_step
 from mmfuse.testing.suite import Candidate, Suite, require, require_docstring, require_named_options
-from mmfuse.training.objectives import OBJECTIVES, RESERVED
+from mmfuse.training.objectives import OBJECTIVES
 from mmfuse.types import MISSING_CLASS, Batch, Step
 
-SUITE = Suite(OBJECTIVES, RESERVED)
+SUITE = Suite(OBJECTIVES)
 EQUAL = 1e-5
 """A relative difference below it is rounding, and one above it is an effect."""
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mmfuse.testing.suite import Candidate, Suite, require, require_docstring, require_named_options
-from mmfuse.training.orders import ORDERS, RESERVED, Given
+from mmfuse.training.orders import ORDERS, Given
 
-SUITE = Suite(ORDERS, RESERVED)
+SUITE = Suite(ORDERS)
 Plan = Sequence[Sequence[Sequence[int]]]
 ROWS, TRAINED, BATCH, EPOCHS = 70, range(3, 56), 8, 4
 """53 training rows: six batches of 8, and one of 5 to share."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,11 +36,10 @@ class Suite:
 
     Args:
         registry: Where those of the kind are found by name.
-        reserved: Arguments of their constructors that mmfuse sets itself.
     """
 
-    def __init__(self, registry: Registry, reserved: Iterable[str] = ()):
-        self.registry, self.reserved = registry, tuple(reserved)
+    def __init__(self, registry: Registry):
+        self.registry = registry
         self.checks: dict[str, Callable[..., None]] = {}
 
     def check(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -49,7 +48,7 @@ class Suite:
 
         @functools.wraps(function)
         def run(name: str, **options: Any) -> None:
-            self.registry.check_options(name, options, self.reserved)
+            self.registry.check_options(name, options)
             try:
                 with torch.random.fork_rng(devices=[]):
                     function(Candidate(name, options, self.registry.get(name)))

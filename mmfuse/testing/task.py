@@ -18,12 +18,12 @@ import torch
 
 from mmfuse.heads import HEADS, build_head
 from mmfuse.metrics.bootstrap import GroupBootstrap
-from mmfuse.tasks import RESERVED, TASKS, TaskKind, TaskSpec, build_task, check_spec
+from mmfuse.tasks import TASKS, TaskKind, TaskSpec, build_task, check_spec
 from mmfuse.tasks.spec import KEYS
 from mmfuse.testing.suite import Candidate, Suite, require, require_docstring, require_named_options
 from mmfuse.types import Features
 
-SUITE = Suite(TASKS, RESERVED)
+SUITE = Suite(TASKS)
 _WHERE = "the example: tasks.y"
 _WIDTH = 8
 _STEPS = 80
@@ -183,6 +183,29 @@ def _predictions(candidate: Candidate) -> None:
         names = [name for name, _ in columns]
         require(list(flat) == names, f"a row of a table has {list(flat)}, its columns are {names}")
         pa.Table.from_pylist([flat], schema=pa.schema(columns))
+
+
+@SUITE.check
+def _metrics_see(candidate: Candidate) -> None:
+    """Metrics that are chosen by name see the labelled rows, and of them what is true and what is decided."""
+    example = _example(candidate)
+    task, target = example.task, example.target
+    if task.is_text:
+        return
+    predicted = task.predictions(example.said)
+    scored, known = task.scored(predicted, target), task.labelled(target)
+    require(np.array_equal(scored.rows, np.flatnonzero(known)), "`scored` is not of the labelled rows")
+    for row, true, said in zip(scored.rows, scored.target, scored.decided, strict=True):
+        decided, shown = task.decide(predicted[row]), task.shown(target[row])
+        if task.exclusive:
+            told = [(scored.labels[int(true)], shown), (scored.labels[int(said)], decided.get("label"))]
+        elif task.has_labels:
+            told = [([name for name, is_said in zip(scored.labels, said, strict=True) if is_said], decided["labels"])]
+        else:
+            told = [(float(true), shown), (float(said), decided.get("value", float(said)))]
+        for seen, own in told:
+            same = np.isclose(seen, own, rtol=1e-4) if isinstance(seen, float) else seen == own
+            require(same, f"a metric sees {seen!r}, where {own!r} is told: is `scored` or `said` of another rule?")
 
 
 @SUITE.check
@@ -354,6 +377,43 @@ def _head(candidate: Candidate) -> None:
         better >= before,
         f"the loss falls, but {head.task.monitor} gets worse: does `lower_is_better` tell its direction?",
     )
+
+
+@SUITE.check
+def _head_rows(candidate: Candidate) -> None:
+    """What its head says of a row depends on that row and on saved weights alone, in train mode and in eval mode."""
+    example = _example(candidate)
+    rows = len(example.frame)
+    if HEADS.get(candidate.name).generates:  # type: ignore[attr-defined]
+        return
+    torch.manual_seed(0)
+    heads: list[Any] = [
+        build_head(candidate.name, _WIDTH, example.task.labels, None, candidate.options).double() for _ in range(2)
+    ]
+    pooled = torch.randn(2 * rows, _WIDTH).double()
+    for head in heads:
+        head.task.fit(lambda: example.target)
+    for training in (True, False):
+        mode = "train" if training else "eval"
+        whole, beside = (_said(heads[0].train(training), part) for part in (pooled[:rows], pooled[rows:]))
+        mixed = _said(heads[0], torch.cat([pooled[:1], pooled[rows + 1 :]]))
+        require(torch.allclose(mixed[0], whole[0]), f"in {mode} mode what it says of a row depends on the other rows")
+        alone = _said(heads[0], pooled[:1])
+        require(
+            alone.shape == whole[:1].shape and bool(alone.isfinite().all()), f"in {mode} mode it fails on a single row"
+        )
+        require(not torch.equal(whole, beside), f"in {mode} mode it says the same of all rows")
+    heads[1].load_state_dict(heads[0].state_dict())
+    one, other = (_said(head.eval(), pooled) for head in heads)
+    require(torch.equal(one, other), "loaded from its weights it says something else: does it remember forwards?")
+
+
+@torch.no_grad()
+def _said(head: Any, pooled: torch.Tensor) -> torch.Tensor:
+    """A head's output for pooled vectors, which draws the same each time."""
+    whole = torch.ones(len(pooled), 1, dtype=torch.bool)
+    torch.manual_seed(1)
+    return head(Features(pooled.unsqueeze(1), whole, pooled, whole[:, 0]))
 
 
 def _quality(head: Any, logits: torch.Tensor, example: _Example) -> float:

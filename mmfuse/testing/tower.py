@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-from mmfuse.encoders.features import RESERVED, FeatureTower, check_class
+from mmfuse.encoders.features import FeatureTower, check_class
 from mmfuse.encoders.image import build_image_encoder
 from mmfuse.encoders.text import build_text_encoder
 from mmfuse.encoders.towers import OWN, TOWERS, blank_item, build_feature_tower, tower_from_spec, tower_inputs
-from mmfuse.testing.suite import Candidate, Suite, require, require_docstring, require_named_options
+from mmfuse.testing.suite import Candidate, ConformanceError, Suite, require, require_docstring, require_named_options
 from mmfuse.types import Features, MmfuseError
 
 WIDTH = 3
@@ -31,7 +31,7 @@ _TEXTS = ("a cough and a fever", "fever", "a cough", "no cough and no fever at a
 _BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 _VIT = {"depth": 1, "embed_dim": 16, "num_heads": 2}
 
-SUITE = Suite(TOWERS, (*RESERVED, "model", "tokenizer", "max_length", "architecture", "preprocessing"))
+SUITE = Suite(TOWERS)
 
 
 def _items(width: int) -> list[np.ndarray]:
@@ -148,6 +148,39 @@ def _rows(candidate: Candidate) -> None:
     require(
         max(gaps) < EQUAL, f"beside other rows a row's features differ by {max(gaps):.1e}: statistics of the batch?"
     )
+
+
+@SUITE.check
+def _train_mode(candidate: Candidate) -> None:
+    """In train mode, too, a row sees no other row, and may be alone; what that leaves behind is saved."""
+    tower = _build(candidate).train()
+    whole, beside = (_drawn(tower, rows) for rows in ((0, 1, 2, 3), (0, 3, 1, 1)))
+    gap = _gap(_row(beside, 0), _row(whole, 0))
+    require(gap < EQUAL, f"in train mode, beside other rows a row's features differ by {gap:.1e}: a BatchNorm, a roll?")
+    for row in range(4):
+        try:
+            alone = _drawn(tower, [row])
+        except Exception as error:
+            why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ConformanceError(f"in train mode, a batch of one row fails ({why}): is there a BatchNorm?") from error
+        finite = alone.pooled.isfinite().all() and alone.tokens[alone.mask].isfinite().all()
+        require(bool(finite), "in train mode, a batch of one row is not finite: is there a spread of a single row?")
+    other = _build(candidate)
+    other.load_state_dict(tower.state_dict())
+    for training in (False, True):
+        gap = _gap(_drawn(other.train(training), range(4)), _drawn(tower.train(training), range(4)))
+        require(gap < EQUAL, f"what it remembers of forwards changes its features by {gap:.1e}, and is no saved buffer")
+
+
+@torch.no_grad()
+def _drawn(tower: Any, rows: Sequence[int]) -> Features:
+    """Its features of some rows, which draw as they draw each time; what it writes into buffers is taken back."""
+    kept = [(buffer, buffer.clone()) for buffer in tower.buffers()]
+    torch.manual_seed(0)
+    found = tower(*_inputs(tower, rows))
+    for buffer, value in kept:
+        buffer.copy_(value)
+    return found
 
 
 def _row(features: Features, row: int) -> Features:

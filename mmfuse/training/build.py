@@ -15,7 +15,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import GivenFeatures, Tower, build_tower
 from mmfuse.encoders.vocabularies import train_vocabulary
-from mmfuse.fusion import FUSIONS, RESERVED
+from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
@@ -33,7 +33,7 @@ def build_model(config: Config, table: Table) -> FusionModel:
     """
     name = str(config.fusion.get("name"))
     uses = FUSIONS.get(name).uses  # type: ignore[attr-defined]
-    FUSIONS.check_options(name, {k: v for k, v in config.fusion.items() if k != "name"}, RESERVED)
+    FUSIONS.check_options(name, {k: v for k, v in config.fusion.items() if k != "name"})
     return assemble(config, table, *build_towers(config, table, uses))
 
 
@@ -60,7 +60,7 @@ def _features(table: Table, modality: str) -> GivenFeatures | None:
         return None
     streamed = table.block is not None
     items = None if streamed else lambda: feature_values(table, modality, table.indices("train"))
-    return GivenFeatures(spec.features.dim, items)
+    return GivenFeatures(spec.features.width, items)
 
 
 def assemble(config: Config, table: Table, text: Tower | None, image: Tower | None) -> FusionModel:

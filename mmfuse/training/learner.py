@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmfuse.config import Config
 from mmfuse.model import FusionModel
 from mmfuse.training.objectives import build_objectives, choose
-from mmfuse.types import Batch, Features, Outputs, Step
+from mmfuse.types import Batch, Features, MmfuseError, Outputs, Step
 
 OBJECTIVES = "objectives"
 """Begins the names of the objectives' weights in a checkpoint, where the model's have their own."""
@@ -96,6 +96,9 @@ class Learner(nn.Module):
         for name in self.terms:
             objective = self.objectives[name]
             term = objective(_only(said, objective.reads), batch, step)
+            if not (isinstance(term, Tensor) and term.ndim == 0):
+                given = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else f"{term!r:.60}"
+                raise MmfuseError(f"objective {name!r} gives {given}: a term is a scalar tensor")
             each.append(term.detach())
             loss = loss + self.weights[name] * term
         return loss, Told(torch.stack(each), _detached(_only(said, self.keep)))

@@ -21,7 +21,7 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
 from mmfuse.encoders.adapters import merge_adapter
 from mmfuse.encoders.image import ImageEncoder
-from mmfuse.evaluation.chosen import add_chosen, chosen_metrics
+from mmfuse.evaluation.chosen import chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
@@ -259,12 +259,14 @@ class Trainer:
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
         step_loss, *losses = summed.tolist()
+        named = dict(zip(self.learner.parts, losses, strict=True))
         if not math.isfinite(step_loss):
+            strange = [f"{part} is {value}" for part, value in named.items() if not math.isfinite(value)]
+            which = f" ({', '.join(strange)})" if len(named) > 1 and strange else ""
             raise MmfuseError(
-                f"the loss is {step_loss} at step {self.state.step + 1}: lower training.learning_rate, or leave "
+                f"the loss is {step_loss} at step {self.state.step + 1}{which}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
-        named = dict(zip(self.learner.parts, losses, strict=True))
         return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
 
     def _step_of(self, counts: Tensor) -> Step:
@@ -319,8 +321,7 @@ class Trainer:
         model = self.whole_model()
         logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
         loss = validation_loss(self.model, self.learner.task_weights, logits, targets, rows, self.accelerator.device)
-        scores = score_rows(self.model, self.pairs, rows, logits, resamples=0)
-        add_chosen(scores, self.chosen, self.model, self.pairs, rows, logits, resamples=0)
+        scores = score_rows(self.model, self.pairs, rows, logits, resamples=0, chosen=self.chosen)
         values = flat_scores(scores)
         found = monitored(self.training.monitor, self.model, values)
         value = -loss if found is None else found

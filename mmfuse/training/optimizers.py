@@ -11,11 +11,10 @@ from timm.optim.lion import Lion
 from mmfuse.registry import Registry
 from mmfuse.types import MmfuseError, first_line
 
-OPTIMIZERS = Registry("optimizer")
+OPTIMIZERS = Registry("optimizer", reserved=("groups",), functions=True)
 
 Groups = list[dict[str, Any]]
 """Of parameters, as `mmfuse.training.optimization.parameter_groups` makes them, with rate and weight decay."""
-RESERVED = ("groups",)
 
 
 @OPTIMIZERS.register("adamw")  # type: ignore[arg-type]  (a function with a signature, as a class has)
@@ -60,7 +59,7 @@ def build_optimizer(value: Any, groups: Groups) -> torch.optim.Optimizer:
     Raises:
         MmfuseError: There is no such optimizer, or it refuses an option.
     """
-    name, options = OPTIMIZERS.chosen(value, "training.optimizer", RESERVED)
+    name, options = OPTIMIZERS.chosen(value, "training.optimizer")
     build: Any = OPTIMIZERS.get(name)
     try:
         return build(groups, **options)
@@ -75,14 +74,14 @@ def check_optimizer(value: Any, sharded: bool) -> None:
         MmfuseError: It is one of these.
     """
     build_optimizer(value, [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.0}])
-    name, _ = OPTIMIZERS.chosen(value, "training.optimizer", RESERVED)
+    name, _ = OPTIMIZERS.chosen(value, "training.optimizer")
     if sharded and name == "adafactor":  # its rows and columns are those of a whole matrix
         raise MmfuseError("training.optimizer: adafactor cannot be had with FSDP; adamw, adam, sgd or lion is expected")
 
 
 def moments(value: Any) -> int:
     """Numbers that an optimizer keeps of each weight: what a checkpoint has beside it."""
-    name, options = OPTIMIZERS.chosen(value, "training.optimizer", RESERVED)
+    name, options = OPTIMIZERS.chosen(value, "training.optimizer")
     if name in ("adam", "adamw"):
         return 3 if options.get("amsgrad") else 2
     return int(name == "lion" or bool(options.get("momentum")))

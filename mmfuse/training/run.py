@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import workers_of
 from mmfuse.data.tables.gaps import scored_split
 from mmfuse.evaluation.analyses import Analysis, Scored, choose_analyses, run_analyses
-from mmfuse.evaluation.chosen import add_chosen, add_operating_points, choose_operating_points
+from mmfuse.evaluation.chosen import add_operating_points, choose_operating_points
 from mmfuse.evaluation.evaluate import score_rows, write_report
 from mmfuse.evaluation.plots import plot_learning_curve
 from mmfuse.model import FusionModel
@@ -131,13 +132,13 @@ def _finish(
     split = scored_split(pairs.table)
     rows = pairs.table.indices(split)
     logits = table_logits(model, pairs, rows, **options)
-    scores = score_rows(model, pairs, rows, logits)
-    add_chosen(scores, trainer.chosen, model, pairs, rows, logits)
+    score = partial(score_rows, chosen=trainer.chosen)
+    scores = score(model, pairs, rows, logits)
     add_operating_points(scores, model, pairs, rows, logits)
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)
-    run_analyses(analyses, Scored(model, pairs, rows, logits, scores, score_rows), report)
+    run_analyses(analyses, Scored(model, pairs, rows, logits, scores, score), report)
     now("writing report and model")
     if accelerator.is_main_process:
         write_report(run_dir / split, report, model, pairs, rows, logits)

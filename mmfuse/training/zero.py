@@ -19,7 +19,7 @@ from mmfuse.config import Config
 from mmfuse.extras import install
 from mmfuse.training.launch import is_on
 from mmfuse.training.methods import build_method
-from mmfuse.training.optimizers import OPTIMIZERS, RESERVED
+from mmfuse.training.optimizers import OPTIMIZERS
 from mmfuse.types import MmfuseError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -43,7 +43,7 @@ def check_zero(config: Config) -> None:
     for name, tower in (("text_encoder", config.text_encoder), ("image_encoder", config.image_encoder)):
         if tower.first_trained not in (None, 0):  # a zero gradient would still decay what is frozen
             raise MmfuseError(f"{name}.unfreeze_epoch: with DeepSpeed, null is expected; FSDP2 can do both")
-    if OPTIMIZERS.chosen(config.training.optimizer, "training.optimizer", RESERVED)[0] != "adamw":
+    if OPTIMIZERS.chosen(config.training.optimizer, "training.optimizer")[0] != "adamw":
         raise MmfuseError("training.optimizer: with DeepSpeed, adamw is expected")
     method = build_method(config.training.method)
     if method.passes > 1 or method.edits_gradients:  # its engine counts passes, and keeps gradients to itself

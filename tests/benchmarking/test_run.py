@@ -28,6 +28,7 @@ from mmfuse.benchmarking.run import benchmark, dry_run
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
+from mmfuse.metrics import METRICS
 from mmfuse.training.build import assemble
 from mmfuse.types import MmfuseError
 
@@ -347,6 +348,16 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(values):
 def test_what_no_strategies_can_be_compared_by_is_told_with_the_reason(values, change, message):
     with pytest.raises(MmfuseError, match=message):
         benchmark({**values, **change})
+
+
+def test_a_metric_that_has_no_default_for_an_option_is_refused(values, monkeypatch):
+    class OfBeta(METRICS.get("mcc")):
+        def __init__(self, beta):
+            self.beta = beta
+
+    monkeypatch.setitem(METRICS._classes, "of_beta", OfBeta)
+    with pytest.raises(MmfuseError, match=r"'of_beta' cannot be compared for match.*its option beta has none"):
+        benchmark({**values, "metric": "of_beta"})
 
 
 def test_strategies_are_compared_by_a_metric_of_ones_own_choice(values):

@@ -11,14 +11,15 @@ from scipy import stats
 from mmfuse.benchmarking.statistics import (
     compare,
     holm,
-    interval,
     interval_levels,
     letter_groups,
     paired_contrast,
     seeds_needed,
+    strategy_score,
 )
 from mmfuse.benchmarking.statistics.variance import MOST_LENT, Prior, fit_prior
 from mmfuse.metrics.bootstrap import GroupBootstrap
+from mmfuse.metrics.intervals import Basis, score_of, shares_of
 
 SCORES = np.array([0.71, 0.74, 0.69, 0.75, 0.72])
 OTHERS = np.array([0.68, 0.73, 0.70, 0.70, 0.69])
@@ -47,6 +48,14 @@ def drawn(seed, resamples=400, **options):
     num_groups = of_groups.shape[-1]
     times = np.random.default_rng(seed + 1).multinomial(num_groups, np.full(num_groups, 1 / num_groups), resamples)
     return of_groups.mean(axis=-1), of_groups @ times.T / num_groups
+
+
+def interval(values, replicates, num_groups, level=0.95):
+    """The mean over seeds, as a difference to what is always 0."""
+    values, replicates = np.asarray(values), np.asarray(replicates)
+    return paired_contrast(
+        (values, replicates), (np.zeros_like(values), np.zeros_like(replicates)), num_groups, level
+    ).difference
 
 
 # Against scipy, where one part is all there is
@@ -491,6 +500,26 @@ def test_where_the_test_variance_is_not_known_there_is_no_interval(num_groups, r
     assert found.seeds_needed[0].seeds is None
 
 
+def test_a_score_is_for_the_seeds_that_were_run_and_tells_their_range():
+    """Seeds that lie far apart do not widen it; that of one seed is the same as `evaluate` gives."""
+    rng = np.random.default_rng(0)
+    right = rng.random((3, 80)) < np.array([[0.99], [0.9], [0.6]])
+    values = right.mean(axis=1)
+    left_out = (right.sum(axis=1, keepdims=True) - right) / 79
+    basis = Basis(shares_of(np.ones(80)))
+    found = strategy_score(values, left_out, basis, (0.0, 1.0))
+    assert (found.seed_low, found.seed_high, found.mean) == (values.min(), values.max(), values.mean())
+    assert found.high - found.low < 0.12 < np.ptp(values)
+    assert found.standard_error == pytest.approx(right.mean(axis=0).std(ddof=1) / np.sqrt(80))
+    alone = strategy_score(values[:1], left_out[:1], basis, (0.0, 1.0))
+    assert {"value": alone.mean, "low": alone.low, "high": alone.high} == score_of(
+        values[0], left_out[0], basis, (0.0, 1.0)
+    )
+    refused = strategy_score(values, left_out, Basis(None, "one group holds most"), (0.0, 1.0))
+    assert math.isnan(refused.low)
+    assert refused.note == "one group holds most"
+
+
 def test_many_letters_do_not_run_out():
     values = np.arange(60.0)[:, None] + np.zeros((1, 2))
     found = compare(values, flat(values, 3), [str(i) for i in range(60)], [], 30)
@@ -507,6 +536,8 @@ V, D = np.zeros((2, 3)), np.zeros((2, 3, 10))
     [
         (lambda: interval(V, D, 5), r"values are \(2, 3\), replicates \(2, 3, 10\); they must be values \(R\) and"),
         (lambda: interval(V[0], D[0, :2], 5), r"replicates \(2, 10\)"),
+        (lambda: strategy_score(V, D, Basis(None)), r"values are \(2, 3\), without groups \(2, 3, 10\)"),
+        (lambda: strategy_score([0, np.nan, 0], D[0], Basis(None)), "must be finite"),
         (lambda: interval([], np.zeros((0, 9)), 5), "at least one seed"),
         (lambda: interval(V[0], D[0], 0), "num_groups is 0"),
         (lambda: interval(V[0], D[0], 5, level=95), "level is 95"),

@@ -12,17 +12,17 @@ PACKAGE = Path(__file__).parents[2] / "mmfuse"
 KINDS = {"captioning", "classification", "multilabel", "regression"}
 OWN = ("tasks", "heads")
 ALLOWED = {
+    "benchmarking/covariates.py": 1,  # the linear models are scikit-learn's, one for labels and one for numbers
     "metrics/calibration.py": 3,  # fit_temperature is public, and its caller says what the target is
     "metrics/operating.py": 1,  # below tasks, where arrays are all that there is
     "metrics/regression.py": 1,  # the same: it refuses what is no column
     "metrics/scored.py": 1,  # the same
-    "testing/metric.py": 1,  # rows of each kind, to try metrics on
     "training/identity.py": 1,  # an array of objects has no bytes to hash
     "data/audit/repair.py": 1,  # the same
     "data/synthetic/interactions.py": 1,  # values that are not encoded yet, of tasks that it makes itself
 }
 """By file, how many; more is a branch that belongs into a method of TaskKind."""
-GENERATING = 15
+GENERATING = 17
 """Uses of `model.captioning`: heads that generate need a decoder, a tokenizer and a loop; that is no kind of target."""
 
 

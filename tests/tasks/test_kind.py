@@ -9,8 +9,13 @@ from mmfuse.data.shards.table import load_shards
 from mmfuse.data.shards.write import write_shards
 from mmfuse.data.tables.build import read_table
 from mmfuse.data.tables.manifest import load_manifest
+from mmfuse.evaluation.evaluate import format_report
+from mmfuse.evaluation.markdown import plain
 from mmfuse.heads import HEADS, Head, build_head
+from mmfuse.metrics import choose_metrics
+from mmfuse.metrics.chosen import add_metrics
 from mmfuse.tasks import TASKS, TaskKind
+from mmfuse.tasks.labels import LabelTask
 from mmfuse.tasks.spec import TaskSpec
 from mmfuse.types import MmfuseError
 
@@ -176,3 +181,39 @@ def test_a_number_cannot_be_chosen_by_a_fusion_of_decisions():
 def test_classes_cannot_be_balanced_where_there_are_none():
     with pytest.raises(MmfuseError, match="class_weights: balanced is for labels"):
         build_head("number", 4).weigh(np.zeros(3))
+
+
+class Grades(LabelTask):
+    """Ordered classes with a rule of their own."""
+
+    metrics, monitor, exclusive = ("level",), "level", True
+
+    def labelled(self, target):
+        return ~np.isnan(target)
+
+    def one_hot(self, target):
+        return np.eye(3)[np.nan_to_num(target).astype(int)] * self.labelled(target)[:, None]
+
+    def said(self, predicted):
+        return np.zeros(predicted.shape[:-1], dtype=int)
+
+
+def test_a_metric_of_labels_is_had_of_a_kind_that_has_none_per_label_itself():
+    kind = Grades(["low", "mid", "high"])
+    target = np.array([0, 2, np.nan, 1], dtype=np.float32)
+    scored = kind.scored(np.eye(3)[[1, 1, 1, 1]], target)
+    assert scored.rows.tolist() == [0, 1, 3]
+    assert scored.target.tolist() == [0, 2, 1]
+    assert scored.decided.tolist() == [0, 0, 0]
+    scores = {"n": 3, "groups": 3, "metrics": {}}
+    chosen = choose_metrics(["recall", "mcc"], "classification", "metrics")
+    add_metrics(scores, scored, chosen, list("abcd"), resamples=0)
+    assert {label: (of["positives"], of["recall"]["value"]) for label, of in scores["per_label"].items()} == {
+        "low": (1, 1.0),
+        "mid": (1, 0.0),
+        "high": (1, 0.0),
+    }
+    report = {"split": "test", "tasks": {"grade": {**scores, "told": ["It was `easy`."]}}, "missing": {}}
+    printed = format_report(report, plain)
+    assert "| label | positives | recall |" in printed
+    assert "It was \\`easy\\`." in printed

@@ -1,11 +1,13 @@
 """What a number is: read strictly, learned on a scale, said with the interval that covers it."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mmfuse.evaluation.evaluate import _check_tasks
 from mmfuse.tasks import TASKS, TaskSpec, build_task
 from mmfuse.tasks.regression import Regression, says, written_numbers
 from mmfuse.types import MmfuseError
@@ -160,3 +162,36 @@ def test_numbers_of_a_text():
     assert written_numbers("12 of 1,000 (3.50 %)") == [(12.0, 0), (1.0, 3), (1000.0, 0), (3.5, 2)]
     assert says((437.1, 1), 437.12)
     assert not says((0.4, 1), 0.44)
+
+
+@pytest.mark.parametrize(
+    ("model", "manifest", "refused"),
+    [
+        ({}, {"transform": "standardize"}, False),
+        ({"transform": "standardize", "unit": ""}, {}, False),
+        ({}, {"transform": "log"}, True),
+        ({"unit": "kg"}, {"unit": "g"}, True),
+    ],
+)
+def test_a_default_that_is_written_out_is_the_same_task(model, manifest, refused):
+    there: object = SimpleNamespace(
+        source="m.yaml", tasks={"y": TaskSpec(type="regression", column="y", options=manifest)}
+    )
+    of: object = SimpleNamespace(task_config={"y": {"type": "regression", "labels": [], "options": model}})
+    if not refused:
+        _check_tasks(of, there)
+        return
+    with pytest.raises(MmfuseError, match=r"m.yaml: tasks.y.(transform|unit) is"):
+        _check_tasks(of, there)
+
+
+def test_the_report_tells_the_unit_and_how_often_intervals_hold():
+    task = task_with(unit="kg")
+    task.calibrate(np.linspace(-1, 1, 40)[:, None], np.zeros(40))
+    target = np.linspace(-2, 2, 40)
+    scores = task.score(np.zeros(40), target, [str(i) for i in range(40)], 50)
+    unit, intervals = task.told(scores)
+    assert unit == "RMSE and MAE are in kg."
+    assert f"Intervals that promise 90% hold the truth of {scores['intervals']['coverage']['value']:.1%}" in intervals
+    assert intervals.endswith("kg.")
+    assert task_with().told(task_with().score(np.zeros(40), target, ["a"] * 40, 0)) == []

@@ -34,6 +34,8 @@ class Scale(Adapter):
     Prefer when: testing.
     """
 
+    layer = Scaled
+
     def linears(self, tower):
         return [(name, module) for name, module in tower.named_modules() if type(module) is nn.Linear]
 
@@ -45,7 +47,7 @@ class Scale(Adapter):
         if not self.linears(tower):
             raise MmfuseError("nothing to scale")
         for name, linear in self.linears(tower):
-            self.put(tower, name, Scaled(linear))
+            self.put(tower, name, self.layer(linear))
 
     def merge(self, tower):
         for name, module in [(n, m) for n, m in tower.named_modules() if isinstance(m, Scaled)]:
@@ -126,7 +128,31 @@ class AnyOption(Scale):
         self.options = options
 
 
+class Rolling(Scaled):
+    def forward(self, x):
+        out = super().forward(x)
+        return out + 0.1 * out.roll(1, 0) if self.training else out
+
+
+class RollsInTraining(Scale):
+    layer = Rolling
+
+
+class Counting(Scaled):
+    steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return super().forward(x) * (1 + 0.1 * self.steps)
+
+
+class Counts(Scale):
+    layer = Counting
+
+
 DEFECTS = [
+    (RollsInTraining, "rows", "in train mode a row's features depend on its batch mates"),
+    (Counts, "rows", "depend on its batch mates|no checkpoint would hold"),
     (BiasForgotten, "merges", "merged, its features differ"),
     (NotMerged, "merges", "is none of a plain tower's"),
     (StartsElsewhere, "start", "begins .* off"),

@@ -45,6 +45,16 @@ class Plain(Analysis):
         return [folder / "planted.png"]
 
 
+class OfNumbers(Plain):
+    """It asks of numbers alone."""
+
+    def __call__(self, scored):
+        tasks = [name for name in scored.said if scored.table.manifest.tasks[name].type == "regression"]
+        return (
+            {"rows": len(scored.rows), "one": tasks[0], "mean": float(scored.said[tasks[0]].mean())} if tasks else None
+        )
+
+
 class OrderOfRows(Plain):
     def __call__(self, scored):
         return super().__call__(scored) | {"one": scored.ids[0]}
@@ -159,8 +169,9 @@ def plant(monkeypatch, cls):
     monkeypatch.setitem(ANALYSES._classes, "planted", cls)
 
 
-def test_what_has_no_defect_passes(monkeypatch):
-    plant(monkeypatch, Plain)
+@pytest.mark.parametrize("cls", [Plain, OfNumbers])
+def test_what_has_no_defect_passes(monkeypatch, cls):
+    plant(monkeypatch, cls)
     SUITE.run("planted")
 
 

@@ -114,7 +114,16 @@ class Loose(HitRate):
         pass
 
 
+class Remembers(HitRate):
+    calls = 0
+
+    def __call__(self, scored, weights):
+        self.calls += 1
+        return super().__call__(scored, weights) / self.calls
+
+
 DEFECTS = {
+    "repeats": [Remembers],
     "weights_are_repeats": [IgnoresWeights, DividesByRows],
     "order_of_rows": [SeesTheOrder],
     "direction": [WrongDirection],

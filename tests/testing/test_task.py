@@ -1,5 +1,8 @@
 """The conformance suite of task kinds passes on every registered one, and fails on every defect planted here."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +144,12 @@ class ToldInWhatIsSmall(Number):
     diagnosed = ("mse",)
 
 
+class SeenOtherwise(Number):
+    def scored(self, predicted, target):
+        found = super().scored(predicted, target)
+        return replace(found, decided=found.decided + 1)
+
+
 class Swallows(Number):
     def __init__(self, labels=(), **options):
         super().__init__(labels)
@@ -163,6 +172,7 @@ class LossyShard(Number):
         (LooksAtOrder, "scores", "depends on the order of rows"),
         (UndeclaredColumn, "predictions", "its columns are"),
         (NotJson, "predictions", "not JSON serializable"),
+        (SeenOtherwise, "metrics_see", "is `scored` or `said` of another rule"),
         (Overflows, "predictions", "a prediction is not finite"),
         (ToldInWhatIsSmall, "protocol", "of which less is better"),
         (Swallows, "protocol", "swallows typos"),
@@ -199,6 +209,58 @@ class NanGradient(NumberHead):
 class TwoNumbers(NumberHead):
     def forward(self, features):
         return super().forward(features).repeat(1, 2)
+
+
+class BatchNormHead(NumberHead):
+    def __init__(self, in_dim, task):
+        super().__init__(in_dim, task)
+        self.norm = nn.BatchNorm1d(in_dim)
+
+    def forward(self, features):
+        return self.linear(self.norm(features.pooled))
+
+
+class LayerNormHead(BatchNormHead):
+    def __init__(self, in_dim, task):
+        super().__init__(in_dim, task)
+        self.norm = nn.Sequential(nn.LayerNorm(in_dim), nn.Dropout(0.1))
+
+
+class RollsInTraining(NumberHead):
+    def forward(self, features):
+        pooled = features.pooled
+        return self.linear(pooled + 0.1 * pooled.roll(1, 0) if self.training else pooled)
+
+
+class Remembers(NumberHead):
+    calls = 0
+
+    def forward(self, features):
+        self.calls += self.training
+        return super().forward(features) + self.calls
+
+
+class Squeezes(NumberHead):
+    def forward(self, features):
+        return super().forward(features).squeeze(0)
+
+
+def test_a_head_with_a_norm_of_each_row_conforms(monkeypatch):
+    assert found(monkeypatch, Number, LayerNormHead) == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (BatchNormHead, "in train mode what it says of a row depends on the other rows"),
+        (RollsInTraining, "in train mode what it says of a row depends on the other rows"),
+        (Remembers, "depends on the other rows|does it remember forwards"),
+        (Squeezes, "fails on a single row"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_head_that_sees_more_than_a_row_is_caught(monkeypatch, head, said):
+    assert re.search(said, found(monkeypatch, Number, head)["head_rows"])
 
 
 @pytest.mark.parametrize(

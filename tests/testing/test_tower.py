@@ -111,7 +111,57 @@ class NeedsAnOption(Layer):
         super().__init__(width, out_dim)
 
 
+class BatchNormed(Layer):
+    norm = nn.BatchNorm1d
+
+    def __init__(self, width, out_dim=5):
+        super().__init__(width, out_dim)
+        self.normed = self.norm(out_dim)
+
+    def forward(self, values, mask):
+        found = super().forward(values, mask)
+        return found._replace(pooled=self.normed(found.pooled))
+
+
+class LayerNormed(BatchNormed):
+    norm = nn.LayerNorm
+
+
+class RollsInTraining(Layer):
+    def forward(self, values, mask):
+        found = super().forward(values, mask)
+        return found._replace(pooled=found.pooled + 0.1 * found.pooled.roll(1, 0)) if self.training else found
+
+
+class Counts(Layer):
+    def __init__(self, width, out_dim=5):
+        super().__init__(width, out_dim)
+        self.steps = 0
+
+    def forward(self, values, mask):
+        self.steps += self.training
+        found = super().forward(values, mask)
+        return found._replace(pooled=found.pooled / (1 + 0.1 * self.steps))
+
+
+class SavedCount(Counts):
+    def __init__(self, width, out_dim=5):
+        super().__init__(width, out_dim)
+        del self.steps
+        self.register_buffer("steps", torch.zeros(()))
+
+
+class SpreadOfRows(Layer):
+    def forward(self, values, mask):
+        found = super().forward(values, mask)
+        return found._replace(pooled=found.pooled + (0 * found.pooled).std(0)) if self.training else found
+
+
 DEFECTS = [
+    (BatchNormed, "train_mode", "in train mode, beside other rows.*a BatchNorm"),
+    (RollsInTraining, "train_mode", "in train mode, beside other rows"),
+    (SpreadOfRows, "train_mode", "a batch of one row is not finite"),
+    (Counts, "train_mode", "beside other rows|it remembers of forwards"),
     (IgnoresTheMask, "padding", "padding changes the features"),
     (OfTheBatch, "rows", "beside other rows"),
     (Random, "repeats", "draws at random"),
@@ -134,11 +184,13 @@ def register(monkeypatch):
     return add
 
 
-def test_the_one_without_defect_passes(register):
-    register(Layer)
+@pytest.mark.parametrize("cls", [Layer, LayerNormed, SavedCount])
+def test_one_without_defect_passes(register, cls):
+    register(cls)
     check("tower", "mine")
 
 
+@pytest.mark.filterwarnings("ignore:std")  # of one row
 @pytest.mark.parametrize(("cls", "title", "said"), DEFECTS, ids=lambda value: getattr(value, "__name__", None))
 def test_a_planted_defect_is_caught(register, cls, title, said):
     register(cls)

@@ -16,6 +16,7 @@ from mmfuse.data.audit.run import audit
 from mmfuse.data.load import load_table
 from mmfuse.data.readers.images import ImageOptions, read_image
 from mmfuse.data.shards.write import write_shards
+from mmfuse.data.tables.features import FeaturesSpec
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.evaluation.evaluate import evaluate
 from mmfuse.model import FusionModel
@@ -186,6 +187,15 @@ def test_files_of_both_slots(files, tmp_path):
     one, two, three = ([found.tasks for found in Predictor(model)(way.read(0, len(way)))] for way in ways)
     assert one == two == three
     assert ways[0].reading.about.endswith("as in training")
+
+
+def test_columns_say_how_wide_they_are():
+    widths = [
+        FeaturesSpec(columns=["a", "b"]).width,
+        FeaturesSpec(column="e").width,
+        FeaturesSpec(column="e", dim=4).width,
+    ]
+    assert widths == [2, None, 4]
 
 
 def test_shards_hold_features_and_are_streamed(files, tmp_path):

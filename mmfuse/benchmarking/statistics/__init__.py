@@ -9,7 +9,7 @@ from mmfuse.benchmarking.statistics.comparison import Comparison, NamedContrast,
 from mmfuse.benchmarking.statistics.contrasts import Contrast, paired_contrast
 from mmfuse.benchmarking.statistics.families import holm, interval_levels, letter_groups
 from mmfuse.benchmarking.statistics.power import SeedsNeeded, seeds_needed
-from mmfuse.benchmarking.statistics.scores import interval
+from mmfuse.benchmarking.statistics.scores import strategy_score
 from mmfuse.benchmarking.statistics.variance import Estimate
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "SeedsNeeded",
     "compare",
     "holm",
-    "interval",
     "interval_levels",
     "letter_groups",
     "paired_contrast",
     "seeds_needed",
+    "strategy_score",
 ]

@@ -41,7 +41,6 @@ from numpy.typing import ArrayLike
 
 from mmfuse.benchmarking.statistics.families import holm, interval_levels, letter_groups
 from mmfuse.benchmarking.statistics.power import SeedsNeeded, seeds_needed
-from mmfuse.benchmarking.statistics.scores import interval
 from mmfuse.benchmarking.statistics.variance import (
     Array,
     Estimate,
@@ -125,6 +124,7 @@ def compare(
     *,
     declared: tuple[str, str] | None = None,
     steady: Sequence[str] = (),
+    scores: Sequence[Estimate] | None = None,
 ) -> Comparison:
     """Rank strategies, compare each with the references and each with each, and say what would tell more apart.
 
@@ -134,8 +134,8 @@ def compare(
     number. Differences but the declared one borrow seed variance from all strategies, so their intervals and p-values
     are not those of `paired_contrast`.
 
-    Reference: Maurer et al. 1995 for the gate, Smyth 2004 for what is borrowed; `interval`, `holm`, `letter_groups`,
-    `seeds_needed` have theirs.
+    Reference: Maurer et al. 1995 for the gate, Smyth 2004 for what is borrowed; `strategy_score`, `holm`,
+    `letter_groups`, `seeds_needed` have theirs.
     Differs: lending is held back where strategies are unlike (see `variance.py`).
     Prefer when: strategies have the same seeds and the same resamples of one test set. Choose references, and what is
     declared, by validation scores: what is chosen on this test set is too good.
@@ -149,6 +149,7 @@ def compare(
         alpha: Family-wise level, in (0, 1).
         declared: A strategy and a reference, whose contrast comes first; with None all are tested by Holm's procedure.
         steady: Names of strategies that no seed changes: they lend no seed variance, and differences to them get none.
+        scores: Of each strategy, as `strategy_score` gives it; by default with the interval that a difference to 0 has.
 
     Raises:
         ValueError: Shapes do not match, a value is not finite, a replicate is infinite, or a name is not legal.
@@ -158,7 +159,8 @@ def compare(
     names, references = list(names), list(references)
     _check_names(names, references, declared, steady)
 
-    scores = [interval(v, r, num_groups, level) for v, r in zip(values, replicates, strict=True)]
+    if scores is None:
+        scores = [measure(v, r, num_groups).at(level) for v, r in zip(values, replicates, strict=True)]
     means = np.array([score.mean for score in scores])
     order = sorted(range(len(names)), key=lambda i: (-means[i], names[i]))  # ties: not by the config's order
     place = {s: i for i, s in enumerate(order)}

@@ -78,6 +78,9 @@ class Estimate:
         resamples: That were used.
         undefined_resamples: That were dropped, as the metric is undefined (NaN) in at least one seed.
         without_seed_variance: There is one seed: the interval says nothing of what another seed would give.
+        seed_low: Of a score, that of the lowest seed; None of a difference.
+        seed_high: That of the highest.
+        note: Of a score, why it has no interval, or what must be known of the one that it has.
     """
 
     mean: float
@@ -90,6 +93,9 @@ class Estimate:
     resamples: int
     undefined_resamples: int
     without_seed_variance: bool
+    seed_low: float | None = None
+    seed_high: float | None = None
+    note: str = ""
 
 
 class Measured(NamedTuple):

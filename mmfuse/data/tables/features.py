@@ -35,6 +35,11 @@ class FeaturesSpec:
         """The columns."""
         return [self.column] if self.column else list(self.columns or [])
 
+    @property
+    def width(self) -> int | None:
+        """Numbers of a vector, where that is said."""
+        return self.dim or (len(self.columns) if self.columns else None)
+
 
 def check_features(spec: FeaturesSpec, slot: str, others: Sequence[Any], where: str) -> None:
     """Refuse what is not legal of where features are.

@@ -17,7 +17,7 @@ from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.tables.features import FeaturesSpec, check_features
 from mmfuse.registry import nearest
 from mmfuse.sections import SECTIONS
-from mmfuse.tasks import RESERVED, TASKS, check_spec, kind_of
+from mmfuse.tasks import TASKS, check_spec, kind_of
 from mmfuse.tasks.spec import KEYS, TaskSpec
 from mmfuse.types import MmfuseError
 
@@ -202,7 +202,7 @@ def _own_apart(spec: Any, where: str) -> Any:
         return spec
     kind = spec.get("type", TaskSpec.type)
     own = {name: value for name, value in spec.items() if name not in KEYS}
-    legal = TASKS.options(kind, RESERVED) if isinstance(kind, str) and kind in TASKS.names() else None
+    legal = TASKS.options(kind) if isinstance(kind, str) and kind in TASKS.names() else None
     for name in own:
         if legal is not None and name not in legal:
             raise MmfuseError(f"{where}.{name}: no such key; {nearest(str(name), [*KEYS, *legal])}")

@@ -14,8 +14,6 @@ from mmfuse.types import MmfuseError
 
 ADAPTERS = Registry("adapter")
 
-RESERVED = ("self",)
-
 
 class Adapter:
     """The base of adapters; the constructor's signature is the config schema. `mmfuse check NAME` tests all of this.
@@ -60,19 +58,17 @@ def adapt(tower: nn.Module, chosen: Any, where: str) -> None:
     Raises:
         MmfuseError: There is no such adapter, or it cannot adapt this tower.
     """
-    name, options = ADAPTERS.chosen(chosen, where, RESERVED)
+    name, options = ADAPTERS.chosen(chosen, where)
     norms = any(isinstance(module, _BatchNorm) for module in tower.modules())
     if norms and getattr(tower, "batch_norm", None) != "frozen":
         raise MmfuseError(f"{where}: batch statistics are in no adapter: set image_encoder.batch_norm: frozen")
     frozen: Any = tower.frozen
     tower.requires_grad_(False)
+    adapter = ADAPTERS.build(name, where, **options)
     try:
-        adapter: Any = ADAPTERS.get(name)(**options)
         adapter.apply(tower)
     except MmfuseError as error:
         raise MmfuseError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise MmfuseError(f"{where}: adapter {name!r} cannot be built with {options} ({error})") from error
     trained = frozenset(name for name, parameter in tower.named_parameters() if parameter.requires_grad)
     if not trained:
         raise MmfuseError(f"{where}: adapter {name!r} finds nothing in this tower to train")

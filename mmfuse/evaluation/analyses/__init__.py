@@ -35,7 +35,7 @@ class Scored:
         rows: `(N,)` numbers of the scored rows in the table.
         said: By task, a head's output `(N, L)`, or captions' records `(N,)`; they cannot be written to.
         scores: By task, what the report says of these rows.
-        score_rows: `mmfuse.evaluation.evaluate.score_rows`, called by `score`.
+        score_rows: `mmfuse.evaluation.evaluate.score_rows`, with what was chosen, called by `score`.
         resamples: Of the groups, for intervals.
         seed: Of whatever is drawn.
         batch_size: Rows per forward pass, where a model is asked again.
@@ -159,7 +159,7 @@ def choose_analyses(asked: Iterable[Any] | None, where: str = "evaluation.analys
         name, options = ANALYSES.chosen(value, where)
         if name in found:
             raise MmfuseError(f"{where}: {name!r} is named twice")
-        found[name] = ANALYSES.get(name)(**options)
+        found[name] = ANALYSES.build(name, where, **options)
     return found
 
 

@@ -57,11 +57,11 @@ def _column(name: str, of: Mapping[str, Any], found: Mapping[str, Any]) -> list[
         return [f"By {name}: {of['skipped']}."]
     scores = [(task, metric, said) for task, by in of["compared"].items() for metric, said in by.items()]
     head = [name, "rows", "groups", *(f"{task} {metric}" for task, metric, _ in scores)]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"] if of["subgroups"] else []
     for subgroup, counts in of["subgroups"].items():
         cells = [_cell(said["subgroups"].get(subgroup)) for _, _, said in scores]
         lines.append(f"| {' | '.join([subgroup, str(counts['rows']), str(counts['groups']), *cells])} |")
-    lines.append("")
+    lines += [""] if lines else []
     for task, metric, said in scores:
         if said["labels"] and len(said["labels"]) < len(_labels(of, task)):
             lines.append(f"- {metric} of {task} is over {', '.join(said['labels'])}: every subgroup compared has them.")
@@ -77,7 +77,7 @@ def _column(name: str, of: Mapping[str, Any], found: Mapping[str, Any]) -> list[
         lines.append(f"- The rows of {of['varying_groups']} groups differ in {name}.")
     if of["binned"]:
         lines.append(f"- {name} is cut at the quartiles of these rows.")
-    return lines[:-1] if lines[-1] == "" else lines
+    return lines[:-1] if lines and lines[-1] == "" else lines
 
 
 def _labels(of: Mapping[str, Any], task: str) -> Mapping[str, Any]:

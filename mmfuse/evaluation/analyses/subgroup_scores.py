@@ -91,9 +91,8 @@ def _decisions(scored: Scored, task: str) -> tuple[Array, Array, NDArray[np.bool
     kind, target = scored.kind(task), scored.target(task)
     probabilities = kind.predictions(scored.said[task])
     truth = np.where(kind.known(target), kind.one_hot(target), np.nan)
-    if kind.exclusive:
-        return probabilities, truth, np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)] == 1
-    return probabilities, truth, probabilities >= np.asarray(kind.thresholds)
+    said = kind.said(probabilities)
+    return probabilities, truth, (np.eye(probabilities.shape[1])[said] if kind.exclusive else said) == 1
 
 
 def _counted(there: NDArray[np.bool_], subgroup: Ints, number: int) -> Ints:

@@ -73,7 +73,7 @@ def build_method(value: Any) -> Method:
         MmfuseError: There is no such method, or it refuses an option.
     """
     name, options = METHODS.chosen(value, "training.method")
-    return METHODS.get(name)(**options)
+    return METHODS.build(name, "training.method", **options)
 
 
 for _module in pkgutil.iter_modules(__path__):

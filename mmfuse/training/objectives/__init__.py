@@ -13,10 +13,10 @@ from mmfuse.model import FusionModel
 from mmfuse.registry import Registry
 from mmfuse.types import Batch, MmfuseError, Outputs, Step
 
-OBJECTIVES = Registry("objective")
+OBJECTIVES = Registry("objective", reserved=("model",))
 
-RESERVED = ("model",)
-"""Constructor arguments that mmfuse sets; all the others are the objective's options in a config, beside `weight`."""
+READ = frozenset({"text", "image", "fused"})
+"""What an objective may read of a forward pass."""
 
 
 @runtime_checkable
@@ -76,7 +76,7 @@ def choose(given: Sequence[Any], task_weights: str, auxiliary: bool) -> dict[str
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise MmfuseError(f"{where}: weight: {weight!r}: a number of at least 0 is expected")
         plain = {k: v for k, v in value.items() if k != "weight"} if isinstance(value, dict) else value
-        name, options = OBJECTIVES.chosen(plain, where, RESERVED)
+        name, options = OBJECTIVES.chosen(plain, where)
         if name in chosen:
             raise MmfuseError(f"{where}: {name!r} stands there twice")
         if hasattr(OBJECTIVES.get(name), "weigh") and weight != 1:
@@ -96,7 +96,11 @@ def build_objectives(model: FusionModel, chosen: dict[str, dict[str, Any]]) -> t
     built = Chosen()
     for name, options in chosen.items():
         own = {key: value for key, value in options.items() if key != "weight"}
-        built[name] = OBJECTIVES.get(name)(model, **own)
+        objective: Any = OBJECTIVES.build(name, "training.objectives", model, **own)
+        reads = getattr(objective, "reads", None)
+        if not (isinstance(reads, frozenset) and reads <= READ):
+            raise MmfuseError(f"objective {name!r}: reads is {reads!r:.100}: a frozenset of {', '.join(sorted(READ))}")
+        built[name] = objective
     return built, {name: options["weight"] for name, options in chosen.items()}
 
 

@@ -16,10 +16,7 @@ from mmfuse.data.tables.table import Table
 from mmfuse.registry import Registry
 from mmfuse.types import MmfuseError
 
-ORDERS = Registry("order")
-
-RESERVED = ("given",)
-"""Constructor arguments that mmfuse sets; all the others are the order's options in a config."""
+ORDERS = Registry("order", reserved=("given",))
 
 
 class Given(NamedTuple):
@@ -80,7 +77,7 @@ def check_order(config: Config, table: Table) -> None:
     Raises:
         MmfuseError: As `build_order`, or another order than today's of rows that are streamed.
     """
-    name, _ = ORDERS.chosen(config.training.order, "training.order", RESERVED)
+    name, _ = ORDERS.chosen(config.training.order, "training.order")
     if not isinstance(table, ShardedTable):
         _build(config, table, Given(table, table.indices("train"), np.zeros(len(table), int), *_sizes(config, 1)))
     elif name != "by_length":
@@ -95,8 +92,8 @@ def _sizes(config: Config, world: int) -> tuple[int, int, int]:
 
 
 def _build(config: Config, table: Table, given: Given) -> Order:
-    name, options = ORDERS.chosen(config.training.order, "training.order", RESERVED)
-    return ORDERS.get(name)(given, **options)
+    name, options = ORDERS.chosen(config.training.order, "training.order")
+    return ORDERS.build(name, "training.order", given, **options)
 
 
 for _module in pkgutil.iter_modules(__path__):

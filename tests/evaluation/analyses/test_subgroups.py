@@ -1,6 +1,8 @@
 """Scores by subgroup: what is compared, what is left out, what is said."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ from mmfuse.evaluation.analyses import ANALYSES, Scored, choose_analyses, run_an
 from mmfuse.evaluation.analyses.subgroup_values import MISSING, split_values
 from mmfuse.evaluation.evaluate import format_report, score_rows
 from mmfuse.evaluation.markdown import plain
+from mmfuse.metrics import choose_metrics
 from mmfuse.tasks import build_task
 from mmfuse.types import MmfuseError
 
@@ -125,6 +128,30 @@ def test_classes_are_compared_in_accuracy_too():
     found = read(analysis()(scored({"sex": sexes()}, gap=0.8, kind="classification")))
     main = {gap["metric"]: gap["found"] for gap in found["columns"]["sex"]["gaps"] if gap["family"] == "main"}
     assert main == {"auroc_macro": True, "accuracy": True}
+
+
+def test_rates_are_of_what_is_said_at_an_operating_point():
+    of = scored({"sex": sexes()}, kind="classification")
+    kind = of.kind("t")
+    kind.labels, said = ["a", "b"], {"t": of.said["t"][:, :2].copy()}
+    of.table.targets["t"] = of.table.targets["t"] % 2
+    of = replace(of, said=said, scores={"t": {}})
+    usual = read(analysis()(of))["columns"]["sex"]["subgroups"]["M"]["scores"]["t"]["labels"]["b"]["tpr"]["value"]
+    kind.cut = (1, 0.0)
+    (rate,) = {
+        group["scores"]["t"]["labels"]["b"]["tpr"]["value"]
+        for group in read(analysis()(of))["columns"]["sex"]["subgroups"].values()
+    }
+    assert usual < rate == 1.0
+
+
+def test_subgroups_are_scored_by_what_was_chosen_too():
+    of = scored({"sex": sexes()}, kind="multilabel")
+    chosen = {"t": choose_metrics(["mcc", "npv"], "multilabel", "metrics")}
+    of = replace(of, score_rows=partial(score_rows, chosen=chosen))
+    for sex, found in read(analysis()(of))["columns"]["sex"]["subgroups"].items():
+        rows = [i for i, value in enumerate(sexes()) if value == sex]
+        assert found["scores"]["t"]["metrics"]["mcc"]["value"] == of.score(rows)["t"]["metrics"]["mcc"]["value"]
 
 
 def test_a_task_without_labels_is_compared_in_its_own_metric():
