@@ -54,7 +54,7 @@ def test_what_needs_no_torch_imports_none(code):
 PUBLIC = {
     "benchmark",
     *("FUSIONS", "HEADS", "Batch", "Features", "FusionModel", "MmfuseError", "Prediction", "Predictor", "Sample"),
-    *("check_fusion", "evaluate", "load_config", "load_manifest", "train"),
+    *("check_fusion", "compare", "evaluate", "load_config", "load_manifest", "train"),
 }
 
 
