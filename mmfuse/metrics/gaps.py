@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from mmfuse.metrics.bootstrap import GroupBootstrap, interval
+from mmfuse.metrics.bootstrap import GroupBootstrap, GroupJackknife, interval
+from mmfuse.metrics.intervals import Basis, balanced, score_of, shares_of, too_few_groups, too_few_of_classes
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
@@ -42,6 +43,10 @@ class Measures(Protocol):
 
     def resampled(self, subgroup: Ints, bootstrap: GroupBootstrap) -> Array:
         """`(B, K, M)` under each resample of the groups."""
+        ...
+
+    def held(self, subgroup: Ints, groups: GroupBootstrap) -> list[Array]:
+        """What of each group a score is of, `(G, K, M)` each, such as both classes; none where it is no share."""
         ...
 
 
@@ -85,6 +90,18 @@ class Rates:
         found = bootstrap.replicate(lambda times: {"sums": times @ by_group})["sums"]
         return _divided(found.reshape(len(found), K, self._sums.shape[1]))
 
+    def held(self, subgroup: Ints, groups: GroupBootstrap) -> list[Array]:
+        """`(G, K, M)`: the rows that count; nothing of sums that may be more than what they are divided by."""
+        above, below = np.split(self._sums, 2, axis=1)
+        return [_by_group(below, subgroup, groups, len(self.compared))] if (above <= below).all() else []
+
+
+def _by_group(values: Array, subgroup: Ints, groups: GroupBootstrap, number: int) -> Array:
+    """Sums of `(N, M)` by group and subgroup, `(G, K, M)`."""
+    found = np.zeros((groups.num_groups, number, values.shape[1]))
+    np.add.at(found, (groups.row_group, subgroup), values)
+    return found
+
 
 def _divided(sums: Array) -> Array:
     above, below = np.split(sums, 2, axis=-1)
@@ -124,6 +141,17 @@ class MeanAuroc:
             return {"auroc": np.array(found).mean(axis=1).T}  # (b, K)
 
         return bootstrap.replicate(means)["auroc"][..., None]
+
+    def held(self, subgroup: Ints, groups: GroupBootstrap) -> list[Array]:
+        """`(G, K, 1)` of positives and of negatives."""
+        counts = []
+        for positive in (True, False):
+            there = np.zeros((len(subgroup), len(self._ranked)))
+            for column, ranked in zip(there.T, self._ranked, strict=True):
+                column[ranked.rows[ranked.positive == positive]] = 1
+            of_labels = _by_group(there, subgroup, groups, len(self.compared))
+            counts.append(balanced(of_labels.swapaxes(0, 1)).T[..., None])
+        return counts
 
 
 class _Ranked(NamedTuple):
@@ -249,7 +277,7 @@ class Compared(NamedTuple):
     Attributes:
         names: `(M,)` metric, and label or None.
         values: `(K, M)`; NaN where undefined.
-        low: `(K, M)`, of 95 % intervals.
+        low: `(K, M)`, of 95 % intervals; NaN where too few groups have what the score is of.
         high: `(K, M)`.
         gaps: In the order of `names`.
     """
@@ -287,8 +315,12 @@ def compare_subgroups(
     names = [name for of in measures for name in of.names]
     there = np.concatenate([of.compared for of in measures], axis=1)
     value = np.concatenate([of.values(subgroup) for of in measures], axis=1)
-    drawn = _joined([of.resampled(subgroup, bootstrap) for of in measures])
-    low, high = _intervals(drawn)
+    resampled = [of.resampled(subgroup, bootstrap) for of in measures]
+    drawn, ends = (
+        _joined(resampled),
+        [_intervals(*of, subgroup, bootstrap) for of in zip(measures, resampled, strict=True)],
+    )
+    low, high = np.concatenate(ends, axis=2)
     kept = np.flatnonzero(there.sum(axis=0) > 1)
     if not len(kept):
         return Compared(names, value, low, high, [])
@@ -328,12 +360,25 @@ def _most(values: Array) -> float:
     return float(np.quantile(known, 0.95)) if len(known) else float("nan")
 
 
-def _intervals(drawn: Array) -> tuple[Array, Array]:
-    """The ends of percentile intervals, `(B, K, M)` to `(K, M)` each."""
-    ends = np.full((2, *drawn.shape[1:]), np.nan)
-    for k, m in np.ndindex(*drawn.shape[1:]):
-        ends[:, k, m] = interval(drawn[:, k, m])
-    return ends[0], ends[1]
+def _intervals(of: Measures, drawn: Array, subgroup: Ints, bootstrap: GroupBootstrap) -> Array:
+    """The ends of each score's interval, `(2, K, M)`: of shares as reports have them, else percentiles of resamples."""
+    groups = GroupJackknife(bootstrap.row_group.astype(str), bootstrap.resamples)
+    held, value = of.held(subgroup, groups), of.values(subgroup)
+    left_out = of.resampled(subgroup, groups) if held else drawn
+    ends = np.full((2, *value.shape), np.nan)
+    for k, m in np.argwhere(~np.isnan(value)):
+        if not held:
+            ends[:, k, m] = interval(drawn[:, k, m])
+            continue
+        counts = [count[:, k, m] for count in held]
+        if too_few_groups(*counts) if len(counts) == 1 else too_few_of_classes(*counts):
+            continue
+        shares = shares_of(*counts, blocks=groups.blocks)
+        there = shares.share > 0  # groups without any of these rows are in no report of them
+        basis = Basis(shares._replace(share=shares.share[there], squares=shares.squares[there]))
+        score = score_of(value[k, m], left_out[there, k, m], basis, (0.0, 1.0))
+        ends[:, k, m] = [np.nan if end is None else end for end in (score["low"], score["high"])]
+    return ends
 
 
 def _range(values: Array) -> Array:

@@ -139,3 +139,23 @@ def test_a_family_has_a_stricter_p():
     among = compare_subgroups([all_of_them], subgroup, permuted, bootstrap).gaps
     assert among[0].p == alone.p == pytest.approx(alone.p_family, abs=0.02)
     assert min(gap.p_family for gap in among) > 2 * min(gap.p for gap in among)
+
+
+def test_a_score_of_a_subgroup_has_the_interval_that_a_report_gives_it():
+    """40 right of 40 are not surely all, groups that are too few give none, and half the groups' rate is a report's."""
+    from mmfuse.metrics.basis import score_of_mean
+    from mmfuse.metrics.bootstrap import GroupJackknife
+
+    draws = np.random.default_rng(0)
+    subgroup = np.repeat([0, 1, 2], [40, 90, 5])
+    right = np.concatenate([np.ones(40), draws.random(90) < 0.7, np.ones(5)])[:, None]
+    groups = [f"g{row}" for row in range(40)] + [f"h{row // 2}" for row in range(90)] + [f"i{row}" for row in range(5)]
+    measures = [Rates([("accuracy", None)], right, np.ones((135, 1)), np.ones((3, 1), dtype=bool))]
+    permuted = permute_subgroups(subgroup, groups, groups, 20, 0)
+    found = compare_subgroups(measures, subgroup, permuted, GroupBootstrap(groups, 50))
+    assert 0.85 < found.low[0, 0] < 0.95
+    assert found.high[0, 0] == 1
+    alone = score_of_mean(right[subgroup == 1, 0], GroupJackknife(groups[40:130]), (0.0, 1.0))
+    np.testing.assert_allclose([found.low[1, 0], found.high[1, 0]], [alone["low"], alone["high"]], rtol=1e-6)
+    assert np.isnan([found.low[2, 0], found.high[2, 0]]).all()
+    assert found.values[2, 0] == 1

@@ -153,6 +153,10 @@ class _Measured:
         found = [self._measured(subgroup, of) for of in times]
         return np.stack(found) if found else np.empty((0, len(self.compared), 1))
 
+    def held(self, subgroup: Ints, groups: GroupBootstrap) -> list[Array]:
+        """Nothing: it need not be a share."""
+        return []
+
     def _measured(self, subgroup: Ints, times: Array) -> Array:
         found = np.full((len(self.compared), 1), np.nan)
         for k in range(len(found)):
