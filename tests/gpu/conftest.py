@@ -23,14 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skipped here and not in a fixture, pytest tells why in one line for all."""
+    if item.get_closest_marker("gpu") and not REHEARSAL and not torch.cuda.is_available():
+        pytest.skip("no CUDA device (MMFUSE_GPU_REHEARSAL=1 tries these tests on the CPU)")
+
+
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """The card, or in a rehearsal the CPU; all else is made after it, so that a skip costs nothing."""
-    if REHEARSAL:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device (MMFUSE_GPU_REHEARSAL=1 runs the bodies on the CPU)")
-    return torch.device("cuda")
+    """The card, or in a rehearsal the CPU."""
+    return torch.device("cpu" if REHEARSAL else "cuda")
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def phantom(device, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny(phantom, tmp_path):
-    """A config of seconds: BERT and ViT of one layer, no dropout, checked features; overrides are key=value."""
+    """A config of seconds: BERT and ViT of one layer, no dropout; overrides are key=value."""
 
     def make(*overrides: str, run: str = "run") -> Config:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -3,7 +3,7 @@
 import copy
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -142,23 +142,30 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in steps]
 
 
-def count_syncs(work: Callable[[], Any]) -> list[str]:
-    """What `work` waits for the card for, as PyTorch tells it: the line of ours that did it, of each.
+class Waits:
+    """What the program waits for the card for, as PyTorch tells it; it does not see the waits of its collectives.
 
-    PyTorch does not see the waits of its collectives.
+    Attributes:
+        found: Of each time between `begin` and `begin` or `end`, the lines that waited.
     """
-    found: list[str] = []
-    with warnings.catch_warnings(record=True) as told:
+
+    def __init__(self):
+        self.found: list[list[str]] = []
+        self._told: Any = None
+        self._catching: Any = None
+
+    def begin(self) -> None:
+        """From here on."""
+        self.end()
+        self._catching = warnings.catch_warnings(record=True)
+        self._told = self._catching.__enter__()
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        try:
-            work()
-        finally:
+
+    def end(self) -> None:
+        """To here."""
+        if self._catching is not None:
             torch.cuda.set_sync_debug_mode("default")
-    found += [f"{w.filename}:{w.lineno}" for w in told if "synchroniz" in str(w.message)]
-    return found
-
-
-def as_rows(predictions: Iterable[Any], task: str) -> dict[str, list[float]]:
-    """By id, a task's probabilities."""
-    return {p.id: list(p.tasks[task]["probabilities"].values()) for p in predictions}
+            self._catching.__exit__(None, None, None)
+            self._catching = None
+            self.found.append([f"{w.filename}:{w.lineno}" for w in self._told if "synchroniz" in str(w.message)])

@@ -3,13 +3,15 @@
 import json
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import gpu
-import gpu_sections
+gpu: Any = import_module("gpu")
+gpu_sections: Any = import_module("gpu_sections")
 
 pytestmark = pytest.mark.filterwarnings("default")  # it is a script: what torch warns of while compiling ends nothing
 

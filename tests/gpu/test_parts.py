@@ -165,7 +165,8 @@ def test_image_tower(side, name):
         compare(side, tower.train(training), lambda module, x: flat(module(x)), pixels)
     reference, own = tower.train(), side.own(tower)
     with side.at(FP32), torch.no_grad():
-        own(pixels.to(side.device)), reference(pixels)
+        own(pixels.to(side.device))
+        reference(pixels)
     for (_, a), (_, b) in zip(own.named_buffers(), reference.named_buffers(), strict=True):
         assert apart(a.float(), b.float()) <= FP32
 

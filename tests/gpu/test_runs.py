@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from side_by_side import CPU, FP32, apart, count_syncs, losses, processes_on, train_on
+from side_by_side import CPU, FP32, Waits, apart, losses, processes_on, train_on
 
 import mmfuse
 from mmfuse.data.synthetic.phantom import write_pairs
@@ -128,21 +128,20 @@ def test_memory_is_flat_over_fifty_steps(side, tiny, monkeypatch):
 
 @pytest.mark.parametrize("fusion", ["concat", "cross_attention"])
 def test_a_step_waits_for_the_card_at_most_once(side, tiny, monkeypatch, fusion):
-    """With rows that lack an image, which the step must not ask the card about."""
-    waits: dict[int, list[str]] = {}
+    """From the beginning of one to that of the next; with rows that lack an image, of which the card is not asked."""
+    waits = Waits()
 
     def count(number, step):
-        if number < 3 or not side.real:
-            return step()
-        kept = []
-        waits[number] = count_syncs(lambda: kept.append(step()))
-        return kept[0]
+        if side.real:
+            waits.begin() if 3 <= number < 7 else waits.end()
+        return step()
 
     watch_steps(monkeypatch, count)
-    chosen = ["training.max_steps=8", "training.modality_dropout={text: 0.2, image: 0.2}"]
+    chosen = ["training.max_steps=8", "training.epochs=8", "training.modality_dropout={text: 0.2, image: 0.2}"]
     train_on(side.device, tiny(*chosen, f"fusion={{name: {fusion}, out_dim: 16}}"))
     side.card_only("how often a step waits for the card")
-    assert all(len(places) <= 1 for places in waits.values()), waits
+    assert len(waits.found) == 4
+    assert all(len(places) <= 1 for places in waits.found), waits.found
 
 
 @pytest.fixture
