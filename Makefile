@@ -24,7 +24,7 @@ export HF_HUB_OFFLINE ?= 1
 # What asserts of tests are rewritten to is kept, whatever the shell says: seconds of every start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo format lint rooms types test-fast test coverage test-slow test-minimum check bench build clean
+.PHONY: help install demo format lint rooms types test-fast test coverage test-slow test-gpu test-minimum check bench build clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ coverage: install  ## Run the default tests, and tell which lines none of them r
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: install  ## Run the tests that need a CUDA device (MMFUSE_GPU_REHEARSAL=1: try them on the CPU)
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 test-minimum:  ## Run a part of the tests at the lowest versions that pyproject.toml allows, in .venv-minimum
 	test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
