@@ -1,6 +1,7 @@
 """Two folders of results, file by file: which differ, and where first.
 
-A key of JSON or YAML that only the second folder's file has is no difference: it says more, and is told as new.
+A key of JSON or YAML that only the second folder's file has is no difference: it says more, and is told as new. So are
+lines of a page, which shows the keys of its config.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Finding:
 
 
 def compare_folders(first: Path, second: Path, renamed: Mapping[str, str] | None = None) -> list[Finding]:
-    """By artefact, what two folders hold, but for those that neither has. `renamed` is of how names of tensors begin."""
+    """By artefact, what two folders hold, but for those that neither has; `renamed` is of how tensors' names begin."""
     findings = {name: Finding(name) for name in ARTEFACTS}
     there = [{str(p.relative_to(side)) for p in side.rglob("*") if p.is_file()} for side in (first, second)]
     for name in sorted(there[0] | there[1]):
@@ -140,7 +141,7 @@ def values_apart(one: Any, two: Any, where: str) -> Iterator[tuple[str, float | 
         yield f"{where}: {one!r} and {two!r}"[:160], apart
 
 
-def lines_apart(first: Path, second: Path) -> Iterator[tuple[str, float]]:
+def lines_apart(first: Path, second: Path) -> Iterator[tuple[str, float | None]]:
     """The first line that differs, of text; the first byte, of anything else. A commit is no difference."""
     one, two = (re.sub(rb"\b[0-9a-f]{40}\b", b"COMMIT", path.read_bytes()) for path in (first, second))
     if one == two:
@@ -151,5 +152,10 @@ def lines_apart(first: Path, second: Path) -> Iterator[tuple[str, float]]:
         at = next(i for i, (a, b) in enumerate(zip_longest(one, two)) if a != b)
         yield f"byte {at} of {len(one)} and {len(two)}", math.inf
         return
+    if first.suffix == ".html":
+        more = iter(lines[1])
+        if all(line in more for line in lines[0]):
+            yield f"{len(lines[1]) - len(lines[0])} lines of {first.name}", None
+            return
     at, a, b = next((i, a, b) for i, (a, b) in enumerate(zip_longest(*lines), 1) if a != b)
     yield f"line {at}: {a!r:.70} and {b!r:.70}", math.inf
