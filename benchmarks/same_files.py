@@ -50,7 +50,7 @@ class Finding:
 
 
 def compare_folders(first: Path, second: Path, renamed: Mapping[str, str] | None = None) -> list[Finding]:
-    """By artefact, what two folders hold; artefacts that neither has are left out. `renamed` is of tensors."""
+    """By artefact, what two folders hold, but for those that neither has. `renamed` is of how names of tensors begin."""
     findings = {name: Finding(name) for name in ARTEFACTS}
     there = [{str(p.relative_to(side)) for p in side.rglob("*") if p.is_file()} for side in (first, second)]
     for name in sorted(there[0] | there[1]):
@@ -88,8 +88,12 @@ def differences(name: str, first: Path, second: Path, renamed: Mapping[str, str]
 def weights_apart(first: Path, second: Path, renamed: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     """Tensors that differ; the file's own words, if only these do."""
     one, two = load_file(first), load_file(second)
-    moved = one.keys() & renamed.keys()
-    one = {renamed.get(name, name): tensor for name, tensor in one.items()}
+    called = {
+        name: next((new + name[len(old) :] for old, new in renamed.items() if name.startswith(old)), name)
+        for name in one
+    }
+    moved = any(name != now for name, now in called.items())
+    one = {called[name]: tensor for name, tensor in one.items()}
     if one.keys() != two.keys():
         yield f"tensor {sorted(one.keys() ^ two.keys())[0]} is in one only", math.inf
         return

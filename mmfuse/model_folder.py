@@ -247,7 +247,9 @@ def _is_number(value: Any) -> bool:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not os.path.lexists(path):
-        raise MmfuseError(f"{folder}: no model folder: config.json is missing")
+        meant = folder / "model"
+        hint = f" (did you mean {meant}?)" if (meant / "config.json").is_file() else ""
+        raise MmfuseError(f"{folder}: no model folder: config.json is missing{hint}")
     check_readable(path)
     try:
         config = json.loads(read_bytes(path, _MAX_CONFIG_BYTES))

@@ -167,8 +167,7 @@ def _pool(
     metric = _metric_of(workshop, task)
     found: dict[tuple[str, int], dict[int, Array]] = defaultdict(dict)
     for cell in cells:
-        with np.load(ledger.folder / "cells" / cell.key / "test.npz") as arrays:
-            rows, logits = arrays["rows"], arrays[f"logits.{task}"]
+        rows, logits = ledger.said(cell, task)
         said_by.load_state(results[cell.key]["decisions"][task], f"{cell.key}: decisions.{task}")
         found[cell.row, cell.seed].update(zip(rows.tolist(), said_by.predictions(logits), strict=True))
     seeds = sorted({seed for _, seed in found})
@@ -265,15 +264,21 @@ def _minus(value: float | None) -> float | None:
 
 def _scores(task: _Task, sign: float, values: Array, left_out: Array, jackknife: GroupJackknife) -> list[Estimate]:
     """The score of each strategy with its interval, times `sign`; of `values (S, R)` and `left_out (S, R, b)`."""
-    low, high = task.kind.ranges.get(task.metric, ANYWHERE)
+    low, high = _range(task)
     basis = basis_of_rows(jackknife)
     if task.metric in METRICS.names():
         metric: Metric = METRICS.get(task.metric)()
         said = next(iter(next(iter(task.said.values())).values()))
         (basis,) = bases_of(task.kind.scored(said, task.target), jackknife)(metric)
-        low, high = metric.range
     bounds = (low, high) if sign > 0 else (-high, -low)
     return [strategy_score(sign * v, sign * w, basis, bounds) for v, w in zip(values, left_out, strict=True)]
+
+
+def _range(task: _Task) -> tuple[float, float]:
+    """The metric's lowest and highest value."""
+    if task.metric in METRICS.names():
+        return METRICS.get(task.metric).range  # pyright: ignore[reportAttributeAccessIssue]
+    return task.kind.ranges.get(task.metric, ANYWHERE)
 
 
 def _replicate(task: _Task, names: Sequence[str], *bootstraps: GroupBootstrap) -> tuple[Array, ...]:
@@ -319,11 +324,13 @@ def _describe(
     """A strategy's line of the report."""
     own = [results[cell.key] for cell in cells if cell.row == place.name]
     row = plan.rows[place.name]
+    lowest, highest = _range(task)
+    reach = highest - lowest  # no two scores differ by more: two seeds alone may give an interval of many times that
     contrasts = {
         one.reference: {
             "difference": one.difference.mean,
-            "low": one.difference.low,
-            "high": one.difference.high,
+            "low": float(np.maximum(one.difference.low, -reach)),
+            "high": float(np.minimum(one.difference.high, reach)),
             "p": one.p,
             "p_holm": one.p_holm,
             "level": one.level,

@@ -53,7 +53,9 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MmfuseError(f"{folder}: no finished benchmark (no summary.json)") from error
+        meant = [name for name in ("predictions.jsonl", "model") if (folder / name).exists()]
+        hint = f"; did you mean {folder / meant[0]}?" if meant else ""
+        raise MmfuseError(f"{folder}: no finished benchmark (no summary.json){hint}") from error
     except (OSError, ValueError) as error:
         raise MmfuseError(f"{path}: damaged: {error}") from error
 

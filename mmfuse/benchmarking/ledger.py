@@ -9,13 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from mmfuse.benchmarking.plan import Cell
+from mmfuse.types import MmfuseError
+
+Array = NDArray[Any]
 
 
 class Ledger:
@@ -57,6 +64,8 @@ class Ledger:
         """Put a cell's folder into place and add its line to `results.jsonl`; the caller holds its lock."""
         scratch, final = self.scratch(cell), self.folder / "cells" / cell.key
         text = json.dumps(result)
+        if final.exists():  # without a result, or it would not have been run
+            shutil.rmtree(final)
         (scratch / "result.json").write_text(text)
         with FileLock(self.folder / "locks" / "results"):
             scratch.rename(final)
@@ -67,12 +76,34 @@ class Ledger:
                 os.fsync(handle.fileno())
 
     def read(self, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
-        """The results there are, by the cells' keys."""
-        return {
-            cell.key: json.loads((self.folder / "cells" / cell.key / "result.json").read_text())
-            for cell in cells
-            if self.done(cell)
-        }
+        """The results there are, by the cells' keys.
+
+        Raises:
+            MmfuseError: One is damaged.
+        """
+        found = {}
+        for cell in filter(self.done, cells):
+            try:
+                found[cell.key] = json.loads((self.folder / "cells" / cell.key / "result.json").read_text())
+            except ValueError as error:
+                raise self._damaged(cell, "result.json") from error
+        return found
+
+    def said(self, cell: Cell, task: str) -> tuple[Array, Array]:
+        """The test rows of a finished cell, `(rows,)`, and what a head said of them, `(rows, ...)`.
+
+        Raises:
+            MmfuseError: They are not there, or damaged.
+        """
+        try:
+            with np.load(self.folder / "cells" / cell.key / "test.npz") as arrays:
+                return arrays["rows"], arrays[f"logits.{task}"]
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            raise self._damaged(cell, "test.npz") from error
+
+    def _damaged(self, cell: Cell, name: str) -> MmfuseError:
+        folder = self.folder / "cells" / cell.key
+        return MmfuseError(f"{folder / name}: missing or damaged; delete {folder} and run the benchmark again")
 
     def mend(self, cells: Iterable[Cell]) -> None:
         """Write `results.jsonl` anew where a kill tore it or left a line out, and sweep up what it left behind."""

@@ -95,18 +95,19 @@ def _tested(summary: dict[str, Any]) -> list[str]:
     within += f"{SHARE:.0%} of the gain if that is more"
     scores = (
         "A score is the mean over seeds; its 95 % interval is for the seeds that were run and for other test groups: "
-        "that of Clopper and Pearson for an effective number of answers (Korn and Graubard 1998), by the jackknife "
-        "over groups."
+        "by the jackknife over groups, of a metric in a finite range that of Clopper and Pearson for an effective "
+        "number of answers (Korn and Graubard 1998), of others on a logarithmic scale, or about the score."
     )
     said = (
         "A difference of two strategies is its mean over seeds, on the same test rows. Its variance has a part from "
         f"seeds and one from test groups (Obuchowski and Rockette 1995), by {summary['resamples']:,} bootstrap "
         "resamples of groups (Field and Welsh 2007); each part takes the quantile of its own degrees of freedom "
-        "(Banerjee 1960), and strategies lend each other seed variance (Smyth 2004). One contrast was declared before "
-        f"the test rows were seen, and is tested alone at {ALPHA:.0%} (two-sided): the fusion against the modality "
-        "alone, both the best on validation rows. Only if it is rejected are the others tested, with Holm's (1979) "
-        f"correction, so that the chance of any false rejection is at most {ALPHA:.0%} (Maurer et al. 1995). Their "
-        "intervals are corrected with them. Letters (Piepho 2004) are of all pairs, a family of their own. Two scores "
+        "(Banerjee 1960), and strategies lend each other seed variance (Smyth 2004), but to the declared contrast. "
+        f"That one was declared without any test score, and is tested alone at {ALPHA:.0%} (two-sided): the fusion "
+        "against the modality alone, both the best on validation rows. Only if it is rejected are the others tested, "
+        f"with Holm's (1979) correction, so that the chance of any false rejection is at most {ALPHA:.0%} (Maurer et "
+        "al. 1995). Their intervals are corrected with them. Letters (Piepho 2004) are of all pairs, a family of their "
+        "own. Two scores "
         "are called equal where the interval of their difference lies within "
         f"{within if margin is None else format(margin, 'g')}."
     )

@@ -73,9 +73,9 @@ def about_tests(task: dict[str, Any]) -> str:
         return f"No contrast was declared, as there are no validation scores; {others}"
     fusion, alone = task["references"]["declared"], task["references"]["best_unimodal"]
     said = (
-        f"† was declared before the test rows were seen: {fusion} against {alone}, the fusion and the modality alone "
-        f"that were best on validation. It is tested first and alone, at 5 %, with a 95 % interval. Of all others "
-        f"{others}"
+        f"† was declared on validation rows, without any test score: {fusion} against {alone}, the fusion and the "
+        f"modality alone that were best there. It is tested first and alone, at 5 %, with a 95 % interval. Of all "
+        f"others {others}"
     )
     if not all(found["tested"] for found in contrasts):
         said += " A p in brackets was not tested, as the declared contrast comes first and shows no difference."

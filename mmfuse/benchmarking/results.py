@@ -78,7 +78,7 @@ class ContrastResult(TypedDict):
         p: Two-sided, of there being no difference.
         p_holm: The same, corrected over all contrasts with references but the declared one, whose own it is.
         level: Of the interval, such as 0.95 of the declared contrast: it is without 0 where `p_holm` is up to .05.
-        declared: It was declared before the test rows were seen, and is tested first and alone.
+        declared: It was declared on validation rows, and is tested first and alone.
         tested: False behind a declared contrast that shows no difference.
     """
 

@@ -18,7 +18,8 @@ of its range, where few groups carry the errors, and where groups are of unlike 
    spread of squares that does not follow from the score itself, and at most the effective number of groups less 1.
 
 Of groups of unlike sizes there are effectively 1 / (sum of squared shares), of the rows that a score counts.
-Whether an interval is given depends on them and on counts of classes, never on what a model says.
+Whether an interval is given depends on them and on counts of classes, never on what a model says; but for a range with
+an open end (an error of 0 in all groups), where no group that changes anything leaves nothing to make one of.
 
 References: Quenouille 1956, "Notes on bias in estimation", Biometrika 43 (the jackknife); Clopper and Pearson 1934,
 "The use of confidence or fiducial limits", Biometrika 26; Korn and Graubard 1998, "Confidence intervals for proportions
@@ -43,6 +44,8 @@ ANYWHERE: Bounds = (-math.inf, math.inf)
 FEWEST = 10
 """Effective groups, or groups with and without a label, below which no interval is given."""
 _CORRELATIONS = np.linspace(0, 1, 11)
+_ROUNDING = 1e-12
+"""By how much a score may be beyond its range, as sums of floating-point numbers are."""
 _TREND = 3.0
 """Standard errors from which on a score is told to change with the size of groups."""
 
@@ -197,9 +200,15 @@ def score_of(value: float, left_out: ArrayLike, basis: Basis, bounds: Bounds = A
         notes = [basis.why_not] if basis.why_not else []
     elif len(left_out):
         left_out = np.where(np.isnan(left_out), value, left_out)
-        if not bounds[0] <= value <= bounds[1]:
+        within = min(max(value, bounds[0]), bounds[1])
+        if abs(within - value) > _ROUNDING:
             bounds = ANYWHERE
+        elif within != value:  # a mean of ones may be 1 + 2e-16
+            score["value"] = value = within
         low, high = score_interval(value, left_out, basis.shares, bounds)
+        if high - low <= _ROUNDING * max(1.0, abs(value)):  # of a range with an open end: nothing to set the spread by
+            score["note"] = "no group changes it: how far others would cannot be told"
+            return score
         score["low"], score["high"] = float(low), float(high)
         if abs(size_trend(value, left_out, basis.shares)) > _TREND:
             notes.append("large groups score unlike small ones: it holds for groups of these sizes")

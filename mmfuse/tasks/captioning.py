@@ -195,7 +195,10 @@ class Captioning(TaskKind):
 
     def reread(self, told: Sequence[Mapping[str, Any]], target: np.ndarray) -> Scored:
         """As of all kinds."""
-        return self._scored([one["caption"] for one in told], target)
+        captions = [one["caption"] for one in told]
+        if not all(isinstance(caption, str) for caption in captions):
+            raise MmfuseError("a caption is no text")
+        return self._scored(captions, target)
 
     def weighted(self, scored: Scored, bootstrap: Any, language: str | None = None) -> dict[str, Any]:
         """As of all kinds; without the likelihood, which is no caption's.

@@ -350,6 +350,8 @@ class TaskKind:
             predicted = np.array([float(one["value"]) for one in told])
         except (KeyError, TypeError, ValueError) as error:
             raise MmfuseError(f"{type(self).__name__} cannot read predictions of a file: no number 'value'") from error
+        if not np.isfinite(predicted).all():
+            raise MmfuseError(f"{predicted[~np.isfinite(predicted)][0]:g} is not a finite number")
         return self.scored(predicted, target)
 
     def weighted(self, scored: Scored, bootstrap: Any) -> dict[str, Array]:

@@ -166,7 +166,7 @@ class LabelTask(TaskKind):
         """`(rows, labels)`, of what `decide` gave.
 
         Raises:
-            MmfuseError: A row has other labels.
+            MmfuseError: A row has other labels, or a probability is none.
         """
         for one in told:
             if set(one["probabilities"]) != set(self.labels):
@@ -174,7 +174,12 @@ class LabelTask(TaskKind):
                     f"predictions are of the labels {', '.join(one['probabilities'])}; {', '.join(self.labels)} are "
                     "expected"
                 )
-        return np.array([[one["probabilities"][name] for name in self.labels] for one in told], np.float64)
+        found = np.array([[one["probabilities"][name] for name in self.labels] for one in told], np.float64)
+        found = found.reshape(len(told), len(self.labels))
+        wrong = found[~((found >= 0) & (found <= 1))]
+        if len(wrong):
+            raise MmfuseError(f"{wrong[0]:g} is no probability")
+        return found
 
     def unflat(self, task: str, row: Mapping[str, Any]) -> dict[str, Any]:
         """As of all kinds; labels are in the order of the columns."""

@@ -5,7 +5,6 @@ A tower over features is built at a small width, fitted to some rows where it fi
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,8 +104,6 @@ def _protocol(candidate: Candidate) -> None:
     check_class(candidate.name, candidate.cls)
     require_named_options(candidate.cls)
     require_docstring(candidate.cls)
-    needed = [p.name for p in inspect.signature(candidate.cls).parameters.values() if p.default is p.empty]
-    require(needed == ["width"], f"its options need defaults: {', '.join(needed[1:])}")
 
 
 @SUITE.check

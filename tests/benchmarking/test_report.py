@@ -96,9 +96,9 @@ def any_summary(request, summary, built_in):
     }[request.param]()
 
 
-def test_both_files_are_written(summary, tmp_path):
+def test_all_files_are_written(summary, tmp_path):
     write_report(tmp_path, summary)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "table.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "table.md", "table.tex", "methods.md"}
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

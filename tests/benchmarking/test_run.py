@@ -66,7 +66,9 @@ def test_every_cell_is_a_line_and_every_row_in_the_report(finished):
         assert found["rows"] == found["groups"] == 32
         chosen = {role: found["references"][role] for role in ("best_unimodal", "declared")}
         assert found["references"] == {**chosen, "late": "late", "concat": "concat"}
-        assert sum(c["declared"] for s in found["strategies"] for c in s["contrasts"].values()) == 1
+        contrasts = [c for s in found["strategies"] for c in s["contrasts"].values()]
+        assert sum(c["declared"] for c in contrasts) == 1
+        assert all(-1 <= c["low"] <= c["high"] <= 1 for c in contrasts)  # of two seeds they would reach beyond
         page = (finished.dir / "table.md").read_text() + (finished.dir / "report.html").read_text()
         assert all(row in page for row in ROWS)
 

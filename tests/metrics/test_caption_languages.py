@@ -118,6 +118,7 @@ def test_stems_are_english_alone():
     [
         ("german", "'german' is no code of a language; two letters are expected"),
         ("kr", "did you mean ko"),
+        ("False", "did you mean .no.. write it in quotes"),
         ("", "is no code of a language"),
         ("DE", "is no code of a language"),
     ],

@@ -89,6 +89,22 @@ def test_of_half_a_range_ends_are_those_of_logarithms_and_without_any_they_are_a
     assert (perfect["low"], perfect["high"]) == (pytest.approx(0.025 ** (1 / 50), abs=0.01), 1.0)
 
 
+def test_a_score_that_no_group_changes_has_no_interval_where_its_range_is_open():
+    basis = basis_of_rows(GroupJackknife(each(50)))
+    for value, bounds in ((0.0, (0, np.inf)), (0.5, (0, np.inf)), (7.0, (-np.inf, np.inf)), (0.0, (-np.inf, 1))):
+        score = score_of(value, np.full(50, value), basis, bounds)
+        assert (score["low"], score["high"]) == (None, None)
+        assert score.get("note", "").startswith("no group changes it")
+
+
+def test_a_value_that_rounding_carries_over_the_end_is_the_end():
+    basis, over = basis_of_rows(GroupJackknife(each(40))), 1 + 2e-16
+    assert over > 1
+    score = score_of(over, np.full(40, over), basis, (0, 1))
+    assert score == score_of(1.0, np.ones(40), basis, (0, 1))
+    assert score["low"] == pytest.approx(0.91, abs=0.01)
+
+
 def test_a_value_beyond_its_declared_range_is_told_with_what_is_known():
     left_out, basis = np.linspace(1.48, 1.52, 50), basis_of_rows(GroupJackknife(each(50)))
     assert score_of(1.5, left_out, basis, (0, 1)) == score_of(1.5, left_out, basis)

@@ -171,7 +171,6 @@ DEFECTS = [
     (Unused, "freezes", "has no part in the features"),
     (Forgetful, "repeats", "another generator"),
     (OfUnitLength, "missing", "a division by its length"),
-    (NeedsAnOption, "protocol", "need defaults: out_dim"),
 ]
 
 
@@ -188,6 +187,13 @@ def register(monkeypatch):
 def test_one_without_defect_passes(register, cls):
     register(cls)
     check("tower", "mine")
+
+
+def test_an_option_without_default_is_asked_for_by_name(register):
+    register(NeedsAnOption)
+    with pytest.raises(MmfuseError, match="needs the option out_dim, which has no default"):
+        check("tower", "mine")
+    check("tower", "mine", out_dim=5)
 
 
 @pytest.mark.filterwarnings("ignore:std")  # of one row

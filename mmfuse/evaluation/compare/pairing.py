@@ -82,11 +82,14 @@ def pair_files(sides: tuple[Predictions, Predictions], check: Check) -> Pairing:
     counts = _counts(len(ids), len(a.rows) - len(ids), len(b.rows) - len(ids), 0, (str(a.path), str(b.path)))
     shared = [task for task in a.tasks() if task in b.tasks()]
     for side in sides:
-        if any("target" not in side.rows[ids[0]]["tasks"][task] for task in shared) or not side.tasks():
+        first = side.rows[ids[0]].get("tasks", {})
+        if any("target" not in first.get(task, ()) for task in shared) or not side.tasks():
             raise MmfuseError(f"{side.path}: its predictions have no targets (evaluate writes them): name the manifest")
     if not shared:
         raise MmfuseError(f"{a.path} and {b.path} share no task: {', '.join(a.tasks())}; {', '.join(b.tasks())}")
-    kinds = {task: kind_told(a.rows[ids[0]]["tasks"][task], f"{a.path}: predictions of {task}") for task in shared}
+    kinds = {
+        task: kind_told(a.rows[ids[0]]["tasks"].get(task, {}), f"{a.path}: predictions of {task}") for task in shared
+    }
     check({task: (kind, type) for task, (type, kind) in kinds.items()})
     tasks, groups = {}, [_same(id, "group", sides, lambda row, id=id: row.get("group", id)) for id in ids]
     for task, (type, kind) in kinds.items():
@@ -94,7 +97,8 @@ def pair_files(sides: tuple[Predictions, Predictions], check: Check) -> Pairing:
             _same(id, f"target of {task}", sides, lambda row, task=task: row["tasks"][task]["target"]) for id in ids
         ]
         one, other = (Said(kind, side.told(task, kind, ids)) for side in sides)
-        tasks[task] = PairedTask(type, kind.unshown(shown), one, other)
+        with a.reads(task):
+            tasks[task] = PairedTask(type, kind.unshown(shown), one, other)
     return Pairing(ids, groups, counts, tasks)
 
 
@@ -164,7 +168,7 @@ def _shared_tasks(sides: Sides, names: Names, manifest: Manifest) -> list[str]:
     own = [list(s.heads) if isinstance(s, FusionModel) else s.tasks(list(manifest.tasks)) for s in sides]
     shared = [task for task in own[0] if task in own[1] and task in manifest.tasks]
     if not shared:
-        told = "; ".join(f"{name}: {', '.join(tasks)}" for name, tasks in zip(names, own, strict=True))
+        told = "; ".join(f"{name}: {', '.join(tasks) or 'none'}" for name, tasks in zip(names, own, strict=True))
         raise MmfuseError(f"{manifest.source}: no task of it is of both: {told}; its own: {', '.join(manifest.tasks)}")
     return shared
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,28 @@ class Predictions:
         """What `kind.decide` gave of some rows.
 
         Raises:
-            MmfuseError: A row does not tell of the task.
+            MmfuseError: A row does not tell of the task, or not what its kind says.
+        """
+        rows = [self.rows[id] for id in ids]
+        if any("tasks" in row and task not in row["tasks"] for row in rows):
+            raise MmfuseError(f"{self.path}: a row says nothing of task {task!r}")
+        with self.reads(task):
+            found = [row["tasks"][task] if "tasks" in row else kind.unflat(task, row) for row in rows]
+            kind.reread(found, kind.unshown([None] * len(found)))
+        return found
+
+    @contextmanager
+    def reads(self, task: str) -> Iterator[None]:
+        """Whatever cannot be read of a task within is an error of the file.
+
+        Raises:
+            MmfuseError: It names the file.
         """
         try:
-            rows = [self.rows[id] for id in ids]
-            return [row["tasks"][task] if "tasks" in row else kind.unflat(task, row) for row in rows]
-        except (KeyError, ValueError) as error:  # MmfuseError is a ValueError
-            why = f"a row says nothing of task {task!r}" if isinstance(error, KeyError) else error
-            raise MmfuseError(f"{self.path}: {why}") from error
+            yield
+        except (KeyError, TypeError, AttributeError, ValueError) as error:  # MmfuseError is a ValueError
+            why = f"a row lacks {error}" if isinstance(error, KeyError) else error
+            raise MmfuseError(f"{self.path}: predictions of {task}: {why}") from error
 
 
 Side = FusionModel | Predictions
@@ -92,6 +107,8 @@ def open_side(source: str | Path | FusionModel) -> Side:
     if isinstance(source, FusionModel):
         return source
     path = Path(source)
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise MmfuseError(f"{path}: a model folder, or predictions ({', '.join(SUFFIXES)}), is expected")
     return read_predictions(path) if path.suffix in SUFFIXES else FusionModel.from_pretrained(source)
 
 
@@ -110,11 +127,14 @@ def read_predictions(path: Path) -> Predictions:
     try:
         for row in _rows(path):
             if not isinstance(row, dict) or "id" not in row:
-                raise MmfuseError(f"{path}: not a file of predictions: a row has no id")
+                there = f", but {', '.join(map(str, row))[:60]!r}" if isinstance(row, dict) else ""
+                raise MmfuseError(f"{path}: not a file of predictions: a row has no id{there}")
+            if "tasks" in row and not (isinstance(row["tasks"], dict) and _all_told(row["tasks"])):
+                raise MmfuseError(f"{path}: not a file of predictions: tasks of row {row['id']!r:.60} are no mappings")
             if str(row["id"]) in rows:
                 raise MmfuseError(f"{path}: the id {row['id']!r} is there twice")
             rows[str(row["id"])] = row
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, MmfuseError):
             raise
         raise MmfuseError(f"{path}: cannot be read as predictions: {error}") from error
@@ -123,12 +143,19 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(path, rows)
 
 
+def _all_told(tasks: dict[str, Any]) -> bool:
+    return all(isinstance(told, dict) for told in tasks.values())
+
+
 def _rows(path: Path) -> Sequence[Any]:
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as handle:
-            return [{restored(k): restored(v) for k, v in row.items()} for row in csv.DictReader(handle)]
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            lines = list(csv.DictReader(handle, strict=True))
+        if any(None in line or None in line.values() for line in lines):
+            raise MmfuseError(f"{path}: damaged: a row has more or fewer cells than there are columns")
+        return [{restored(k): restored(v) for k, v in line.items()} for line in lines]
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         return [json.loads(line) for line in handle]
 
@@ -146,4 +173,4 @@ def kind_told(told: Mapping[str, Any], where: str) -> tuple[str, TaskKind]:
     if len(names) != 1:
         what = f"of {' or '.join(names)}" if names else "of no known kind"
         raise MmfuseError(f"{where} are {what}: name the manifest too")
-    return names[0], build_task(names[0], list(told.get("probabilities", ())))
+    return names[0], build_task(names[0], list(told.get("probabilities") or ()))

@@ -48,6 +48,8 @@ def code_of(language: str) -> str:
     found = _CODE.fullmatch(language)
     if not found or found[1] in _MISTAKEN:
         meant = f" (did you mean {_MISTAKEN[language[:2]]}?)" if language[:2] in _MISTAKEN else ""
+        if language == "False":  # what YAML makes of Norwegian
+            meant = " (did you mean 'no'? write it in quotes)"
         raise MmfuseError(
             f"{language!r} is no code of a language{meant}; two letters are expected: en, de, zh, ja, ko, th, ..."
         )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 import sys
@@ -192,6 +193,15 @@ def test_non_inferiority_is_of_the_worse_side_of_each_metric(pair):
         (lambda row: row.update(tasks={"other": row["tasks"]["sex"]}), "share no task: findings, sex, age; other"),
         (lambda row: row["tasks"]["sex"].update(probabilities={"F": 0.5, "X": 0.5}), "of the labels F, X; F, M are"),
         (lambda row: row["tasks"]["sex"].update(label="X"), "'X' is none of the classes; legal: F, M"),
+        (lambda row: row["tasks"]["sex"].pop("label"), "b.jsonl: predictions of sex: a row lacks 'label'"),
+        (lambda row: row["tasks"]["sex"].pop("probabilities"), "sex: a row lacks 'probabilities'"),
+        (lambda row: row["tasks"]["sex"]["probabilities"].update(F=1.7), "sex: 1.7 is no probability"),
+        (lambda row: row["tasks"]["sex"]["probabilities"].update(F=math.nan), "sex: nan is no probability"),
+        (lambda row: row["tasks"]["sex"]["probabilities"].update(F="high"), "sex: could not convert string to float"),
+        (lambda row: row["tasks"]["sex"].update(probabilities=None), "predictions of sex: "),
+        (lambda row: row["tasks"]["findings"].update(labels=None), "predictions of findings: "),
+        (lambda row: row["tasks"]["age"].update(value=math.inf), "predictions of age: inf is not a finite number"),
+        (lambda row: row.update(tasks=[1]), "tasks of row .* are no mappings"),
     ],
 )
 def test_files_that_are_not_of_the_same_rows_are_refused(pair, tmp_path, change, message):
@@ -203,8 +213,32 @@ def test_files_that_are_not_of_the_same_rows_are_refused(pair, tmp_path, change,
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "there is no prediction in it"),
+        (lambda text: text.replace(",", "\t"), "a row has no id, but 'id.tsex.label"),
+        (lambda text: text[: len(text) // 2].rpartition(",")[0], "damaged: a row has more or fewer cells"),
+        (lambda text: text.replace("id,", "\ufeffid,", 1), None),  # as Excel saves UTF-8
+    ],
+)
+def test_a_table_that_is_none_is_refused(pair, tmp_path, change, message):
+    lines = ["id,sex.label,sex.p.F,sex.p.M"]
+    for row in read(pair.of_a):
+        said = row["tasks"]["sex"]
+        lines.append(",".join(map(str, [row["id"], said["label"], *said["probabilities"].values()])))
+    table = tmp_path / "a.csv"
+    table.write_text(change("\n".join(lines)), encoding="utf-8")
+    if message is None:
+        assert library.compare(table, pair.of_b, pair.manifest)["rows"]["both"] == 60
+        return
+    with pytest.raises(MmfuseError, match=message):
+        library.compare(table, pair.of_b, pair.manifest)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("manifest", "b", "manifest"), "manifest.yaml: a model folder, or predictions .* is expected"),
         (("a", "b"), "name their manifest after the two models"),
         (("a", "of_b"), "name their manifest after the two models"),
         (
@@ -280,7 +314,7 @@ def test_captions_are_compared_from_files(tmp_path):
 
     a, b = write(tmp_path / "a.jsonl", said(5)), write(tmp_path / "b.jsonl", said(25))
     of = library.compare(a, b)["tasks"]["report"]
-    assert of["n"], of["groups"] == (30, 15)
+    assert (of["n"], of["groups"]) == (30, 15)
     assert of["metrics"]["rouge_l"]["better"] == of["metrics"]["bleu2"]["better"] == "b"
     assert of["metrics"]["rouge_l"]["difference"]["low"] > 0
     assert "flips" not in of
