@@ -28,7 +28,7 @@ from mmfuse.benchmarking.analysis import analyse, check_margin, check_task
 from mmfuse.benchmarking.built_in import prepare_interactions
 from mmfuse.benchmarking.cells import Workshop, run_cell
 from mmfuse.benchmarking.config import BenchmarkConfig, is_built_in, load_benchmark_config
-from mmfuse.benchmarking.covariates import covariates_of
+from mmfuse.benchmarking.covariates import KINDS, covariates_of
 from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import COVARIATES, Cell, Plan, make_plan
@@ -110,6 +110,8 @@ def benchmark(
     throw_away(folder)
     ledger = Ledger(folder)
     _check_rows(plan, ledger)
+    if workshop.manifest.subgroups and COVARIATES not in plan.rows:
+        console.print(f"no row {COVARIATES}: it is for {', '.join(KINDS)}, of subgroups that are no target")
     try:
         with _helpers(0 if others else config.processes - 1, folder, force):
             _work(workshop, plan, ledger, console)
