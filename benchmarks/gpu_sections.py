@@ -10,8 +10,6 @@ import signal
 import statistics
 import time
 import traceback
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -23,6 +21,7 @@ import timm
 import torch
 import transformers
 from gpu_data import LABELS, SMALL, Sizes, config_of, resident_batches, write_data
+from gpu_profile import LAST, Watch
 from torch import Tensor, nn
 
 import mmfuse
@@ -410,10 +409,6 @@ def generate(decoder: Any, memory: Tensor, mask: Tensor, options: GenerationConf
     )
 
 
-COUNTED, PROFILED, LAST = 4, (7, 8, 9), 11
-"""The step whose waits are counted, those that are profiled, and where the run ends."""
-
-
 @section
 def profile(bench: Bench) -> dict[str, Any]:
     """Training by the Trainer: how often a step waits for the card and where, its kernels, and its busy time.
@@ -421,7 +416,7 @@ def profile(bench: Bench) -> dict[str, Any]:
     A step is all from its beginning to that of the next one, logging and moving the batch included. PyTorch tells of
     all waits but those of collectives; a step takes longer under its profiler.
     """
-    watch = Watch(bench)
+    watch = Watch(bench.real)
     step = loop.Trainer.step
 
     def watched(self: Any, batches: list[Any]) -> Any:
@@ -436,69 +431,3 @@ def profile(bench: Bench) -> dict[str, Any]:
         loop.Trainer.step = step  # type: ignore[method-assign]
         watch.end()
     return watch.found
-
-
-class Watch:
-    """Counts the waits of one step, and profiles others."""
-
-    def __init__(self, bench: Bench):
-        self.bench, self.found = bench, {"syncs_a_step": None}
-        self.places: Counter[str] = Counter()
-        self.caught: Any = None
-        self.profiler: Any = None
-        self.began = 0.0
-
-    def at(self, number: int) -> None:
-        """Called before each step."""
-        if number == COUNTED and self.bench.real:
-            self.caught = warnings.catch_warnings()
-            self.caught.__enter__()
-            warnings.simplefilter("always")
-            warnings.showwarning = self._note  # type: ignore[assignment]
-            torch.cuda.set_sync_debug_mode("warn")
-        elif number == COUNTED + 1 and self.caught is not None:
-            self._stop_counting()
-            self.found |= {"syncs_a_step": self.places.total(), "places": dict(self.places.most_common())}
-        elif number == PROFILED[0]:
-            activities = [torch.profiler.ProfilerActivity.CPU]
-            activities += [torch.profiler.ProfilerActivity.CUDA] if self.bench.real else []
-            self.bench.wait()
-            self.profiler = torch.profiler.profile(activities=activities)
-            self.profiler.__enter__()
-            self.began = time.perf_counter()
-        elif number == PROFILED[-1] + 1 and self.profiler is not None:
-            self.bench.wait()
-            taken = (time.perf_counter() - self.began) / len(PROFILED)
-            self.profiler.__exit__(None, None, None)
-            self.found |= self._profiled(taken)
-            self.profiler = None
-
-    def end(self) -> None:
-        """Leave nothing switched on."""
-        self._stop_counting()
-        if self.profiler is not None:
-            self.profiler.__exit__(None, None, None)
-
-    def _stop_counting(self) -> None:
-        if self.caught is not None:
-            torch.cuda.set_sync_debug_mode("default")
-            self.caught.__exit__(None, None, None)
-            self.caught = None
-
-    def _note(self, message: Any, *_: Any, **__: Any) -> None:
-        """Count a wait at the innermost line of ours that led to it."""
-        if "synchroniz" in str(message):
-            ours = [f for f in traceback.extract_stack() if f"{os.sep}mmfuse{os.sep}" in f.filename]
-            self.places[f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "elsewhere"] += 1
-
-    def _profiled(self, taken: float) -> dict[str, Any]:
-        events, steps = self.profiler.key_averages(), len(PROFILED)
-        kernels = [e for e in events if str(e.device_type).endswith("CUDA") and not e.is_user_annotation]
-        busy = sum(e.self_device_time_total for e in kernels) / steps / 1e3
-        found = {"ms_a_step": round(1e3 * taken, 2), "operators": round(sum(e.count for e in events) / steps)}
-        if not kernels:
-            return found
-        top = sorted(kernels, key=lambda e: -e.self_device_time_total)[:8]
-        found |= {"kernels": round(sum(e.count for e in kernels) / steps), "kernels_ms": round(busy, 2)}
-        found |= {"busy_share": round(busy / (1e3 * taken), 3)}
-        return {**found, "longest_ms": {e.key[:80]: round(e.self_device_time_total / steps / 1e3, 2) for e in top}}

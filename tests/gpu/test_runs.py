@@ -48,7 +48,7 @@ def test_twenty_steps_of_training(side, tiny):
     """With modality dropout, balanced weights, accumulation and clipping."""
     chosen = ["training.max_steps=20", "training.accumulation=2", "training.epochs=8"]
     chosen += ["training.modality_dropout={text: 0.2, image: 0.2}", "tasks.findings.class_weights=balanced"]
-    found, wanted = (train_on(device, tiny(*chosen, run=device.type)) for device in (side.device, CPU))
+    found, wanted = (train_on(d, tiny(*chosen, run=f"run_{n}")) for n, d in enumerate((side.device, CPU)))
     assert len(losses(found)) == 20
     np.testing.assert_allclose(losses(found), losses(wanted), rtol=TWENTY_STEPS)
 
@@ -161,15 +161,15 @@ def folder(device, tmp_path):
 
 
 def test_predictions_of_a_folder(side, trained, folder, tmp_path):
-    lines = {}
-    for name in ("cpu", str(side.device)):
+    said = []
+    for name in (str(side.device), "cpu"):
         predictor = Predictor.from_pretrained(trained, device=name, batch_size=8, missing="allow")
         assert next(predictor.model.parameters()).device.type == torch.device(name).type
         counts = predict_to_file(predictor, open_studies(str(folder)), tmp_path / f"{name}.jsonl", overwrite=True)
         assert (counts.predictions, counts.errors) == (39, 1)
         rows = map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines())
-        lines[name] = {row["id"]: list(row["tasks"]["findings"]["probabilities"].values()) for row in rows}
-    found, wanted = lines[str(side.device)], lines["cpu"]
+        said.append({row["id"]: list(row["tasks"]["findings"]["probabilities"].values()) for row in rows})
+    found, wanted = said
     assert list(found) == list(wanted)
     assert apart(list(found.values()), list(wanted.values())) <= FP32
 
