@@ -371,12 +371,12 @@ def _intervals(of: Measures, drawn: Array, subgroup: Ints, bootstrap: GroupBoots
             ends[:, k, m] = interval(drawn[:, k, m])
             continue
         counts = [count[:, k, m] for count in held]
-        if too_few_groups(*counts) if len(counts) == 1 else too_few_of_classes(*counts):
+        if too_few_groups(counts[0]) if len(counts) == 1 else too_few_of_classes(*counts):
             continue
         shares = shares_of(*counts, blocks=groups.blocks)
         there = shares.share > 0  # groups without any of these rows are in no report of them
         basis = Basis(shares._replace(share=shares.share[there], squares=shares.squares[there]))
-        score = score_of(value[k, m], left_out[there, k, m], basis, (0.0, 1.0))
+        score = score_of(float(value[k, m]), left_out[there, k, m], basis, (0.0, 1.0))
         ends[:, k, m] = [np.nan if end is None else end for end in (score["low"], score["high"])]
     return ends
 

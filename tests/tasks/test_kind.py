@@ -186,7 +186,8 @@ def test_classes_cannot_be_balanced_where_there_are_none():
 class Grades(LabelTask):
     """Ordered classes with a rule of their own."""
 
-    metrics, monitor, exclusive = ("level",), "level", True
+    metrics = ("level",)  # pyright: ignore[reportAssignmentType]
+    monitor, exclusive = "level", True
 
     def labelled(self, target):
         return ~np.isnan(target)

@@ -160,13 +160,13 @@ class Recurrent(OwnMacs):
     def __init__(self, text_dim, image_dim, out_dim=8):
         super().__init__(text_dim, image_dim, out_dim)
         del self.pairs
-        self.steps = self.layer(out_dim, out_dim, batch_first=True)
+        self.steps: nn.Module = self.layer(out_dim, out_dim, batch_first=True)
 
     def fuse(self, a, b, text, image):
         return self.out(self.steps(torch.stack([a, b], dim=1))[0][:, 1])
 
     def extra(self):
-        return 2 * 2 * (self.steps.weight_ih_l0.numel())
+        return 2 * 2 * (self.steps.get_parameter("weight_ih_l0").numel())
 
 
 class LongMemory(Recurrent):
