@@ -27,7 +27,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from intervals import ACCURACY, KINDS, SEEDS, STRATEGIES, draw_levels, draw_right, draw_sizes, variances
+from intervals import ACCURACY, KINDS, SEEDS, STRATEGIES, draw_levels, draw_right, draw_sizes, read, variances
 from scipy.optimize import brentq
 
 from mmfuse.benchmarking.statistics.comparison import contrast_family
@@ -99,12 +99,6 @@ def run(args: argparse.Namespace) -> None:
             with args.results.open("a") as handle:
                 handle.write(json.dumps(line) + "\n")
         print(f"{kind}, {seeds} seeds, share {share}, {ahead} points ahead: {len(blocks)} blocks", flush=True)
-
-
-def read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def table(args: argparse.Namespace) -> None:

@@ -64,7 +64,7 @@ def predict_covariates(
         target = table.targets[task]
         kind.fit(lambda target=target: target[train])
         weights = "balanced" if task in balanced else None
-        if table.manifest.tasks[task].type == "regression":
+        if not kind.has_labels:
             said = _numbers(design, kind, target, train)
         elif kind.exclusive:
             said = _classes(design, kind, target, train, weights)
