@@ -23,6 +23,7 @@ from mmfuse.encoders.adapters import merge_adapter
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.evaluation.chosen import chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
+from mmfuse.memory import give_back_if_scarce, peak_memory
 from mmfuse.model import FusionModel
 from mmfuse.predict import table_logits
 from mmfuse.seeds import seed_step, step_seed
@@ -300,9 +301,11 @@ class Trainer:
             self.state.epoch += 1
             self.state.step_in_epoch = 0
         kept = True
+        give_back_if_scarce()
         if self.validation_rows:
             value, line = self._validate()
             best, kept = self.state.take(self.state.step, value, line["validation_loss"])
+            line["peak_mib"] = round(peak_memory(self.accelerator.device) / 2**20, 1)
             self.log.validation({"step": self.state.step, "epoch": self.state.epoch, **line, "best": best})
             progress.validated(value, self.state.epoch, best)
             patience = self.training.patience

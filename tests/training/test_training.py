@@ -161,6 +161,7 @@ def test_early_stopping_keeps_the_best_weights(tiny):
     values = [line["validation"]["findings/auroc_macro"] for line in evaluations]
     best = evaluations[int(np.argmax(values))]["step"]
     assert run.best_step == best
+    assert all(line["peak_mib"] > 1 for line in evaluations)
     assert len(evaluations) - 1 - int(np.argmax(values)) == 2
     assert run.steps < 30 * 8
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmfuse.memory import keep_memory
 from mmfuse.registry import load_plugin, loaded_plugins
 from mmfuse.types import Batch
 
@@ -34,6 +35,7 @@ def make_loader(dataset: Dataset, batches: Iterable[Sequence[int]], num_workers:
 def _begin(plugins: Sequence[str], _: int) -> None:
     """One thread a worker; one that is spawned, not forked, must know a plug-in's kinds of tasks to read targets."""
     torch.set_num_threads(1)
+    keep_memory(reader=True)
     for plugin in plugins:
         load_plugin(plugin)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else each forked worker that tokenizes warns
