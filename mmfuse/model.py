@@ -168,7 +168,7 @@ class FusionModel(
         """The cached features of a batch's items, or those that the tower gives; None where it has no item."""
         packed = batch.get(f"{modality}_features")
         inputs = tower_inputs(tower, batch, modality) if packed is None else None
-        return packed if inputs is None else self._only_what_is_read(tower(*inputs, *_shift(batch, modality)))
+        return packed if inputs is None else self.only_what_is_read(tower(*inputs, *_shift(batch, modality)))
 
     def missing(self, modality: str, rows: int) -> Features:
         """`Features` of rows that all lack a modality: its learned token in each."""
@@ -176,7 +176,7 @@ class FusionModel(
         absent = torch.zeros(rows, dtype=torch.bool, device=tokens.device)
         return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
 
-    def _only_what_is_read(self, features: Features) -> Features:
+    def only_what_is_read(self, features: Features) -> Features:
         """Where nobody reads tokens, the pooled vector stands in for them: the fusion then spends nothing on tokens."""
         if "tokens" in self.reads:
             return features

@@ -35,7 +35,8 @@ app = typer.Typer()
     "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv; "
     "as studies come in: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
     "in a crontab, at one each night: 0 1 * * * mmfuse predict MODEL inbox/ --out night.csv --overwrite --abstain 0.95"
-    "; on many machines: mmfuse predict MODEL s3://bucket/shards --out s3://bucket/out.parquet --engine ray"
+    "; on many machines: mmfuse predict MODEL s3://bucket/shards --out s3://bucket/out.parquet --engine ray; two to "
+    "three times as fast on a CPU: mmfuse predict MODEL folder/ --engine openvino --precision bf16"
 )
 def predict(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
@@ -84,8 +85,13 @@ def predict(
         float, typer.Option(min=0.1, help="Watching: seconds that a study's files must not have changed.")
     ] = 5.0,
     engine: Annotated[
-        str, typer.Option(help="local, or ray: actors on the cluster of RAY_ADDRESS, or else on this machine.")
+        str,
+        typer.Option(
+            help="local; openvino: faster on a CPU, by an exported form of the model, which is made where there is "
+            "none; ray: actors on the cluster of RAY_ADDRESS, or else on this machine."
+        ),
     ] = "local",
+    precision: Annotated[str, typer.Option(help="With openvino: fp32, bf16 or int8.")] = "fp32",
     actors: Annotated[
         int | None, typer.Option(min=1, help="Ray: how many; default: one a GPU, where there is none one per 4 CPUs.")
     ] = None,

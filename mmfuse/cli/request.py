@@ -41,6 +41,7 @@ class Request:
     watch: bool
     settle: float
     engine: str
+    precision: str
     actors: int | None
     gpus_per_actor: float | None
     cpus_per_actor: float | None
@@ -86,8 +87,10 @@ class Request:
         Raises:
             MmfuseError: There is such an option.
         """
-        if self.engine not in ("local", "ray"):
-            raise MmfuseError(f"--engine {self.engine!r} is not legal; legal: local, ray")
+        if self.engine not in ("local", "ray", "openvino"):
+            raise MmfuseError(f"--engine {self.engine!r} is not legal; legal: local, ray, openvino")
+        if self.engine == "openvino" and self.device not in (None, "cpu"):
+            raise MmfuseError(f"--device {self.device}: --engine openvino computes on the CPU; leave it out")
         of_ray = {
             "--actors": self.actors,
             "--gpus-per-actor": self.gpus_per_actor,
@@ -124,18 +127,31 @@ class Request:
         from mmfuse.predict import Predictor
 
         now("loading the model")
-        predictor = Predictor.from_pretrained(self.model, device="cpu" if self.on_ray else self.device, **self.options)
+        if self.engine == "openvino":
+            predictor = self._load_exported()
+        else:
+            device = "cpu" if self.on_ray else self.device
+            predictor = Predictor.from_pretrained(self.model, device=device, **self.options)
         for line in predictor.decides_at:
             typer.echo(visible(line), err=True)
         for plan in predictor.abstentions.values():
             typer.echo(visible(plan.about), err=True)
         return predictor
 
+    def _load_exported(self) -> Predictor:
+        from mmfuse.deploy import load_predictor
+
+        def tell(line: str) -> None:
+            typer.echo(visible(line), err=True)
+
+        return load_predictor(self.model, self.engine, self.precision, tell, **self.options)
+
     def fingerprint(self, predictor: Predictor) -> str:
         """Of all that a prediction depends on beside its study."""
         from mmfuse.predict import fingerprint
 
-        return fingerprint(predictor.model, self.missing, self.abstain, self.operating_point)
+        engine = getattr(predictor.forward, "name", None)
+        return fingerprint(predictor.model, self.missing, self.abstain, self.operating_point, engine)
 
 
 def check_there(source: str) -> None:

@@ -342,9 +342,14 @@ def _write_parquet(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tu
 
 
 def fingerprint(
-    model: FusionModel, missing: str, abstain: float | None = None, operating_point: str | None = None
+    model: FusionModel,
+    missing: str,
+    abstain: float | None = None,
+    operating_point: str | None = None,
+    engine: str | None = None,
 ) -> str:
     """sha256 of all that a prediction depends on beside its input; a resumed run must have the same."""
     content = [weights_hash(model), model.config(), missing, abstain]
     content += [] if operating_point is None else [operating_point]
+    content += [] if engine is None else [{"engine": engine}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,9 @@ from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
 from mmfuse.types import Batch, Features
 
+Forward = Callable[[Batch], dict[str, np.ndarray]]
+"""A forward pass of another runtime: a packed batch on the CPU to logits `(B, L)` float32 by task."""
+
 
 def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
     """What `call` gives for each of `inputs`, with the model in eval mode and without autograd."""
@@ -45,6 +48,15 @@ def forward_batches(
     return in_eval_mode(model, forward, batches)
 
 
+def run_batches(
+    forward: Forward | None, model: torch.nn.Module, batches: Iterable[Batch], device: Any
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """As `forward_batches` of the model gives it, or another runtime in its place."""
+    if forward is None:
+        return forward_batches(model, batches, device)
+    return ((batch["row_ids"].numpy(), forward(batch)) for batch in batches)
+
+
 def table_logits(
     model: torch.nn.Module,
     pairs: PairDataset,
@@ -53,6 +65,7 @@ def table_logits(
     batch_size: int = 64,
     num_workers: int = 0,
     progress: Callable[[int], None] | None = None,
+    forward: Forward | None = None,
 ) -> dict[str, np.ndarray]:
     """Logits of the given rows, shared among the processes, each row once.
 
@@ -63,6 +76,7 @@ def table_logits(
         batch_size: Rows per process and forward pass.
         num_workers: Processes that read images.
         progress: Called with the number of rows done here since the last call.
+        forward: Runs in place of the model's own forward pass.
 
     Returns:
         By task, logits `(len(rows), L)` or captions' records `(len(rows),)` in the order of `rows`, on every process.
@@ -71,7 +85,7 @@ def table_logits(
     batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
     found = []
     loader = counted(make_loader(pairs.plain(), batches, num_workers), "scoring rows, batches", len(batches))
-    for row_ids, logits in forward_batches(model, loader, state.device):
+    for row_ids, logits in run_batches(forward, model, loader, state.device):
         found.append((row_ids, logits))
         if progress:
             progress(len(row_ids))
