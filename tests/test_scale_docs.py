@@ -81,6 +81,8 @@ def test_the_page_from_a_laptop_to_a_cluster(folder, object_store, ray_cluster):
     assert "rows:" in dry_run
     assert "nothing was written" in dry_run
     assert "studies:  6" in said["mmfuse predict runs/studies/model incoming --dry-run"]
+    for command in ("mmfuse train train.yaml name=remote", "mmfuse predict runs/studies/model s3"):
+        assert " at the peak of this process" in next(text for line, text in said.items() if line.startswith(command))
     assert "num_processes: 2" in next(text for command, text in said.items() if command.startswith("torchrun"))
     for name in ("studies", "remote", "two", "sharded", "rest"):
         assert Path("runs", name, "model", "config.json").is_file()

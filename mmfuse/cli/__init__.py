@@ -15,8 +15,12 @@ from mmfuse.cli import benchmark, cache, compare, data, export, names, predict, 
 from mmfuse.cli.ending import is_first_to_tell, sigterm_interrupts, tell_kept
 from mmfuse.cli.faults import tell
 from mmfuse.cli.shared import INTERRUPTED, TERMINATED
+from mmfuse.memory import keep_memory
 from mmfuse.pulse import beating
 from mmfuse.types import MmfuseError
+
+COMPUTING = ("train", "evaluate", "predict", "explain", "compare", "benchmark", "export")
+"""Commands that run models."""
 
 app = typer.Typer(
     name="mmfuse",
@@ -49,6 +53,8 @@ def _options(
     ] = False,
 ) -> None:
     """Options that stand before any command."""
+    if context.invoked_subcommand in COMPUTING:
+        keep_memory()
     if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1") and "LOCAL_RANK" in os.environ:
         _join(str(context.invoked_subcommand))
 

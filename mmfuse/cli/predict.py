@@ -20,6 +20,7 @@ from mmfuse.cli.shared import (
     PluginOption,
     load_plugins,
     quiet_libraries,
+    tell_peak,
 )
 from mmfuse.pulse import now, rest
 from mmfuse.types import MmfuseError, visible
@@ -166,6 +167,8 @@ def _predict_all(request: Request) -> None:
         encoder: Any = predictor.model.text_encoder
         limit = {"max_length": encoder.max_length, "truncation": encoder.truncation}
         typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
+    if not request.on_ray:  # whose actors have it
+        tell_peak(predictor.device)
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
 

@@ -123,6 +123,16 @@ def is_main_process() -> bool:
     return PartialState().is_main_process
 
 
+def tell_peak(device: Any = None) -> None:
+    """A line for the most memory that this process has had, on a `torch.device`; default: that of the launch."""
+    from accelerate import PartialState
+
+    from mmfuse.memory import peak_memory
+    from mmfuse.predict.estimate import tell_bytes
+
+    typer.echo(f"memory: {tell_bytes(peak_memory(device or PartialState().device))} at the peak of this process")
+
+
 def tell_required(report: Mapping[str, Any]) -> None:
     """A line for each thing that was required."""
     from mmfuse.metrics.requirements import requirement_lines

@@ -18,6 +18,7 @@ from mmfuse.cli.shared import (
     load_plugins,
     quiet_libraries,
     read_names,
+    tell_peak,
     tell_required,
 )
 
@@ -59,6 +60,7 @@ def train(
             f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  "
             f"{run.dir / 'learning_curve.png'}"
         )
+        tell_peak()
 
 
 @app.command(

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from mmfuse.data.batches.collate import Item, collate
+from mmfuse.data.batches.loader import make_loader
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.encoders.features import FeatureTower
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
-from mmfuse.predict import Forward, default_workers, table_logits
+from mmfuse.predict import Forward, default_workers
+from mmfuse.pulse import counted
 from mmfuse.types import Batch, MmfuseError
 
 LARGEST_DIFFERENCE = {"fp32": 1e-4, "bf16": 0.1}
 """By precision, of a logit, as a share of the largest one; rounding of float32 gives 1e-6, of bfloat16 1e-2 or more."""
 TOLERANCE = {"bf16": 0.02, "int8": 0.05}
 """By precision, the share of decisions that may change; real models showed up to .01 and .036 at equal accuracy."""
+_BATCH = 16
 _MOVED = 0.1
 """A number that is said changes where it moves by more than this share of the standard deviation over the rows."""
 _SHAPES = ((1, 1, 1), (4, 2, 3), (3, 1, 1))
@@ -29,20 +32,24 @@ _SHAPES = ((1, 1, 1), (4, 2, 3), (3, 1, 1))
 
 
 def compare_on_rows(
-    model: FusionModel, forward: Forward, pairs: PairDataset, rows: list[int], progress: Callable[[int], None] | None
+    model: FusionModel, forward: Forward, pairs: PairDataset, rows: list[int], progress: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Both on the same rows of a table, each of which is read once: by task the differences, and the scores of both."""
-    torch_forward = forward_of(model)
+    """Both on the same rows of a table, each of which is read once: by task the differences, and the scores of both.
 
-    def both(batch: Batch) -> dict[str, np.ndarray]:
-        ours, theirs = torch_forward(batch), forward(batch)
-        return {task: np.stack([ours[task], theirs[task]], axis=1) for task in ours}
-
+    Args:
+        model: In eval mode, on the CPU.
+        forward: Of the exported model.
+        pairs: The table, as the model reads it.
+        rows: Row numbers.
+        progress: Called with the number of rows done since the last call.
+    """
     workers = default_workers()
-    said = table_logits(model, pairs, rows, batch_size=16, num_workers=workers, progress=progress, forward=both)
-    sides = [{task: values[:, side] for task, values in said.items()} for side in (0, 1)]
+    batches = pairs.batches(rows, _BATCH, num_workers=workers)
+    loader = make_loader(pairs.plain(), batches, workers)
+    sides = _both(model, forward, counted(loader, "comparing with torch, batches", len(batches)), progress)
     found = differences(model, *sides)
-    scores = [score_rows(model, pairs, rows, side, resamples=0) for side in sides]
+    order = [row for batch in batches for row in batch]
+    scores = [score_rows(model, pairs, order, side, resamples=0) for side in sides]
     for task in scores[0]:
         values = [side[task]["metrics"] for side in scores]
         found[task]["scores"] = {name: [side[name]["value"] for side in values] for name in values[0]}
@@ -51,16 +58,23 @@ def compare_on_rows(
 
 def compare_on_random(model: FusionModel, forward: Forward) -> dict[str, Any]:
     """Both on rows of noise: batches of 1 to 4 rows, texts of 1 token to the longest, missing ones, several images."""
-    torch_forward = forward_of(model)
-    ours: dict[str, list[np.ndarray]] = {}
-    theirs: dict[str, list[np.ndarray]] = {}
-    for batch in random_batches(model):
-        for into, side in ((ours, torch_forward), (theirs, forward)):
-            for task, values in side(batch).items():
-                into.setdefault(task, []).append(values)
-    return differences(
-        model, *({task: np.concatenate(parts) for task, parts in side.items()} for side in (ours, theirs))
-    )
+    return differences(model, *_both(model, forward, random_batches(model)))
+
+
+def _both(
+    model: FusionModel,
+    forward: Forward,
+    batches: Iterable[Batch],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[dict[str, np.ndarray]]:
+    """By task the logits of torch, and those of the exported model."""
+    found: list[dict[str, list[np.ndarray]]] = [{}, {}]
+    for batch in batches:
+        for side, run in zip(found, (forward_of(model), forward), strict=True):
+            for task, values in run(batch).items():
+                side.setdefault(task, []).append(values)
+        progress(len(batch["row_ids"]))
+    return [{task: np.concatenate(parts) for task, parts in side.items()} for side in found]
 
 
 def forward_of(model: FusionModel) -> Forward:

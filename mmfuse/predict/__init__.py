@@ -2,7 +2,7 @@
 
 from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
-from mmfuse.predict.loop import Forward, table_features, table_logits
+from mmfuse.predict.loop import Forward, score_batches, table_features, table_logits
 from mmfuse.predict.predictor import Predictor, load_to_predict
 from mmfuse.predict.processes import default_workers, join_processes
 from mmfuse.predict.reading import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
@@ -37,6 +37,7 @@ __all__ = [
     "predict_to_chunks",
     "predict_to_file",
     "prepare_pairs",
+    "score_batches",
     "table_features",
     "table_logits",
     "tell_cut_texts",

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from mmfuse.memory import peak_memory
 from mmfuse.predict.files import FRESH, append
 from mmfuse.predict.predictor import Predictor
 from mmfuse.predict.studies import Studies
@@ -132,13 +130,6 @@ def _size(sample: Sample) -> tuple[int, int]:
         elif isinstance(image, str) and os.path.isfile(image):
             size += os.path.getsize(image)
     return size, unknown
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes that this process has had at once: of the device if that is a GPU, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def tell_bytes(size: float) -> str:

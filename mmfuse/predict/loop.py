@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.loader import make_loader, move_batch, on_device
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
@@ -40,7 +40,7 @@ def forward_batches(
 
     def forward(batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         said = model(move_batch(batch, device), predict=True)
-        return batch["row_ids"].numpy(), {
+        return batch["row_ids"].cpu().numpy(), {
             task: values.float().cpu().numpy() if isinstance(values, torch.Tensor) else values
             for task, values in said.items()
         }
@@ -65,7 +65,6 @@ def table_logits(
     batch_size: int = 64,
     num_workers: int = 0,
     progress: Callable[[int], None] | None = None,
-    forward: Forward | None = None,
 ) -> dict[str, np.ndarray]:
     """Logits of the given rows, shared among the processes, each row once.
 
@@ -76,16 +75,34 @@ def table_logits(
         batch_size: Rows per process and forward pass.
         num_workers: Processes that read images.
         progress: Called with the number of rows done here since the last call.
-        forward: Runs in place of the model's own forward pass.
 
     Returns:
         By task, logits `(len(rows), L)` or captions' records `(len(rows),)` in the order of `rows`, on every process.
     """
     state = PartialState()
     batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
-    found = []
-    loader = counted(make_loader(pairs.plain(), batches, num_workers), "scoring rows, batches", len(batches))
-    for row_ids, logits in run_batches(forward, model, loader, state.device):
+    loader = make_loader(pairs.plain(), batches, num_workers, state.device)
+    return score_batches(model, rows, on_device(loader, state.device), len(batches), progress)
+
+
+def score_batches(
+    model: torch.nn.Module,
+    rows: Sequence[int],
+    batches: Iterable[Batch],
+    number: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Logits of rows whose batches are there already, as `table_logits` gives them.
+
+    Args:
+        model: A FusionModel.
+        rows: Row numbers, of all processes.
+        batches: Those of this process.
+        number: How many.
+        progress: Called with the number of rows done here since the last call.
+    """
+    state, found = PartialState(), []
+    for row_ids, logits in forward_batches(model, counted(batches, "scoring rows, batches", number), state.device):
         found.append((row_ids, logits))
         if progress:
             progress(len(row_ids))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mmfuse.extras import extra
+from mmfuse.memory import keep_memory
 from mmfuse.predict.chunks import DEADLY, Chunks, commit_chunks
 from mmfuse.predict.files import fingerprint
 from mmfuse.predict.predictor import Predictor
@@ -206,6 +207,7 @@ def _tell_deadly(studies: Studies, chunks: Chunks, numbers: list[int]) -> str:
 
 
 def _load(work: Work, chunks: Chunks, threads: int) -> Predictor:
+    keep_memory()
     for path in work.plugins:
         load_plugin(Path(path))
     predictor = Predictor.from_pretrained(work.model, chunk=chunks.size, threads=threads, **work.options)

@@ -11,6 +11,7 @@ from accelerate.utils import GradientAccumulationPlugin
 
 from mmfuse.config import Config
 from mmfuse.extras import install
+from mmfuse.memory import give_back, keep_memory
 from mmfuse.predict import join_processes
 from mmfuse.registry import nearest
 from mmfuse.training.batch_norm import check_sync
@@ -22,7 +23,11 @@ from mmfuse.types import MmfuseError
 
 @contextmanager
 def open_accelerator(config: Config):
-    """An Accelerator of its own; the next run in this process may ask for another precision."""
+    """An Accelerator of its own; the next run in this process may ask for another precision.
+
+    Until then the process keeps what it frees (`mmfuse.memory`).
+    """
+    keep_memory()
     there = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
     for name in config.training.trackers:  # Accelerate leaves out in silence what is not installed
         if name in ("tensorboard", "wandb") and name not in there:
@@ -49,5 +54,6 @@ def open_accelerator(config: Config):
         yield accelerator
     finally:
         accelerator.free_memory()
+        give_back()
         AcceleratorState._reset_state()
         PartialState().distributed_type = plain  # Accelerate leaves FSDP there, and then takes its plug-in for set

@@ -24,9 +24,10 @@ from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream, workers_of
 from mmfuse.data.shards.table import ShardedTable
 from mmfuse.data.tables.splits import SPLITS
+from mmfuse.memory import peak_memory
 from mmfuse.model import FusionModel
 from mmfuse.predict import default_workers, table_logits
-from mmfuse.predict.estimate import peak_memory, tell_bytes, tell_seconds
+from mmfuse.predict.estimate import tell_bytes, tell_seconds
 from mmfuse.registry import load_plugin
 from mmfuse.training.accelerator import open_accelerator
 from mmfuse.training.launch import heed_launch

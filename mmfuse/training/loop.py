@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,15 +16,16 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from mmfuse.config import Config
-from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.loader import PLAIN, Feed
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
 from mmfuse.encoders.adapters import merge_adapter
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.evaluation.chosen import chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
+from mmfuse.memory import give_back_if_scarce, peak_memory
 from mmfuse.model import FusionModel
-from mmfuse.predict import table_logits
+from mmfuse.predict import score_batches
 from mmfuse.seeds import seed_step, step_seed
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
@@ -156,12 +157,14 @@ class Trainer:
             raise MmfuseError(
                 f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
             )
+        self._plans: dict[int, Sequence[Sequence[Sequence[int]]]] = {}
         self.steps_per_epoch = math.ceil(len(self.plan(0)) / self.training.accumulation)
         self.total_steps = self.steps_per_epoch * self.training.epochs
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
+        self._feed: Feed
 
     def fit(self) -> TrainerState:
         """Train to the end, from the last checkpoint if there is one; the model then has the best weights.
@@ -190,7 +193,9 @@ class Trainer:
 
     def _train(self) -> None:
         shown = self.accelerator.is_main_process and not self.quiet
-        with Progress(self.total_steps, self.state.step, shown) as progress:
+        source = self.pairs if self.stream is None else self.stream
+        feed = Feed(source, self.pairs.plain(), self._coming(), self.num_workers, self.accelerator.device)
+        with feed as self._feed, Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
                 freeze_towers(self.model, self.config, self.state.epoch)
                 self._train_epoch(progress)
@@ -198,20 +203,45 @@ class Trainer:
 
     def plan(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
-        return self.order.plan(epoch) if self.order is not None else self.stream.plan  # type: ignore[union-attr]
+        if self.order is None:
+            return self.stream.plan  # type: ignore[union-attr]
+        if epoch not in self._plans:  # the next one is asked for before this one is done
+            self._plans = {number: plan for number, plan in self._plans.items() if number == epoch - 1}
+            self._plans[epoch] = self.order.plan(epoch)
+        return self._plans[epoch]
+
+    def _coming(self) -> Iterator[tuple[int, Iterator[Sequence[int]]]]:
+        """All micro-batches of this process up to the end of training, by epoch, and after each those of validation."""
+        step, epoch, done = self.state.step, self.state.epoch, self.state.step_in_epoch
+        rank = self.accelerator.process_index
+        while step < self.total_steps:
+            plan, numbers = self.plan(epoch), self._numbers(step, epoch, done)
+            yield epoch, (plan[number][rank] for number in numbers)
+            yield PLAIN, iter(self._evaluated())
+            step, epoch, done = step + math.ceil(len(numbers) / self.training.accumulation), epoch + 1, 0
+
+    def _numbers(self, step: int, epoch: int, done: int) -> range:
+        """The micro-batches that are left of an epoch of which so many steps are done, after `step` in all."""
+        accumulation = self.training.accumulation
+        end = (done + self.total_steps - step) * accumulation
+        return range(done * accumulation, min(end, len(self.plan(epoch))))
+
+    def _evaluated(self) -> list[list[int]]:
+        """The batches of an evaluation, of this process."""
+        own = self.accelerator.process_index, self.accelerator.num_processes
+        return self.pairs.batches(self.validation_rows, 2 * self.training.batch_size, *own, self.num_workers)
 
     def _train_epoch(self, progress: Progress) -> None:
-        accumulation, rank = self.training.accumulation, self.accelerator.process_index
-        plan, done = self.plan(self.state.epoch), self.state.step_in_epoch * accumulation
-        source = (self.pairs if self.stream is None else self.stream).at(self.state.epoch)
+        accumulation, plan = self.training.accumulation, self.plan(self.state.epoch)
+        left = self._numbers(self.state.step, self.state.epoch, self.state.step_in_epoch)
         self.wrapped.train()
-        loader = iter(make_loader(source, (plan[i][rank] for i in range(done, len(plan))), self.num_workers))
-        for first in range(done, len(plan), accumulation):
+        loader = self._feed.take(self.state.epoch, len(left))
+        for first in left[::accumulation]:
             start = time.perf_counter()
-            numbers = range(first, min(first + accumulation, len(plan)))
+            numbers = range(first, min(first + accumulation, left.stop))
             batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
-            loss, norm, rate, each = self.step([move_batch(batch, self.accelerator.device) for batch in batches])
+            loss, norm, rate, each = self.step(batches)
             self.state.step += 1
             self.state.step_in_epoch += 1
             samples = sum(len(rows) for number in numbers for rows in plan[number])
@@ -227,10 +257,8 @@ class Trainer:
                 waited=waited,
             )
             progress.advance(loss, samples)
-            if self.state.step >= self.total_steps:
-                break
             every = self.training.checkpoint_every
-            if every and self.state.step % every == 0 and first + accumulation < len(plan):
+            if every and self.state.step % every == 0 and numbers.stop < left.stop:
                 self._checkpoint(best=False)
 
     def step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
@@ -300,9 +328,11 @@ class Trainer:
             self.state.epoch += 1
             self.state.step_in_epoch = 0
         kept = True
+        give_back_if_scarce()
         if self.validation_rows:
             value, line = self._validate()
             best, kept = self.state.take(self.state.step, value, line["validation_loss"])
+            line["peak_mib"] = round(peak_memory(self.accelerator.device) / 2**20, 1)
             self.log.validation({"step": self.state.step, "epoch": self.state.epoch, **line, "best": best})
             progress.validated(value, self.state.epoch, best)
             patience = self.training.patience
@@ -315,11 +345,11 @@ class Trainer:
     def _validate(self) -> tuple[float, dict[str, Any]]:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
-        batch = 2 * self.training.batch_size
         if self.skeleton is None:  # the bare model: a wrapper would wait for processes that have no row
             share_buffers(self.learner)
         model = self.whole_model()
-        logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
+        batches = self._evaluated()
+        logits = score_batches(model, rows, self._feed.take(PLAIN, len(batches)), len(batches))
         loss = validation_loss(self.model, self.learner.task_weights, logits, targets, rows, self.accelerator.device)
         scores = score_rows(self.model, self.pairs, rows, logits, resamples=0, chosen=self.chosen)
         values = flat_scores(scores)

@@ -74,7 +74,8 @@ def _column(name: str, of: Mapping[str, Any], found: Mapping[str, Any]) -> list[
         more = f" and {of['more_small']} more" if of["more_small"] else ""
         lines.append(f"- Fewer than {found['min_rows']} rows, so not compared: {small}{more}.")
     if of["varying_groups"]:
-        lines.append(f"- The rows of {of['varying_groups']} groups differ in {name}.")
+        many = of["varying_groups"]
+        lines.append(f"- The rows of {many} group{'s' if many > 1 else ''} differ in {name}.")
     if of["binned"]:
         lines.append(f"- {name} is cut at the quartiles of these rows.")
     return lines[:-1] if lines and lines[-1] == "" else lines
