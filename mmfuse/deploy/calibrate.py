@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def quantize(dense: DenseModel, source: Path, pairs: PairDataset, rows: list[int
     Raises:
         MmfuseError: nncf is not installed, or an image cannot be read.
     """
-    with openvino_needed("--precision int8"):
+    with openvino_needed("--precision int8"), _quietly():
         import nncf
         import openvino as ov
 
@@ -66,12 +67,14 @@ def quantize(dense: DenseModel, source: Path, pairs: PairDataset, rows: list[int
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Nncf tells its plans and draws bars on standard output."""
-    from nncf.common.logging import nncf_logger
-
-    level = nncf_logger.level
-    nncf_logger.setLevel(logging.ERROR)
+    """Silence nncf, which tells its plans and draws bars on standard output, and torch, which looks for a compiler."""
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
-        nncf_logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

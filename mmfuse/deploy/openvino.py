@@ -18,8 +18,6 @@ from mmfuse.types import Batch, MmfuseError, first_line
 PRECISIONS = ("fp32", "bf16", "int8")
 MODEL_FILE = "openvino.xml"
 """What the graph is called; its weights lie in openvino.bin."""
-_HINT = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-"""By precision, that of what is not of integers; so int8 says the same on processors with and without bf16."""
 
 
 @contextmanager
@@ -86,9 +84,10 @@ class OpenVinoEngine:
         core = ov.Core()
         self.inputs, self.tasks, self.pad_token_id = dense.inputs, dense.tasks, dense.pad_token_id
         self.precision = precision
-        self.name = f"openvino {precision}"
+        rest = "bf16" if precision == "bf16" or (precision == "int8" and can_bf16()) else "f32"
+        self.name = f"openvino {precision} {rest}"
         settings = {
-            "INFERENCE_PRECISION_HINT": _HINT[precision],
+            "INFERENCE_PRECISION_HINT": rest,  # of what is not of integers
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "NUM_STREAMS": 1,  # one batch at a time; more would share the threads
             "ENABLE_CPU_PINNING": False,  # two processes would be bound to the same cores
