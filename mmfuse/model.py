@@ -52,6 +52,7 @@ class FusionModel(
             label (None where none of its rows is labelled). A task without labelled rows is not in it.
         operating_points: By task those that were chosen on validation rows, by name.
         precision: What its parts compute in (`mmfuse.precision.at_precision`); None: what surrounds it says, else fp32.
+        scored_in: What the parts computed in when the model's own report was made; None: fp32.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
 
@@ -107,6 +108,7 @@ class FusionModel(
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
         self.operating_points: dict[str, dict[str, OperatingPoint]] = {}
         self.precision: Precision | None = None
+        self.scored_in: Precision | None = None
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
 
@@ -144,6 +146,8 @@ class FusionModel(
                 head: Any = self.heads[task]
                 target = batch.get(f"target.{task}")
                 found[task] = head.predict(fused, target) if predict else head(fused, target)
+        if self.precision is not None and fused is not None:  # objectives compute with it, outside of autocast
+            fused = fused._replace(tokens=fused.tokens.float(), pooled=fused.pooled.float())
         return Outputs(text, image, fused, found)
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
@@ -247,6 +251,7 @@ class FusionModel(
             "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
             **({"inputs": self.inputs.to_dict()} if self.inputs else {}),  # not a null: a run of before goes on
+            **({"precision": self.scored_in.to_dict()} if self.scored_in else {}),
             "plugins": {
                 f"{registry.kind} {name}": registry.origin(name)
                 for registry, name in [

@@ -13,6 +13,7 @@ from mmfuse.config import Config
 from mmfuse.extras import install
 from mmfuse.predict import join_processes
 from mmfuse.registry import nearest
+from mmfuse.training.arithmetic import arithmetic
 from mmfuse.training.batch_norm import check_sync
 from mmfuse.training.launch import check_precision
 from mmfuse.training.sharded import shard_on_cpu
@@ -34,7 +35,7 @@ def open_accelerator(config: Config):
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(
-            mixed_precision=config.training.mixed_precision or "no",
+            mixed_precision=_autocast(config),
             log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
             project_dir=str(config.run_dir),
             kwargs_handlers=[kwargs],
@@ -44,10 +45,17 @@ def open_accelerator(config: Config):
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
         shard_on_cpu(accelerator)
-        check_precision(config, accelerator.device)
+        check_precision(config, accelerator)
         check_sync(config, accelerator)
-        yield accelerator
+        with arithmetic(config.training, accelerator.device):
+            yield accelerator
     finally:
         accelerator.free_memory()
         AcceleratorState._reset_state()
         PartialState().distributed_type = plain  # Accelerate leaves FSDP there, and then takes its plug-in for set
+
+
+def _autocast(config: Config) -> str:
+    """What Accelerate casts; with `auto` the model itself does, part by part (`mmfuse.precision`)."""
+    asked = config.training.mixed_precision
+    return "no" if asked in (None, "auto") else asked

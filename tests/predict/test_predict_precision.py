@@ -57,7 +57,8 @@ def test_a_part_that_computes_in_fp32_is_left_alone(model_dir, pairs):
         model.precision = precision
         with torch.inference_mode():
             text, image = model.encode(batch)
-            assert text is not None and image is not None
+            assert text is not None
+            assert image is not None
             return text.pooled, image.pooled, model(batch)["sex"]
 
     plain = encoded(None)
@@ -101,11 +102,15 @@ def test_timing_a_tower_changes_nothing_of_it(model_dir):
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    assert model.training and model.image_encoder is not None and model.image_encoder.training
+    assert model.image_encoder is not None
+    assert model.training
+    assert model.image_encoder.training
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
-def test_a_run_that_goes_on_keeps_its_precision_and_refuses_another(model_dir, pairs, tmp_path, monkeypatch, timed, name):
+def test_a_run_that_goes_on_keeps_its_precision_and_refuses_another(
+    model_dir, pairs, tmp_path, monkeypatch, timed, name
+):
     def run(out, precision, stop=False):
         predictor = Predictor.from_pretrained(model_dir, chunk=8, precision=precision)
         of_run = fingerprint(predictor.model, predictor.missing, precision=predictor.precision)
