@@ -282,6 +282,7 @@ class CacheEntry:
         items: Texts or images.
         tokens: Whether tokens are kept, for all or some of them.
         dtype: "float32" or "float16".
+        computed: In what, where that was not fp32 on a CPU: "bf16", "cuda", "bf16, cuda".
         mib: On disk, in MiB.
         last_used: Seconds since the epoch.
         problem: Why it is of no use to us; then the rest may not be known.
@@ -293,6 +294,7 @@ class CacheEntry:
     items: int
     tokens: bool
     dtype: str
+    computed: str
     mib: float
     last_used: float
     problem: str = ""
@@ -327,6 +329,7 @@ def _entry(folder: Path) -> CacheEntry:
         items=items,
         tokens=any(file.name == "offsets.npy" for file in files),
         dtype=str(identity.get("dtype")),
+        computed=", ".join(str(identity[key]) for key in ("precision", "device") if key in identity),
         mib=sum(file.stat().st_size for file in files) / 2**20,
         last_used=(folder / "identity.json" if identity else folder).stat().st_mtime,
         problem=problem,

@@ -19,6 +19,7 @@ from mmfuse.encoders.cache import build_cache, weights_hash
 from mmfuse.encoders.image import ImageEncoder
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.model import FusionModel
+from mmfuse.precision import computing
 from mmfuse.pulse import counted
 from mmfuse.types import MmfuseError
 
@@ -56,13 +57,17 @@ def with_caches(
         def compute(wanted: Sequence[int]) -> Iterator:
             done = 0
             for items, inputs in batches(wanted):
-                with torch.no_grad():
+                with torch.no_grad(), computing(model.precision, modality, device):
                     yield items, encoder(*(x.to(device) for x in inputs))
                 done += len(items)
                 if progress is not None:
                     progress(modality, done, len(contents))
 
         identity = {"tower": modality, "weights": weights_hash(encoder), "spec": encoder.spec()}
+        if getattr(model.precision, modality, "fp32") != "fp32":  # else as versions of before named it
+            identity["precision"] = getattr(model.precision, modality)
+        if device.type != "cpu":
+            identity["device"] = device.type
         return build_cache(root, _identity(identity), contents, compute, keep_tokens, dtype)
 
     text, image = model.text_encoder, model.image_encoder
