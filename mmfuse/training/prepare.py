@@ -24,7 +24,7 @@ from mmfuse.heads.captioning import CaptioningHead
 from mmfuse.heads.decoder import CaptionDecoder
 from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.model import FusionModel
-from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
+from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts, wait_for_all
 from mmfuse.pulse import now
 from mmfuse.training.batch_norm import check_images
 from mmfuse.training.build import build_model
@@ -76,8 +76,8 @@ def set_up(
         console.print(_tell_stream(table, plan, config, workers, model))
         pairs, stream = _prepare_stream(model, table, config, plan, console)
     else:
-        with accelerator.main_process_first():
-            pairs, stream = prepare(model, table, config, workers, console), None
+        pairs, stream = prepare(model, table, config, workers, console), None
+        wait_for_all()  # a machine with a cache of its own may have computed for hours
     check_lone_images(model, pairs, config, accelerator.num_processes, stream)
     return table, model, pairs, stream
 
