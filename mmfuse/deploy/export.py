@@ -22,11 +22,12 @@ from mmfuse.deploy.verify import compare_on_random, compare_on_rows, judge
 from mmfuse.evaluation.evaluate import check_tasks
 from mmfuse.model import FusionModel
 from mmfuse.model_folder import find_folder
+from mmfuse.precision import PRECISIONS
 from mmfuse.predict import Forward, load_to_predict, prepare_pairs
 from mmfuse.pulse import now
 from mmfuse.types import MmfuseError
 
-TARGETS = {"onnx": ("fp32",), "openvino": ("fp32", "bf16", "int8")}
+TARGETS = {"onnx": ("fp32",), "openvino": PRECISIONS["openvino"]}
 """What a model is exported to, and in which precision."""
 SPLIT = "test"
 

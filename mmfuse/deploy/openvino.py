@@ -13,9 +13,9 @@ import torch
 
 from mmfuse.deploy.dense import Arrays, DenseModel, run_dense
 from mmfuse.extras import extra
+from mmfuse.precision import PRECISIONS
 from mmfuse.types import Batch, MmfuseError, first_line
 
-PRECISIONS = ("fp32", "bf16", "int8")
 MODEL_FILE = "openvino.xml"
 """What the graph is called; its weights lie in openvino.bin."""
 
@@ -114,8 +114,9 @@ def check_precision(precision: str) -> None:
     Raises:
         MmfuseError: It is one of these.
     """
-    if precision not in PRECISIONS:
-        raise MmfuseError(f"--precision {precision!r} is not legal; legal: {', '.join(PRECISIONS)}")
+    legal = PRECISIONS["openvino"]
+    if precision not in legal:
+        raise MmfuseError(f"--precision {precision!r} is not legal with openvino; legal: {', '.join(legal)}")
     if precision == "bf16" and not can_bf16():
         raise MmfuseError("--precision bf16: this processor has no instructions for it; legal here: fp32, int8")
 

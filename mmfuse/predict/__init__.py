@@ -4,7 +4,7 @@ from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
 from mmfuse.predict.loop import Forward, score_batches, table_features, table_logits
 from mmfuse.predict.predictor import Predictor, load_to_predict
-from mmfuse.predict.processes import default_workers, join_processes
+from mmfuse.predict.processes import default_workers, join_processes, wait_for_all
 from mmfuse.predict.reading import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
 from mmfuse.predict.studies import (
     FolderStudies,
@@ -41,5 +41,6 @@ __all__ = [
     "table_features",
     "table_logits",
     "tell_cut_texts",
+    "wait_for_all",
     "watch_folder",
 ]

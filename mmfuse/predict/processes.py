@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -57,6 +58,17 @@ def join_processes() -> PartialState:
             "work; start them by torchrun or accelerate launch, on CPU cores with ACCELERATE_USE_CPU=true"
         )
     return state
+
+
+def wait_for_all() -> None:
+    """Wait for the other processes of this launch, however long that takes.
+
+    A collective operation gives up after ten minutes with NCCL, so the processes meet where a group of gloo's is made,
+    which has a limit of its own.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+        torch.distributed.destroy_process_group(group)
 
 
 def default_workers() -> int:
