@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from mmfuse.registry import load_plugin, loaded_plugins
 from mmfuse.types import Batch
 
+TARGET = "target."
+"""Begins the names of a batch's targets."""
+
 
 def make_loader(dataset: Dataset, batches: Iterable[Sequence[int]], num_workers: int) -> DataLoader:
     """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use.
@@ -40,7 +43,7 @@ def _begin(plugins: Sequence[str], _: int) -> None:
 
 
 def move_batch(batch: Batch, device: Any) -> Batch:
-    """The batch on a device; `Features` in it move too."""
+    """The batch on a device; `Features` in it move too, and the targets stay here as well (`targets_here`)."""
     if torch.device(device).type == "cpu":
         return batch
     moved: Batch = {}
@@ -51,4 +54,7 @@ def move_batch(batch: Batch, device: Any) -> Batch:
             moved[name] = type(value)(*(part.to(device, non_blocking=True) for part in value))
         else:
             moved[name] = value
+    moved["targets_here"] = {
+        name.removeprefix(TARGET): value.numpy() for name, value in batch.items() if name.startswith(TARGET)
+    }
     return moved
