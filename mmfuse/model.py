@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 import mmfuse
 from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import TOWERS, Tower, tower_inputs
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, build_head
 from mmfuse.metrics.operating import OperatingPoint
 from mmfuse.model_folder import FORMAT_VERSION, find_folder, read_folder, write_folder
+from mmfuse.precision import Precision, computing
 from mmfuse.tasks import TASKS
 from mmfuse.types import Batch, Features, MmfuseError, Outputs, SelectiveCurve
 
@@ -49,6 +52,8 @@ class FusionModel(
         selective: By label task, what abstaining keeps on validation rows: one curve, or of a multi-label task one a
             label (None where none of its rows is labelled). A task without labelled rows is not in it.
         operating_points: By task those that were chosen on validation rows, by name.
+        precision: What its parts compute in (`mmfuse.precision.at_precision`); None: what surrounds it says, else fp32.
+        scored_in: What the parts computed in when the model's own report was made; None: fp32.
         card: Text of the model folder's README.md, and
         metrics: its scores, both written by `save_pretrained` where they are set.
 
@@ -103,6 +108,8 @@ class FusionModel(
         self.inputs: TableInputs | None = None
         self.selective: dict[str, list[SelectiveCurve | None]] = {}
         self.operating_points: dict[str, dict[str, OperatingPoint]] = {}
+        self.precision: Precision | None = None
+        self.scored_in: Precision | None = None
         self.card: str | None = None
         self.metrics: dict[str, Any] | None = None
 
@@ -131,14 +138,17 @@ class FusionModel(
         found: dict[str, Any] = {}
         fused = None
         needed = self.captioning or "fused" in keep  # a decision-level strategy has features too
-        if needed or not hasattr(self.fusion, "combine"):
-            fused = self.fusion(text, image)
-        if len(self.captioning) < len(self.heads):
-            found = self.fuse(text, image, fused)
-        for task in self.captioning:
-            head: Any = self.heads[task]
-            target = batch.get(f"target.{task}")
-            found[task] = head.predict(fused, target) if predict else head(fused, target)
+        with self._computing("rest"):
+            if needed or not hasattr(self.fusion, "combine"):
+                fused = self.fusion(text, image)
+            if len(self.captioning) < len(self.heads):
+                found = self.fuse(text, image, fused)
+            for task in self.captioning:
+                head: Any = self.heads[task]
+                target = batch.get(f"target.{task}")
+                found[task] = head.predict(fused, target) if predict else head(fused, target)
+        if self.precision is not None and fused is not None:  # objectives compute with it, outside of autocast
+            fused = fused._replace(tokens=fused.tokens.float(), pooled=fused.pooled.float())
         return Outputs(text, image, fused, found)
 
     def fuse(self, text: Features | None, image: Features | None, fused: Features | None = None) -> dict[str, Tensor]:
@@ -147,28 +157,38 @@ class FusionModel(
         `fused` is what the fusion gives of them, if that is known already.
         """
         heads = {task: head for task, head in self.heads.items() if task not in self.captioning}
-        if hasattr(self.fusion, "combine"):
-            branches = self.fusion.branches(text, image)
-            said: dict[str, Any] = {task: [head(branch) for branch in branches] for task, head in heads.items()}
-            return {task: head.combine(said[task], self.fusion.combine) for task, head in heads.items()}  # type: ignore[operator]
-        fused = self.fusion(text, image) if fused is None else fused
-        return {task: head(fused) for task, head in heads.items()}
+        with self._computing("rest"):
+            if hasattr(self.fusion, "combine"):
+                branches = self.fusion.branches(text, image)
+                said: dict[str, Any] = {task: [head(branch) for branch in branches] for task, head in heads.items()}
+                return {task: head.combine(said[task], self.fusion.combine) for task, head in heads.items()}  # type: ignore[operator]
+            fused = self.fusion(text, image) if fused is None else fused
+            return {task: head(fused) for task, head in heads.items()}
 
     def encode(self, batch: Batch) -> tuple[Features | None, Features | None]:
         """Text and image `Features` of every row, the missing token where one is absent; None if it is not used."""
         rows = len(batch["row_ids"])
         text = image = None
         if self.text_encoder is not None:
-            text = self._spread("text", self._packed("text", self.text_encoder, batch), batch["text_row"], rows)
+            packed = self._packed("text", self.text_encoder, batch)
+            text = self._spread("text", packed, batch["text_row"], rows, most=1)
         if self.image_encoder is not None:
-            image = self._spread("image", self._packed("image", self.image_encoder, batch), batch["image_row"], rows)
+            packed = self._packed("image", self.image_encoder, batch)
+            image = self._spread("image", packed, batch["image_row"], rows, most=batch.get("most_images"))
         return text, image
 
     def _packed(self, modality: str, tower: Tower, batch: Batch) -> Features | None:
         """The cached features of a batch's items, or those that the tower gives; None where it has no item."""
         packed = batch.get(f"{modality}_features")
         inputs = tower_inputs(tower, batch, modality) if packed is None else None
-        return packed if inputs is None else self._only_what_is_read(tower(*inputs, *_shift(batch, modality)))
+        if inputs is None:
+            return packed
+        known = {"full": batch.get("text_full", False)} if isinstance(tower, TextEncoder) else {}
+        with self._computing(modality):
+            return self.only_what_is_read(tower(*inputs, *_shift(batch, modality), **known))
+
+    def _computing(self, part: str) -> AbstractContextManager[Any]:
+        return computing(self.precision, part, self.missing_tokens[self.uses[0]].device)
 
     def missing(self, modality: str, rows: int) -> Features:
         """`Features` of rows that all lack a modality: its learned token in each."""
@@ -176,14 +196,17 @@ class FusionModel(
         absent = torch.zeros(rows, dtype=torch.bool, device=tokens.device)
         return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
 
-    def _only_what_is_read(self, features: Features) -> Features:
+    def only_what_is_read(self, features: Features) -> Features:
         """Where nobody reads tokens, the pooled vector stands in for them: the fusion then spends nothing on tokens."""
         if "tokens" in self.reads:
             return features
         return Features(features.pooled.unsqueeze(1), features.present.unsqueeze(1), features.pooled, features.present)
 
-    def _spread(self, modality: str, packed: Features | None, row: Tensor, rows: int) -> Features:
-        """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
+    def _spread(self, modality: str, packed: Features | None, row: Tensor, rows: int, most: int | None) -> Features:
+        """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token.
+
+        `most` is how many the row with the most of them has; None: not known, so that the device is asked.
+        """
         if packed is None:
             return self.missing(modality, rows)
         if not len(row):  # a blank one that no row refers to (mmfuse.training.sharded): in the graph, with nothing
@@ -194,7 +217,7 @@ class FusionModel(
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
         _, length, dim = packed.tokens.shape
         count = torch.zeros(rows, dtype=torch.long, device=row.device).index_add_(0, row, torch.ones_like(row))
-        most = max(1, int(count.max()))
+        most = max(1, int(count.max()) if most is None else most)
         position = _position_in_row(row, count)
         tokens = packed.tokens.new_zeros(rows, most, length, dim)
         mask = packed.mask.new_zeros(rows, most, length)
@@ -235,6 +258,7 @@ class FusionModel(
             "text_sections": self.text_sections,
             "accepts_missing": self.accepts_missing,
             **({"inputs": self.inputs.to_dict()} if self.inputs else {}),  # not a null: a run of before goes on
+            **({"precision": self.scored_in.to_dict()} if self.scored_in else {}),
             "plugins": {
                 f"{registry.kind} {name}": registry.origin(name)
                 for registry, name in [

@@ -25,6 +25,7 @@ from mmfuse.encoders.towers import TOWERS, tower_from_spec
 from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.metrics.operating import read_point
+from mmfuse.precision import Precision
 from mmfuse.registry import nearest
 from mmfuse.sections import SECTIONS
 from mmfuse.tasks import TASKS
@@ -149,6 +150,8 @@ def _build_model(config: dict[str, Any], folder: Path, state: dict[str, Tensor],
     model.accepts_missing = list(config["accepts_missing"])
     if config.get("inputs") is not None:  # older models have none, and older versions pass it over
         model.inputs = TableInputs.from_dict(config["inputs"], model.uses)
+    if "precision" in config:
+        model.scored_in = Precision.read(config["precision"], "precision")
     return model
 
 

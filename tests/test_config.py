@@ -105,7 +105,7 @@ def test_the_bounds_themselves_are_legal():
         ("text_encoder.pooling=max", "text_encoder.pooling: 'max' is not legal; legal: mean, cls"),
         ("image_encoder.resize=squish", "did you mean 'squash'?"),
         ("training.schedule=cosin", "did you mean 'cosine'?"),
-        ("training.mixed_precision=fp8", "legal: bf16, fp16"),
+        ("training.mixed_precision=fp8", "legal: auto, bf16, fp16"),
     ],
 )
 def test_a_choice_tells_what_is_legal(override, message):

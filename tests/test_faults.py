@@ -341,7 +341,7 @@ def test_a_damaged_checkpoint_is_one_line(mmfuse, world, tmp_path, file):
             torch.OutOfMemoryError("CUDA out of memory.\nmore"),
             "the GPU's memory is full",
         ),
-        ("training.loop.make_loader", RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "killed"),
+        ("training.loop.Feed", RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "killed"),
         ("training.run.plot_learning_curve", RuntimeError("no font\nat all"), r"RuntimeError: no font \(at"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from mmfuse.benchmarking.config import BUILT_IN, BenchmarkConfig
 from mmfuse.benchmarking.covariates import predict_covariates
@@ -31,12 +32,14 @@ from mmfuse.data.tables.manifest import is_shards, load_manifest
 from mmfuse.data.tables.table import Table
 from mmfuse.encoders.features import FeatureTower
 from mmfuse.encoders.text import TextEncoder
+from mmfuse.encoders.timing import Choice, choose_precision
 from mmfuse.encoders.towers import blank_item
 from mmfuse.evaluation.analyses import Scored, choose_analyses, run_analyses
 from mmfuse.evaluation.chosen import Chosen, add_chosen, chosen_metrics
 from mmfuse.evaluation.contribution import emap, encode_rows, missing_curve, permutation_scores, shapley
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.model import FusionModel
+from mmfuse.precision import FP32
 from mmfuse.predict import prepare_pairs, table_logits
 from mmfuse.pulse import now
 from mmfuse.training.accelerator import open_accelerator
@@ -45,6 +48,7 @@ from mmfuse.training.calibrate import calibrate
 from mmfuse.training.checkpoint import room_in
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.loop import Trainer
+from mmfuse.training.precision import KEPT, keep_choice
 from mmfuse.types import MmfuseError
 
 BATCH_OF_INFERENCE = 512
@@ -62,6 +66,7 @@ class Workshop:
         folds: All that are test sets; [None] where the manifest has no folds.
         leaks: What leaks were allowed, in sentences.
         encoder_seconds: Spent in getting features, on this process.
+        precision: What `training.mixed_precision: auto` is for all cells, and why; None where it is not asked.
     """
 
     def __init__(self, config: BenchmarkConfig, report: Callable[[str], None], allow_leaks: bool = False):
@@ -87,6 +92,20 @@ class Workshop:
         self._pairs: dict[tuple[int | None, bool, tuple[str, ...]], PairDataset] = {}
         self._towers: dict[int | None, tuple[Any, Any]] = {}
         self.encoder_seconds = 0.0
+        self.precision: Choice | None = None
+
+    def choose_precision(self, folder: Path) -> None:
+        """Find what `auto` is for all cells in the benchmark's folder, else choose it and keep it there."""
+        if self.config.training.mixed_precision != "auto":
+            return
+        text, image = self.towers(self.config.run_config({}, 0, Path(".")), self.folds[0])
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        for tower, own in ((text, self.config.text_encoder), (image, self.config.image_encoder)):
+            if tower is not None:
+                tower.to(device).freeze(own.first_trained is None)
+        with FileLock(folder / "lock"):
+            self.precision = keep_choice(folder / KEPT, lambda: choose_precision(text, image, device))
+        self.report(f"training.mixed_{self.precision.why}; for all cells")
 
     def table(self, fold: int | None) -> Table:
         """The rows, with the splits of a fold."""
@@ -221,6 +240,8 @@ def run_cell(workshop: Workshop, plan: Plan, cell: Cell, folder: Path, best_tria
     _reset_peak()
     with open_accelerator(config) as accelerator, room_in(benchmark.run_dir):
         model = assemble(config, table, *workshop.towers(config, cell.fold)).to(accelerator.device)
+        if workshop.precision is not None and workshop.precision.precision != FP32:
+            model.precision = workshop.precision.precision
         pairs = workshop.pairs(model, cell.fold, cell.seed)
         check_lone_images(model, pairs, config)
         trainer = Trainer(model, pairs, config, accelerator, folder / "run", 1 if pairs.live_images else 0, quiet=True)

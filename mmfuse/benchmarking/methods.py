@@ -81,6 +81,7 @@ def _trained(summary: dict[str, Any]) -> str:
         "batch_size": "batches of {}",
         "learning_rate": "a learning rate of {:g}",
         "weight_decay": "weight decay of {:g}",
+        "mixed_precision": "mixed precision ({})",
     }
     options = [phrase.format(training[name]) for name, phrase in told.items() if training.get(name) is not None]
     said += f", with {listed(options)}" if options else ""

@@ -253,6 +253,7 @@ def _provenance(summary: dict[str, Any]) -> Html:
         "encoders": "frozen" if summary["frozen"] else "trained with every cell",
         "time for features": f"{of['encoder_seconds']} s",
         "device, threads": f"{of['device']}, {of['threads']}",
+        **({"precision": of["precision"]} if "precision" in of else {}),
         "platform": f"{of['platform']}, Python {of['python']}",
         "versions": ", ".join(f"{name} {version}" for name, version in of["versions"].items()),
     }

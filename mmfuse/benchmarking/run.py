@@ -43,6 +43,7 @@ from mmfuse.training.choices import check_choices
 from mmfuse.training.claim import as_begun, flat_config, read_config, with_defaults
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.origin import commit
+from mmfuse.training.precision import KEPT
 from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
 from mmfuse.types import MmfuseError, Stopped
 
@@ -101,9 +102,10 @@ def benchmark(
     try:
         workshop, plan = _open(config, force, console)
         _check_unchanged(folder, workshop)
+        workshop.choose_precision(folder)
     except BaseException:
         if claimed:  # nothing was begun: the mended config may have the folder
-            for name in ("config.yaml", "fingerprints.json"):
+            for name in ("config.yaml", "fingerprints.json", KEPT):
                 (folder / name).unlink(missing_ok=True)
             put_back(folder, "lock")
         raise
@@ -139,7 +141,9 @@ def work(folder: str | Path, force: bool = False) -> None:
     for plugin in config.plugins:
         load_plugin(plugin)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    _work(*_open(config, force, console), Ledger(config.run_dir), console)
+    workshop, plan = _open(config, force, console)
+    workshop.choose_precision(config.run_dir)
+    _work(workshop, plan, Ledger(config.run_dir), console)
 
 
 def dry_run(
@@ -428,6 +432,7 @@ def _provenance(workshop: Workshop, plan: Plan) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
+        **({"precision": workshop.precision.why} if workshop.precision else {}),
         "versions": {name: version(name) for name in LIBRARIES},
         "cells": len(plan.cells),
         "encoder_seconds": round(workshop.encoder_seconds, 1),

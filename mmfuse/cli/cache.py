@@ -54,6 +54,8 @@ def _cache_line(entry: Any) -> str:
 
     used = datetime.datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
     what = "tokens and pooled" if entry.tokens else "pooled"
-    return f"{entry.folder.name}  {entry.tower} {entry.name}: {entry.items} items, {what}, {entry.dtype}, " + (
-        f"{entry.mib:.1f} MiB, used {used}"
+    computed = f" of {entry.computed}" if entry.computed else ""
+    return (
+        f"{entry.folder.name}  {entry.tower} {entry.name}: {entry.items} items, {what}, {entry.dtype}{computed}, "
+        + (f"{entry.mib:.1f} MiB, used {used}")
     )

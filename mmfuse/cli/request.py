@@ -13,6 +13,7 @@ from mmfuse.pulse import now
 from mmfuse.types import MmfuseError, visible
 
 if TYPE_CHECKING:
+    from mmfuse.precision import Precision
     from mmfuse.predict import Predictor, TableOptions
 
 
@@ -26,6 +27,7 @@ class Request:
     layout: str
     missing: str
     batch_size: int
+    precision: str
     id_column: str | None
     image_column: str | None
     text_column: str | None
@@ -86,8 +88,17 @@ class Request:
         Raises:
             MmfuseError: There is such an option.
         """
-        if self.engine not in ("local", "ray"):
-            raise MmfuseError(f"--engine {self.engine!r} is not legal; legal: local, ray")
+        from mmfuse.precision import PRECISIONS
+
+        if self.engine not in PRECISIONS:
+            raise MmfuseError(f"--engine {self.engine!r} is not legal; legal: {', '.join(PRECISIONS)}")
+        if self.precision not in PRECISIONS[self.engine]:
+            raise MmfuseError(
+                f"--precision {self.precision!r} is not legal with --engine {self.engine}; legal: "
+                f"{', '.join(PRECISIONS[self.engine])}"
+            )
+        if self.engine == "openvino" and self.device not in (None, "cpu"):
+            raise MmfuseError(f"--device {self.device}: --engine openvino computes on the CPU; leave it out")
         of_ray = {
             "--actors": self.actors,
             "--gpus-per-actor": self.gpus_per_actor,
@@ -124,18 +135,44 @@ class Request:
         from mmfuse.predict import Predictor
 
         now("loading the model")
-        predictor = Predictor.from_pretrained(self.model, device="cpu" if self.on_ray else self.device, **self.options)
+        if self.engine == "openvino":
+            predictor = self._load_exported()
+        else:
+            device, precision = "cpu" if self.on_ray else self.device, self._precision()
+            predictor = Predictor.from_pretrained(self.model, device=device, precision=precision, **self.options)
+        if predictor.chose is not None:
+            typer.echo(predictor.chose, err=True)
         for line in predictor.decides_at:
             typer.echo(visible(line), err=True)
         for plan in predictor.abstentions.values():
             typer.echo(visible(plan.about), err=True)
         return predictor
 
+    def _load_exported(self) -> Predictor:
+        from mmfuse.deploy import load_predictor
+
+        def tell(line: str) -> None:
+            typer.echo(visible(line), err=True)
+
+        return load_predictor(self.model, self.engine, self.precision, tell, **self.options)
+
+    def _precision(self) -> str | Precision:
+        """As it was asked, or for `auto` as the interrupted run has it which is gone on with."""
+        from mmfuse.predict.precision import kept_precision
+
+        if self.precision != "auto" or self.overwrite or self.dry_run:
+            return self.precision
+        kept = kept_precision(self.out)
+        if kept is not None:
+            typer.echo(f"precision auto: {kept}, as the interrupted run chose", err=True)
+        return kept or self.precision
+
     def fingerprint(self, predictor: Predictor) -> str:
         """Of all that a prediction depends on beside its study."""
         from mmfuse.predict import fingerprint
 
-        return fingerprint(predictor.model, self.missing, self.abstain, self.operating_point)
+        chosen = (self.abstain, self.operating_point, predictor.precision, getattr(predictor.forward, "name", None))
+        return fingerprint(predictor.model, self.missing, *chosen)
 
 
 def check_there(source: str) -> None:

@@ -95,6 +95,13 @@ def evaluate(
         ),
     ] = None,
     require: RequireOption = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, bf16, or auto: what is faster here, timed on a CPU; default: as the model's own report, which "
+            "is fp32 unless it was trained with mixed_precision: auto."
+        ),
+    ] = None,
     plugin: PluginOption = None,
 ) -> None:
     """Score a model on a split, each score with a 95 % interval."""
@@ -119,6 +126,7 @@ def evaluate(
             cache=cache,
             analyses=None if analyses is None else read_names(analyses, "--analyses"),
             require=require or (),
+            precision=precision,
             progress=lambda done, total: bar.update(done, total),
         )
     if is_main_process():

@@ -248,7 +248,15 @@ class TrainingConfig:
     gradient_checkpointing: bool = key(
         False, "compute the inside of trained towers' layers again in the backward pass: less memory, more time"
     )
-    mixed_precision: str | None = key(None, "autocast to half precision; null: none", choices=("bf16", "fp16"))
+    mixed_precision: str | None = key(
+        None,
+        "half precision in the steps (bf16, fp16); auto: bf16 for the whole run where it is faster, on a CPU timed for "
+        "each tower; null: none",
+        choices=("auto", "bf16", "fp16"),
+    )
+    deterministic: bool = key(
+        False, "on a GPU, the same bits in every run of the same config: slower; on a CPU they always are"
+    )
     modality_dropout: ModalityDropoutConfig = field(default_factory=ModalityDropoutConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     patience: int | None = key(5, "evaluations without a better one before training stops; null: never", low=1)

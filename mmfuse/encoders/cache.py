@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,11 +28,18 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
+from mmfuse.encoders.sharing import Job, end_jobs, help_others, job_name, lead
 from mmfuse.pulse import now
 from mmfuse.types import Features, MmfuseError
 
 SHARD_BYTES = 1 << 26
 """A shard is closed when it holds this many bytes of features: what a killed process may have to compute again."""
+
+PART = 256
+"""Items that a process takes from others at once: no batch is in two of them."""
+
+_LOOK = 0.1
+"""Seconds between two looks for work to share."""
 
 DTYPES = ("float32", "float16")
 
@@ -115,21 +123,29 @@ def build_cache(
     root: Path,
     identity: dict[str, Any],
     keys: Sequence[str],
-    encode: Callable[[Sequence[int]], Iterable[tuple[Sequence[int], Features]]],
+    encode: Callable[[Iterable[int]], Iterable[tuple[Sequence[int], Features]]],
     tokens: bool,
     dtype: str = "float32",
+    order: Callable[[Sequence[int]], Sequence[int]] = list,
+    part: int = PART,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """The features of all items: those on disk from there, the others computed and kept.
 
-    Several processes may do this at once: one computes, the others wait and read.
+    Several processes may do this at once: those of the same items share the work, others wait and read. A batch has the
+    same items however many they are.
 
     Args:
         root: The cache's folder.
         identity: All that the features depend on beside an item's content: weights, preprocessing, versions. JSON.
         keys: Each item's content key (the bytes of an image, the tokens of a text). Items alike are encoded once.
-        encode: Given items, yields batches of them with their packed features.
+        encode: Given items, in the order of their computation, yields batches of them with their packed features. More
+            of them are taken from other processes as it goes through them.
         tokens: Whether tokens are kept beside the pooled vector.
         dtype: What is written, "float32" or "float16"; what is read is float32.
+        order: Puts items in the order of their computation.
+        part: Items that a process takes at once: a multiple of the items of a batch.
+        progress: Called with (items done by all, items to compute), while this process computes and at the end.
 
     Raises:
         MmfuseError: The folder cannot be written, or a file in it is damaged.
@@ -142,24 +158,60 @@ def build_cache(
         there = {key for shard in _open_shards(folder, tokens) for key in shard.keys.tolist()}
         return [i for key, i in first.items() if _digest(key) not in there]
 
-    if missing():
+    def compute(job: Job) -> None:
+        claimed = job.claimed()
+        for item in claimed:  # the first one: without any, no process that reads is started
+            batches = _telling(encode(chain([item], claimed)), job, progress)
+            _write_shards(root, folder, batches, keys, tokens, dtype)
+
+    wanted = missing()
+    if wanted:
         lock = FileLock(folder / "lock")
         with _writing(root):
             folder.mkdir(parents=True, exist_ok=True)
+        name, helped = job_name(keys, tokens, part), set()
+        while not _acquired(lock, root):
             now("features: waiting for another process that computes the same")
-            lock.acquire()
-            now("features of frozen encoders")
+            if not help_others(folder, name, part, compute, helped):
+                time.sleep(_LOOK)
         try:
+            now("features of frozen encoders")
             with _writing(root):
+                end_jobs(folder)  # of a process that died
                 for left in folder.glob("building-*"):  # whoever wrote it had the lock, and is dead
                     shutil.rmtree(left)
                 _write_identity(folder, content)
-            _write_shards(root, folder, encode(missing()), keys, tokens, dtype)
+            before, left = len(keys) + 1, missing()
+            while 0 < len(left) < before:  # what a helper had begun when it died is left
+                lead(folder, name, order(left), part, compute)
+                before, left = len(left), missing()
         finally:
             lock.release()
+        if progress is not None:
+            progress(len(wanted), len(wanted))
     if os.access(folder / "identity.json", os.W_OK):
         os.utime(folder / "identity.json")  # when it was last used
     return FeatureCache(folder, keys, tokens)
+
+
+def _acquired(lock: FileLock, root: Path) -> bool:
+    """Whether the lock is ours now; it is not waited for."""
+    with _writing(root):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+    return True
+
+
+def _telling(
+    batches: Iterable[tuple[Sequence[int], Features]], job: Job, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[Sequence[int], Features]]:
+    """The batches; how far all are is told after each."""
+    for items, features in batches:
+        yield items, features
+        if progress is not None and len(items):
+            progress(job.done_with(items), len(job.items))
 
 
 @contextmanager
@@ -282,6 +334,7 @@ class CacheEntry:
         items: Texts or images.
         tokens: Whether tokens are kept, for all or some of them.
         dtype: "float32" or "float16".
+        computed: In what, where that was not fp32 on a CPU: "bf16", "cuda", "bf16, cuda".
         mib: On disk, in MiB.
         last_used: Seconds since the epoch.
         problem: Why it is of no use to us; then the rest may not be known.
@@ -293,6 +346,7 @@ class CacheEntry:
     items: int
     tokens: bool
     dtype: str
+    computed: str
     mib: float
     last_used: float
     problem: str = ""
@@ -327,6 +381,7 @@ def _entry(folder: Path) -> CacheEntry:
         items=items,
         tokens=any(file.name == "offsets.npy" for file in files),
         dtype=str(identity.get("dtype")),
+        computed=", ".join(str(identity[key]) for key in ("precision", "device") if key in identity),
         mib=sum(file.stat().st_size for file in files) / 2**20,
         last_used=(folder / "identity.json" if identity else folder).stat().st_mtime,
         problem=problem,

@@ -27,6 +27,7 @@ from mmfuse.evaluation.analyses import (
 from mmfuse.evaluation.chosen import Chosen, add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.gate import add_required, askable, judge_all
 from mmfuse.evaluation.markdown import note_lines, score_cells
+from mmfuse.evaluation.precision import scoring_precision
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
 from mmfuse.metrics import Metric
@@ -36,6 +37,7 @@ from mmfuse.metrics.operating import MEASURED, in_words
 from mmfuse.metrics.requirements import Requirement, read_requirements
 from mmfuse.metrics.results import Report
 from mmfuse.model import FusionModel
+from mmfuse.precision import at_precision
 from mmfuse.predict import (
     count_cut_texts,
     default_workers,
@@ -59,12 +61,15 @@ class Reading(TypedDict, total=False):
         cache: True or a folder: take the encoders' features from the cache, and keep there what it lacks. Of use where
             they were frozen in training, as the features are then those of the training run.
         progress: Called with (rows done, rows) of this process.
+        precision: "fp32", "bf16" or "auto" (as `Predictor`); default: as the model's own report was computed, which is
+            fp32 unless it was trained with `mixed_precision: auto`.
     """
 
     batch_size: int
     num_workers: int | None
     cache: bool | str
     progress: Callable[[int, int], None] | None
+    precision: str | None
 
 
 def evaluate(
@@ -99,7 +104,7 @@ def evaluate(
         operating_point: One of the model's, to decide at; default: the usual thresholds.
         require: What scores must reach, such as "finding/auroc_macro >= 0.8", each judged by the near end of its
             interval (see `mmfuse.metrics.requirements`); a metric that is required is computed too.
-        **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `Reading`.
+        **reading: `batch_size`, `num_workers`, `cache`, `progress`, `precision`; see `Reading`.
 
     Returns:
         The scores: by task its own, what was chosen among them, under `analyses` what those that apply have found, and
@@ -128,14 +133,17 @@ def evaluate(
     for analysis in asked.values():
         analysis.check(table)
     rows = table.indices(split)
-    pairs, logits = read_and_run(loaded, table, rows, **reading)
-    with at_operating_point(loaded, operating_point):
+    computed, told = scoring_precision(reading.pop("precision", None), loaded, state)
+    with at_precision(loaded, computed), at_operating_point(loaded, operating_point):
+        pairs, logits = read_and_run(loaded, table, rows, **reading)
         score = partial(score_rows, chosen=chosen)
         scores = score(loaded, pairs, rows, logits, resamples=resamples)
         add_operating_points(scores, loaded, pairs, rows, logits, resamples)
         report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": _missing(pairs, rows), "tasks": scores}
         if operating_point is not None:
             report["operating_point"] = operating_point
+        if told is not None:
+            report["precision"] = told
         report["cut_texts"] = count_cut_texts(loaded, pairs, rows)
         run_analyses(asked, Scored(loaded, pairs, rows, logits, scores, score, resamples), report)
         if required:
@@ -311,6 +319,8 @@ def format_report(report: Mapping[str, Any], escape: Callable[[object], str] = v
     cut = report.get("cut_texts")
     if cut and cut["cut"]:
         lines.append(f"{tell_cut_texts(cut)}.")
+    if "precision" in report:
+        lines.append(f"{report['precision']}.")
     return "\n".join(lines)
 
 

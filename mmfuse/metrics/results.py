@@ -233,6 +233,7 @@ class Report(TypedDict):
         missing: Rows without a modality.
         tasks: By task; one without any target among the rows is left out.
         operating_point: At which decisions were scored, where it was not the model's usual thresholds.
+        precision: What the model computed in, and why; not where all was fp32.
         analyses: By name what analyses found that are not of one task.
         cut_texts: Texts longer than the model reads; None of a model without a text encoder.
         requirements: What was required, and whether it holds.
@@ -243,6 +244,7 @@ class Report(TypedDict):
     missing: Missing
     tasks: dict[str, TaskScores]
     operating_point: NotRequired[str]
+    precision: NotRequired[str]
     analyses: NotRequired[dict[str, dict[str, Any]]]
     cut_texts: CutTexts | None
     requirements: NotRequired[list[JudgedRequirement]]

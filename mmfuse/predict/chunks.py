@@ -22,8 +22,10 @@ from itertools import islice
 from typing import Any
 
 from mmfuse.data.files import stores
+from mmfuse.precision import Precision
 from mmfuse.predict.files import FRESH, Counts, append, run_identity, stopped, write_rows
 from mmfuse.predict.names import CLAIM, Names, alone, check_suffix, exists_already, interrupted, same_errors
+from mmfuse.predict.precision import with_precision
 from mmfuse.predict.predictor import Predictor
 from mmfuse.predict.reasons import add_kind
 from mmfuse.predict.studies import Studies
@@ -179,7 +181,7 @@ def predict_to_chunks(
     with ExitStack() as held:
         if stores.is_local(out):
             held.enter_context(alone(Names.of(stores.local_path(out))))
-        finished = _begin(chunks, overwrite)
+        finished = _begin(chunks, overwrite, predictor.precision)
         if finished is None:
             chunks.forget_begun()
             todo = chunks.missing()
@@ -215,13 +217,13 @@ def errors_of(out: str) -> str:
     return os.path.splitext(out)[0] + ".errors.jsonl"
 
 
-def _begin(chunks: Chunks, overwrite: bool) -> dict[str, Any] | None:
+def _begin(chunks: Chunks, overwrite: bool, precision: Precision) -> dict[str, Any] | None:
     """Claim the folder, or find that the same run has; gives its counts where only the clearing away is left."""
     if overwrite:
         _forget(chunks)
     if CLAIM not in stores.list_sizes(chunks.folder):
         _refuse_finished(chunks.out)
-        _claim(chunks, None)
+        _claim(chunks, None, precision)
         return None
     with stores.stored(chunks.folder, "read") as (system, path):
         claim = json.loads(system.cat_file(f"{path}/{CLAIM}"))
@@ -233,8 +235,9 @@ def _begin(chunks: Chunks, overwrite: bool) -> dict[str, Any] | None:
     return claim["finished"]
 
 
-def _claim(chunks: Chunks, finished: dict[str, Any] | None) -> None:
-    stores.put(f"{chunks.folder}/{CLAIM}", json.dumps({"identity": chunks.identity, "finished": finished}).encode())
+def _claim(chunks: Chunks, finished: dict[str, Any] | None, precision: Precision) -> None:
+    claim = with_precision({"identity": chunks.identity, "finished": finished}, precision)
+    stores.put(f"{chunks.folder}/{CLAIM}", json.dumps(claim).encode())
 
 
 def _refuse_finished(out: str) -> None:
@@ -289,7 +292,7 @@ def _join(chunks: Chunks, predictor: Predictor) -> dict[str, Any]:
                 yield from io.BytesIO(predictions)
 
         write_rows(good, lines(), os.path.splitext(chunks.out)[1], predictor)
-    _claim(chunks, total)
+    _claim(chunks, total, predictor.precision)
     return total
 
 

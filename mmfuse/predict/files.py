@@ -26,7 +26,9 @@ import pyarrow.parquet as pq
 from mmfuse.data.rows.spreadsheet import harmless
 from mmfuse.encoders.cache import weights_hash
 from mmfuse.model import FusionModel
+from mmfuse.precision import FP32, Precision
 from mmfuse.predict.names import Names, alone, cannot_write, check_suffix, exists_already, scratch_of
+from mmfuse.predict.precision import with_precision
 from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.predict.reasons import add_kind, kind_of
 from mmfuse.predict.studies import Studies
@@ -120,7 +122,7 @@ def _predict_to(
     identity = run_identity(fingerprint, predictor, studies, captions_dir)
     if captions_dir is not None:
         _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
-    state = _open(names, identity, overwrite)
+    state = _open(names, with_precision({"identity": identity}, predictor.precision), overwrite)
     kept = state["done"]
     try:
         if captions_dir is not None:
@@ -203,15 +205,15 @@ def _write_captions(results: Iterable[Prediction | Failure], folder: Path) -> No
             (folder / name).write_text(caption + "\n", encoding="utf-8")
 
 
-def _open(names: Names, identity: str, overwrite: bool) -> dict[str, Any]:
+def _open(names: Names, run: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """The committed state: of a killed run over the same inputs, or a new one."""
-    fresh = {"identity": identity, "done": 0, **deepcopy(FRESH)}
+    fresh = {**run, "done": 0, **deepcopy(FRESH)}
     try:
         if overwrite:
             names.forget()
         if names.progress.exists():
             state = {**fresh, **json.loads(names.progress.read_text(encoding="utf-8"))}
-            if state["identity"] != identity:
+            if state["identity"] != run["identity"]:
                 raise MmfuseError(
                     f"{names.progress}: a run over other inputs, another model or other options was interrupted here; "
                     "choose another --out, or --overwrite to discard it"
@@ -342,9 +344,16 @@ def _write_parquet(handle: Any, rows: Iterator[dict[str, Any]], columns: list[tu
 
 
 def fingerprint(
-    model: FusionModel, missing: str, abstain: float | None = None, operating_point: str | None = None
+    model: FusionModel,
+    missing: str,
+    abstain: float | None = None,
+    operating_point: str | None = None,
+    precision: Precision = FP32,
+    engine: str | None = None,
 ) -> str:
     """sha256 of all that a prediction depends on beside its input; a resumed run must have the same."""
     content = [weights_hash(model), model.config(), missing, abstain]
     content += [] if operating_point is None else [operating_point]
+    content += [] if precision == FP32 else [precision.to_dict()]
+    content += [] if engine is None else [{"engine": engine}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

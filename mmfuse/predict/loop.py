@@ -10,11 +10,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.loader import make_loader, move_batch, on_device
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
 from mmfuse.types import Batch, Features
+
+Forward = Callable[[Batch], dict[str, np.ndarray]]
+"""A forward pass of another runtime: a packed batch on the CPU to logits `(B, L)` float32 by task."""
 
 
 def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
@@ -37,12 +40,21 @@ def forward_batches(
 
     def forward(batch: Batch) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         said = model(move_batch(batch, device), predict=True)
-        return batch["row_ids"].numpy(), {
+        return batch["row_ids"].cpu().numpy(), {
             task: values.float().cpu().numpy() if isinstance(values, torch.Tensor) else values
             for task, values in said.items()
         }
 
     return in_eval_mode(model, forward, batches)
+
+
+def run_batches(
+    forward: Forward | None, model: torch.nn.Module, batches: Iterable[Batch], device: Any
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """As `forward_batches` of the model gives it, or another runtime in its place."""
+    if forward is None:
+        return forward_batches(model, batches, device)
+    return ((batch["row_ids"].numpy(), forward(batch)) for batch in batches)
 
 
 def table_logits(
@@ -69,9 +81,28 @@ def table_logits(
     """
     state = PartialState()
     batches = pairs.batches(rows, batch_size, state.process_index, state.num_processes, num_workers)
-    found = []
-    loader = counted(make_loader(pairs.plain(), batches, num_workers), "scoring rows, batches", len(batches))
-    for row_ids, logits in forward_batches(model, loader, state.device):
+    loader = make_loader(pairs.plain(), batches, num_workers, state.device)
+    return score_batches(model, rows, on_device(loader, state.device), len(batches), progress)
+
+
+def score_batches(
+    model: torch.nn.Module,
+    rows: Sequence[int],
+    batches: Iterable[Batch],
+    number: int,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Logits of rows whose batches are there already, as `table_logits` gives them.
+
+    Args:
+        model: A FusionModel.
+        rows: Row numbers, of all processes.
+        batches: Those of this process.
+        number: How many.
+        progress: Called with the number of rows done here since the last call.
+    """
+    state, found = PartialState(), []
+    for row_ids, logits in forward_batches(model, counted(batches, "scoring rows, batches", number), state.device):
         found.append((row_ids, logits))
         if progress:
             progress(len(row_ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -14,6 +15,9 @@ SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
 """What torchrun, `accelerate launch` and MPI's launchers call the number of processes, as Accelerate reads them."""
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 """And the number of this one."""
+_LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+_MOST = 32
+"""Processes that read: those of plain photographs keep up with 12,000 pairs/s, and each takes memory."""
 
 
 def launched() -> int:
@@ -56,11 +60,22 @@ def join_processes() -> PartialState:
     return state
 
 
+def wait_for_all() -> None:
+    """Wait for the other processes of this launch, however long that takes.
+
+    A collective operation gives up after ten minutes with NCCL, so the processes meet where a group of gloo's is made,
+    which has a limit of its own.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+        torch.distributed.destroy_process_group(group)
+
+
 def default_workers() -> int:
-    """Processes that read images ahead: one core is left to the model, and there are at most 8."""
-    return max(
-        0, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) - 1)
-    )
+    """Processes that read images ahead, for each process of a launch: its share of the cores but one, at most 32."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = _number(_LOCAL_SIZES, 1)
+    return max(0, min(_MOST, cores // max(1, here) - 1))
 
 
 def _named(names: tuple[str, ...]) -> str:

@@ -212,7 +212,7 @@ def _load(work: Work, chunks: Chunks, threads: int) -> Predictor:
         load_plugin(Path(path))
     predictor = Predictor.from_pretrained(work.model, chunk=chunks.size, threads=threads, **work.options)
     chosen = (work.options.get("abstain"), work.options.get("operating_point"))
-    found = fingerprint(predictor.model, predictor.missing, *chosen)
+    found = fingerprint(predictor.model, predictor.missing, *chosen, predictor.precision)
     if found != work.fingerprint:
         raise MmfuseError(f"{work.model}: not the model with which the run was started; copy that model here")
     return predictor

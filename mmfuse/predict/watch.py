@@ -19,9 +19,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from mmfuse.precision import FP32, Precision
 from mmfuse.predict.files import FRESH, Counts, append, line, sync
 from mmfuse.predict.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.predict.names import Names, alone, cannot_write
+from mmfuse.predict.precision import with_precision
 from mmfuse.predict.predictor import Predictor
 from mmfuse.predict.reading import refuse_files
 from mmfuse.types import Failure, MmfuseError, Prediction
@@ -90,7 +92,7 @@ def watch_folder(
     identity = hashlib.sha256(json.dumps([fingerprint, os.path.abspath(folder), layout]).encode()).hexdigest()
     with alone(Names.of(out)) as names:
         try:
-            with Journal(names, identity, overwrite) as journal:
+            with Journal(names, identity, overwrite, predictor.precision) as journal:
                 watch = FolderWatch(predictor, lambda: scan_folder(folder, layout), journal, settle, tell)
                 tell(f"watching {folder}, studies by {layout}; {len(journal.done)} done before; Ctrl-C ends it")
                 try:
@@ -212,6 +214,7 @@ class Journal:
         names: Of the files.
         identity: Of the folder, the model and options; those of an earlier watch must be the same.
         overwrite: Throw away what is there.
+        precision: Of the predictor, kept for a later watch.
 
     Attributes:
         state: What is committed.
@@ -222,7 +225,7 @@ class Journal:
         OSError: They cannot be read or written.
     """
 
-    def __init__(self, names: Names, identity: str, overwrite: bool):
+    def __init__(self, names: Names, identity: str, overwrite: bool, precision: Precision = FP32):
         if overwrite:
             names.forget()
         if names.progress.exists():
@@ -233,7 +236,7 @@ class Journal:
         if self._size == 0:
             names.journal.unlink(missing_ok=True)  # killed before it had a line
             names.refuse_finished()
-            self._size = names.journal.write_bytes(line({"identity": identity}))
+            self._size = names.journal.write_bytes(line(with_precision({"identity": identity}, precision)))
         self.done: dict[str, Signature] = {
             entry["id"]: tuple((name, size, changed) for name, size, changed in entry["files"]) for entry in lines
         }

@@ -14,6 +14,7 @@ from mmfuse.extras import install
 from mmfuse.memory import give_back, keep_memory
 from mmfuse.predict import join_processes
 from mmfuse.registry import nearest
+from mmfuse.training.arithmetic import arithmetic
 from mmfuse.training.batch_norm import check_sync
 from mmfuse.training.launch import check_precision
 from mmfuse.training.sharded import shard_on_cpu
@@ -39,7 +40,7 @@ def open_accelerator(config: Config):
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
     try:
         accelerator = Accelerator(
-            mixed_precision=config.training.mixed_precision or "no",
+            mixed_precision=_autocast(config),
             log_with=list(config.training.trackers) or None,  # type: ignore[arg-type]
             project_dir=str(config.run_dir),
             kwargs_handlers=[kwargs],
@@ -49,11 +50,18 @@ def open_accelerator(config: Config):
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
         shard_on_cpu(accelerator)
-        check_precision(config, accelerator.device)
+        check_precision(config, accelerator)
         check_sync(config, accelerator)
-        yield accelerator
+        with arithmetic(config.training, accelerator.device):
+            yield accelerator
     finally:
         accelerator.free_memory()
         give_back()
         AcceleratorState._reset_state()
         PartialState().distributed_type = plain  # Accelerate leaves FSDP there, and then takes its plug-in for set
+
+
+def _autocast(config: Config) -> str:
+    """What Accelerate casts; with `auto` the model itself does, part by part (`mmfuse.precision`)."""
+    asked = config.training.mixed_precision
+    return "no" if asked in (None, "auto") else asked

@@ -41,6 +41,7 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
             else []
         ),
         f"- fusion: {code(model.fusion_config)}",
+        *_precision(model, config),
         *(
             f"- task {code(task)}: {plain(o['type'])}"
             + (f", labels {plain(', '.join(o['labels']))}" if o["labels"] else "")
@@ -93,3 +94,11 @@ def _trained(first: int | None) -> str:
     if first is None:
         return "frozen"
     return f"frozen until epoch {first} (the first is 0)" if first else "trained"
+
+
+def _precision(model: FusionModel, config: Config) -> list[str]:
+    """In what it was trained, where that was not fp32 alone."""
+    asked = config.training.mixed_precision
+    if asked == "auto":
+        return [f"- trained and scored in: {model.scored_in or 'fp32'}"]
+    return [f"- trained in: {asked}, scored in: fp32"] if asked else []

@@ -20,7 +20,10 @@ from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_aw
 from mmfuse.types import MmfuseError, Stopped
 
 LOCK = ".mmfuse-lock"
-_FIRST = ("config.yaml", "manifest.yaml", "splits.csv", "shards.json", "synonyms.yaml", "environment.json")
+_FIRST = (
+    *("config.yaml", "manifest.yaml", "splits.csv", "shards.json", "synonyms.yaml", "environment.json"),
+    *("precision.json", "precision.tmp"),
+)
 """What a run writes before its first step."""
 _WHERE = (
     "output_dir",

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import NamedTuple, Protocol, TypeVar
 
-import torch
+from accelerate import Accelerator
 
 from mmfuse.config import TrainingConfig
 from mmfuse.types import MmfuseError
@@ -106,14 +106,17 @@ def heed_launch(config: _Config) -> _Config:
     return dataclasses.replace(config, training=heeded)  # type: ignore[type-var]
 
 
-def check_precision(config: _Trains, device: torch.device) -> None:
+def check_precision(config: _Trains, accelerator: Accelerator) -> None:
     """Refuse what Accelerate would leave out without a word.
 
     Raises:
-        MmfuseError: A CPU is asked for fp16.
+        MmfuseError: A CPU is asked for fp16, or FSDP2 for a precision of each tower.
     """
-    if config.training.mixed_precision == "fp16" and device.type == "cpu":
-        raise MmfuseError("training.mixed_precision: fp16 is for GPUs; on a CPU bf16 or null is expected")
+    asked = config.training.mixed_precision
+    if asked == "fp16" and accelerator.device.type == "cpu":
+        raise MmfuseError("training.mixed_precision: fp16 is for GPUs; on a CPU auto, bf16 or null is expected")
+    if asked == "auto" and accelerator.is_fsdp2:
+        raise MmfuseError("training.mixed_precision: FSDP2 casts what it shards itself; bf16 or null is expected")
 
 
 def _said(name: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from mmfuse.config import Config
-from mmfuse.data.batches.loader import make_loader, move_batch
+from mmfuse.data.batches.loader import PLAIN, Feed
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import Stream
 from mmfuse.encoders.adapters import merge_adapter
@@ -25,7 +26,7 @@ from mmfuse.evaluation.chosen import chosen_metrics
 from mmfuse.evaluation.evaluate import score_rows
 from mmfuse.memory import give_back_if_scarce, peak_memory
 from mmfuse.model import FusionModel
-from mmfuse.predict import table_logits
+from mmfuse.predict import score_batches
 from mmfuse.seeds import seed_step, step_seed
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
@@ -49,6 +50,7 @@ from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
 from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.taken import Taken
 from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
     begin_moments,
@@ -157,12 +159,17 @@ class Trainer:
             raise MmfuseError(
                 f"the training split has {len(self.train_rows)} rows for {accelerator.num_processes} processes"
             )
+        self._plans: dict[int, Sequence[Sequence[Sequence[int]]]] = {}
         self.steps_per_epoch = math.ceil(len(self.plan(0)) / self.training.accumulation)
         self.total_steps = self.steps_per_epoch * self.training.epochs
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
+        self._feed: Feed
+        self.late = int(accelerator.device.type != "cpu")  # steps that are begun before the last one's numbers are read
+        self.untold: deque[tuple[Taken, int, float, float]] = deque()
+        self.told = 0.0
 
     def fit(self) -> TrainerState:
         """Train to the end, from the last checkpoint if there is one; the model then has the best weights.
@@ -191,7 +198,9 @@ class Trainer:
 
     def _train(self) -> None:
         shown = self.accelerator.is_main_process and not self.quiet
-        with Progress(self.total_steps, self.state.step, shown) as progress:
+        source = self.pairs if self.stream is None else self.stream
+        feed = Feed(source, self.pairs.plain(), self._coming(), self.num_workers, self.accelerator.device)
+        with feed as self._feed, Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
                 freeze_towers(self.model, self.config, self.state.epoch)
                 self._train_epoch(progress)
@@ -199,50 +208,83 @@ class Trainer:
 
     def plan(self, epoch: int) -> Sequence[Sequence[Sequence[int]]]:
         """Micro-batches of the epoch, by their number and process: row numbers, or of a stream positions."""
-        return self.order.plan(epoch) if self.order is not None else self.stream.plan  # type: ignore[union-attr]
+        if self.order is None:
+            return self.stream.plan  # type: ignore[union-attr]
+        if epoch not in self._plans:  # the next one is asked for before this one is done
+            self._plans = {number: plan for number, plan in self._plans.items() if number == epoch - 1}
+            self._plans[epoch] = self.order.plan(epoch)
+        return self._plans[epoch]
+
+    def _coming(self) -> Iterator[tuple[int, Iterator[Sequence[int]]]]:
+        """All micro-batches of this process up to the end of training, by epoch, and after each those of validation."""
+        step, epoch, done = self.state.step, self.state.epoch, self.state.step_in_epoch
+        rank = self.accelerator.process_index
+        while step < self.total_steps:
+            plan, numbers = self.plan(epoch), self._numbers(step, epoch, done)
+            yield epoch, (plan[number][rank] for number in numbers)
+            yield PLAIN, iter(self._evaluated())
+            step, epoch, done = step + math.ceil(len(numbers) / self.training.accumulation), epoch + 1, 0
+
+    def _numbers(self, step: int, epoch: int, done: int) -> range:
+        """The micro-batches that are left of an epoch of which so many steps are done, after `step` in all."""
+        accumulation = self.training.accumulation
+        end = (done + self.total_steps - step) * accumulation
+        return range(done * accumulation, min(end, len(self.plan(epoch))))
+
+    def _evaluated(self) -> list[list[int]]:
+        """The batches of an evaluation, of this process."""
+        own = self.accelerator.process_index, self.accelerator.num_processes
+        return self.pairs.batches(self.validation_rows, 2 * self.training.batch_size, *own, self.num_workers)
 
     def _train_epoch(self, progress: Progress) -> None:
-        accumulation, rank = self.training.accumulation, self.accelerator.process_index
-        plan, done = self.plan(self.state.epoch), self.state.step_in_epoch * accumulation
-        source = (self.pairs if self.stream is None else self.stream).at(self.state.epoch)
+        accumulation, plan = self.training.accumulation, self.plan(self.state.epoch)
+        left = self._numbers(self.state.step, self.state.epoch, self.state.step_in_epoch)
         self.wrapped.train()
-        loader = iter(make_loader(source, (plan[i][rank] for i in range(done, len(plan))), self.num_workers))
-        for first in range(done, len(plan), accumulation):
+        loader = self._feed.take(self.state.epoch, len(left))
+        for first in left[::accumulation]:
             start = time.perf_counter()
-            numbers = range(first, min(first + accumulation, len(plan)))
+            numbers = range(first, min(first + accumulation, left.stop))
             batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
-            loss, norm, rate, each = self.step([move_batch(batch, self.accelerator.device) for batch in batches])
+            taken = self.step(batches)
             self.state.step += 1
             self.state.step_in_epoch += 1
             samples = sum(len(rows) for number in numbers for rows in plan[number])
+            self.untold.append((taken, samples, start, waited))
+            self._tell(progress, but=self.late)
+            every = self.training.checkpoint_every
+            if every and self.state.step % every == 0 and numbers.stop < left.stop:
+                self._tell(progress)
+                self._checkpoint(best=False)
+        self._tell(progress)
+
+    def _tell(self, progress: Progress, but: int = 0) -> None:
+        """Log the steps that were taken, all but the last ones, whose numbers a GPU may still be computing."""
+        while len(self.untold) > but:
+            taken, samples, start, waited = self.untold.popleft()
+            found, start = taken.read(), max(start, self.told)
+            self.told = time.perf_counter()
             self.log.step(
-                step=self.state.step,
+                step=taken.step,
                 epoch=self.state.epoch,
-                loss=loss,
-                **({"losses": each} if len(each) > 1 else {}),
-                grad_norm=norm,
-                learning_rate=rate,
+                loss=found.loss,
+                **({"losses": found.losses} if len(found.losses) > 1 else {}),
+                grad_norm=found.norm,
+                learning_rate=found.rate,
                 samples=samples,
-                seconds=time.perf_counter() - start,
+                seconds=self.told - start,
                 waited=waited,
             )
-            progress.advance(loss, samples)
-            if self.state.step >= self.total_steps:
-                break
-            every = self.training.checkpoint_every
-            if every and self.state.step % every == 0 and first + accumulation < len(plan):
-                self._checkpoint(best=False)
+            progress.advance(found.loss, samples)
 
-    def step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
-        """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
+    def step(self, batches: list[Batch]) -> Taken:
+        """One optimiser step; its numbers can be read at once, or later."""
         seed_step(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         device = self.accelerator.device
-        counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
-        step = self._step_of(counts)
+        step = self._step_of(count_targets(self.model, batches))
         total = torch.zeros(1 + len(self.learner.parts), device=device)
         blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
         with reduced_once(self.wrapped) if self.zero else nullcontext():
@@ -259,20 +301,15 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        step_loss, *losses = summed.tolist()
-        named = dict(zip(self.learner.parts, losses, strict=True))
-        if not math.isfinite(step_loss):
-            strange = [f"{part} is {value}" for part, value in named.items() if not math.isfinite(value)]
-            which = f" ({', '.join(strange)})" if len(named) > 1 and strange else ""
-            raise MmfuseError(
-                f"the loss is {step_loss} at step {self.state.step + 1}{which}: lower training.learning_rate, or leave "
-                f"mixed_precision out"
-            )
-        return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
+        numbers = torch.cat([summed, whole(norm).to(summed).reshape(1)])
+        return Taken(numbers, self.learner.parts, self.state.step + 1, self.optimizer.param_groups[0]["lr"])
 
-    def _step_of(self, counts: Tensor) -> Step:
+    def _step_of(self, counts: list[float]) -> Step:
         """The step that is next, with `count_targets` over all processes."""
-        *targets, rows = counts.tolist()
+        if self.accelerator.num_processes > 1:
+            own = torch.tensor(counts, dtype=torch.float64, device=self.accelerator.device)
+            counts = self.accelerator.reduce(own, "sum").tolist()  # type: ignore[union-attr]
+        *targets, rows = counts
         number, epoch, seed = self.state.step, self.state.epoch, self.config.seed
         own = dict(zip(self.model.heads, targets, strict=True))
         return Step(number, self.total_steps, epoch, step_seed(seed, number), own, rows)
@@ -320,11 +357,11 @@ class Trainer:
     def _validate(self) -> tuple[float, dict[str, Any]]:
         """The monitored value (larger is better), and the line for `metrics.jsonl`."""
         rows, targets = self.validation_rows, self.pairs.table.targets
-        batch = 2 * self.training.batch_size
         if self.skeleton is None:  # the bare model: a wrapper would wait for processes that have no row
             share_buffers(self.learner)
         model = self.whole_model()
-        logits = table_logits(model, self.pairs, rows, batch_size=batch, num_workers=self.num_workers)
+        batches = self._evaluated()
+        logits = score_batches(model, rows, self._feed.take(PLAIN, len(batches)), len(batches))
         loss = validation_loss(self.model, self.learner.task_weights, logits, targets, rows, self.accelerator.device)
         scores = score_rows(self.model, self.pairs, rows, logits, resamples=0, chosen=self.chosen)
         values = flat_scores(scores)

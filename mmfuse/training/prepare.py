@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import cast
 
 from accelerate import Accelerator
@@ -23,21 +24,30 @@ from mmfuse.heads.captioning import CaptioningHead
 from mmfuse.heads.decoder import CaptionDecoder
 from mmfuse.metrics.captions import meteor_lite, tokens_of
 from mmfuse.model import FusionModel
-from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
+from mmfuse.predict import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts, wait_for_all
 from mmfuse.pulse import now
 from mmfuse.training.batch_norm import check_images
 from mmfuse.training.build import build_model
 from mmfuse.training.choices import check_choices
 from mmfuse.training.lone_images import check_lone_images
 from mmfuse.training.monitor import check_monitor
+from mmfuse.training.precision import set_precision
 from mmfuse.training.trained import freeze_towers
 from mmfuse.types import MmfuseError
 
 
 def set_up(
-    config: Config, accelerator: Accelerator, workers: int, console: Console
+    config: Config, accelerator: Accelerator, workers: int, console: Console, folder: Path | None = None
 ) -> tuple[Table, FusionModel, PairDataset, Stream | None]:
-    """Rows, model, and the rows as it reads them: all that can be wrong before training begins."""
+    """Rows, model, and the rows as it reads them: all that can be wrong before training begins.
+
+    Args:
+        config: The run's.
+        accelerator: Its.
+        workers: Processes that read images.
+        console: Told what was found.
+        folder: The run's, where a chosen precision is kept; None: it is not.
+    """
     manifest = load_manifest(config.data.manifest, config.data.root)
     now("reading the rows")
     unknown = sorted(set(config.tasks) - set(manifest.tasks))  # one that data.tasks leaves out is no mistake
@@ -61,12 +71,13 @@ def set_up(
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
     console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps), *_tell_cut_captions(model, table)]))
+    set_precision(model.to(accelerator.device), config, accelerator, console, folder)
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))
-        pairs, stream = _prepare_stream(model.to(accelerator.device), table, config, plan, console)
+        pairs, stream = _prepare_stream(model, table, config, plan, console)
     else:
-        with accelerator.main_process_first():
-            pairs, stream = prepare(model.to(accelerator.device), table, config, workers, console), None
+        pairs, stream = prepare(model, table, config, workers, console), None
+        wait_for_all()  # a machine with a cache of its own may have computed for hours
     check_lone_images(model, pairs, config, accelerator.num_processes, stream)
     return table, model, pairs, stream
 

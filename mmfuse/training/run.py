@@ -90,7 +90,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
             precision = config.training.mixed_precision
             console.print(f"training.mixed_precision: {precision}, as ACCELERATE_MIXED_PRECISION says")
         workers = default_workers() if config.data.num_workers is None else config.data.num_workers
-        table, model, pairs, stream = set_up(config, accelerator, workers, console)
+        table, model, pairs, stream = set_up(config, accelerator, workers, console, run_dir)
         for analysis in analyses.values():
             analysis.check(table)
         if accelerator.is_main_process:
@@ -138,6 +138,8 @@ def _finish(
     missing = {"text": int((~pairs.table.has_text()[rows]).sum()), "image": int((~pairs.table.has_image()[rows]).sum())}
     report: dict[str, Any] = {"split": split, "rows": len(rows), "missing": missing, "tasks": scores}
     report["cut_texts"] = count_cut_texts(model, pairs, rows)
+    if model.scored_in is not None:
+        report["precision"] = f"precision {model.scored_in}"
     run_analyses(analyses, Scored(model, pairs, rows, logits, scores, score), report)
     now("writing report and model")
     if accelerator.is_main_process:

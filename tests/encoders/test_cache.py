@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -326,7 +328,7 @@ def test_what_a_killed_build_had_written_is_kept_and_the_rest_swept_away(tmp_pat
     keys = ["a", "bb", "ccc"]
 
     def killed_after_two(items):
-        for i in items[:2]:
+        for i in list(items)[:2]:
             yield [i], features_of([keys[i]])
             yield [], features_of(["a"])._replace(**{p: getattr(features_of(["a"]), p)[:0] for p in Features._fields})
         raise KeyboardInterrupt
@@ -375,6 +377,44 @@ def test_two_processes_at_once_encode_each_item_once(tmp_path, monkeypatch_shard
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert sorted(log.get(timeout=HANG) for _ in keys) == keys
     assert log.empty()
+
+
+def build_together(root, keys, start, log, dies=False):
+    def encode(items):
+        rest = iter(items)
+        while batch := list(islice(rest, 2)):
+            time.sleep(0.02)
+            if dies and len(done) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(batch)
+            yield batch, features_of([keys[i] for i in batch])
+
+    done = []
+    start.wait()
+    assert_holds(build_cache(root, {"a": 1}, keys, encode, True, part=4), keys, True)
+    log.put(done)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_processes_share_the_work_in_the_batches_of_one(tmp_path, monkeypatch_shards, dies):
+    """One that is killed leaves its part to the others."""
+    context = multiprocessing.get_context("fork")
+    keys, start, log = [f"{i:02}" for i in range(60)], context.Barrier(3), context.Queue()
+    each = [
+        context.Process(target=build_together, args=(tmp_path, keys, start, log, dies and i == 1)) for i in (0, 1, 2)
+    ]
+    for process in each:
+        process.start()
+    found = [log.get(timeout=HANG) for _ in range(3 - dies)]
+    for process in each:
+        process.join(HANG)
+    assert [process.exitcode for process in each] == [0, -signal.SIGKILL if dies else 0, 0]
+    assert sum(map(bool, found)) > 1
+    if not dies:
+        expected = [[i, i + 1] for i in sorted(range(0, 60, 2))]
+        assert sorted(sorted(batch) for done in found for batch in done) == expected
+    left = {path.name.split("-")[0] for path in (tmp_path / "features").glob("*/*")}
+    assert left == {"identity.json", "lock", "shard"}
 
 
 @pytest.mark.parametrize("name", ["concat", "cross_attention"])

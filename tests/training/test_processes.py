@@ -32,12 +32,12 @@ for config in sys.argv[1:]:
 WATCH = """
 import os
 from mmfuse.training import loop
-table_logits = loop.table_logits
+score_batches = loop.score_batches
 def watched(model, *args, **options):
     total = sum(buffer.double().sum().item() for buffer in model.buffers())
     print(f"{os.environ['RANK']}: {total}\\n", end="", flush=True)
-    return table_logits(model, *args, **options)
-loop.table_logits = watched
+    return score_batches(model, *args, **options)
+loop.score_batches = watched
 """
 """A plug-in that prints the sum of a process's buffers before it evaluates."""
 

@@ -74,6 +74,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny, killed_at, at):
     assert [line["loss"] for line in steps(again.dir)] == [line["loss"] for line in steps(whole.dir)]
 
 
+def test_bits_do_not_depend_on_who_reads_ahead(tiny, kill_at):
+    """One queue of batches over all epochs and evaluations, begun anew in the middle of one, ended in another."""
+    options = ("training.epochs=3", "training.max_steps=11", "training.accumulation=2", "training.batch_size=4")
+    changed = (*options, "training.augmentation.image=radiograph", "training.modality_dropout.text=0.3")
+    alone = mmfuse.train(tiny(*changed, run="alone"))
+    ahead = tiny(*changed, "data.num_workers=2", "training.checkpoint_every=1", run="ahead")
+    kill_at(ahead, 6)
+    again = mmfuse.train(ahead)
+    assert equal(weights(alone.dir), weights(again.dir))
+    assert [line["loss"] for line in steps(again.dir)] == [line["loss"] for line in steps(alone.dir)]
+
+
 def test_a_resumed_run_must_find_the_same_rows(tiny, phantom, tmp_path, kill_at):
     """Not in another order, nor with another target or text; back in their place, the run goes on."""
     copy = tmp_path / "copy"

@@ -58,7 +58,8 @@ def compare(
         margin: By how much b may be worse and still counts as not inferior, in each metric's own unit.
         require: What differences must reach, such as "finding/accuracy >= -0.01", judged by the near end of the
             interval; so that is non-inferiority at a margin of 0.01.
-        **reading: `batch_size`, `num_workers`, `cache`, `progress`; see `mmfuse.evaluation.evaluate.Reading`.
+        **reading: `batch_size`, `num_workers`, `cache`, `progress`, `precision`; see
+            `mmfuse.evaluation.evaluate.Reading`.
 
     Returns:
         By task each metric of both, the difference with its 95 % interval and p (`mmfuse.metrics.paired`), and the

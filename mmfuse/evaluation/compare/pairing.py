@@ -13,9 +13,11 @@ from mmfuse.data.tables.manifest import Manifest
 from mmfuse.data.tables.table import Table
 from mmfuse.evaluation.compare.sides import Predictions, Said, Side, kind_told
 from mmfuse.evaluation.evaluate import check_tasks, read_and_run
+from mmfuse.evaluation.precision import scoring_precision
 from mmfuse.heads import decide_rows
 from mmfuse.metrics.compared import ComparedRows
 from mmfuse.model import FusionModel
+from mmfuse.precision import at_precision
 from mmfuse.predict import join_processes
 from mmfuse.tasks import TaskKind
 from mmfuse.types import MmfuseError
@@ -180,7 +182,11 @@ def _said(
     if isinstance(side, Predictions):
         kinds = {task: table.kind(task) for task in tasks}
         return {task: Said(kind, side.told(task, kind, ids)) for task, kind in kinds.items()}
-    _, logits = read_and_run(side.to(join_processes().device).eval(), table, rows, **reading)
+    state = join_processes()
+    side = side.to(state.device).eval()
+    computed, _ = scoring_precision(reading.pop("precision", None), side, state)
+    with at_precision(side, computed):
+        _, logits = read_and_run(side, table, rows, **reading)
     side.to("cpu")  # the other one has the memory to itself
     found = {}
     for task in tasks:
