@@ -181,7 +181,7 @@ class FusionModel(
         if inputs is None:
             return packed
         with self._computing(modality):
-            return self._only_what_is_read(tower(*inputs, *_shift(batch, modality)))
+            return self.only_what_is_read(tower(*inputs, *_shift(batch, modality)))
 
     def _computing(self, part: str) -> AbstractContextManager[Any]:
         return computing(self.precision, part, self.missing_tokens[self.uses[0]].device)
@@ -192,7 +192,7 @@ class FusionModel(
         absent = torch.zeros(rows, dtype=torch.bool, device=tokens.device)
         return Features(tokens, ~absent.unsqueeze(1), tokens[:, 0], absent)
 
-    def _only_what_is_read(self, features: Features) -> Features:
+    def only_what_is_read(self, features: Features) -> Features:
         """Where nobody reads tokens, the pooled vector stands in for them: the fusion then spends nothing on tokens."""
         if "tokens" in self.reads:
             return features

@@ -12,7 +12,11 @@ from mmfuse.types import MmfuseError
 if TYPE_CHECKING:  # the command line does without
     import torch
 
-PRECISIONS = {"local": ("auto", "fp32", "bf16"), "ray": ("auto", "fp32", "bf16")}
+PRECISIONS = {
+    "local": ("auto", "fp32", "bf16"),
+    "ray": ("auto", "fp32", "bf16"),
+    "openvino": ("fp32", "bf16", "int8"),
+}
 """What may be asked of `mmfuse predict`, by engine."""
 _KNOWN = ("fp32", "bf16")
 

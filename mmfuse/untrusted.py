@@ -69,7 +69,7 @@ def check_files(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """All in a model folder, and in its tokenizers' folders, links to folders not followed."""
+    """All in a model folder, and in its folders of tokenizers and exported forms, links to folders not followed."""
     pending = [folder]
     while pending:
         try:
@@ -78,7 +78,8 @@ def _entries(folder: Path) -> Iterator[Path]:
             raise MmfuseError(f"{error.filename}: cannot be read") from error
         for entry in entries:
             path = Path(entry.path)
-            if entry.is_dir(follow_symlinks=False) and "tokenizer" in str(path.relative_to(folder)):
+            own = str(path.relative_to(folder))
+            if entry.is_dir(follow_symlinks=False) and ("tokenizer" in own or own.startswith("exported")):
                 pending.append(path)
             yield path
 

@@ -97,6 +97,8 @@ class Request:
                 f"--precision {self.precision!r} is not legal with --engine {self.engine}; legal: "
                 f"{', '.join(PRECISIONS[self.engine])}"
             )
+        if self.engine == "openvino" and self.device not in (None, "cpu"):
+            raise MmfuseError(f"--device {self.device}: --engine openvino computes on the CPU; leave it out")
         of_ray = {
             "--actors": self.actors,
             "--gpus-per-actor": self.gpus_per_actor,
@@ -133,8 +135,11 @@ class Request:
         from mmfuse.predict import Predictor
 
         now("loading the model")
-        device, precision = "cpu" if self.on_ray else self.device, self._precision()
-        predictor = Predictor.from_pretrained(self.model, device=device, precision=precision, **self.options)
+        if self.engine == "openvino":
+            predictor = self._load_exported()
+        else:
+            device, precision = "cpu" if self.on_ray else self.device, self._precision()
+            predictor = Predictor.from_pretrained(self.model, device=device, precision=precision, **self.options)
         if predictor.chose is not None:
             typer.echo(predictor.chose, err=True)
         for line in predictor.decides_at:
@@ -142,6 +147,14 @@ class Request:
         for plan in predictor.abstentions.values():
             typer.echo(visible(plan.about), err=True)
         return predictor
+
+    def _load_exported(self) -> Predictor:
+        from mmfuse.deploy import load_predictor
+
+        def tell(line: str) -> None:
+            typer.echo(visible(line), err=True)
+
+        return load_predictor(self.model, self.engine, self.precision, tell, **self.options)
 
     def _precision(self) -> str | Precision:
         """As it was asked, or for `auto` as the interrupted run has it which is gone on with."""
@@ -158,7 +171,8 @@ class Request:
         """Of all that a prediction depends on beside its study."""
         from mmfuse.predict import fingerprint
 
-        return fingerprint(predictor.model, self.missing, self.abstain, self.operating_point, predictor.precision)
+        chosen = (self.abstain, self.operating_point, predictor.precision, getattr(predictor.forward, "name", None))
+        return fingerprint(predictor.model, self.missing, *chosen)
 
 
 def check_there(source: str) -> None:

@@ -87,7 +87,7 @@ def pooled_features(tokens: Tensor, mask: Tensor) -> Features:
     """`Features` of tokens `(N, T, dim)` with the mean over the real ones as `pooled`."""
     weight = mask.unsqueeze(-1).to(tokens.dtype)
     pooled = (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
-    return Features(tokens, mask, pooled, torch.ones(len(tokens), dtype=torch.bool, device=tokens.device))
+    return Features(tokens, mask, pooled, torch.ones_like(mask[:, 0]))
 
 
 class PrecomputedFeatures(FeatureTower):

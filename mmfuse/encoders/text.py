@@ -88,7 +88,7 @@ class TextEncoder(nn.Module):
         else:
             weight = mask.unsqueeze(-1).to(tokens.dtype)
             pooled = (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)
-        return Features(tokens, mask, pooled, torch.ones(len(tokens), dtype=torch.bool, device=tokens.device))
+        return Features(tokens, mask, pooled, torch.ones_like(mask[:, 0]))
 
     def zero_shift(self, input_ids: Tensor) -> Tensor:
         """`(B, T, E)` zeros: what may be added to the word embeddings of these texts."""

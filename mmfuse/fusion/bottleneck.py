@@ -65,7 +65,7 @@ class BottleneckFusion(nn.Module):
         """Tokens are the updated tokens of both, each behind its pooled token: `(B, T + P + 2, out_dim)`."""
         t, t_mask = sequence(self.text, text)
         v, v_mask = sequence(self.image, image)
-        z = self.bottlenecks.expand(len(t), -1, -1)
+        z = self.bottlenecks.expand(t.shape[0], -1, -1)
         z_mask = torch.ones_like(t_mask[:, :1]).expand(-1, z.shape[1])
         t_keys, v_keys = torch.cat([t_mask, z_mask], dim=1), torch.cat([v_mask, z_mask], dim=1)
         for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):

@@ -64,7 +64,7 @@ class PerceiverFusion(nn.Module):
         """Tokens are the latents, `(B, num_latents, out_dim)`."""
         t, t_mask = sequence(self.text, text)
         v, v_mask = sequence(self.image, image)
-        z = self.latents.expand(len(t), -1, -1)
+        z = self.latents.expand(t.shape[0], -1, -1)
         z_mask = torch.ones_like(t_mask[:, :1]).expand(-1, z.shape[1])
         mask = torch.cat([z_mask, t_mask, v_mask], dim=1)
         for layer in self.layers:

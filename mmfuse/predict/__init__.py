@@ -2,8 +2,8 @@
 
 from mmfuse.predict.chunks import predict_to_chunks
 from mmfuse.predict.files import fingerprint, predict_to_file
-from mmfuse.predict.loop import score_batches, table_features, table_logits
-from mmfuse.predict.predictor import Predictor
+from mmfuse.predict.loop import Forward, score_batches, table_features, table_logits
+from mmfuse.predict.predictor import Predictor, load_to_predict
 from mmfuse.predict.processes import default_workers, join_processes, wait_for_all
 from mmfuse.predict.reading import count_cut_texts, pair_reader, prepare_pairs, tell_cut_texts
 from mmfuse.predict.studies import (
@@ -19,6 +19,7 @@ from mmfuse.predict.watch import watch_folder
 
 __all__ = [
     "FolderStudies",
+    "Forward",
     "Predictor",
     "Reading",
     "SampleStudies",
@@ -30,6 +31,7 @@ __all__ = [
     "default_workers",
     "fingerprint",
     "join_processes",
+    "load_to_predict",
     "open_studies",
     "pair_reader",
     "predict_to_chunks",

@@ -349,9 +349,11 @@ def fingerprint(
     abstain: float | None = None,
     operating_point: str | None = None,
     precision: Precision = FP32,
+    engine: str | None = None,
 ) -> str:
     """sha256 of all that a prediction depends on beside its input; a resumed run must have the same."""
     content = [weights_hash(model), model.config(), missing, abstain]
     content += [] if operating_point is None else [operating_point]
     content += [] if precision == FP32 else [precision.to_dict()]
+    content += [] if engine is None else [{"engine": engine}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

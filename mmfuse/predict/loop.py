@@ -16,6 +16,9 @@ from mmfuse.model import FusionModel
 from mmfuse.pulse import counted
 from mmfuse.types import Batch, Features
 
+Forward = Callable[[Batch], dict[str, np.ndarray]]
+"""A forward pass of another runtime: a packed batch on the CPU to logits `(B, L)` float32 by task."""
+
 
 def in_eval_mode(model: torch.nn.Module, call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Any]:
     """What `call` gives for each of `inputs`, with the model in eval mode and without autograd."""
@@ -43,6 +46,15 @@ def forward_batches(
         }
 
     return in_eval_mode(model, forward, batches)
+
+
+def run_batches(
+    forward: Forward | None, model: torch.nn.Module, batches: Iterable[Batch], device: Any
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """As `forward_batches` of the model gives it, or another runtime in its place."""
+    if forward is None:
+        return forward_batches(model, batches, device)
+    return ((batch["row_ids"].numpy(), forward(batch)) for batch in batches)
 
 
 def table_logits(

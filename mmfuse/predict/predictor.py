@@ -27,7 +27,7 @@ from mmfuse.heads import decide_rows
 from mmfuse.model import FusionModel
 from mmfuse.precision import Precision, at_precision
 from mmfuse.predict.abstain import plan_abstention
-from mmfuse.predict.loop import forward_batches
+from mmfuse.predict.loop import Forward, run_batches
 from mmfuse.predict.operating import use_operating_point
 from mmfuse.predict.precision import settle
 from mmfuse.predict.processes import default_workers
@@ -64,6 +64,7 @@ class Predictor:
         generation: Keys of `mmfuse.config.GenerationConfig` that replace those the model was saved with.
         precision: "fp32", "bf16", "auto" (what is fast on the device: on a CPU both are timed for a few passes of each
             tower, which two runs may find different), or what an earlier one chose.
+        forward: Another runtime's forward pass of this model, in place of torch's (`mmfuse.deploy.load_predictor`).
 
     Attributes:
         precision: The one that holds, a `mmfuse.precision.Precision`.
@@ -92,6 +93,7 @@ class Predictor:
         operating_point: str | None = None,
         generation: dict[str, Any] | None = None,
         precision: str | Precision = "fp32",
+        forward: Forward | None = None,
     ):
         if missing not in ("error", "allow"):
             raise MmfuseError(f"missing: {missing!r} is not legal; legal: error, allow")
@@ -99,6 +101,7 @@ class Predictor:
             raise MmfuseError(f"batch_size: {batch_size} is out of range; it must be at least 1")
         self.device, self.model = _to_device(model, device)
         self.precision, self.chose = settle(precision, model, self.device)
+        self.forward = forward
         if generation:
             _change_generation(self.model, generation)
         if abstain is not None and operating_point is not None:
@@ -122,13 +125,7 @@ class Predictor:
         Raises:
             MmfuseError: As `FusionModel.from_pretrained`.
         """
-        loaded = FusionModel.from_pretrained(model)
-        if isinstance(loaded.image_encoder, ImageEncoder):
-            try:
-                loaded.image_encoder.fold_batch_norm()
-            except MmfuseError as error:
-                raise MmfuseError(f"{model}: {error}") from error
-        return cls(loaded, **options)
+        return cls(load_to_predict(model), **options)
 
     def __call__(self, samples: Iterable[Sample | Mapping[str, Any]]) -> Iterator[Prediction | Failure]:
         """Predictions or failures, in the order of the samples; at most two chunks of them are in memory.
@@ -274,7 +271,7 @@ class Predictor:
         said: dict[int, dict[str, Any]] = {int(row): {} for row in good}
         broken: set[int] = set()
         with at_precision(self.model, self.precision):
-            for rows, found in forward_batches(self.model, batches, self.device):
+            for rows, found in run_batches(self.forward, self.model, batches, self.device):
                 for task, values in found.items():
                     broken |= {int(row) for row, value in zip(rows, values, strict=True) if not _is_finite(value)}
                     for row, decision in zip(rows, self._decide(task, values), strict=True):
@@ -301,6 +298,21 @@ class Predictor:
             return decisions
         marks = self.abstentions[task].mark(head, head.probabilities(values))
         return ({**said, "abstained": mark} for said, mark in zip(decisions, marks, strict=True))
+
+
+def load_to_predict(model: str | Path) -> FusionModel:
+    """A model folder or Hub id as it predicts: batch norms are folded into convolutions.
+
+    Raises:
+        MmfuseError: As `FusionModel.from_pretrained`.
+    """
+    loaded = FusionModel.from_pretrained(model)
+    if isinstance(loaded.image_encoder, ImageEncoder):
+        try:
+            loaded.image_encoder.fold_batch_norm()
+        except MmfuseError as error:
+            raise MmfuseError(f"{model}: {error}") from error
+    return loaded
 
 
 def _to_device(model: FusionModel, name: str | None) -> tuple[torch.device, FusionModel]:

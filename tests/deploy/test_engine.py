@@ -1,0 +1,141 @@
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import needs_openvino
+
+from mmfuse.deploy import load_predictor
+from mmfuse.deploy.openvino import can_bf16
+from mmfuse.predict import Predictor
+from mmfuse.types import Failure, MmfuseError, Sample
+
+pytestmark = needs_openvino
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> list[Sample]:
+    """Rows with one or several images, without a text or an image, without either, and with a broken image."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = []
+    for i in range(8):
+        paths.append(str(folder / f"{i}.png"))
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(paths[-1])
+    (folder / "broken.png").write_bytes(b"no picture")
+    found = [Sample(str(i), (path,), f"word {i} of the text") for i, path in enumerate(paths)]
+    found += [Sample("several", tuple(paths[:3]), "word"), Sample("no text", (paths[0],), None)]
+    found += [Sample("no image", (), "word 3"), Sample("nothing"), Sample("broken", (str(folder / "broken.png"),), "a")]
+    return found
+
+
+def probabilities(predictions) -> np.ndarray:
+    return np.array([p.tasks["kind"]["probabilities"]["a"] for p in predictions if not isinstance(p, Failure)])
+
+
+def test_predictions_are_torchs_and_all_else_is_unchanged(exported_dir, samples):
+    ours, theirs = (list(p(samples)) for p in (Predictor.from_pretrained(exported_dir), load_predictor(exported_dir)))
+    assert [type(p) for p in ours] == [type(p) for p in theirs]
+    assert [p.reason for p in ours if isinstance(p, Failure)] == [p.reason for p in theirs if isinstance(p, Failure)]
+    assert [p.id for p in theirs if isinstance(p, Failure)] == ["nothing", "broken"]
+    assert np.abs(probabilities(ours) - probabilities(theirs)).max() < 2e-6
+    assert len({*probabilities(theirs)}) > 8
+    again = list(load_predictor(exported_dir)(samples))
+    assert again == theirs
+
+
+def test_bf16_is_the_same_form_computed_otherwise(exported_dir, samples):
+    if not can_bf16():
+        with pytest.raises(MmfuseError, match="this processor has no instructions for it"):
+            load_predictor(exported_dir, precision="bf16")
+        return
+    told: list[str] = []
+    exact, rough = (load_predictor(exported_dir, precision=p, tell=told.append) for p in ("fp32", "bf16"))
+    difference = np.abs(probabilities(exact(samples)) - probabilities(rough(samples))).max()
+    assert 1e-6 < difference < 0.02
+    assert not told
+    assert exact.forward.name != rough.forward.name
+
+
+def test_a_form_is_made_once_and_again_for_other_weights(exported_dir, exports, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(exported_dir, model)
+    told: list[str] = []
+    before = (model / "exported" / "openvino-fp32" / "openvino.bin").stat().st_mtime_ns
+    load_predictor(model, tell=told.append)
+    assert not told
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-3] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert not exports
+    load_predictor(model, tell=told.append)
+    assert told == [f"exporting the model for OpenVINO, once: {model / 'exported' / 'openvino-fp32'}"]
+    assert (model / "exported" / "openvino-fp32" / "openvino.bin").stat().st_mtime_ns > before
+    assert sorted(os.listdir(model / "exported")) == ["lock", "openvino-fp32"]
+
+
+def test_a_folder_that_may_not_be_written_has_its_form_in_the_cache(exported_dir, tmp_path, monkeypatch):
+    from mmfuse.deploy import kept
+
+    model = tmp_path / "snapshots" / "model"
+    shutil.copytree(exported_dir, model, ignore=shutil.ignore_patterns("exported"))
+    monkeypatch.setenv("MMFUSE_CACHE", str(tmp_path / "cache"))
+    made: list[str] = []
+
+    def make(folder, dense, place, identity):
+        made.append(str(place))
+        shutil.copytree(exported_dir / "exported" / "openvino-fp32", place)
+
+    monkeypatch.setattr(kept, "_make", make)
+    for _ in range(2):
+        load_predictor(model)
+    assert len(made) == 1
+    assert made[0].startswith(f"{tmp_path}/cache/exported/")
+    assert not (model / "exported").exists()
+
+
+def test_int8_needs_a_form_of_its_own(exported_dir):
+    with pytest.raises(MmfuseError, match=r"no such form of these weights: .* --precision int8 --calibrate MANIFEST"):
+        load_predictor(exported_dir, precision="int8")
+
+
+def test_a_run_is_told_apart_by_engine_and_precision(exported_dir, tmp_path, samples, mmfuse):
+    for sample in samples[:8]:
+        shutil.copy(sample.images[0], tmp_path / f"{sample.id}.png")
+        (tmp_path / f"{sample.id}.txt").write_text(sample.text)
+    out = tmp_path / "out.jsonl"
+    command = ("predict", exported_dir, tmp_path, "--layout", "stem", "--out", out, "--engine", "openvino")
+    assert mmfuse(*command)[0] == 0
+    lines = out.read_bytes()
+    assert len(lines.splitlines()) == 8
+    assert mmfuse(*command, "--overwrite")[0] == 0
+    assert out.read_bytes() == lines
+    # As if it had been stopped before its end: another engine is another run.
+    progress = tmp_path / "out.jsonl.progress.json"
+    assert not progress.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--device", "cuda"], "--device cuda: --engine openvino computes on the CPU; leave it out"),
+        (["--precision", "fp16"], "--precision 'fp16' is not legal"),
+    ],
+)
+def test_what_does_not_go_together_is_told(exported_dir, tmp_path, mmfuse, asked, told):
+    code, _, complained = mmfuse("predict", exported_dir, tmp_path, "--engine", "openvino", *asked)
+    assert code == 2
+    assert complained.startswith(f"error: {told}")
+
+
+def test_openvino_reports_to_nobody(exported_dir):
+    load_predictor(exported_dir)
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_the_recipe_says_how_both_precisions_differ(exported_dir):
+    recipe = json.loads((exported_dir / "exported" / "openvino-fp32" / "export.json").read_text())
+    assert list(recipe["verified"]) == (["fp32", "bf16"] if can_bf16() else ["fp32"])
+    assert recipe["verified"]["fp32"]["tasks"]["size"]["largest_difference"] < 1e-5
