@@ -256,7 +256,7 @@ def _time_steps(trainer: Trainer, batches: Sequence[Any]) -> tuple[float, float,
             found.append(source[rows])
             reading.append(time.perf_counter() - start)
         start = time.perf_counter()
-        trainer.step([move_batch(batch, trainer.accelerator.device) for batch in found])
+        trainer.step([move_batch(batch, trainer.accelerator.device) for batch in found]).read()
         steps.append(time.perf_counter() - start)
     usual = float(np.mean(reading[1:] or reading))
     if trainer.stream is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,7 @@ from mmfuse.training.sharded import (
     whole,
     whole_model,
 )
+from mmfuse.training.taken import Taken
 from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
     begin_moments,
@@ -178,6 +180,9 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
         self._feed: Feed
+        self.late = int(accelerator.device.type != "cpu")  # steps that are begun before the last one's numbers are read
+        self.untold: deque[tuple[Taken, int, float, float]] = deque()
+        self.told = 0.0
 
     def fit(self) -> TrainerState:
         """Train to the end, from the last checkpoint if there is one; the model then has the best weights.
@@ -254,35 +259,45 @@ class Trainer:
             numbers = range(first, min(first + accumulation, left.stop))
             batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
-            loss, norm, rate, each = self.step(batches)
+            taken = self.step(batches)
             self.state.step += 1
             self.state.step_in_epoch += 1
             samples = sum(len(rows) for number in numbers for rows in plan[number])
-            self.log.step(
-                step=self.state.step,
-                epoch=self.state.epoch,
-                loss=loss,
-                **({"losses": each} if len(each) > 1 else {}),
-                grad_norm=norm,
-                learning_rate=rate,
-                samples=samples,
-                seconds=time.perf_counter() - start,
-                waited=waited,
-            )
-            progress.advance(loss, samples)
+            self.untold.append((taken, samples, start, waited))
+            self._tell(progress, but=self.late)
             every = self.training.checkpoint_every
             if every and self.state.step % every == 0 and numbers.stop < left.stop:
+                self._tell(progress)
                 self._checkpoint(best=False)
+        self._tell(progress)
 
-    def step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
-        """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
+    def _tell(self, progress: Progress, but: int = 0) -> None:
+        """Log the steps that were taken, all but the last ones, whose numbers a GPU may still be computing."""
+        while len(self.untold) > but:
+            taken, samples, start, waited = self.untold.popleft()
+            found, start = taken.read(), max(start, self.told)
+            self.told = time.perf_counter()
+            self.log.step(
+                step=taken.step,
+                epoch=self.state.epoch,
+                loss=found.loss,
+                **({"losses": found.losses} if len(found.losses) > 1 else {}),
+                grad_norm=found.norm,
+                learning_rate=found.rate,
+                samples=samples,
+                seconds=self.told - start,
+                waited=waited,
+            )
+            progress.advance(found.loss, samples)
+
+    def step(self, batches: list[Batch]) -> Taken:
+        """One optimiser step; its numbers can be read at once, or later."""
         seed_step(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         device = self.accelerator.device
-        counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
-        step = self._step_of(counts)
+        step = self._step_of(count_targets(self.model, batches))
         total = torch.zeros(1 + len(self.learner.parts), device=device)
         blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
         with reduced_once(self.wrapped) if self.zero else nullcontext():
@@ -299,20 +314,15 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        step_loss, *losses = summed.tolist()
-        named = dict(zip(self.learner.parts, losses, strict=True))
-        if not math.isfinite(step_loss):
-            strange = [f"{part} is {value}" for part, value in named.items() if not math.isfinite(value)]
-            which = f" ({', '.join(strange)})" if len(named) > 1 and strange else ""
-            raise MmfuseError(
-                f"the loss is {step_loss} at step {self.state.step + 1}{which}: lower training.learning_rate, or leave "
-                f"mixed_precision out"
-            )
-        return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
+        numbers = torch.cat([summed, whole(norm).to(summed).reshape(1)])
+        return Taken(numbers, self.learner.parts, self.state.step + 1, self.optimizer.param_groups[0]["lr"])
 
-    def _step_of(self, counts: Tensor) -> Step:
+    def _step_of(self, counts: list[float]) -> Step:
         """The step that is next, with `count_targets` over all processes."""
-        *targets, rows = counts.tolist()
+        if self.accelerator.num_processes > 1:
+            own = torch.tensor(counts, dtype=torch.float64, device=self.accelerator.device)
+            counts = self.accelerator.reduce(own, "sum").tolist()  # type: ignore[union-attr]
+        *targets, rows = counts
         number, epoch, seed = self.state.step, self.state.epoch, self.config.seed
         own = dict(zip(self.model.heads, targets, strict=True))
         return Step(number, self.total_steps, epoch, step_seed(seed, number), own, rows)

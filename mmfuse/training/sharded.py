@@ -160,6 +160,8 @@ def fill_in(model: FusionModel, batches: Sequence[Batch], accelerator: Accelerat
     Returns:
         By batch, the towers that read a blank.
     """
+    if accelerator.num_processes == 1:
+        return [[] for _ in batches]
     both = [("text", model.text_encoder), ("image", model.image_encoder)]
     mine = [[int(tower is not None and tower_inputs(tower, b, m) is not None) for m, tower in both] for b in batches]
     anywhere: Any = accelerator.reduce(torch.tensor(mine, device=accelerator.device), "sum")
