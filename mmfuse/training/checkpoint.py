@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmfuse.encoders.saved import write_tensors
-from mmfuse.training.sharded import laid_out_as, whole
+from mmfuse.training.sharded import collect, laid_out_as
 from mmfuse.types import MmfuseError, first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -183,18 +183,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor],
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's tensors by "NUMBER.FIELD", and the rest of its state; of a sharded one, every process must ask."""
-    tensors: dict[str, Tensor] = {}
+    """An optimiser's tensors by "NUMBER.FIELD", and the rest of its state, on the main process.
+
+    Of a sharded one, every process must ask. They are to be written before the next step: on a CPU they are no copies.
+    """
+    tensors: list[tuple[str, Tensor]] = []
     plain: dict[str, dict[str, Any]] = {}
     current = optimizer.state_dict()
     for index, fields in current["state"].items():
         for name, value in fields.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = whole(value).cpu().contiguous().clone()
+                tensors.append((f"{index}.{name}", value))
             else:
                 plain.setdefault(str(index), {})[name] = value
     groups = [{"lr": group["lr"]} for group in current["param_groups"]]
-    return tensors, {"state": plain, "groups": groups}
+    return collect(tensors), {"state": plain, "groups": groups}
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
+from mmfuse.training.data_parallel import choose_data_parallel
 from mmfuse.training.identity import frozen_identity, rows_identity
 from mmfuse.training.learner import Learner, current_names
 from mmfuse.training.methods import build_method
@@ -49,7 +50,16 @@ from mmfuse.training.optimizers import build_optimizer
 from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
-from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.sharded import (
+    collect,
+    fill_in,
+    load_weights,
+    prepare_sharding,
+    resting,
+    share_buffers,
+    whole,
+    whole_model,
+)
 from mmfuse.training.taken import Taken
 from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
@@ -152,6 +162,9 @@ class Trainer:
             synchronise(model.image_encoder)
         self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        lacks = pairs.table.lacks("train")
+        complete = not any(lacks[modality] for modality in model.uses)
+        choose_data_parallel(accelerator, self.learner, config, self.method, complete)
         self.wrapped, self.prepared = accelerator.prepare(self.learner, self.optimizer)
         if self.zero:
             begin_moments(self.wrapped, self.optimizer)
@@ -389,7 +402,7 @@ class Trainer:
     def _trained_weights(self) -> dict[str, Tensor]:
         trained = ever_trained(self.model, self.config)
         found = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
-        return {name: whole(tensor) for name, tensor in (found | self.learner.own_state()).items()}
+        return collect((found | self.learner.own_state()).items())
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
