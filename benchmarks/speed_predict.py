@@ -71,7 +71,6 @@ def load(job: dict) -> Any:
         precision = {} if job["precision"] == "fp32" else {"precision": job["precision"]}
         return Predictor.from_pretrained(job["model"], **precision)
     from mmfuse.deploy import export_model, load_predictor
-
     from mmfuse.types import MmfuseError
 
     try:
