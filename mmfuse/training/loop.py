@@ -32,6 +32,7 @@ from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
+from mmfuse.training.data_parallel import choose_data_parallel
 from mmfuse.training.identity import frozen_identity, rows_identity
 from mmfuse.training.learner import Learner, current_names
 from mmfuse.training.methods import build_method
@@ -49,7 +50,16 @@ from mmfuse.training.optimizers import build_optimizer
 from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
-from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.sharded import (
+    collect,
+    fill_in,
+    load_weights,
+    prepare_sharding,
+    resting,
+    share_buffers,
+    whole,
+    whole_model,
+)
 from mmfuse.training.taken import Taken
 from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
@@ -152,6 +162,9 @@ class Trainer:
             synchronise(model.image_encoder)
         self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        lacks = pairs.table.lacks("train")
+        complete = not any(lacks[modality] for modality in model.uses)
+        choose_data_parallel(accelerator, self.learner, config, self.method, complete)
         self.wrapped, self.prepared = accelerator.prepare(self.learner, self.optimizer)
         if self.zero:
             begin_moments(self.wrapped, self.optimizer)
@@ -350,6 +363,8 @@ class Trainer:
         else:
             self.state.take_last(self.state.step)
         self.state.finished = ended
+        if ended:
+            self.state.settle()
         self._checkpoint(kept)
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
@@ -387,7 +402,7 @@ class Trainer:
     def _trained_weights(self) -> dict[str, Tensor]:
         trained = ever_trained(self.model, self.config)
         found = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
-        return {name: whole(tensor) for name, tensor in (found | self.learner.own_state()).items()}
+        return collect((found | self.learner.own_state()).items())
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
@@ -395,9 +410,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.zero:
             share_buffers(self.learner)
-            optimizer = zero_state(self.optimizer, self.parameters)
-        elif main or self.skeleton is not None:  # what is sharded, all give their part of
-            optimizer = optimizer_state(self.optimizer)
+        optimizer = ({}, {}) if self.state.finished else self._moments()  # nothing goes on from a finished run
         if main or self.skeleton is not None:
             weights = self._trained_weights()
         if main:
@@ -408,6 +421,14 @@ class Trainer:
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         self.accelerator.wait_for_everyone()
+
+    def _moments(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the optimiser keeps of each weight, of the main process; all processes ask."""
+        if self.zero:
+            return zero_state(self.optimizer, self.parameters)
+        if self.accelerator.is_main_process or self.skeleton is not None:  # what is sharded, all give their part of
+            return optimizer_state(self.optimizer)
+        return {}, {}
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
@@ -441,6 +462,8 @@ class Trainer:
         weights = current_names(weights)
         load_weights(self.model, weights)
         load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})
+        if self.state.finished:
+            return
         own = {n.removeprefix(METHOD): tensor for n, tensor in weights.items() if n.startswith(METHOD)}
         self.method.load_state_dict({**self.state.method, **own})
         if self.zero:
