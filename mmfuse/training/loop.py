@@ -377,6 +377,8 @@ class Trainer:
         else:
             self.state.take_last(self.state.step)
         self.state.finished = ended
+        if ended:
+            self.state.settle()
         self._checkpoint(kept)
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
@@ -422,9 +424,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.zero:
             share_buffers(self.learner)
-            optimizer = zero_state(self.optimizer, self.parameters)
-        elif main or self.skeleton is not None:  # what is sharded, all give their part of
-            optimizer = optimizer_state(self.optimizer)
+        optimizer = ({}, {}) if self.state.finished else self._moments()  # nothing goes on from a finished run
         if main or self.skeleton is not None:
             weights = self._trained_weights()
         if main:
@@ -435,6 +435,14 @@ class Trainer:
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         self.accelerator.wait_for_everyone()
+
+    def _moments(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the optimiser keeps of each weight, of the main process; all processes ask."""
+        if self.zero:
+            return zero_state(self.optimizer, self.parameters)
+        if self.accelerator.is_main_process or self.skeleton is not None:  # what is sharded, all give their part of
+            return optimizer_state(self.optimizer)
+        return {}, {}
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
@@ -468,6 +476,8 @@ class Trainer:
         weights = current_names(weights)
         load_weights(self.model, weights)
         load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})
+        if self.state.finished:
+            return
         own = {n.removeprefix(METHOD): tensor for n, tensor in weights.items() if n.startswith(METHOD)}
         self.method.load_state_dict({**self.state.method, **own})
         if self.zero:
