@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import mmfuse
 from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.encoders.features import FeatureTower
+from mmfuse.encoders.text import TextEncoder
 from mmfuse.encoders.towers import TOWERS, Tower, tower_inputs
 from mmfuse.fusion import FUSIONS, build_fusion
 from mmfuse.heads import HEADS, Heads, build_head
@@ -160,6 +161,8 @@ class FusionModel(
             if hasattr(self.fusion, "combine"):
                 branches = self.fusion.branches(text, image)
                 said: dict[str, Any] = {task: [head(branch) for branch in branches] for task, head in heads.items()}
+                if self.precision is not None:  # probabilities near 1 have their logarithm in the last bits
+                    said = {task: [logits.float() for logits in own] for task, own in said.items()}
                 return {task: head.combine(said[task], self.fusion.combine) for task, head in heads.items()}  # type: ignore[operator]
             fused = self.fusion(text, image) if fused is None else fused
             return {task: head(fused) for task, head in heads.items()}
@@ -169,9 +172,11 @@ class FusionModel(
         rows = len(batch["row_ids"])
         text = image = None
         if self.text_encoder is not None:
-            text = self._spread("text", self._packed("text", self.text_encoder, batch), batch["text_row"], rows)
+            packed = self._packed("text", self.text_encoder, batch)
+            text = self._spread("text", packed, batch["text_row"], rows, most=1)
         if self.image_encoder is not None:
-            image = self._spread("image", self._packed("image", self.image_encoder, batch), batch["image_row"], rows)
+            packed = self._packed("image", self.image_encoder, batch)
+            image = self._spread("image", packed, batch["image_row"], rows, most=batch.get("most_images"))
         return text, image
 
     def _packed(self, modality: str, tower: Tower, batch: Batch) -> Features | None:
@@ -180,8 +185,9 @@ class FusionModel(
         inputs = tower_inputs(tower, batch, modality) if packed is None else None
         if inputs is None:
             return packed
+        known = {"full": batch.get("text_full", False)} if isinstance(tower, TextEncoder) else {}
         with self._computing(modality):
-            return self.only_what_is_read(tower(*inputs, *_shift(batch, modality)))
+            return self.only_what_is_read(tower(*inputs, *_shift(batch, modality), **known))
 
     def _computing(self, part: str) -> AbstractContextManager[Any]:
         return computing(self.precision, part, self.missing_tokens[self.uses[0]].device)
@@ -198,8 +204,11 @@ class FusionModel(
             return features
         return Features(features.pooled.unsqueeze(1), features.present.unsqueeze(1), features.pooled, features.present)
 
-    def _spread(self, modality: str, packed: Features | None, row: Tensor, rows: int) -> Features:
-        """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token."""
+    def _spread(self, modality: str, packed: Features | None, row: Tensor, rows: int, most: int | None) -> Features:
+        """From packed items to rows: a row's items one behind the other, pooled by their mean, or the missing token.
+
+        `most` is how many the row with the most of them has; None: not known, so that the device is asked.
+        """
         if packed is None:
             return self.missing(modality, rows)
         if not len(row):  # a blank one that no row refers to (mmfuse.training.sharded): in the graph, with nothing
@@ -210,7 +219,7 @@ class FusionModel(
         packed = Features(packed.tokens.to(missing.dtype), packed.mask, packed.pooled.to(missing.dtype), packed.present)
         _, length, dim = packed.tokens.shape
         count = torch.zeros(rows, dtype=torch.long, device=row.device).index_add_(0, row, torch.ones_like(row))
-        most = max(1, int(count.max()))
+        most = max(1, int(count.max()) if most is None else most)
         position = _position_in_row(row, count)
         tokens = packed.tokens.new_zeros(rows, most, length, dim)
         mask = packed.mask.new_zeros(rows, most, length)

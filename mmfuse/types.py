@@ -110,6 +110,9 @@ Batch = dict[str, Any]
 - `row_ids (B,)` int64, the rows' positions in their dataset (first, so that the batch size is its length);
 - text: `input_ids (Bt, T)` int64, `text_mask (Bt, T)` bool, `text_row (Bt,)` int64 for the Bt rows that have a text;
 - images: `pixels (N, 3, H, W)` uint8, `image_row (N,)` int64, `image_view (N,)` int64 (which image of its study);
+- plain values that a GPU would else be asked for, and which may be left out: `text_full` whether `text_mask` is True
+  everywhere, `most_images` how many the row with the most images has, and, of a batch on a GPU, `targets_here`: by task
+  the target as a numpy array;
 - where a method of training moves inputs: `text_shift (Bt, T, E)`, which is added to word embeddings, and `image_shift
   (N, 3, H, W)`, to normalised pixels;
 - where features stand in for texts or images: `text_values` / `image_values (N, T, D)` float32 with

@@ -26,6 +26,7 @@ from mmfuse.encoders.adapters import keep_to_adapter
 from mmfuse.encoders.saved import damaged_tower, read_tower, stand_on, without_parameters
 from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.types import Features, MmfuseError
+from mmfuse.unasked import masks_unasked
 from mmfuse.untrusted import architecture_of, check_architecture, config_of, load_tokenizer, reason
 
 _CHARACTERS_PER_TOKEN = 64
@@ -70,18 +71,23 @@ class TextEncoder(nn.Module):
         self.dim: int = model.config.hidden_size  # type: ignore[union-attr,assignment]
         self.frozen = False
 
-    def forward(self, input_ids: Tensor, mask: Tensor, shift: Tensor | None = None) -> Features:
+    def forward(self, input_ids: Tensor, mask: Tensor, shift: Tensor | None = None, full: bool = False) -> Features:
         """Encode texts.
 
         Args:
             input_ids: `(B, T)` int64.
             mask: `(B, T)` bool, True on real tokens.
             shift: What is added to the word embeddings, of the shape of `zero_shift`.
+            full: Whether all tokens are known to be real; a GPU is not asked.
 
         Returns:
             `tokens` is the last hidden state `(B, T, D)`; `present` is True.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen), self._shifted(shift):
+        with (
+            torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen),
+            self._shifted(shift),
+            masks_unasked(mask.device, full),
+        ):
             tokens = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
         if self.pooling == "cls":
             pooled = tokens[:, 0]

@@ -28,11 +28,14 @@ class Head(nn.Module):
         reads: What it reads of the fused features, `{"pooled"}` or `{"pooled", "tokens"}`.
         generates: Whether it says things by itself, step by step: then `forward` needs the target too, and what it says
             of a row is one record that its `predict` gives (`mmfuse.heads.captioning`).
+        counts_here: Whether `count`, as the class that says this defines it, takes a target on the CPU also where the
+            head is on a GPU, which then is not waited for.
         task: What its target is, and what its output means.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"pooled"})
     generates: ClassVar[bool] = False
+    counts_here: ClassVar[bool] = True
 
     def __init__(self, task: TaskKind):
         super().__init__()

@@ -43,6 +43,7 @@ class CaptioningHead(Head):
 
     reads = frozenset({"pooled", "tokens"})
     generates = True
+    counts_here = True
 
     def __init__(
         self,

@@ -25,9 +25,12 @@ class ClassificationHead(Head):
         task: With the class names, in the order of the logits.
     """
 
+    counts_here = True
+
     def __init__(self, in_dim: int, task: TaskKind):
         super().__init__(task)
         self.linear = nn.Linear(in_dim, task.width)
+        self.weights_here = torch.ones(task.width)  # as `class_weights`, which moves
         self.register_buffer("class_weights", torch.ones(task.width), persistent=False)
 
     def forward(self, features: Features) -> Tensor:
@@ -40,13 +43,15 @@ class ClassificationHead(Head):
 
     def count(self, target: Tensor) -> Tensor:
         """Sum of the labelled rows' class weights."""
-        return self.class_weights[target[target != MISSING_CLASS]].sum()  # type: ignore[index]
+        weights = self.class_weights if self.class_weights.device == target.device else self.weights_here
+        return weights[target[target != MISSING_CLASS]].sum()  # type: ignore[index]
 
     def weigh(self, targets: np.ndarray) -> None:
         """Weight each class by the inverse of its frequency, mean 1 over rows; a class that does not occur keeps 1."""
         counts = np.bincount(targets[targets != MISSING_CLASS], minlength=len(self.labels))
         weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1) / max((counts > 0).sum(), 1), 1.0)
-        self.class_weights = torch.as_tensor(weights, dtype=torch.float32, device=self.linear.weight.device)
+        self.weights_here = torch.as_tensor(weights, dtype=torch.float32)
+        self.class_weights = self.weights_here.to(self.linear.weight.device)
 
     def combine(self, logits: list[Tensor], combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
         """The classes are what is chosen from."""

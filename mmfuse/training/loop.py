@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
+from mmfuse.training.data_parallel import choose_data_parallel
 from mmfuse.training.identity import frozen_identity, rows_identity
 from mmfuse.training.learner import Learner, current_names
 from mmfuse.training.methods import build_method
@@ -48,7 +50,17 @@ from mmfuse.training.optimizers import build_optimizer
 from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
-from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.sharded import (
+    collect,
+    fill_in,
+    load_weights,
+    prepare_sharding,
+    resting,
+    share_buffers,
+    whole,
+    whole_model,
+)
+from mmfuse.training.taken import Taken
 from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
     begin_moments,
@@ -150,6 +162,9 @@ class Trainer:
             synchronise(model.image_encoder)
         self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        lacks = pairs.table.lacks("train")
+        complete = not any(lacks[modality] for modality in model.uses)
+        choose_data_parallel(accelerator, self.learner, config, self.method, complete)
         self.wrapped, self.prepared = accelerator.prepare(self.learner, self.optimizer)
         if self.zero:
             begin_moments(self.wrapped, self.optimizer)
@@ -165,6 +180,9 @@ class Trainer:
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.log = MetricsLog(run_dir / "metrics.jsonl", accelerator)
         self._feed: Feed
+        self.late = int(accelerator.device.type != "cpu")  # steps that are begun before the last one's numbers are read
+        self.untold: deque[tuple[Taken, int, float, float]] = deque()
+        self.told = 0.0
 
     def fit(self) -> TrainerState:
         """Train to the end, from the last checkpoint if there is one; the model then has the best weights.
@@ -241,35 +259,45 @@ class Trainer:
             numbers = range(first, min(first + accumulation, left.stop))
             batches = [next(loader) for _ in numbers]
             waited = time.perf_counter() - start
-            loss, norm, rate, each = self.step(batches)
+            taken = self.step(batches)
             self.state.step += 1
             self.state.step_in_epoch += 1
             samples = sum(len(rows) for number in numbers for rows in plan[number])
-            self.log.step(
-                step=self.state.step,
-                epoch=self.state.epoch,
-                loss=loss,
-                **({"losses": each} if len(each) > 1 else {}),
-                grad_norm=norm,
-                learning_rate=rate,
-                samples=samples,
-                seconds=time.perf_counter() - start,
-                waited=waited,
-            )
-            progress.advance(loss, samples)
+            self.untold.append((taken, samples, start, waited))
+            self._tell(progress, but=self.late)
             every = self.training.checkpoint_every
             if every and self.state.step % every == 0 and numbers.stop < left.stop:
+                self._tell(progress)
                 self._checkpoint(best=False)
+        self._tell(progress)
 
-    def step(self, batches: list[Batch]) -> tuple[float, float, float, dict[str, float]]:
-        """One optimiser step: loss, gradient norm, learning rate, and the tasks' own losses."""
+    def _tell(self, progress: Progress, but: int = 0) -> None:
+        """Log the steps that were taken, all but the last ones, whose numbers a GPU may still be computing."""
+        while len(self.untold) > but:
+            taken, samples, start, waited = self.untold.popleft()
+            found, start = taken.read(), max(start, self.told)
+            self.told = time.perf_counter()
+            self.log.step(
+                step=taken.step,
+                epoch=self.state.epoch,
+                loss=found.loss,
+                **({"losses": found.losses} if len(found.losses) > 1 else {}),
+                grad_norm=found.norm,
+                learning_rate=found.rate,
+                samples=samples,
+                seconds=self.told - start,
+                waited=waited,
+            )
+            progress.advance(found.loss, samples)
+
+    def step(self, batches: list[Batch]) -> Taken:
+        """One optimiser step; its numbers can be read at once, or later."""
         seed_step(self.config.seed, self.state.step, self.accelerator.process_index)
         rate = learning_rate_factor(self.state.step, self.total_steps, self.training.warmup, self.training.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         device = self.accelerator.device
-        counts: Tensor = self.accelerator.reduce(count_targets(self.model, batches, device), "sum")  # type: ignore[assignment]
-        step = self._step_of(counts)
+        step = self._step_of(count_targets(self.model, batches))
         total = torch.zeros(1 + len(self.learner.parts), device=device)
         blank = fill_in(self.model, batches, self.accelerator) if self.skeleton is not None else [[]] * len(batches)
         with reduced_once(self.wrapped) if self.zero else nullcontext():
@@ -286,20 +314,15 @@ class Trainer:
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
-        step_loss, *losses = summed.tolist()
-        named = dict(zip(self.learner.parts, losses, strict=True))
-        if not math.isfinite(step_loss):
-            strange = [f"{part} is {value}" for part, value in named.items() if not math.isfinite(value)]
-            which = f" ({', '.join(strange)})" if len(named) > 1 and strange else ""
-            raise MmfuseError(
-                f"the loss is {step_loss} at step {self.state.step + 1}{which}: lower training.learning_rate, or leave "
-                f"mixed_precision out"
-            )
-        return step_loss, float(whole(norm)), self.optimizer.param_groups[0]["lr"], named
+        numbers = torch.cat([summed, whole(norm).to(summed).reshape(1)])
+        return Taken(numbers, self.learner.parts, self.state.step + 1, self.optimizer.param_groups[0]["lr"])
 
-    def _step_of(self, counts: Tensor) -> Step:
+    def _step_of(self, counts: list[float]) -> Step:
         """The step that is next, with `count_targets` over all processes."""
-        *targets, rows = counts.tolist()
+        if self.accelerator.num_processes > 1:
+            own = torch.tensor(counts, dtype=torch.float64, device=self.accelerator.device)
+            counts = self.accelerator.reduce(own, "sum").tolist()  # type: ignore[union-attr]
+        *targets, rows = counts
         number, epoch, seed = self.state.step, self.state.epoch, self.config.seed
         own = dict(zip(self.model.heads, targets, strict=True))
         return Step(number, self.total_steps, epoch, step_seed(seed, number), own, rows)
@@ -340,6 +363,8 @@ class Trainer:
         else:
             self.state.take_last(self.state.step)
         self.state.finished = ended
+        if ended:
+            self.state.settle()
         self._checkpoint(kept)
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
@@ -377,7 +402,7 @@ class Trainer:
     def _trained_weights(self) -> dict[str, Tensor]:
         trained = ever_trained(self.model, self.config)
         found = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
-        return {name: whole(tensor) for name, tensor in (found | self.learner.own_state()).items()}
+        return collect((found | self.learner.own_state()).items())
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
@@ -385,9 +410,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.zero:
             share_buffers(self.learner)
-            optimizer = zero_state(self.optimizer, self.parameters)
-        elif main or self.skeleton is not None:  # what is sharded, all give their part of
-            optimizer = optimizer_state(self.optimizer)
+        optimizer = ({}, {}) if self.state.finished else self._moments()  # nothing goes on from a finished run
         if main or self.skeleton is not None:
             weights = self._trained_weights()
         if main:
@@ -398,6 +421,14 @@ class Trainer:
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         self.accelerator.wait_for_everyone()
+
+    def _moments(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the optimiser keeps of each weight, of the main process; all processes ask."""
+        if self.zero:
+            return zero_state(self.optimizer, self.parameters)
+        if self.accelerator.is_main_process or self.skeleton is not None:  # what is sharded, all give their part of
+            return optimizer_state(self.optimizer)
+        return {}, {}
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
@@ -431,6 +462,8 @@ class Trainer:
         weights = current_names(weights)
         load_weights(self.model, weights)
         load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})
+        if self.state.finished:
+            return
         own = {n.removeprefix(METHOD): tensor for n, tensor in weights.items() if n.startswith(METHOD)}
         self.method.load_state_dict({**self.state.method, **own})
         if self.zero:

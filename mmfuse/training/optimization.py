@@ -69,8 +69,19 @@ def learning_rate_factor(step: int, total: int, warmup: float, schedule: str) ->
     return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done
 
 
-def count_targets(model: FusionModel, batches: Sequence[Batch], device: torch.device) -> Tensor:
-    """`(tasks + 1,)`: labelled targets in these batches as each head counts them, and their rows."""
+def count_targets(model: FusionModel, batches: Sequence[Batch]) -> list[float]:
+    """`(tasks + 1,)`: labelled targets in these batches as each head counts them, and their rows.
+
+    A GPU is asked only by heads that count in a way of their own, and do not say that they can do so on the CPU.
+    """
     heads: dict[str, Any] = dict(model.heads.items())
-    counts = [sum(float(head.count(batch[f"target.{task}"])) for batch in batches) for task, head in heads.items()]
-    return torch.tensor([*counts, sum(len(batch["row_ids"]) for batch in batches)], dtype=torch.float64, device=device)
+    counts = [sum(float(head.count(_target(batch, task, head))) for batch in batches) for task, head in heads.items()]
+    return [*counts, float(sum(len(batch["row_ids"]) for batch in batches))]
+
+
+def _target(batch: Batch, task: str, head: Any) -> Tensor:
+    """A task's target where its head can count it, on the CPU if possible."""
+    here = batch.get("targets_here", {}).get(task)
+    counts = next(kind for kind in type(head).__mro__ if "count" in vars(kind))
+    can = here is not None and vars(counts).get("counts_here", False)
+    return torch.from_numpy(here) if can else batch[f"target.{task}"]

@@ -51,8 +51,10 @@ def collate(items: Sequence[Item], pad_token_id: int = 0) -> Batch:
         "text_row": torch.tensor([i for i, _ in texts], dtype=torch.long),
         "input_ids": input_ids,
         "text_mask": text_mask,
+        "text_full": bool(text_mask.all()),
         "image_row": torch.tensor([i for i, _ in images], dtype=torch.long),
         "image_view": torch.tensor([v for _, v in images], dtype=torch.long),
+        "most_images": max((len(item.pixels) for item in items), default=0),
         "pixels": torch.from_numpy(np.stack(pixels)) if pixels else torch.zeros(0, 3, 1, 1, dtype=torch.uint8),
         "ids": [item.id for item in items],
     }
@@ -60,7 +62,7 @@ def collate(items: Sequence[Item], pad_token_id: int = 0) -> Batch:
         rows = [(i, item.values[modality]) for i, item in enumerate(items) if item.values.get(modality) is not None]
         batch[f"{modality}_row"] = torch.tensor([i for i, _ in rows], dtype=torch.long)
         if modality == "image":
-            batch["image_view"] = torch.zeros_like(batch["image_row"])
+            batch["image_view"], batch["most_images"] = torch.zeros_like(batch["image_row"]), int(bool(rows))
         batch[f"{modality}_values"], batch[f"{modality}_values_mask"] = pad_values([found for _, found in rows])  # type: ignore[misc]
     return batch
 

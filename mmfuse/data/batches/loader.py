@@ -17,6 +17,9 @@ from mmfuse.types import Batch
 _AHEAD = 32
 """Batches of a process that are prepared ahead of their use, by all its workers together; at least two each."""
 
+TARGET = "target."
+"""Begins the names of a batch's targets."""
+
 
 def make_loader(dataset: Dataset, batches: Iterable[Any], num_workers: int, device: Any = "cpu") -> DataLoader:
     """Packed batches of the given rows, in the given order, prepared by `num_workers` processes ahead of their use.
@@ -138,8 +141,8 @@ class _Passes(Dataset):
 
 
 def move_batch(batch: Batch, device: Any) -> Batch:
-    """The batch on a device; `Features` in it move too."""
-    if torch.device(device).type == "cpu":
+    """The batch on a device; `Features` in it move too, and the targets stay here as well (`targets_here`)."""
+    if torch.device(device).type == "cpu" or "targets_here" in batch:  # it is there
         return batch
     moved: Batch = {}
     for name, value in batch.items():
@@ -149,6 +152,9 @@ def move_batch(batch: Batch, device: Any) -> Batch:
             moved[name] = type(value)(*(part.to(device, non_blocking=True) for part in value))
         else:
             moved[name] = value
+    moved["targets_here"] = {
+        name.removeprefix(TARGET): value.numpy() for name, value in batch.items() if name.startswith(TARGET)
+    }
     return moved
 
 
@@ -168,7 +174,7 @@ def on_device(batches: Iterable[Batch], device: Any) -> Iterator[Batch]:
         yield _arrived(*held, device)
 
 
-def _arrived(batch: Batch, copied: torch.cuda.Event, device: Any) -> Batch:
+def _arrived(batch: Batch, copied: Any, device: Any) -> Batch:
     """A batch that another stream has copied, for the one that computes; the host does not wait."""
     using = torch.cuda.current_stream(device)
     using.wait_event(copied)

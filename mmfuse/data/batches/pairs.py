@@ -130,6 +130,7 @@ class PairDataset(Dataset):
             if images:
                 row, view, number = np.array(images).T
                 batch["image_row"], batch["image_view"] = torch.from_numpy(row.copy()), torch.from_numpy(view.copy())
+                batch["most_images"] = int(view.max()) + 1
                 batch["image_features"] = self.image_cache(number)
         for task in self.table.targets:
             if task in self.captions:

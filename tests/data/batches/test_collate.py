@@ -186,6 +186,8 @@ def test_a_batch_of_rows_is_their_files_read(table):
     for path, pixels in zip(paths, batch["pixels"], strict=True):
         assert np.array_equal(pixels.permute(1, 2, 0), read_image(path, ImageOptions(size=(4, 6))))
     assert batch["text_row"].tolist() == [0, 2]
+    assert (batch["most_images"], pairs[[1, 4]]["most_images"], pairs[[0, 3]]["most_images"]) == (2, 1, 0)
+    assert (batch["text_full"], pairs[[1, 6]]["text_full"]) == (False, True)
     assert batch["target.y"].tolist() == [0, 1, 1, 0]
     assert (next(iter(batch)), list(batch)[-1]) == ("row_ids", "ids")
     assert pairs.lengths().tolist() == [0 if i % 7 == 0 else 1 + i % 5 for i in range(60)]
@@ -216,6 +218,7 @@ def test_cached_features_take_the_place_of_files(table):
     assert set(batch["image_features"].pooled.flatten().tolist()) == {2.0}
     assert (batch["text_row"].tolist(), batch["image_row"].tolist()) == ([0, 1], [0, 0, 1, 1])
     assert batch["image_view"].tolist() == [0, 1, 0, 1]
+    assert (batch["most_images"], pairs[[8, 4]]["most_images"], pairs[[0, 3]]["most_images"]) == (2, 2, 0)
     assert (next(iter(batch)), list(batch)[-1]) == ("row_ids", "ids")
 
 
@@ -272,7 +275,7 @@ def test_what_is_hidden_is_not_in_the_batch_and_workers_change_nothing(table):
     for a, b in zip(here, make_loader(pairs, rows, 1), strict=True):
         assert a.keys() == b.keys()
         for name in a.keys() - {"ids"}:
-            assert torch.equal(a[name], b[name])
+            assert torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
 
 
 def test_without_modality_dropout_nothing_is_hidden(table):
@@ -284,8 +287,12 @@ def test_a_batch_moves_with_the_features_in_it():
     features = Features(
         torch.ones(1, 2, DIM), torch.ones(1, 2, dtype=torch.bool), torch.ones(1, DIM), torch.ones(1, dtype=torch.bool)
     )
-    batch = {"row_ids": torch.zeros(1), "text_features": features, "ids": ["a"]}
+    target = torch.tensor([2])
+    batch = {"row_ids": torch.zeros(1), "text_features": features, "text_full": True, "target.y": target, "ids": ["a"]}
     moved = move_batch(batch, "meta")
+    assert moved["target.y"].device.type == "meta"
+    assert {task: here.tolist() for task, here in moved["targets_here"].items()} == {"y": [2]}
+    assert moved["text_full"] is True
     assert isinstance(moved["text_features"], Features)
     assert {t.device.type for t in (moved["row_ids"], *moved["text_features"])} == {"meta"}
     assert moved["ids"] == ["a"]
