@@ -42,9 +42,8 @@ def machine(threads: int) -> dict[str, Any]:
     import torch
 
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    facts = dict(
-        (part.strip() for part in line.split(":", 1)) for line in text.partition("\n\n")[0].splitlines() if ":" in line
-    )
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
     has = (facts.get("flags") or facts.get("Features") or "").split()
     return {
         "cpu": facts.get("model name") or platform.processor() or platform.machine(),

@@ -131,7 +131,8 @@ def test_the_bound_is_the_containers_where_that_is_less(tmp_path, monkeypatch):
     limit, usage = tmp_path / "max", tmp_path / "current"
     monkeypatch.setattr(memory, "_CGROUP", ((str(limit), str(usage)), ("/nowhere", "/nowhere")))
     machine = memory._total()
-    limit.write_text("max\n"), usage.write_text("900\n")
+    limit.write_text("max\n")
+    usage.write_text("900\n")
     assert memory._total() == machine
     limit.write_text("1000\n")
     assert (memory._total(), memory.available()) == (1000, 100)

@@ -130,7 +130,8 @@ def tell_peak(device: Any = None) -> None:
     from mmfuse.memory import peak_memory
     from mmfuse.predict.estimate import tell_bytes
 
-    typer.echo(f"memory: {tell_bytes(peak_memory(device or PartialState().device))} at the peak of this process")
+    where: Any = device or PartialState().device
+    typer.echo(f"memory: {tell_bytes(peak_memory(where))} at the peak of this process")
 
 
 def tell_required(report: Mapping[str, Any]) -> None:

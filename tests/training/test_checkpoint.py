@@ -1,6 +1,7 @@
 """What a run's folder keeps: weights once, moments while they are needed, and never less than one whole checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,16 @@ def save(folder: Path, step: int, best: bool, best_step: int, **state) -> None:
     )
 
 
+def last(folder: Path) -> Any:
+    """State, weights and moments of the last checkpoint, which is there."""
+    return Checkpoints(folder).load_last()
+
+
+def weights_of_best(folder: Path, state: dict) -> Any:
+    """The best weights, which are there."""
+    return Checkpoints(folder).load_best(state)
+
+
 def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -27,19 +38,19 @@ def names(folder: Path) -> set[str]:
 def test_weights_that_are_the_best_are_written_once(tmp_path):
     save(tmp_path, 1, True, 1)
     assert names(tmp_path) == {best_name(1), f"step_00000001/{MOMENTS}", "step_00000001/state.json"}
-    state, weights, moments = Checkpoints(tmp_path).load_last()
+    state, weights, moments = last(tmp_path)
     assert (float(weights["w"][0]), float(moments["0.m"][0])) == (1, 1.5)
     assert "weights" not in state  # the Trainer's state has no such field
     save(tmp_path, 2, False, 1)
     assert names(tmp_path) == {best_name(1), *(f"step_00000002/{name}" for name in (WEIGHTS, MOMENTS, "state.json"))}
-    assert float(Checkpoints(tmp_path).load_last()[1]["w"][0]) == 2
+    assert float(last(tmp_path)[1]["w"][0]) == 2
 
 
 def test_a_finished_run_has_the_best_weights_alone(tmp_path):
     save(tmp_path, 1, True, 1)
     save(tmp_path, 2, False, 1, finished=True)
     assert names(tmp_path) == {best_name(1), "step_00000002/state.json"}
-    state, weights, moments = Checkpoints(tmp_path).load_last()
+    state, weights, moments = last(tmp_path)
     assert state["finished"]
     assert (float(weights["w"][0]), moments) == (1, {})
 
@@ -52,7 +63,7 @@ def test_a_checkpoint_of_before_is_read(finished, tmp_path):
     save_file({"0.m": torch.full((3,), 3.5)}, step / MOMENTS)
     text = (step / "state.json").read_text().replace(f'"weights": "{best_name(1)}"', '"epoch": 1')
     (step / "state.json").write_text(text)
-    _, weights, moments = Checkpoints(tmp_path).load_last()
+    _, weights, moments = last(tmp_path)
     assert (float(weights["w"][0]), float(moments["0.m"][0])) == (3, 3.5)
 
 
@@ -60,7 +71,7 @@ def test_moments_that_are_lost_before_the_end_are_told(tmp_path):
     save(tmp_path, 1, True, 1)
     (tmp_path / "step_00000001" / MOMENTS).unlink()
     with pytest.raises(MmfuseError, match="step_00000001: damaged"):
-        Checkpoints(tmp_path).load_last()
+        last(tmp_path)
 
 
 class Killed(BaseException):
@@ -107,12 +118,12 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(best, finished, tmp_path
                 pass
             else:
                 break
-        state, weights, tensors = Checkpoints(folder).load_last()
+        state, weights, tensors = last(folder)
         seen.add(state["step"])
         new = state["step"] == 3
         assert float(weights["w"][0]) == ((3 if best or not finished else 1) if new else 2)
         assert tensors.keys() == (set() if new and finished else {"0.m"})
-        assert float(Checkpoints(folder).load_best(state)["w"][0]) == (3 if new and best else 1)
+        assert float(weights_of_best(folder, state)["w"][0]) == (3 if new and best else 1)
         save(folder, 3, best, 3 if best else 1, finished=finished)  # and it goes on from there
     assert seen == {2, 3}
     assert moments > 10
