@@ -3,13 +3,18 @@
     python benchmarks/speed.py --data DATA --pretrained DIR --baselines DIR [--only train predict]
 
 DATA has emoji_google/ and flipkart_1050/, --pretrained minilm/, --baselines naive_train.py and naive_predict.py. Every
-measurement is a process of its own; sides alternate, and medians are printed. Raw numbers are kept in WORK/speed.jsonl,
-and what is there is not measured again.
+measurement is a process of its own; sides alternate, and medians are told. Raw numbers are kept in WORK/speed.jsonl;
+what is there of the same code is not measured again. The table is printed, and appended to a file of records with
+commit and machine; each ratio stands beside the one that the last record of such a machine has.
 
-Train: the same model (MiniLM + ResNet-18 at 224, the baseline's own fusion: tutorial_concat.py), batch 16, nothing
-frozen, float32, the same rows. The rate is samples over seconds in the training loop, waiting for data included.
-Accuracy: the held-out rows, over seeds.
-Predict: the baseline's folder of pairs; pairs over seconds, model loading left out on both sides.
+train: the same model (MiniLM and a CNN at 224, random, with the baseline's own fusion: tutorial_concat.py), batch 16,
+nothing frozen, the same rows; float32, and what mixed_precision: auto chooses. The rate is samples over seconds in the
+training loop, waiting for data included; share: of this machine's own matrix product of 2048 x 2048. On one set also
+with MMFUSE_KEEP_MEMORY=0: page faults a step, the system's share of processor time, peak memory.
+flat: resident memory over 500 steps.
+predict: the baseline's folder of pairs with the model that `accuracy` trains first; pairs over seconds, decoding
+included, model loading left out on both sides. Labels of the test rows against float32's.
+accuracy: the held-out rows, over seeds.
 """
 
 from __future__ import annotations
@@ -20,281 +25,213 @@ import os
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from speed_predict import absent, mmfuse_predict, naive_predict
+from speed_records import RECORDS, Row, append, code_id, record, table
+from speed_train import flat, mmfuse_train, naive_train
 
 SETS = ("flipkart_1050", "emoji_google")
-BATCH = 16
+TOWERS = ("resnet18", "tf_efficientnet_lite0")
+PRECISIONS = ("fp32", "auto")
+TRAIN_TARGETS = {
+    ("resnet18", "fp32"): (1.5, 2.3),
+    ("tf_efficientnet_lite0", "fp32"): (2.0, 3.0),
+    ("resnet18", "auto"): (2.2, 3.2),
+}
+"""Ratios to the baseline that are aimed at, by set."""
+ENGINES = {
+    ("local", "fp32"): 1.85,
+    ("local", "bf16"): 3.0,
+    ("openvino", "fp32"): None,
+    ("openvino", "bf16"): 3.7,
+    ("openvino", "int8"): 5.5,
+}
+SHARE = 0.62
+FLAT_STEPS = 500
+SIDES = {
+    "naive_train": naive_train,
+    "mmfuse_train": mmfuse_train,
+    "naive_predict": naive_predict,
+    "mmfuse_predict": mmfuse_predict,
+    "flat": flat,
+}
+Found = dict[str, list[dict[str, Any]]]
 
 
 def main() -> None:
+    """Measure what is asked for, print the table and append it to the records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = os.environ.get("MMFUSE_TEST_DATA")
     parser.add_argument("--data", type=Path, default=Path(shared) / "data" if shared else None)
     parser.add_argument("--baselines", type=Path, default=Path(shared) / "baselines" if shared else None)
     parser.add_argument("--pretrained", type=Path, default=os.environ.get("MMFUSE_TEST_PRETRAINED"))
     parser.add_argument("--work", type=Path, default=Path("bench"))
+    parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, default=400, help="rows for the training rate")
     parser.add_argument("--accuracy-limit", type=int, default=0, help="rows for accuracy; 0: all")
     parser.add_argument("--accuracy-epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", default=["train", "predict", "accuracy"])
+    parser.add_argument("--only", nargs="*", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--sets", nargs="*", default=SETS, choices=SETS)
+    parser.add_argument("--towers", nargs="*", default=TOWERS, choices=TOWERS)
+    parser.add_argument("--precisions", nargs="*", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         print(json.dumps(SIDES[args.side](json.loads(args.job))))
         return
-    absent = [name for name in ("data", "pretrained", "baselines") if not getattr(args, name)]
-    if absent:
-        sys.exit(f"--{absent[0]} is needed (or MMFUSE_TEST_DATA and MMFUSE_TEST_PRETRAINED): see --help")
+    missing = [name for name in ("data", "pretrained", "baselines") if not getattr(args, name)]
+    if missing:
+        sys.exit(f"--{missing[0]} is needed (or MMFUSE_TEST_DATA and MMFUSE_TEST_PRETRAINED): see --help")
     args.work.mkdir(parents=True, exist_ok=True)
-    if "train" in args.only:
-        measure_training(args)
-    if "predict" in args.only:
-        measure_prediction(args)
-    if "accuracy" in args.only:
-        measure_accuracy(args)
+    args.code = code_id()
+    rows = [row for section in args.only for row in SECTIONS[section](args)]
+    names = ("repeats", "limit", "accuracy_limit", "accuracy_epochs", "seeds")
+    line = record(rows, {name: getattr(args, name) for name in names}, args.threads)
+    print(f"\n{json.dumps(line['machine'])}\n{line['commit']}{' with changes' if line['dirty'] else ''}\n")
+    print(table(rows, line, args.records), flush=True)
+    append(line, args.records)
 
 
-def measure(args: argparse.Namespace, key: str, side: str, job: dict) -> dict:
-    """One measurement in a process of its own, unless it has been made."""
-    raw = args.work / "speed.jsonl"
+def measure(args: argparse.Namespace, name: str, side: str, job: dict, **environment: str) -> dict[str, Any]:
+    """One measurement in a process of its own, unless it has been made of the same code."""
+    raw, key = args.work / "speed.jsonl", f"{args.code} {name}"
     for line in raw.read_text().splitlines() if raw.exists() else []:
         known = json.loads(line)
         if known["key"] == key:
             return known
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(args.baselines)}
+    where = {name: str(getattr(args, name).resolve()) for name in ("data", "pretrained", "baselines", "work")}
+    path = os.pathsep.join(filter(None, (where["baselines"], os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, **environment}
     environment |= {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    job = {**job, "data": str(args.data), "pretrained": str(args.pretrained), "baselines": str(args.baselines)}
-    command = [sys.executable, __file__, "--side", side, "--job", json.dumps(job)]
+    command = [sys.executable, __file__, "--side", side, "--job", json.dumps({**job, **where})]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        sys.exit(done.stderr[-3000:])
+        sys.exit(f"{name}: {done.stderr[-3000:]}")
     result = {"key": key, "side": side, **json.loads(done.stdout.splitlines()[-1])}
     with raw.open("a") as handle:
         handle.write(json.dumps(result) + "\n")
-    print(result, flush=True)
+    print(name, {k: v for k, v in result.items() if k not in ("key", "side", "labels")}, flush=True)
     return result
 
 
-def rounds(args: argparse.Namespace, name: str, job: dict, sides: tuple[str, str]) -> tuple[list[dict], list[dict]]:
-    found: tuple[list[dict], list[dict]] = ([], [])
+def median(found: list[dict[str, Any]], key: str) -> float:
+    """Of a number over repeats."""
+    return statistics.median(one[key] for one in found)
+
+
+def measure_training(args: argparse.Namespace) -> Iterable[Row]:
+    """The rate of each tower, precision and set; on the first set also what keeping memory changes."""
+    for tower in args.towers:
+        for place, data_set in enumerate(SETS):
+            if data_set in args.sets:
+                yield from _train_one(args, tower, place, data_set)
+
+
+def _train_one(args: argparse.Namespace, tower: str, place: int, data_set: str) -> Iterable[Row]:
+    job = {"set": data_set, "limit": args.limit, "epochs": 1, "seed": 0, "tower": tower}
+    name, keeps_off = f"train {data_set} {tower}", place == 0
+    found: Found = {"naive": [], **{precision: [] for precision in args.precisions}, "off": []}
     for repeat in range(args.repeats):
-        for column, side in zip(found, sides, strict=True):
-            column.append(measure(args, f"{name} {side} {repeat}", side, job))
-    return found
+        found["naive"].append(measure(args, f"{name} naive {repeat}", "naive_train", job))
+        for precision in args.precisions:
+            own = {**job, "precision": precision}
+            found[precision].append(measure(args, f"{name} {precision} {repeat}", "mmfuse_train", own))
+        if keeps_off:
+            own, label = {**job, "precision": "fp32"}, f"{name} fp32 memory not kept {repeat}"
+            found["off"].append(measure(args, label, "mmfuse_train", own, MMFUSE_KEEP_MEMORY="0"))
+    naive = median(found["naive"], "samples_per_s")
+    for precision in args.precisions:
+        ours = found[precision]
+        rate = median(ours, "samples_per_s")
+        values = {"ratio": rate / naive, "naive_per_s": naive, "per_s": rate, "waited": median(ours, "waited")}
+        target = TRAIN_TARGETS.get((tower, precision))
+        yield Row(f"{name} {precision}", values, target and target[place])
+    if "fp32" in args.precisions:
+        share = median(found["fp32"], "matmul_share")
+        yield Row(f"{name} share of matmul", {"ratio": share}, SHARE if tower == "resnet18" else None)
+        if keeps_off:
+            yield _memory(name, found["fp32"], found["off"])
 
 
-def measure_training(args: argparse.Namespace) -> None:
-    for data_set in args.sets:
-        job = {"set": data_set, "limit": args.limit, "epochs": 1, "seed": 0, "work": str(args.work)}
-        naive, ours = rounds(args, f"train {data_set}", job, ("naive_train", "mmfuse_train"))
-        a, b = (statistics.median(r["samples_per_s"] for r in side) for side in (naive, ours))
-        waited = statistics.median(r["waited"] for r in ours)
-        share = statistics.median(r["matmul_share"] for r in ours)
-        rates = f"naive {a:.2f}, mmfuse {b:.2f} samples/s: {b / a:.2f}x"
-        print(f"train {data_set}: {rates}; waiting for data {waited:.1%}; {share:.0%} of the matmul rate", flush=True)
+def _memory(name: str, kept: list[dict[str, Any]], off: list[dict[str, Any]]) -> Row:
+    rates = [median(side, "samples_per_s") for side in (kept, off)]
+    values: dict[str, Any] = {"ratio": rates[0] / rates[1]}
+    for key in ("cpu_s_a_step", "faults_a_step", "sys_share", "peak_mib"):
+        values |= {key: median(kept, key), f"{key}_off": median(off, key)}
+    return Row(f"{name} memory kept", {**values, "same_loss": kept[0]["last_loss"] == off[0]["last_loss"]})
 
 
-def measure_prediction(args: argparse.Namespace) -> None:
-    job = {"set": "flipkart_1050", "limit": 300, "work": str(args.work)}
-    naive, ours = rounds(args, "predict", job, ("naive_predict", "mmfuse_predict"))
-    a, b = (statistics.median(r["pairs_per_s"] for r in side) for side in (naive, ours))
-    worst = max(r["batch_1_difference"] for r in ours)
-    print(f"predict: naive {a:.2f}, mmfuse {b:.2f} pairs/s: {b / a:.2f}x; batch 1 against 32: {worst:.1e}", flush=True)
+def measure_flat(args: argparse.Namespace) -> Iterable[Row]:
+    """Resident memory a hundred steps after the start, and at the end."""
+    job = {"limit": args.limit, "steps": FLAT_STEPS, "seed": 0, "epochs": 1}
+    found = measure(args, "flat", "flat", job)
+    resident = found["resident_mib"]
+    values = {"ratio": resident[len(resident) // 5] / resident[-1], "mib_at_100": resident[len(resident) // 5]}
+    yield Row(f"flat memory, {FLAT_STEPS} steps", {**values, "mib_at_end": resident[-1], "mib_at_most": max(resident)})
 
 
-def measure_accuracy(args: argparse.Namespace) -> None:
-    for data_set in args.sets:
-        scores: dict[str, list[float]] = {"naive_train": [], "mmfuse_train": []}
-        for seed in range(args.repeats):
-            for side, found in scores.items():
-                job = {"set": data_set, "limit": args.accuracy_limit, "epochs": args.accuracy_epochs, "seed": seed}
-                job["work"] = str(args.work)
-                found.append(measure(args, f"accuracy {data_set} {side} {seed}", side, job)["accuracy"])
-        a, b = (statistics.mean(found) for found in scores.values())
-        print(f"accuracy {data_set}: naive {a:.3f}, mmfuse {b:.3f}, difference {b - a:+.3f}", flush=True)
+def measure_prediction(args: argparse.Namespace) -> Iterable[Row]:
+    """Pairs per second of each engine and precision, and what they say of the test rows."""
+    trained = accuracy_of(args, SETS[0], "resnet18", "fp32", 0)
+    job = {"set": SETS[0], "limit": 300, "model": trained["model"], "manifest": trained["manifest"]}
+    skipped = {which: absent(*which) for which in ENGINES}
+    found: dict[Any, list[dict[str, Any]]] = {"naive": [], **{which: [] for which in ENGINES}}
+    for repeat in range(args.repeats):
+        found["naive"].append(measure(args, f"predict naive {repeat}", "naive_predict", job))
+        for engine, precision in (which for which in ENGINES if skipped[which] is None):
+            own = {**job, "engine": engine, "precision": precision}
+            label = f"predict {engine} {precision} {repeat}"
+            found[engine, precision].append(measure(args, label, "mmfuse_predict", own))
+    naive, exact = median(found["naive"], "pairs_per_s"), found["local", "fp32"][0]["labels"]
+    for (engine, precision), target in ENGINES.items():
+        name, ours = f"predict resnet18 {engine} {precision}", found[engine, precision]
+        if not ours:
+            yield Row(name, skipped=skipped[engine, precision])
+            continue
+        rate, labels = median(ours, "pairs_per_s"), ours[0]["labels"]
+        equal = sum(a == b for a, b in zip(labels, exact, strict=True)) / len(exact)
+        values = {"ratio": rate / naive, "naive_per_s": naive, "per_s": rate, "equal_labels": equal}
+        values |= {"accuracy": ours[0]["accuracy"], "peak_mib": median(ours, "peak_mib")}
+        yield Row(name, values, target)
 
 
-def naive_train(job: dict) -> dict:
-    """The baseline as it is, but for its seed."""
-    import contextlib
-    import io
-
-    import naive_train as baseline
-    import torch
-
-    seed = torch.manual_seed
-    torch.manual_seed = lambda _: seed(job["seed"])
-    root = f"{job['data']}/{job['set']}"
-    sys.argv = ["naive_train.py", "--csv", f"{root}/data.csv", "--image-root", root, "--label", "category",
-                "--text-model", f"{job['pretrained']}/minilm", "--epochs", str(job["epochs"]),
-                "--limit", str(job["limit"]),
-                "--batch-size", str(BATCH), "--train-encoders"]  # fmt: skip
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        baseline.main()
-    return json.loads(printed.getvalue().splitlines()[-1])
+def measure_accuracy(args: argparse.Namespace) -> Iterable[Row]:
+    """The held-out rows' accuracy over seeds; the number is the difference in points."""
+    for tower in args.towers:
+        for data_set in args.sets:
+            sides = ("naive", *args.precisions)
+            scores = {
+                side: [accuracy_of(args, data_set, tower, side, seed)["accuracy"] for seed in range(args.seeds)]
+                for side in sides
+            }
+            naive = statistics.mean(scores["naive"])
+            for precision in args.precisions:
+                ours = statistics.mean(scores[precision])
+                values = {"points": 100 * (ours - naive), "naive": naive, "mmfuse": ours, "seeds": args.seeds}
+                yield Row(f"accuracy {data_set} {tower} {precision}", values)
 
 
-def mmfuse_train(job: dict) -> dict:
-    """The same model on the same rows: the baseline's shuffle and cut, as a split column."""
-    import pandas as pd
-    import yaml
-
-    import mmfuse
-
-    work = Path(job["work"]) / f"{job['set']}_{os.getpid()}"
-    work.mkdir(parents=True)
-    rows = pd.read_csv(f"{job['data']}/{job['set']}/data.csv").sample(frac=1, random_state=0).reset_index(drop=True)
-    rows = rows.head(job["limit"]) if job["limit"] else rows
-    rows["split"] = ["train" if i < int(len(rows) * 0.8) else "test" for i in range(len(rows))]
-    rows.to_csv(work / "rows.csv", index=False)
-    manifest = {
-        "name": job["set"],
-        "rows": "rows.csv",
-        "id": "id",
-        "image": {"column": "image", "root": f"{job['data']}/{job['set']}"},
-        "text": {"columns": ["text"]},
-        "tasks": {"category": {"type": "classification", "column": "category"}},
-        "splits": {"column": "split"},
-    }
-    (work / "manifest.yaml").write_text(yaml.safe_dump(manifest))
-    config = {
-        "name": job["set"],
-        "output_dir": str(work / "run"),
-        "seed": job["seed"],
-        "data": {"manifest": str(work / "manifest.yaml")},
-        "text_encoder": {"name": f"{job['pretrained']}/minilm", "max_length": 128, "pooling": "cls"},
-        "image_encoder": {"name": "resnet18", "pretrained": False, "size": [224, 224]},
-        "plugins": [str(Path(__file__).with_name("tutorial_concat.py"))],
-        "fusion": {"name": "tutorial_concat", "out_dim": 256},
-        "training": {"epochs": job["epochs"], "batch_size": BATCH, "learning_rate": 1e-4, "warmup": 0.0,
-                     "schedule": "constant", "clip_norm": None, "patience": None, "trackers": []},
-    }  # fmt: skip
-    run = mmfuse.train(config)
-    lines = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
-    seconds, waited = (sum(line[key] for line in lines) for key in ("seconds", "waited"))
-    rate = sum(line["samples"] for line in lines) / seconds
-    flops = training_flops(run.model_dir, list(rows["text"]))
-    return {
-        "samples_per_s": rate,
-        "seconds": seconds,
-        "waited": waited / seconds,
-        "accuracy": run.report["tasks"]["category"]["metrics"]["accuracy"]["value"],
-        "matmul_share": rate * flops / matmul_rate(),
-    }
+def accuracy_of(args: argparse.Namespace, data_set: str, tower: str, side: str, seed: int) -> dict[str, Any]:
+    """A whole training; of mmfuse, its model stays."""
+    job = {"set": data_set, "limit": args.accuracy_limit, "epochs": args.accuracy_epochs, "seed": seed, "tower": tower}
+    name = f"accuracy {data_set} {tower} {side} {seed}"
+    if side == "naive":
+        return measure(args, name, "naive_train", job)
+    return measure(args, name, "mmfuse_train", {**job, "precision": side})
 
 
-def training_flops(model_dir: Path, texts: list[str]) -> float:
-    """Floating-point operations of one sample's forward and backward pass, its text of mean length and not padded."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from mmfuse.model import FusionModel
-
-    model = FusionModel.from_pretrained(model_dir).train()
-    ids, _ = model.text_encoder.tokenize(texts)
-    tokens = round(statistics.mean(map(len, ids)))
-    batch = {
-        "row_ids": torch.arange(BATCH),
-        "text_row": torch.arange(BATCH),
-        "input_ids": torch.ones(BATCH, tokens, dtype=torch.long),
-        "text_mask": torch.ones(BATCH, tokens, dtype=torch.bool),
-        "image_row": torch.arange(BATCH),
-        "image_view": torch.zeros(BATCH, dtype=torch.long),
-        "pixels": torch.zeros(BATCH, 3, 224, 224, dtype=torch.uint8),
-    }
-    with FlopCounterMode(display=False) as counter:
-        model(batch)["category"].sum().backward()
-    return counter.get_total_flops() / BATCH
-
-
-def matmul_rate() -> float:
-    """Floating-point operations per second of this machine's own matrix multiply, 2048 x 2048, float32."""
-    import torch
-
-    a = torch.randn(2048, 2048)
-    a @ a
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / statistics.median(times)
-
-
-def make_pairs(job: dict) -> Path:
-    """The first rows of a set as a folder of ID.jpg and ID.txt."""
-    import shutil
-
-    import pandas as pd
-
-    folder = Path(job["work"]) / f"pairs_{job['set']}_{job['limit']}"
-    if not folder.exists():
-        scratch = folder.with_suffix(".tmp")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        for _, row in pd.read_csv(f"{job['data']}/{job['set']}/data.csv").head(job["limit"]).iterrows():
-            shutil.copyfile(f"{job['data']}/{job['set']}/{row['image']}", scratch / f"{row['id']}.jpg")
-            (scratch / f"{row['id']}.txt").write_text(row["text"])
-        scratch.rename(folder)
-    return folder
-
-
-def naive_predict(job: dict) -> dict:
-    import contextlib
-    import io
-
-    import naive_predict as baseline
-
-    sys.argv = ["naive_predict.py", "--folder", str(make_pairs(job)), "--text-model", f"{job['pretrained']}/minilm"]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        baseline.main()
-    return json.loads(printed.getvalue().splitlines()[-1])
-
-
-def mmfuse_predict(job: dict) -> dict:
-    import torch
-
-    from mmfuse.config import ImageEncoderConfig, TextEncoderConfig
-    from mmfuse.encoders.image import build_image_encoder
-    from mmfuse.encoders.text import build_text_encoder
-    from mmfuse.model import FusionModel
-    from mmfuse.predict import Predictor, open_studies, predict_to_file
-
-    folder, saved = make_pairs(job), Path(job["work"]) / "predict_model"
-    if not saved.exists():
-        torch.manual_seed(0)
-        text = build_text_encoder(TextEncoderConfig(name=f"{job['pretrained']}/minilm", pooling="cls"), [])
-        image = build_image_encoder(ImageEncoderConfig(name="resnet18", pretrained=False, size=[224, 224]))
-        tasks = {"category": {"type": "classification", "labels": [f"c{i}" for i in range(10)]}}
-        FusionModel(text, image, {"name": "concat"}, tasks).eval().save_pretrained(saved)
-    predictor = Predictor.from_pretrained(saved)
-    out = Path(job["work"]) / f"predictions_{os.getpid()}.jsonl"
-    start = time.perf_counter()
-    studies = open_studies(str(folder))
-    counts = predict_to_file(predictor, studies, out, overwrite=True)
-    seconds = time.perf_counter() - start
-    few = list(studies.read(0, 32))
-    batched, single = (
-        [list(p.tasks["category"]["probabilities"].values()) for p in Predictor(m, batch_size=size)(few)]
-        for m, size in ((predictor.model, 32), (FusionModel.from_pretrained(saved), 1))
-    )
-    worst = max(abs(a - b) for x, y in zip(batched, single, strict=True) for a, b in zip(x, y, strict=True))
-    return {"pairs": counts.predictions, "seconds": seconds, "pairs_per_s": counts.predictions / seconds,
-            "batch_1_difference": worst}  # fmt: skip
-
-
-SIDES = {
-    "naive_train": naive_train,
-    "mmfuse_train": mmfuse_train,
-    "naive_predict": naive_predict,
-    "mmfuse_predict": mmfuse_predict,
+SECTIONS = {
+    "train": measure_training,
+    "flat": measure_flat,
+    "predict": measure_prediction,
+    "accuracy": measure_accuracy,
 }
 
 if __name__ == "__main__":

@@ -161,6 +161,8 @@ class FusionModel(
             if hasattr(self.fusion, "combine"):
                 branches = self.fusion.branches(text, image)
                 said: dict[str, Any] = {task: [head(branch) for branch in branches] for task, head in heads.items()}
+                if self.precision is not None:  # probabilities near 1 have their logarithm in the last bits
+                    said = {task: [logits.float() for logits in own] for task, own in said.items()}
                 return {task: head.combine(said[task], self.fusion.combine) for task, head in heads.items()}  # type: ignore[operator]
             fused = self.fusion(text, image) if fused is None else fused
             return {task: head(fused) for task, head in heads.items()}

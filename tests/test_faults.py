@@ -324,7 +324,7 @@ def test_a_damaged_checkpoint_is_one_line(mmfuse, world, tmp_path, file):
     from mmfuse.training.checkpoint import Checkpoints
 
     step = tmp_path / "step_00000001"
-    Checkpoints(tmp_path).save(1, {}, {"a": torch.ones(2)}, ({"0.x": torch.ones(1)}, {}), best=True)
+    Checkpoints(tmp_path).save(1, {}, {"a": torch.ones(2)}, ({"0.x": torch.ones(1)}, {}), best=False)
     (step / file).write_bytes(b"half")
     with pytest.raises(MmfuseError, match=rf"{step}: damaged \(.*\); --restart discards the run"):
         Checkpoints(tmp_path).load_last()

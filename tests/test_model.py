@@ -17,6 +17,7 @@ from mmfuse.encoders.text import TextEncoder, build_text_encoder
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
 from mmfuse.model import FusionModel
+from mmfuse.precision import BF16, at_precision
 from mmfuse.training.objectives.uncertainty import Uncertainty
 from mmfuse.types import Features, MmfuseError
 
@@ -121,6 +122,22 @@ def test_a_rows_logits_do_not_depend_on_its_batch(models, name):
         for task, logits in run(model, [row]).items():
             torch.testing.assert_close(together[task][i : i + 1], logits, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(backwards[task][len(ROWS) - 1 - i], logits[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FUSIONS.names())
+def test_in_bf16_every_fusion_says_nearly_the_same(models, name):
+    """With missing modalities and several images; features that go from part to part are float32."""
+    model = models[name]
+    exact = run(model)
+    with at_precision(model, BF16):
+        near, kept = run(model), model.run(collate(items_of(model)), keep=("text", "image", "fused"))
+    for task, logits in exact.items():
+        apart = (near[task].float() - logits).abs().max()
+        assert 0 < apart < 0.03 * logits.abs().max().clamp_min(1.0), (task, apart)
+    for features in (kept.text, kept.image, kept.fused):
+        assert features is None or features.pooled.dtype == features.tokens.dtype == torch.float32
+    if hasattr(model.fusion, "combine"):  # logarithms of probabilities
+        assert all(logits.dtype == torch.float32 for logits in near.values())
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())

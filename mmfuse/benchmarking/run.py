@@ -329,10 +329,24 @@ def _stand_alone(processes: int) -> bool:
     for name in (*SIZES, *RANKS, *_LAUNCHED):
         os.environ.pop(name, None)
     if rank is not None and torch.cuda.is_available():
-        torch.cuda.set_device(int(rank))
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())
     if processes > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     return others
+
+
+def one_gpu(number: int) -> dict[str, str]:
+    """What a helper's environment must say so that helpers take the GPUs in turn; nothing where there are not several.
+
+    Args:
+        number: Of the helper, from 1: the process that starts them has the first GPU.
+    """
+    count = torch.cuda.device_count()
+    if count < 2:
+        return {}
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = named.split(",")[:count] if named else [str(gpu) for gpu in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)].strip()}
 
 
 @contextmanager
@@ -340,7 +354,10 @@ def _helpers(count: int, folder: Path, force: bool) -> Iterator[None]:
     """So many processes that help, until the work is done; where it is not, they are ended."""
     command = [sys.executable, "-m", "mmfuse.cli", "benchmark", str(folder / "config.yaml"), "--worker"]
     command += ["--force"] if force else []
-    helpers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(count)]
+    helpers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **one_gpu(number)})
+        for number in range(1, count + 1)
+    ]
     try:
         yield
         for helper in helpers:

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from mmfuse.predict import Predictor
 
 app = typer.Typer()
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        help="fp32; bf16: faster on GPUs of 2020 and later and CPUs with avx512_bf16 or amx; auto: what is faster "
+        "here, on a CPU timed for each tower; int8: with openvino, of a model that mmfuse export has calibrated."
+    ),
+]
 
 
 @app.command(
@@ -37,8 +44,8 @@ app = typer.Typer()
     "mmfuse predict MODEL table.csv --image-column film --text-column note --out predictions.csv; "
     "as studies come in: mmfuse predict MODEL inbox/ --out predictions.jsonl --watch; "
     "in a crontab, at one each night: 0 1 * * * mmfuse predict MODEL inbox/ --out night.csv --overwrite --abstain 0.95"
-    "; twice as fast on a CPU with avx512_bf16: mmfuse predict MODEL folder/ --precision auto"
-    "; three times: mmfuse predict MODEL folder/ --engine openvino --precision bf16"
+    "; faster on a CPU with avx512_bf16: mmfuse predict MODEL folder/ --precision auto"
+    "; faster still: mmfuse predict MODEL folder/ --engine openvino --precision bf16"
     "; on many machines: mmfuse predict MODEL s3://bucket/shards --out s3://bucket/out.parquet --engine ray"
 )
 def predict(
@@ -54,13 +61,7 @@ def predict(
     layout: Annotated[str, typer.Option(help="Pair by stem, by study folder, or find out: auto.")] = "auto",
     missing: MissingOption = "error",
     batch_size: Annotated[int, typer.Option(min=1, help="Studies per forward pass.")] = 16,
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32; bf16: faster on GPUs of 2020 and later and CPUs with avx512_bf16 or amx; auto: what is faster "
-            "here, on a CPU timed for each tower; int8: with openvino, of a model that mmfuse export has calibrated."
-        ),
-    ] = "fp32",
+    precision: PrecisionOption = "fp32",
     id_column: Annotated[str | None, typer.Option(help="Of a table; default: as in training.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Of a table; default: as in training.")] = None,
     text_column: Annotated[

@@ -210,8 +210,9 @@ def _telling(
     """The batches; how far all are is told after each."""
     for items, features in batches:
         yield items, features
-        if progress is not None and len(items):
-            progress(job.done_with(items), len(job.items))
+        done = job.done_with(items) if len(items) else 0
+        if progress is not None and 0 < done < len(job.items):  # the end is told once, when others are done too
+            progress(done, len(job.items))
 
 
 @contextmanager

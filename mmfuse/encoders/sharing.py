@@ -50,7 +50,7 @@ class Job:
     def claimed(self) -> Iterator[int]:
         """The items of one part after the other that no other process has taken, each taken when it is asked for."""
         for start in range(0, len(self.items), self.part):
-            if (self.folder / "ended").exists():
+            if (self.folder / "ended").exists() or not (self.folder / "items").exists():
                 return
             try:
                 (self.folder / f"part-{start}").touch(exist_ok=False)
@@ -83,7 +83,7 @@ def lead(folder: Path, name: str, items: Sequence[int], part: int, compute: Comp
     except BaseException:
         (own / "ended").touch()  # helpers see to what they have begun
         if not list(own.glob("helper-*")):
-            shutil.rmtree(own, ignore_errors=True)
+            remove_job(own)
         raise
     end_jobs(folder)
 
@@ -95,7 +95,14 @@ def end_jobs(folder: Path) -> None:
         for helper in own.glob("helper-*"):
             with FileLock(helper):  # is free when it is done, or dead
                 pass
-        shutil.rmtree(own, ignore_errors=True)
+        remove_job(own)
+
+
+def remove_job(own: Path) -> None:
+    """Take the whole folder away at once: who comes late must not find a job without the mark that it has ended."""
+    gone = own.with_name(f"building-{own.name}")
+    own.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def help_others(folder: Path, name: str, part: int, compute: Compute, helped: set[str]) -> bool:
@@ -122,5 +129,7 @@ def help_others(folder: Path, name: str, part: int, compute: Compute, helped: se
             except FileNotFoundError:  # it has ended meanwhile
                 continue
             compute(Job(own, items, part))
+        if not (own / "items").exists():  # it had ended, and the lock's file made its folder anew
+            shutil.rmtree(own, ignore_errors=True)
         return True
     return False

@@ -109,6 +109,14 @@ class Classification(LabelTask):
         L = len(self.labels)
         return np.eye(L + 1)[np.where(target == MISSING_CLASS, L, target)][:, :L]
 
+    def counted(self, target: np.ndarray) -> list[list[int]] | None:
+        """Rows of each class."""
+        return [np.bincount(target[self.labelled(target)], minlength=len(self.labels)).tolist()]
+
+    def as_counted(self, counts: Sequence[Sequence[int]]) -> np.ndarray:
+        """One class after the other."""
+        return np.repeat(np.arange(len(self.labels)), counts[0])
+
     def shown(self, target: Any) -> str | None:
         """The class by name."""
         return None if target == MISSING_CLASS else self.labels[int(target)]

@@ -242,6 +242,18 @@ class TaskKind:
 
     # ---- what is taken from rows
 
+    def counted(self, target: np.ndarray) -> list[list[int]] | None:
+        """`(1 or 2, labels)` rows in which each label is there, and is not, for the index of shards; None: of no use.
+
+        Args:
+            target: `(rows, ...)`, encoded.
+        """
+        return None
+
+    def as_counted(self, counts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Targets, encoded, of which `counted` gives these counts: for weights that depend on nothing else."""
+        raise NotImplementedError
+
     def fit(self, targets: Callable[[], np.ndarray]) -> None:
         """Take what is needed from the encoded targets of the training split, before anything is trained.
 

@@ -103,6 +103,17 @@ class Multilabel(LabelTask):
         """`(rows, labels)`."""
         return np.nan_to_num(target.astype(np.float64))
 
+    def counted(self, target: np.ndarray) -> list[list[int]] | None:
+        """Rows with each label, and without it."""
+        return [(target == 1).sum(axis=0).tolist(), (target == 0).sum(axis=0).tolist()]
+
+    def as_counted(self, counts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Of each label those with it, those without it, and unknown ones."""
+        positive, negative = np.array(counts)
+        row = np.arange(int((positive + negative).max(initial=0)))[:, None]
+        found = np.where(row < positive, 1.0, np.where(row < positive + negative, 0.0, np.nan))
+        return found.astype(np.float32)
+
     def shown(self, target: Any) -> dict[str, list[str]] | None:
         """The labels that are true, and those that are unknown."""
         if np.isnan(target).all():

@@ -17,7 +17,7 @@ from mmfuse.registry import nearest
 from mmfuse.training.arithmetic import arithmetic
 from mmfuse.training.batch_norm import check_sync
 from mmfuse.training.launch import check_precision
-from mmfuse.training.sharded import shard_on_cpu
+from mmfuse.training.sharded import shard_on_cpu, sum_in_fp32
 from mmfuse.training.zero import check_zero
 from mmfuse.types import MmfuseError
 
@@ -50,6 +50,7 @@ def open_accelerator(config: Config):
         raise MmfuseError(f"training.trackers or training.mixed_precision: {str(error).splitlines()[0]}") from error
     try:
         shard_on_cpu(accelerator)
+        sum_in_fp32(accelerator)
         check_precision(config, accelerator)
         check_sync(config, accelerator)
         with arithmetic(config.training, accelerator.device):

@@ -81,7 +81,8 @@ def assemble(config: Config, table: Table, text: Tower | None, image: Tower | No
     for task, head in heads.items():
         head.task.fit(partial(table.targets_of, task, "train"))
         if task in config.tasks and config.tasks[task].class_weights == "balanced":
-            head.weigh(table.targets_of(task, "train"))
+            ours = type(head).weigh.__module__.startswith("mmfuse.heads")  # another may need more than counts
+            head.weigh((table.counted_targets if ours else table.targets_of)(task, "train"))
     model.text_sections = table.manifest.text.sections if table.manifest.text else []
     model.inputs = TableInputs.of(table.manifest, model.uses)
     dropout = dataclasses.asdict(config.training.modality_dropout)

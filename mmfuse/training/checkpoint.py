@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmfuse.encoders.saved import write_tensors
-from mmfuse.training.sharded import laid_out_as, whole
+from mmfuse.training.sharded import collect, laid_out_as
 from mmfuse.types import MmfuseError, first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -48,8 +48,14 @@ def room_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
+WEIGHTS, MOMENTS = "weights.safetensors", "optimizer.safetensors"
+
+
 class Checkpoints:
     """The checkpoints of a run: the last one, and the weights of the best one.
+
+    Weights are there once: a checkpoint of the best ones names their file. That of a run that has finished, which
+    nothing goes on from, has the best ones too, and no moments.
 
     Args:
         folder: `runs/NAME/checkpoints`.
@@ -70,7 +76,8 @@ class Checkpoints:
 
         Args:
             step: The optimiser steps done.
-            state: JSON; the weights that it names under `best_file` and `loss_file` are kept.
+            state: JSON; the weights that it names under `best_file` and `loss_file` are kept. Where it says
+                `finished`, those of `best_file` are its weights, and there are no moments.
             weights: All tensors that training may change.
             optimizer: What `optimizer_state` gives of it.
             best: Whether these weights are among them.
@@ -78,22 +85,25 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         if best:
             self._write_file(self.folder / best_name(step), weights)
+        named = state.get("best_file") if state.get("finished") else best_name(step) if best else None
         target = self.folder / f"step_{step:08d}"
         scratch = target.with_suffix(".tmp")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         tensors, plain = optimizer
-        write_tensors(_contiguous(weights), scratch / "weights.safetensors")
-        write_tensors(tensors, scratch / "optimizer.safetensors")
-        (scratch / "state.json").write_text(json.dumps({**state, "optimizer": plain}, indent=1))
+        if named is None:
+            write_tensors(_contiguous(weights), scratch / WEIGHTS)
+        if not state.get("finished"):
+            write_tensors(tensors, scratch / MOMENTS)
+        values = {**state, "optimizer": plain, **({"weights": named} if named else {})}
+        (scratch / "state.json").write_text(json.dumps(values, indent=1))
         for path in scratch.iterdir():
             _fsync(path)
         _fsync(scratch)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
         _fsync(self.folder)
-        own = best_name(step) if best else None
-        self._clean({target.name, own, state.get("best_file"), state.get("loss_file")})
+        self._clean({target.name, named, state.get("best_file"), state.get("loss_file")})
 
     def last_step(self) -> int | None:
         """The step of the last checkpoint; None if there is none."""
@@ -103,6 +113,8 @@ class Checkpoints:
     def load_last(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
         """State, weights and optimiser tensors of the last checkpoint; None if there is none.
 
+        One of a run that has finished has no optimiser tensors, or was written by a version that kept them.
+
         Raises:
             MmfuseError: It is damaged, or may not be read.
         """
@@ -111,7 +123,9 @@ class Checkpoints:
             return None
         with _reading(found[-1]):
             state = json.loads((found[-1] / "state.json").read_text())
-            return state, load_file(found[-1] / "weights.safetensors"), load_file(found[-1] / "optimizer.safetensors")
+            named, moments = state.pop("weights", None), found[-1] / MOMENTS
+            weights = load_file(self.folder / named if named else found[-1] / WEIGHTS)
+            return state, weights, {} if state.get("finished") and not moments.exists() else load_file(moments)
 
     def load_best(self, state: dict[str, Any]) -> dict[str, Tensor] | None:
         """The weights of the best evaluation; None if there was none.
@@ -133,6 +147,7 @@ class Checkpoints:
         write_tensors(_contiguous(tensors), scratch)
         _fsync(scratch)
         scratch.rename(path)
+        _fsync(self.folder)  # before a checkpoint that names it
 
     def _clean(self, keep: set[str | None]) -> None:
         for path in self.folder.iterdir():
@@ -168,18 +183,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor],
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's tensors by "NUMBER.FIELD", and the rest of its state; of a sharded one, every process must ask."""
-    tensors: dict[str, Tensor] = {}
+    """An optimiser's tensors by "NUMBER.FIELD", and the rest of its state, on the main process.
+
+    Of a sharded one, every process must ask. They are to be written before the next step: on a CPU they are no copies.
+    """
+    tensors: list[tuple[str, Tensor]] = []
     plain: dict[str, dict[str, Any]] = {}
     current = optimizer.state_dict()
     for index, fields in current["state"].items():
         for name, value in fields.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = whole(value).cpu().contiguous().clone()
+                tensors.append((f"{index}.{name}", value))
             else:
                 plain.setdefault(str(index), {})[name] = value
     groups = [{"lr": group["lr"]} for group in current["param_groups"]]
-    return tensors, {"state": plain, "groups": groups}
+    return collect(tensors), {"state": plain, "groups": groups}
 
 
 @contextmanager

@@ -57,7 +57,8 @@ class TrainingEstimate:
         steps: In all.
         parameters: Of the model.
         trained: Those that training changes.
-        checkpoints: Last and best one together.
+        checkpoints: Last and best one together, at most.
+        finished: What is left of them when training has ended.
         model: The model folder's weights.
         features: Of frozen towers, in the cache; 0 where none are kept.
         memory: Of this process at its peak.
@@ -76,6 +77,7 @@ class TrainingEstimate:
     parameters: int
     trained: int
     checkpoints: int
+    finished: int
     model: int
     features: int
     memory: int
@@ -101,8 +103,8 @@ class TrainingEstimate:
                 "rows:       " + ", ".join(f"{name} {self.rows[name]}" for name in SPLITS if self.rows.get(name)),
                 f"steps:      {self.steps_per_epoch} an epoch of {self.batch} rows each, {self.steps} in all",
                 f"parameters: {self.parameters:,}, {self.trained:,} of them trained",
-                f"disk:       checkpoints {tell_bytes(self.checkpoints)}, and as much again while they are replaced; "
-                f"model {tell_bytes(self.model)}{features}",
+                f"disk:       checkpoints {tell_bytes(self.checkpoints)}, and as much again while they are replaced, "
+                f"{tell_bytes(self.finished)} at the end; model {tell_bytes(self.model)}{features}",
                 f"memory:     {tell_bytes(self.memory)} at the peak of this process",
                 f"a step:     {tell_seconds(self.step)}{longest}",
                 f"time:       about {tell_seconds(self.seconds)}: set-up {tell_seconds(self.set_up)}, {computing}"
@@ -310,6 +312,7 @@ def _sizes(model: FusionModel, config: Config) -> dict[str, int]:
         "trained": sum(p.numel() for p in optimised),
         "checkpoints": 2 * kept
         + moments(config.training.optimizer) * sum(p.numel() * p.element_size() for p in optimised),
+        "finished": kept,
         "model": sum(state.values()),
     }
 

@@ -32,6 +32,7 @@ from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
 from mmfuse.training.claim import tell_kept
+from mmfuse.training.data_parallel import choose_data_parallel
 from mmfuse.training.identity import frozen_identity, rows_identity
 from mmfuse.training.learner import Learner, current_names
 from mmfuse.training.methods import build_method
@@ -49,7 +50,16 @@ from mmfuse.training.optimizers import build_optimizer
 from mmfuse.training.orders import build_order
 from mmfuse.training.passes import Passes
 from mmfuse.training.progress import Progress
-from mmfuse.training.sharded import fill_in, load_weights, prepare_sharding, resting, share_buffers, whole, whole_model
+from mmfuse.training.sharded import (
+    collect,
+    fill_in,
+    load_weights,
+    prepare_sharding,
+    resting,
+    share_buffers,
+    whole,
+    whole_model,
+)
 from mmfuse.training.taken import Taken
 from mmfuse.training.trained import ever_trained, freeze_towers, towers
 from mmfuse.training.zero import (
@@ -63,6 +73,8 @@ from mmfuse.training.zero import (
 )
 from mmfuse.types import Batch, MmfuseError, Step, Stopped
 
+LEAST_SCALE = 2.0**-14
+"""Of fp16's loss: below it, what is not finite is no overflow that another scale would mend."""
 METHOD = "method."
 """Begins the names of the method's tensors in a checkpoint."""
 
@@ -152,6 +164,9 @@ class Trainer:
             synchronise(model.image_encoder)
         self.optimizer = build_optimizer(config.training.optimizer, parameter_groups(self.learner, config))
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        lacks = pairs.table.lacks("train")
+        complete = not any(lacks[modality] for modality in model.uses)
+        choose_data_parallel(accelerator, self.learner, config, self.method, complete)
         self.wrapped, self.prepared = accelerator.prepare(self.learner, self.optimizer)
         if self.zero:
             begin_moments(self.wrapped, self.optimizer)
@@ -263,13 +278,18 @@ class Trainer:
         while len(self.untold) > but:
             taken, samples, start, waited = self.untold.popleft()
             found, start = taken.read(), max(start, self.told)
+            if found.skipped and self.accelerator.scaler.get_scale() < LEAST_SCALE:  # type: ignore[union-attr]
+                raise MmfuseError(
+                    f"the gradient is not finite in fp16 at step {taken.step}, however it is scaled: lower "
+                    "training.learning_rate, or set training.mixed_precision to bf16"
+                )
             self.told = time.perf_counter()
             self.log.step(
                 step=taken.step,
                 epoch=self.state.epoch,
                 loss=found.loss,
                 **({"losses": found.losses} if len(found.losses) > 1 else {}),
-                grad_norm=found.norm,
+                **({"grad_norm": None, "skipped": True} if found.skipped else {"grad_norm": found.norm}),
                 learning_rate=found.rate,
                 samples=samples,
                 seconds=self.told - start,
@@ -291,18 +311,25 @@ class Trainer:
             for i, batch in enumerate(batches):
                 total += self._learn(batch, step, self.zero or i == len(batches) - 1, blank[i])
         if self.method.edits_gradients:
+            self.accelerator.unscale_gradients(self.prepared)
             self.method.gradients(self.learner, step)
-        if self.zero:
-            norm = zero_step(self.wrapped)
-        elif self.training.clip_norm is not None:
-            norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
-        else:
-            norm = torch.zeros((), device=device)
+        norm = zero_step(self.wrapped) if self.zero else self._clip()
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
         numbers = torch.cat([summed, whole(norm).to(summed).reshape(1)])
-        return Taken(numbers, self.learner.parts, self.state.step + 1, self.optimizer.param_groups[0]["lr"])
+        rate, scaled = self.optimizer.param_groups[0]["lr"], self.accelerator.scaler is not None
+        return Taken(numbers, self.learner.parts, self.state.step + 1, rate, scaled)
+
+    def _clip(self) -> Tensor:
+        """The norm of the gradient before it is clipped; 0 where it is not, but in fp16, where it tells an overflow."""
+        most, scaled = self.training.clip_norm, self.accelerator.scaler is not None
+        if most is None and not scaled:
+            return torch.zeros((), device=self.accelerator.device)
+        most = math.inf if most is None else most
+        if scaled and self.method.edits_gradients:  # already unscaled, and once only
+            return nn.utils.clip_grad_norm_(self.wrapped.parameters(), most)
+        return self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)  # type: ignore[return-value]
 
     def _step_of(self, counts: list[float]) -> Step:
         """The step that is next, with `count_targets` over all processes."""
@@ -350,6 +377,8 @@ class Trainer:
         else:
             self.state.take_last(self.state.step)
         self.state.finished = ended
+        if ended:
+            self.state.settle()
         self._checkpoint(kept)
 
     def _validate(self) -> tuple[float, dict[str, Any]]:
@@ -387,7 +416,7 @@ class Trainer:
     def _trained_weights(self) -> dict[str, Tensor]:
         trained = ever_trained(self.model, self.config)
         found = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
-        return {name: whole(tensor) for name, tensor in (found | self.learner.own_state()).items()}
+        return collect((found | self.learner.own_state()).items())
 
     def _checkpoint(self, best: bool) -> None:
         self.log.flush()
@@ -395,9 +424,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.zero:
             share_buffers(self.learner)
-            optimizer = zero_state(self.optimizer, self.parameters)
-        elif main or self.skeleton is not None:  # what is sharded, all give their part of
-            optimizer = optimizer_state(self.optimizer)
+        optimizer = self._moments()
         if main or self.skeleton is not None:
             weights = self._trained_weights()
         if main:
@@ -408,6 +435,16 @@ class Trainer:
             state = {**asdict(self.state), "scaler": scaler.state_dict() if scaler is not None else {}}
             self.checkpoints.save(self.state.step, state, weights, optimizer, best)
         self.accelerator.wait_for_everyone()
+
+    def _moments(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the optimiser keeps of each weight, of the main process; all processes ask."""
+        if self.state.finished:  # nothing goes on from it
+            return {}, {"state": {}, "groups": [{"lr": group["lr"]} for group in self.optimizer.param_groups]}
+        if self.zero:
+            return zero_state(self.optimizer, self.parameters)
+        if self.accelerator.is_main_process or self.skeleton is not None:  # what is sharded, all give their part of
+            return optimizer_state(self.optimizer)
+        return {}, {}
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
@@ -441,6 +478,8 @@ class Trainer:
         weights = current_names(weights)
         load_weights(self.model, weights)
         load_weights(self.learner, {name: weights[name] for name in self.learner.own_state()})
+        if self.state.finished:
+            return
         own = {n.removeprefix(METHOD): tensor for n, tensor in weights.items() if n.startswith(METHOD)}
         self.method.load_state_dict({**self.state.method, **own})
         if self.zero:

@@ -110,9 +110,12 @@ def _tell_stream(table: ShardedTable, plan: StreamPlan, config: Config, workers:
     """How the training rows are read, in words; damaged shards are named."""
     shards, own, used = table.shards, plan.lanes // plan.world, workers_of(plan, workers)
     train, window = shards.of("train"), plan.window * plan.batch_size
-    held = min(window * own, plan.rows) * sum(shard.bytes for shard in train) / plan.rows
+    held = max(1, used // own) * min(window * own, plan.rows) * sum(shard.bytes for shard in train) / plan.rows
     asked = f" (data.lanes {config.data.lanes}, for {plan.world} processes)" if plan.lanes != config.data.lanes else ""
     lowered = f" (of {workers}, to share {own} lanes evenly)" if used < workers else ""
+    lowered += (
+        f" ({used // own} to a lane: each reads it all; more data.lanes would be read once)" if used > own else ""
+    )
     lines = [
         f"streamed from {shards.url}: {len(train)} shards, {plan.lanes} lanes{asked}, windows of {window} rows, "
         f"num_workers {used}{lowered}; about {held / 2**20:.0f} MiB of encoded rows are held a process"

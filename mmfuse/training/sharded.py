@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.DEEPSPEED
 
 
+def sum_in_fp32(accelerator: Accelerator) -> None:
+    """Let gradients be summed over processes in fp32 where weights are cast to half precision; Accelerate would not."""
+    plugin: Any = accelerator.state.fsdp_plugin if accelerator.is_fsdp2 else None
+    if plugin is not None and plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+
+
 def prepare_sharding(learner: Learner) -> FusionModel:
     """Make a learner ready to be sharded in place; a copy of its model without parameters, for `whole_model`.
 
@@ -78,20 +86,42 @@ def whole_model(skeleton: FusionModel, model: nn.Module) -> FusionModel:
     found = copy.deepcopy(skeleton, filled)  # type: ignore[arg-type]
     theirs = dict(model.named_buffers())
     for name, buffer in found.named_buffers():
-        buffer.copy_(broadcast(theirs[name].clone()))  # type: ignore[arg-type]
+        buffer.copy_(theirs[name])
+    share_buffers(found)
     return found
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the main process's buffers (running statistics), as DistributedDataParallel does."""
+    """Give every process the main process's buffers (running statistics), as DistributedDataParallel does.
+
+    There may be 160 of them: those of a type go together.
+    """
+    by_type: dict[Any, list[Tensor]] = {}
     for buffer in model.buffers():
-        buffer.copy_(broadcast(buffer.clone()))  # type: ignore[arg-type]
+        by_type.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    for buffers in by_type.values():
+        joined: Any = broadcast(torch.cat([buffer.reshape(-1) for buffer in buffers]))
+        for buffer, part in zip(buffers, joined.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor, or all of a sharded one; then every process must ask."""
     own: Any = tensor.detach()
     return own.full_tensor() if isinstance(own, DTensor) else own
+
+
+def collect(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Named tensors, whole, on the CPU of the main process; the others get none, but must ask where some are sharded.
+
+    They are collected one by one, and on a CPU they are the same memory.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        own = whole(tensor)
+        if PartialState().is_main_process:
+            found[name] = own.cpu().contiguous()
+    return found
 
 
 def laid_out_as(tensor: Tensor, other: Tensor) -> Tensor:

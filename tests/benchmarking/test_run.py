@@ -24,7 +24,7 @@ from mmfuse.benchmarking.cells import Workshop, _trained
 from mmfuse.benchmarking.compare import compare_benchmarks
 from mmfuse.benchmarking.config import load_benchmark_config
 from mmfuse.benchmarking.results import CellResult, Summary
-from mmfuse.benchmarking.run import benchmark, dry_run
+from mmfuse.benchmarking.run import benchmark, dry_run, one_gpu
 from mmfuse.data.batches.order import epoch_batches
 from mmfuse.fusion import FUSIONS
 from mmfuse.fusion.concat import ConcatFusion
@@ -444,3 +444,14 @@ def threads():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_helpers_take_the_gpus_in_turn(monkeypatch):
+    """The process that starts them has the first one."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert one_gpu(1) == {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [one_gpu(number)["CUDA_VISIBLE_DEVICES"] for number in (1, 2, 3)] == ["1", "2", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7, 5,GPU-3a")
+    assert [one_gpu(number)["CUDA_VISIBLE_DEVICES"] for number in (1, 2, 3)] == ["5", "GPU-3a", "7"]

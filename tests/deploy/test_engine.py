@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tiny_models import needs_openvino
 
+from mmfuse.cli.request import Request
 from mmfuse.deploy import load_predictor
 from mmfuse.deploy.openvino import can_bf16
 from mmfuse.predict import Predictor
@@ -70,6 +71,7 @@ def test_a_form_is_made_once_and_again_for_other_weights(exported_dir, exports, 
     weights[-3] ^= 1
     (model / "model.safetensors").write_bytes(weights)
     assert not exports
+    (model / "exported" / "openvino-fp32.building-killed").mkdir()
     load_predictor(model, tell=told.append)
     assert told == [f"exporting the model for OpenVINO, once: {model / 'exported' / 'openvino-fp32'}"]
     assert (model / "exported" / "openvino-fp32" / "openvino.bin").stat().st_mtime_ns > before
@@ -101,20 +103,28 @@ def test_int8_needs_a_form_of_its_own(exported_dir):
         load_predictor(exported_dir, precision="int8")
 
 
-def test_a_run_is_told_apart_by_engine_and_precision(exported_dir, tmp_path, samples, mmfuse):
+def test_the_command_gives_the_same_bytes_each_time(exported_dir, tmp_path, samples, mmfuse):
     for sample in samples[:8]:
         shutil.copy(sample.images[0], tmp_path / f"{sample.id}.png")
         (tmp_path / f"{sample.id}.txt").write_text(sample.text)
-    out = tmp_path / "out.jsonl"
-    command = ("predict", exported_dir, tmp_path, "--layout", "stem", "--out", out, "--engine", "openvino")
-    assert mmfuse(*command)[0] == 0
-    lines = out.read_bytes()
-    assert len(lines.splitlines()) == 8
-    assert mmfuse(*command, "--overwrite")[0] == 0
-    assert out.read_bytes() == lines
-    # As if it had been stopped before its end: another engine is another run.
-    progress = tmp_path / "out.jsonl.progress.json"
-    assert not progress.exists()
+    found = []
+    for name in ("a.jsonl", "b.jsonl"):
+        code, _, complained = mmfuse(
+            "predict", exported_dir, tmp_path, "--out", tmp_path / name, "--engine", "openvino"
+        )
+        assert code == 0, complained
+        found.append((tmp_path / name).read_bytes())
+    assert found[0] == found[1]
+    assert len(found[0].splitlines()) == 8
+
+
+def test_a_run_is_told_apart_by_engine_and_precision(exported_dir):
+    precisions = ["fp32", "bf16"] if can_bf16() else ["fp32"]
+    predictors = [Predictor.from_pretrained(exported_dir)]
+    predictors += [load_predictor(exported_dir, precision=precision) for precision in precisions]
+    command = dict.fromkeys(Request.__dataclass_fields__)
+    found = {Request(**command).fingerprint(predictor) for predictor in predictors}
+    assert len(found) == len(predictors)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +138,12 @@ def test_what_does_not_go_together_is_told(exported_dir, tmp_path, mmfuse, asked
     code, _, complained = mmfuse("predict", exported_dir, tmp_path, "--engine", "openvino", *asked)
     assert code == 2
     assert complained.startswith(f"error: {told}")
+
+
+def test_a_missing_extra_is_told_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MmfuseError, match=r'^--engine openvino: pip install "mmfuse\[openvino\]"$'):
+        load_predictor("no/such/model")
 
 
 def test_openvino_reports_to_nobody(exported_dir):

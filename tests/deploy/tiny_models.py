@@ -28,12 +28,12 @@ TASKS = {
 }
 
 
-def build(fusion: str, tasks: dict | None = None, image: str = "vit", **options) -> FusionModel:
+def build(fusion: str, tasks: dict | None = None, text: str = "bert", image: str = "vit", **options) -> FusionModel:
     """An untrained model, tiny, of which no two weights are alike."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     words = [f"word {i} of the text {7 * i}" for i in range(50)]
-    text = build_text_encoder(TextEncoderConfig(name="bert", pretrained=False, options=sizes, max_length=24), words)
+    reports = build_text_encoder(TextEncoderConfig(name=text, pretrained=False, options=sizes, max_length=24), words)
     towers = {
         "vit": ("vit_tiny_patch16_224", {"depth": 1, "embed_dim": 16, "num_heads": 2}),
         "resnet": ("resnet10t", {"channels": [8, 8, 16, 16], "stem_width": 8}),
@@ -42,7 +42,7 @@ def build(fusion: str, tasks: dict | None = None, image: str = "vit", **options)
     picture = build_image_encoder(ImageEncoderConfig(name=name, pretrained=False, size=[32, 32], options=of))
     if tasks is None:  # decisions are combined between labels
         tasks = {name: given for name, given in TASKS.items() if fusion != "late_probability" or name != "size"}
-    model = FusionModel(text, picture, {"name": fusion, **options}, tasks)
+    model = FusionModel(reports, picture, {"name": fusion, **options}, tasks)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

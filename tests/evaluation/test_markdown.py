@@ -88,7 +88,8 @@ def test_a_cards_words_are_words(report):
         tasks={EVIL: task}, name=EVIL, version=EVIL, sha256="0" * 64, about=f"It has\n\n{EVIL}", licence=EVIL
     )
     table = SimpleNamespace(manifest=manifest, counts=lambda: {"train": 1}, labels={EVIL: []})
-    config = SimpleNamespace(name=f"{EVIL}\n---", text_encoder=tower, image_encoder=tower)
+    training = SimpleNamespace(mixed_precision=None)
+    config = SimpleNamespace(name=f"{EVIL}\n---", text_encoder=tower, image_encoder=tower, training=training)
     card = model_card(model, table, config, report)  # type: ignore[arg-type]
     assert "<" not in card
     assert card.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 11

@@ -80,6 +80,9 @@ def test_labels_and_captions_from_one_model(captioner, pairs, tmp_path, monkeypa
 
     # elsewhere, without a network and without what it was made from
     here = captions_of(run.model_dir, pairs)
+    for generation in ({}, {"num_beams": 2}):
+        half = captions_of(run.model_dir, pairs, precision="bf16", generation=generation)
+        assert all(isinstance(caption, str) for caption in half)
     moved = tmp_path / "elsewhere" / "model"
     shutil.copytree(run.model_dir, moved)
     shutil.rmtree(run.dir)

@@ -145,7 +145,7 @@ def test_an_objective_is_trained_kept_and_resumed(tiny, spread, killed_at):
     options = ("training.objectives=[{name: spread, weight: 0.1}]", "training.checkpoint_every=3", "training.epochs=1")
     whole = mmfuse.train(tiny(*options, run="whole"))
     again = killed_at(tiny(*options, run="killed"), 4)
-    kept = [load_file(next(run.dir.glob("checkpoints/step_*")) / "weights.safetensors") for run in (whole, again)]
+    kept = [load_file(next(run.dir.glob("checkpoints/best_*"))) for run in (whole, again)]
     assert kept[0]["objectives.spread.scale"] != 1
     assert kept[0].keys() == kept[1].keys()
     assert all(kept[0][name].equal(kept[1][name]) for name in kept[0])

@@ -142,7 +142,7 @@ class _Passes(Dataset):
 
 def move_batch(batch: Batch, device: Any) -> Batch:
     """The batch on a device; `Features` in it move too, and the targets stay here as well (`targets_here`)."""
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu" or "targets_here" in batch:  # it is there
         return batch
     moved: Batch = {}
     for name, value in batch.items():

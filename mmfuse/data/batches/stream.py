@@ -22,6 +22,9 @@ from mmfuse.data.shards.table import ArrowImages, EncodedTable, ShardedTable, Sh
 from mmfuse.data.tables.table import Table
 from mmfuse.types import Batch, MmfuseError
 
+_SHARING = 4
+"""Workers that share a lane at most."""
+
 
 @dataclass(frozen=True)
 class StreamPlan(Sequence):
@@ -190,6 +193,12 @@ def plan_stream(rows: int, lanes: int, shuffle_buffer: int, batch_size: int, wor
 
 
 def workers_of(plan: StreamPlan, wanted: int) -> int:
-    """The most workers of a process, at most `wanted`, that share its lanes evenly: so no row is read twice."""
+    """The workers of a process, at most `wanted`: as many to each of its lanes, or as many lanes to each.
+
+    Where a lane has several, at most four, each reads its windows, and prepares its turns of them: bytes are read more
+    than once, but images are decoded once. Who prepares a batch changes nothing of it.
+    """
     own = plan.lanes // plan.world
+    if wanted >= 2 * own:
+        return own * min(_SHARING, wanted // own)
     return max((n for n in range(1, min(wanted, own) + 1) if own % n == 0), default=0)

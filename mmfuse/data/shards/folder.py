@@ -72,6 +72,7 @@ class Shard:
         without_image: How many have no image.
         footer_bytes: Of the file's end, which says where everything lies; 0 in an index of before it was kept.
         footer_sha256: Of that end.
+        labels: By task what `TaskKind.counted` gives of its targets; lacks those of an index of before it was kept.
     """
 
     file: str
@@ -83,6 +84,7 @@ class Shard:
     without_image: int = 0
     footer_bytes: int = 0
     footer_sha256: str = ""
+    labels: dict[str, list[list[int]]] = field(default_factory=dict, hash=False)
 
 
 @dataclass
@@ -337,7 +339,9 @@ def _parse_index(content: bytes, url: str) -> Shards:
         shards = [Shard(**shard) for shard in values["shards"]]
         if values["rows"] != sum(shard.rows for shard in shards):
             raise ValueError("its shards do not have its number of rows")
+        labels = {str(task): list(names) for task, names in values["labels"].items()}
         for shard in shards:
+            _check_counts(shard, labels)
             name = SHARD_FILE.fullmatch(shard.file)
             if not name or name[1] != shard.split or not 0 < shard.rows < 2**31 or not 0 < shard.bytes < 2**63:
                 raise ValueError(f"{shard.file!r} is not a shard")
@@ -346,7 +350,7 @@ def _parse_index(content: bytes, url: str) -> Shards:
         return Shards(
             url,
             shards,
-            {str(task): list(names) for task, names in values["labels"].items()},
+            labels,
             {str(task): dict(spec) for task, spec in values["tasks"].items()},
             hashlib.sha256(content).hexdigest(),
             str(values["source"]),
@@ -356,6 +360,14 @@ def _parse_index(content: bytes, url: str) -> Shards:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MmfuseError(f"{where}: not an index of shards: {first_line(error)}") from error
+
+
+def _check_counts(shard: Shard, labels: dict[str, list[str]]) -> None:
+    for task, counts in shard.labels.items():
+        if not counts or any(len(each) != len(labels[task]) for each in counts):
+            raise ValueError(f"{shard.file!r} has not as many counts as labels")
+        if not all(isinstance(n, int) and 0 <= n <= shard.rows for each in counts for n in each):
+            raise ValueError(f"{shard.file!r} has counts that are not of its rows")
 
 
 def index_bytes(

@@ -183,8 +183,17 @@ class ShardedTable(EncodedTable):
         blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
         return np.concatenate([self.kind(task).from_arrow(block[column]) for block in blocks])
 
+    def counted_targets(self, task: str, split: str) -> np.ndarray:
+        """Targets in which each label is as often as in the rows of a split; of shards with counts none are read."""
+        counts = [shard.labels.get(task) for shard in self.shards.of(split)]
+        if not counts or None in counts:  # written before they were kept
+            return self.targets_of(task, split)
+        return self.kind(task).as_counted(np.sum(counts, axis=0).tolist())
+
     def has_target(self, task: str, split: str) -> bool:
         """Whether any row of a split says anything of a task; read is no more than up to the first that does."""
+        if any(np.any(shard.labels.get(task, 0)) for shard in self.shards.of(split)):
+            return True
         column = f"target.{task}"
         blocks = ShardRows(self.shards, self.shards.of(split)).blocks([column])
         kind = self.kind(task)

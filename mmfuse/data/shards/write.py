@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -42,7 +43,7 @@ from mmfuse.data.tables.leaks import records
 from mmfuse.data.tables.manifest import INDEX, Manifest, parse_manifest
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table
-from mmfuse.tasks import TaskSpec, task_of
+from mmfuse.tasks import TaskKind, TaskSpec, task_of
 from mmfuse.types import MmfuseError
 
 SHARD_BYTES = 128 * 10**6
@@ -163,8 +164,9 @@ def shard_schema(data: Table | Blocks) -> pa.Schema:
 class _File:
     """A shard that is being written, in memory."""
 
-    def __init__(self, schema: pa.Schema):
-        self.schema, self.buffer = schema, io.BytesIO()
+    def __init__(self, schema: pa.Schema, kinds: Mapping[str, TaskKind]):
+        self.schema, self.kinds, self.buffer = schema, kinds, io.BytesIO()
+        self.labels: dict[str, np.ndarray] = {}
         # A page's statistics would hold its smallest and largest image, whole.
         options: dict[str, Any] = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
         self.writer = pq.ParquetWriter(self.buffer, schema, compression="zstd", **options)
@@ -198,10 +200,16 @@ class _File:
             self.without_image,
             len(footer),
             hashlib.sha256(footer).hexdigest(),
+            {task: counts.tolist() for task, counts in self.labels.items()},
         ), data
 
     def _flush(self) -> None:
-        self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema), row_group_size=ROW_GROUP)
+        table = pa.Table.from_pylist(self.waiting, schema=self.schema)
+        self.writer.write_table(table, row_group_size=ROW_GROUP)
+        for task, kind in self.kinds.items():
+            counts = kind.counted(kind.from_arrow(table[f"target.{task}"]))
+            if counts is not None:
+                self.labels[task] = np.array(counts) + self.labels.get(task, 0)
         self.waiting, self.held = [], 0
 
 
@@ -216,6 +224,7 @@ def _write(
 ) -> tuple[list[Shard], list[dict[str, str]]]:
     """All shards and errors: those that records tell, and then the others."""
     schema, records = shard_schema(data), _records(url, there)
+    kinds = {task: task_of(data.manifest.tasks[task], names) for task, names in data.labels.items()}
     shards: list[Shard] = []
     errors: list[dict[str, str]] = []
     done = 0
@@ -226,7 +235,7 @@ def _write(
             errors += record[1]
             first, number = record[2], number + 1
         done += first
-        file, left_out, position = _File(schema), [], first
+        file, left_out, position = _File(schema, kinds), [], first
         for position, row in enumerate(_rows(data, split, first), start=first + 1):
             reached, done = 0, done + 1
             if isinstance(row, _Unreadable):
@@ -241,7 +250,7 @@ def _write(
                 put(f"{url}/{shard.file}{_RECORD}", _line(record))
                 shards.append(shard)
                 errors += left_out
-                file, left_out, number = _File(schema), [], number + 1
+                file, left_out, number = _File(schema, kinds), [], number + 1
             progress(done, sum(counts.values()), len(errors) + len(left_out))
         if position != counts[split]:
             raise MmfuseError(f"{data.manifest.source}: the rows changed while they were read; {_ELSEWHERE}")

@@ -81,6 +81,10 @@ class Table:
         """A task's targets of a split, as in `targets`."""
         return self.targets[task][self.indices(split)]
 
+    def counted_targets(self, task: str, split: str) -> np.ndarray:
+        """Targets of a split in which each label is as often as in its rows; for tables that know no more, its own."""
+        return self.targets_of(task, split)
+
     def has_target(self, task: str, split: str) -> bool:
         """Whether any row of a split says anything of a task."""
         return bool(self.kind(task).labelled(self.targets_of(task, split)).any())
