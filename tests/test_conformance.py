@@ -379,6 +379,11 @@ class BranchesOnValues(Product):
         return self.out(a * b)
 
 
+class CountsRowsInPython(Product):
+    def fuse(self, a, b, text, image):
+        return self.out(a * b) + torch.ones(len(a), 1)
+
+
 class ForgetsTokensInMacs(Product):
     def macs(self, text_tokens, image_tokens):
         return linear_macs(self)
@@ -417,6 +422,7 @@ PLANTED = [
     (CancelsDigits, "bfloat16", "away from float32"),
     (PartlyDetached, "gradient", "detached"),
     (BranchesOnValues, "export", "Python branch"),
+    (CountsRowsInPython, "export", "for one length alone"),
     (MaskOfOnes, "captioning", "padded tokens move a caption"),
     (ForgetsTokensInMacs, "macs", r"macs\(5, 7\) is .*, but its matrix products take"),
 ]

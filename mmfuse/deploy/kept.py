@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,6 +117,8 @@ def form_place(folder: Path, identity: str, name: str) -> Iterator[Path]:
         ) from error
     try:
         now("exporting the model")
+        for left in own.glob(f"{name}.*"):  # of a process that was killed: whoever wrote it had the lock
+            shutil.rmtree(left)
         yield own / name
     finally:
         lock.release()

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmfuse.deploy.dense import DenseModel, Input, run_dense
+from mmfuse.deploy.dense import DenseModel, run_dense
 from mmfuse.encoders.text import TextEncoder
 from mmfuse.extras import extra
 from mmfuse.types import Batch, MmfuseError, first_line
 
-_EXAMPLE = {"B": 3, "T": 7, "V": 2, "S": 2}
+_LENGTHS = {"B": 3, "T": 7, "V": 2, "S": 2}
 """Lengths that it is traced with: torch makes constants of 0 and 1."""
 _OPSET = 20
 
@@ -37,7 +37,8 @@ def write_onnx(dense: DenseModel, path: Path) -> None:
         import onnxscript  # noqa: F401
     try:
         with torch.no_grad(), _quietly():
-            program = torch.export.export(dense, example(dense.inputs), dynamic_shapes=(_shapes(dense),), strict=False)
+            given, shapes = _example(dense)
+            program = torch.export.export(dense, given, dynamic_shapes=(shapes,), strict=False)
             names = {"input_names": [each.name for each in dense.inputs], "output_names": dense.tasks}
             torch.onnx.export(program, (), path, dynamo=True, verbose=False, opset_version=_OPSET, **names)
     except Exception as error:  # both raise whatever they meet in a tower, a fusion or a head
@@ -65,21 +66,21 @@ class OnnxEngine:
         return run_dense(self, batch, lambda arrays: self._session.run(None, arrays))
 
 
-def example(inputs: list[Input]) -> tuple[torch.Tensor, ...]:
-    """Arrays of these inputs, in which nothing is missing."""
-    found = []
-    for each in inputs:
-        shape = [_EXAMPLE[axis] if isinstance(axis, str) else axis for axis in each.axes]
-        found.append(torch.from_numpy(np.ones(shape, dtype=each.dtype)))
-    return tuple(found)
+def _example(dense: DenseModel) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Inputs in which nothing is missing, and of each its free axes by number.
 
-
-def _shapes(dense: DenseModel) -> tuple[dict[int, Any], ...]:
-    """Of each input, its free axes: dimensions with names, for which torch refuses to make a constant of one."""
+    These are dimensions with names, of which torch refuses to make a constant.
+    """
     text = dense.model.text_encoder
     longest = text.max_length if isinstance(text, TextEncoder) else None
-    dims = {axis: torch.export.Dim(axis, max=longest if axis == "T" else None) for axis in _EXAMPLE}
-    return tuple({i: dims[a] for i, a in enumerate(each.axes) if isinstance(a, str)} for each in dense.inputs)
+    lengths = {**_LENGTHS, "T": min(_LENGTHS["T"], longest or _LENGTHS["T"])}
+    dims = {axis: torch.export.Dim(axis, max=longest if axis == "T" else None) for axis in lengths}
+    given, free = [], []
+    for each in dense.inputs:
+        shape = [lengths[axis] if isinstance(axis, str) else axis for axis in each.axes]
+        given.append(torch.from_numpy(np.ones(shape, dtype=each.dtype)))
+        free.append({i: dims[axis] for i, axis in enumerate(each.axes) if isinstance(axis, str)})
+    return tuple(given), tuple(free)
 
 
 def _reason(error: Exception) -> str:

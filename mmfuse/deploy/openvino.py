@@ -109,11 +109,13 @@ class OpenVinoEngine:
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that does not exist, or that this processor has no instructions for.
+    """Refuse a precision that does not exist, or that OpenVINO here, or this processor, cannot do.
 
     Raises:
         MmfuseError: It is one of these.
     """
+    with openvino_needed("--engine openvino"):
+        import openvino  # noqa: F401
     legal = PRECISIONS["openvino"]
     if precision not in legal:
         raise MmfuseError(f"--precision {precision!r} is not legal with openvino; legal: {', '.join(legal)}")

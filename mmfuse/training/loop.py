@@ -424,7 +424,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.zero:
             share_buffers(self.learner)
-        optimizer = ({}, {}) if self.state.finished else self._moments()  # nothing goes on from a finished run
+        optimizer = self._moments()
         if main or self.skeleton is not None:
             weights = self._trained_weights()
         if main:
@@ -438,6 +438,8 @@ class Trainer:
 
     def _moments(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the optimiser keeps of each weight, of the main process; all processes ask."""
+        if self.state.finished:  # nothing goes on from it
+            return {}, {"state": {}, "groups": [{"lr": group["lr"]} for group in self.optimizer.param_groups]}
         if self.zero:
             return zero_state(self.optimizer, self.parameters)
         if self.accelerator.is_main_process or self.skeleton is not None:  # what is sharded, all give their part of

@@ -71,6 +71,7 @@ def test_a_form_is_made_once_and_again_for_other_weights(exported_dir, exports, 
     weights[-3] ^= 1
     (model / "model.safetensors").write_bytes(weights)
     assert not exports
+    (model / "exported" / "openvino-fp32.building-killed").mkdir()
     load_predictor(model, tell=told.append)
     assert told == [f"exporting the model for OpenVINO, once: {model / 'exported' / 'openvino-fp32'}"]
     assert (model / "exported" / "openvino-fp32" / "openvino.bin").stat().st_mtime_ns > before
@@ -137,6 +138,12 @@ def test_what_does_not_go_together_is_told(exported_dir, tmp_path, mmfuse, asked
     code, _, complained = mmfuse("predict", exported_dir, tmp_path, "--engine", "openvino", *asked)
     assert code == 2
     assert complained.startswith(f"error: {told}")
+
+
+def test_a_missing_extra_is_told_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MmfuseError, match=r'^--engine openvino: pip install "mmfuse\[openvino\]"$'):
+        load_predictor("no/such/model")
 
 
 def test_openvino_reports_to_nobody(exported_dir):
