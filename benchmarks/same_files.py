@@ -57,7 +57,9 @@ def compare_folders(first: Path, second: Path, renamed: Mapping[str, str] | None
     for name in sorted(there[0] | there[1]):
         finding = findings[next(a for a, patterns in ARTEFACTS.items() if any(fnmatch(name, p) for p in patterns))]
         finding.files += 1
-        if name in there[0] and name in there[1]:
+        if name in there[0] - there[1] and is_dropped(second / name):
+            found = []
+        elif name in there[0] and name in there[1]:
             said = list(differences(name, first, second, renamed or {}))
             finding.new |= {where for where, relative in said if relative is None}
             found = [(where, relative) for where, relative in said if relative is not None]
@@ -68,6 +70,12 @@ def compare_folders(first: Path, second: Path, renamed: Mapping[str, str] | None
             finding.first = finding.first or f"{name}: {found[0][0]}"
             finding.relative = max(finding.relative, *(relative for _, relative in found))
     return [finding for finding in findings.values() if finding.files]
+
+
+def is_dropped(path: Path) -> bool:
+    """Whether a checkpoint no longer has this file when its run has ended: moments, and weights again."""
+    state = path.with_name("state.json")
+    return path.suffix == ".safetensors" and state.is_file() and bool(json.loads(state.read_text()).get("finished"))
 
 
 def differences(name: str, first: Path, second: Path, renamed: Mapping[str, str]) -> Iterator[tuple[str, float | None]]:

@@ -135,7 +135,7 @@ def evaluate(
     rows = table.indices(split)
     computed, told = scoring_precision(reading.pop("precision", None), loaded, state)
     with at_precision(loaded, computed), at_operating_point(loaded, operating_point):
-        pairs, logits = read_and_run(loaded, table, rows, **reading)
+        pairs, logits = read_and_run(loaded, table, rows, **cast(dict[str, Any], reading))
         score = partial(score_rows, chosen=chosen)
         scores = score(loaded, pairs, rows, logits, resamples=resamples)
         add_operating_points(scores, loaded, pairs, rows, logits, resamples)

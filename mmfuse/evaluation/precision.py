@@ -23,8 +23,8 @@ def scoring_precision(asked: str | None, model: FusionModel, state: PartialState
     Raises:
         MmfuseError: There is no such precision.
     """
-    own = model.scored_in or FP32
-    found: list[Any] = [settle(asked or own, model, state.device)]
+    own, device = model.scored_in or FP32, next(model.parameters()).device
+    found: list[Any] = [settle(asked or own, model, device)]
     if state.num_processes > 1:
         broadcast_object_list(found)
     chosen, why = found[0]

@@ -73,6 +73,8 @@ from mmfuse.training.zero import (
 )
 from mmfuse.types import Batch, MmfuseError, Step, Stopped
 
+LEAST_SCALE = 2.0**-14
+"""Of fp16's loss: below it, what is not finite is no overflow that another scale would mend."""
 METHOD = "method."
 """Begins the names of the method's tensors in a checkpoint."""
 
@@ -276,13 +278,18 @@ class Trainer:
         while len(self.untold) > but:
             taken, samples, start, waited = self.untold.popleft()
             found, start = taken.read(), max(start, self.told)
+            if found.skipped and self.accelerator.scaler.get_scale() < LEAST_SCALE:  # type: ignore[union-attr]
+                raise MmfuseError(
+                    f"the gradient is not finite in fp16 at step {taken.step}, however it is scaled: lower "
+                    "training.learning_rate, or set training.mixed_precision to bf16"
+                )
             self.told = time.perf_counter()
             self.log.step(
                 step=taken.step,
                 epoch=self.state.epoch,
                 loss=found.loss,
                 **({"losses": found.losses} if len(found.losses) > 1 else {}),
-                grad_norm=found.norm,
+                **({"grad_norm": None, "skipped": True} if found.skipped else {"grad_norm": found.norm}),
                 learning_rate=found.rate,
                 samples=samples,
                 seconds=self.told - start,
@@ -304,18 +311,25 @@ class Trainer:
             for i, batch in enumerate(batches):
                 total += self._learn(batch, step, self.zero or i == len(batches) - 1, blank[i])
         if self.method.edits_gradients:
+            self.accelerator.unscale_gradients(self.prepared)
             self.method.gradients(self.learner, step)
-        if self.zero:
-            norm = zero_step(self.wrapped)
-        elif self.training.clip_norm is not None:
-            norm: Any = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.training.clip_norm)
-        else:
-            norm = torch.zeros((), device=device)
+        norm = zero_step(self.wrapped) if self.zero else self._clip()
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         summed: Tensor = self.accelerator.reduce(total, "sum")  # type: ignore[assignment]
         numbers = torch.cat([summed, whole(norm).to(summed).reshape(1)])
-        return Taken(numbers, self.learner.parts, self.state.step + 1, self.optimizer.param_groups[0]["lr"])
+        rate, scaled = self.optimizer.param_groups[0]["lr"], self.accelerator.scaler is not None
+        return Taken(numbers, self.learner.parts, self.state.step + 1, rate, scaled)
+
+    def _clip(self) -> Tensor:
+        """The norm of the gradient before it is clipped; 0 where it is not, but in fp16, where it tells an overflow."""
+        most, scaled = self.training.clip_norm, self.accelerator.scaler is not None
+        if most is None and not scaled:
+            return torch.zeros((), device=self.accelerator.device)
+        most = math.inf if most is None else most
+        if scaled and self.method.edits_gradients:  # already unscaled, and once only
+            return nn.utils.clip_grad_norm_(self.wrapped.parameters(), most)
+        return self.accelerator.clip_grad_norm_(self.wrapped.parameters(), most)  # type: ignore[return-value]
 
     def _step_of(self, counts: list[float]) -> Step:
         """The step that is next, with `count_targets` over all processes."""
@@ -410,7 +424,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.zero:
             share_buffers(self.learner)
-        optimizer = ({}, {}) if self.state.finished else self._moments()  # nothing goes on from a finished run
+        optimizer = self._moments()
         if main or self.skeleton is not None:
             weights = self._trained_weights()
         if main:
@@ -424,6 +438,8 @@ class Trainer:
 
     def _moments(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What the optimiser keeps of each weight, of the main process; all processes ask."""
+        if self.state.finished:  # nothing goes on from it
+            return {}, {"state": {}, "groups": [{"lr": group["lr"]} for group in self.optimizer.param_groups]}
         if self.zero:
             return zero_state(self.optimizer, self.parameters)
         if self.accelerator.is_main_process or self.skeleton is not None:  # what is sharded, all give their part of

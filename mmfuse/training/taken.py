@@ -20,12 +20,14 @@ class Numbers(NamedTuple):
         norm: Of the gradient, before it was clipped; 0 where it is not.
         rate: The first group's learning rate.
         losses: By part (`Learner.parts`), its share without weights.
+        skipped: Whether fp16's scaled gradient was too large, so that the weights stayed and the scale was halved.
     """
 
     loss: float
     norm: float
     rate: float
     losses: dict[str, float]
+    skipped: bool = False
 
 
 class Taken:
@@ -38,10 +40,11 @@ class Taken:
         parts: Their names.
         step: Which one it was, from 1.
         rate: Its learning rate.
+        scaled: Whether the gradient was computed at a scale, as in fp16.
     """
 
-    def __init__(self, numbers: Tensor, parts: Sequence[str], step: int, rate: float):
-        self.parts, self.step, self.rate = list(parts), step, rate
+    def __init__(self, numbers: Tensor, parts: Sequence[str], step: int, rate: float, scaled: bool = False):
+        self.parts, self.step, self.rate, self.scaled = list(parts), step, rate, scaled
         self._come: torch.cuda.Event | None = None
         if numbers.device.type == "cuda":
             numbers = numbers.to("cpu", non_blocking=True)  # to pinned memory
@@ -66,4 +69,4 @@ class Taken:
                 f"the loss is {loss} at step {self.step}{which}: lower training.learning_rate, or leave "
                 f"mixed_precision out"
             )
-        return Numbers(loss, norm, self.rate, named)
+        return Numbers(loss, norm, self.rate, named, self.scaled and not math.isfinite(norm))

@@ -13,6 +13,7 @@ from side_by_side import Side
 from mmfuse.config import Config, config_from_dict
 from mmfuse.data.synthetic.phantom import write_phantom
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once: of runs that are deterministic
 REHEARSAL = os.environ.get("MMFUSE_GPU_REHEARSAL") == "1"
 
 

@@ -29,7 +29,8 @@ def test_a_dry_run_says_what_the_run_is_and_writes(tiny, tmp_path, frozen):
     assert estimate.batch == 16
     assert estimate.rows["test"] == run.report["rows"]
     assert math.isclose(estimate.model, size(run.model_dir), rel_tol=0.1)
-    assert math.isclose(estimate.checkpoints, size(run.dir / "checkpoints"), rel_tol=0.1, abs_tol=8000)  # names, too
+    assert math.isclose(estimate.finished, size(run.dir / "checkpoints"), rel_tol=0.1, abs_tol=8000)  # names, too
+    assert math.isclose(estimate.checkpoints, 4 * estimate.finished, rel_tol=0.1)  # last, best, and AdamW's moments
     written = size(tmp_path / "cache", "*.npy")
     assert math.isclose(estimate.features, written, rel_tol=0.1) if frozen else estimate.features == written == 0
     assert estimate.parameters > estimate.trained if frozen else estimate.parameters == estimate.trained
