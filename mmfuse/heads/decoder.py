@@ -34,10 +34,13 @@ _SIZES = {
 """By architecture that is built from random weights: what it calls width, layers, heads, inner width, positions."""
 
 _MOST_TOKENS = 1_000_000
-_TOKENS_UNASKED = 16
-"""Tokens that a GPU writes of all rows before it is asked whether any of them goes on."""
 PREFIX_POSITIONS = 1024
 """Positions of a decoder that is built for the prefix mode: fused tokens and caption together."""
+
+
+def _asked_every(device: torch.device) -> int:
+    """After how many tokens it is asked whether any row goes on: a GPU writes some too many, and does not wait."""
+    return 1 if device.type == "cpu" else 16
 
 
 class CaptionDecoder(nn.Module):
@@ -147,6 +150,9 @@ class CaptionDecoder(nn.Module):
             log_probabilities: `(B, U)` of each token, 0 behind the end.
             score: `(B,)`: their sum over the length to the power of `length_penalty`.
         """
+        if memory.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):  # word by word bf16 is no faster there, and other words are said
+                return self.generate(memory.float(), mask, options, use_cache=use_cache)
         prompt = torch.tensor([[self.bos, *self._words(options.prefix)]], device=memory.device)
         prompt = prompt.expand(len(memory), -1)
         given: dict[str, Any] = {}
@@ -170,7 +176,7 @@ class CaptionDecoder(nn.Module):
     def _greedy(self, prompt: Tensor, given: dict[str, Any], options: GenerationConfig) -> tuple[Tensor, Tensor]:
         """What `_search` finds by taking the likeliest token each time; a fifth faster for the bookkeeping left out."""
         ids, scores, going = [], [], []
-        every = 1 if prompt.device.type == "cpu" else _TOKENS_UNASKED
+        every = _asked_every(prompt.device)
         token, alive = prompt, torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
         for step in range(self._longest(options) - (prompt.shape[1] - 1)):
             going.append(alive)

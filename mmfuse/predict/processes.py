@@ -63,12 +63,12 @@ def join_processes() -> PartialState:
 def wait_for_all() -> None:
     """Wait for the other processes of this launch, however long that takes.
 
-    A collective operation gives up after ten minutes with NCCL, so the processes meet where a group of gloo's is made,
-    which has a limit of its own.
+    A collective operation gives up after ten minutes with NCCL, so the processes meet in a group of gloo's, which has a
+    limit of its own. It ends with the launch: closed here, one process could end it while another still joins it.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
-        torch.distributed.destroy_process_group(group)
+        torch.distributed.barrier(group=group)
 
 
 def default_workers() -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from mmfuse.config import DecoderConfig
+from mmfuse.config import DecoderConfig, GenerationConfig
 from mmfuse.data.batches.collate import pad_tokens
 from mmfuse.encoders.vocabularies import train_vocabulary
 from mmfuse.heads import build_head, decide_rows
@@ -204,6 +204,31 @@ class TestGeneration:
         assert ((written(head)["ids"] != head.decoder.pad).sum(1) <= 5).all()
         head = with_generation(make(), min_length=9, max_length=12)
         assert ((written(head)["ids"] != head.decoder.pad).sum(1) >= 9).all()
+
+    def test_a_gpu_is_asked_seldom_whether_all_have_ended_and_the_same_is_written(self, monkeypatch):
+        """Words behind the last end are thrown away, and captions that never end are whole."""
+        lengths = set()
+        for seed in range(6):
+            decoder, memory = make(seed=seed).decoder, torch.randn(ROWS, 5, 32)
+            decoder.model.lm_head.weight.data[decoder.eos] *= 3
+            mask, options = torch.ones(ROWS, 5, dtype=torch.bool), GenerationConfig(max_length=20)
+            wanted = decoder.generate(memory, mask, options)
+            lengths.add(wanted[0].shape[1])
+            with monkeypatch.context() as patched:
+                patched.setattr("mmfuse.heads.decoder._asked_every", lambda _: 7)
+                found = decoder.generate(memory, mask, options)
+            assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        assert len(lengths) > 1, lengths
+
+    def test_bf16_on_a_cpu_is_for_what_is_read_and_not_for_what_is_written(self):
+        """The words are those of float32, of a memory in bf16."""
+        decoder = make().decoder
+        memory, mask = torch.randn(ROWS, 5, 32).bfloat16(), torch.ones(ROWS, 5, dtype=torch.bool)
+        options = GenerationConfig(max_length=20)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = decoder.generate(memory, mask, options)
+        wanted = decoder.generate(memory.float(), mask, options)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
     def test_a_prefix_begins_every_caption_and_counts_no_probability(self):
         head = with_generation(make(), prefix="There is", max_length=8)

@@ -20,7 +20,7 @@ from mmfuse.benchmarking.cells import Workshop
 from mmfuse.benchmarking.config import load_benchmark_config
 from mmfuse.data.batches.stream import Stream
 from mmfuse.data.load import load_table
-from mmfuse.data.shards.folder import Shards
+from mmfuse.data.shards.folder import Shards, open_shards
 from mmfuse.data.shards.write import write_shards
 from mmfuse.data.synthetic.phantom_findings import write_language
 from mmfuse.data.tables.manifest import load_manifest
@@ -235,7 +235,9 @@ def test_balanced_weights_are_those_of_all_training_rows(tiny, sharded, phantom,
     old = shutil.copytree(sharded.parent, tmp_path / "old")
     index = json.loads((old / "shards.json").read_text())
     assert all(shard.pop("labels")["findings"] for shard in index["shards"])
-    (old / "shards.json").write_text(json.dumps(index))
+    (old / "shards.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+    shards = [open_shards(str(folder)) for folder in (old, sharded.parent)]
+    assert shards[0].identity == shards[1].identity  # so a run on the old ones goes on with these
     read = Shards.read
 
     def noted(self, shard, start, stop, columns=None):

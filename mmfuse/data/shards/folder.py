@@ -96,7 +96,7 @@ class Shards:
         shards: Those that are whole, in the index's order: by split, then by number.
         labels: By task, the label names in the order of the logits; none of a captioning task.
         tasks: By task, its part of the manifest that the targets were encoded with.
-        identity: sha256 of the index; other shards have another.
+        identity: sha256 of the index without counts of labels; other shards have another.
         source: sha256 of what they were made of, and how.
         errors: How many rows were left out when they were made; `errors.jsonl` beside them says which, and why.
         damaged: By file, those that were left out: the shard as the index has it, and what is wrong.
@@ -352,7 +352,7 @@ def _parse_index(content: bytes, url: str) -> Shards:
             shards,
             labels,
             {str(task): dict(spec) for task, spec in values["tasks"].items()},
-            hashlib.sha256(content).hexdigest(),
+            _identity(content, values),
             str(values["source"]),
             int(values["errors"]),
         )
@@ -360,6 +360,18 @@ def _parse_index(content: bytes, url: str) -> Shards:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MmfuseError(f"{where}: not an index of shards: {first_line(error)}") from error
+
+
+def _identity(content: bytes, values: dict[str, Any]) -> str:
+    """sha256 of the index without its counts of labels: the same rows, sharded before they were kept, have the same."""
+    counts = [shard.pop("labels", None) for shard in values["shards"]]
+    if any(counts):
+        content = _as_written(values)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _as_written(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _check_counts(shard: Shard, labels: dict[str, list[str]]) -> None:
@@ -383,4 +395,4 @@ def index_bytes(
         "tasks": tasks,
         "shards": [asdict(shard) for shard in shards],
     }
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    return _as_written(values)
