@@ -31,6 +31,10 @@ class Input(NamedTuple):
     axes: tuple[str | int, ...]
     dtype: np.dtype
 
+    def lengths(self, first: int) -> list[int]:
+        """Of the axes from that one on, none of which is free."""
+        return [int(axis) for axis in self.axes[first:]]
+
 
 class DenseModel(nn.Module):
     """A `FusionModel` over rows of one shape; what a row lacks is masked, and the model's learned token stands there.
@@ -157,7 +161,7 @@ def _pixels_of(
     there = batch["pixels"].numpy()[taken]
     if mask.all():  # packed images stand in the order of rows and views
         return there.reshape(*shape, *there.shape[1:]), mask
-    pixels = np.zeros((*shape, *given.axes[2:]), dtype=given.dtype)
+    pixels = np.zeros((*shape, *given.lengths(2)), dtype=given.dtype)
     pixels[row, view] = there
     return pixels, mask
 
@@ -173,9 +177,9 @@ def _text_arrays(inputs: list[Input], batch: Batch, rows: int, pad_token_id: int
         row = batch[f"{modality}_row"].numpy()
         length = max(1, packed.shape[1] if packed is not None else 0)
         filled = pad_token_id if values.name == "input_ids" else 0
-        array = np.full((rows, length, *values.axes[2:]), filled, dtype=values.dtype)
+        array = np.full((rows, length, *values.lengths(2)), filled, dtype=values.dtype)
         there = np.zeros((rows, length), dtype=bool)
-        if packed is not None and len(row):
+        if packed is not None and mask is not None and len(row):
             array[row], there[row] = packed.numpy(), mask.numpy()
         found |= {values.name: array, f"{modality}_mask": there}
     return found

@@ -39,7 +39,7 @@ def write_onnx(dense: DenseModel, path: Path) -> None:
         with torch.no_grad(), _quietly():
             given, shapes = _example(dense)
             program = torch.export.export(dense, given, dynamic_shapes=(shapes,), strict=False)
-            names = {"input_names": [each.name for each in dense.inputs], "output_names": dense.tasks}
+            names: dict[str, Any] = {"input_names": [each.name for each in dense.inputs], "output_names": dense.tasks}
             torch.onnx.export(program, (), path, dynamo=True, verbose=False, opset_version=_OPSET, **names)
     except Exception as error:  # both raise whatever they meet in a tower, a fusion or a head
         raise MmfuseError(f"export: {dense.model.fusion_config['name']!r}: {_reason(error)}") from error
@@ -59,7 +59,9 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
         self.inputs, self.tasks, self.pad_token_id = dense.inputs, dense.tasks, dense.pad_token_id
-        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        self._session: Any = onnxruntime.InferenceSession(
+            folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+        )
 
     def __call__(self, batch: Batch) -> dict[str, np.ndarray]:
         """By task logits `(B, L)` float32, of a packed batch on the CPU."""

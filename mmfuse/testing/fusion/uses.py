@@ -24,7 +24,7 @@ def export(candidate: Candidate) -> None:
     one, other = example(0, torch.float32), example(1, torch.float32)
     rows = torch.export.Dim("B")
     lengths = [{0: rows, 1: torch.export.Dim(name)} for name in ("T", "P")]
-    free = tuple(Features(both, both, {0: rows}, {0: rows}) for both in lengths)
+    free: Any = tuple(Features(*(both, both, {0: rows}, {0: rows})) for both in lengths)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a forward keeps for `auxiliary_loss`
