@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -67,7 +68,7 @@ def wait_for_all() -> None:
     limit of its own. It ends with the launch: closed here, one process could end it while another still joins it.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+        group: Any = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
         torch.distributed.barrier(group=group)
 
 

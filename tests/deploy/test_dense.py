@@ -48,15 +48,17 @@ def test_rows_with_as_many_images_stand_together():
 
 
 def test_features_stand_in_for_either():
-    towers = [build_feature_tower("features", width, {}) for width in (6, 4)]
+    text, image = (build_feature_tower("features", width, {}) for width in (6, 4))
     torch.manual_seed(0)
-    model = FusionModel(*towers, {"name": "merged_attention"}, {"size": {"type": "regression", "labels": []}}).eval()
+    model = FusionModel(
+        text, image, {"name": "merged_attention"}, {"size": {"type": "regression", "labels": []}}
+    ).eval()
     rng = np.random.default_rng(0)
     items = []
     for row in range(5):
-        text = None if row == 1 else rng.standard_normal((1 + row, 6)).astype(np.float32)
-        image = None if row == 2 else rng.standard_normal((3, 4)).astype(np.float32)
-        items.append(Item(row, str(row), values={"text": text, "image": image}))
+        words = None if row == 1 else rng.standard_normal((1 + row, 6)).astype(np.float32)
+        patches = None if row == 2 else rng.standard_normal((3, 4)).astype(np.float32)
+        items.append(Item(row, str(row), values={"text": words, "image": patches}))
     for batch in (collate(items), collate(items[1:2]), collate(items[2:3])):
         assert largest_difference(model, batch, in_torch(DenseModel(model), batch)) < 2e-6
 

@@ -185,8 +185,9 @@ class ShardedTable(EncodedTable):
 
     def counted_targets(self, task: str, split: str) -> np.ndarray:
         """Targets in which each label is as often as in the rows of a split; of shards with counts none are read."""
-        counts = [shard.labels.get(task) for shard in self.shards.of(split)]
-        if not counts or None in counts:  # written before they were kept
+        shards = self.shards.of(split)
+        counts = [shard.labels[task] for shard in shards if task in shard.labels]
+        if not counts or len(counts) < len(shards):  # written before they were kept
             return self.targets_of(task, split)
         return self.kind(task).as_counted(np.sum(counts, axis=0).tolist())
 
