@@ -74,6 +74,8 @@ def _entries(folder: Path) -> Iterator[Path]:
     while pending:
         try:
             entries = sorted(os.scandir(pending.pop()), key=lambda entry: entry.name)
+        except FileNotFoundError:  # an export beside this process had it, and has ended
+            continue
         except PermissionError as error:
             raise MmfuseError(f"{error.filename}: cannot be read") from error
         for entry in entries:

@@ -611,3 +611,20 @@ def test_the_kernel_sees_no_request_and_no_file_outside(model_folder, tmp_path):
     opened = [line.split('"')[1] for line in lines if '"' in line and "ENOENT" not in line]
     assert not [path for path in opened if is_outside(path, model_folder)]
     assert any(path.endswith("model.safetensors") for path in opened)  # which Python's own watch does not see
+
+
+def test_what_an_export_takes_away_meanwhile_is_no_error(model_folder, tmp_path, monkeypatch):
+    """Its scratch folder was listed, and has got its name before it is looked into."""
+    shutil.copytree(model_folder, tmp_path / "model")
+    scratch = tmp_path / "model" / "exported" / "openvino-fp32.building-1"
+    scratch.mkdir(parents=True)
+    scandir = os.scandir
+
+    def renamed(folder):
+        if Path(folder) == scratch:
+            scratch.rename(scratch.with_name("openvino-fp32"))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", renamed)
+    FusionModel.from_pretrained(tmp_path / "model")
+    assert not scratch.exists()

@@ -72,6 +72,9 @@ class Wanted:
             )
         if self.tolerance is not None and not 0 <= self.tolerance <= 1:
             raise MmfuseError(f"--tolerance {self.tolerance:g} is out of range; a share in [0, 1] is expected")
+        for option, value in (("--fold", self.fold), ("--tolerance", self.tolerance)):
+            if value is not None and self.rows_of is None:
+                raise MmfuseError(f"{option} requires --verify MANIFEST: it says nothing of random inputs")
         if self.to == "openvino":
             check_precision(self.precision)
 
@@ -201,8 +204,12 @@ def _pairs(model: FusionModel, source: str | Path | Manifest, fold: int | None, 
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
+    if out.is_symlink():  # the link would be replaced, not what it leads to
+        raise MmfuseError(f"--out {out}: is a link; name the folder itself")
     if not out.exists():
         return
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise MmfuseError(f"--out {out}: is the folder you are in, which would be replaced; name a new one")
     if not out.is_dir() or (any(out.iterdir()) and not (out / RECIPE).is_file()):
         raise MmfuseError(f"--out {out}: there is something else; choose another folder")
     if (out / RECIPE).is_file() and not overwrite:

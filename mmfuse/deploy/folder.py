@@ -17,7 +17,7 @@ from mmfuse.data.files.read import read_bytes
 from mmfuse.deploy.dense import DenseModel
 from mmfuse.types import MmfuseError
 
-FORMAT = 1
+FORMAT = 2
 """Of what is exported: files of another one are made again."""
 RECIPE = "export.json"
 _BESIDE = ("config.json", "README.md", "metrics.json", "tokenizer")
@@ -25,6 +25,8 @@ _BESIDE = ("config.json", "README.md", "metrics.json", "tokenizer")
 _MAX_RECIPE_BYTES = 2**24
 _IDENTITY = ("text_encoder", "image_encoder", "fusion", "tasks", "plugins")
 """Keys of a model's config that its forward pass depends on; thresholds may change without it."""
+_NETWORK = ("model.onnx*", "openvino.*")
+"""Files of a network, for whatever runtime."""
 _PACKAGES = ("mmfuse", "torch", "transformers", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
 
 
@@ -60,6 +62,7 @@ def write_recipe(
         "inputs": inputs,
         "pad_token_id": dense.pad_token_id,
         "outputs": dense.tasks,
+        "files": network_files(folder),
         **said,
         "made_with": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "model": identity,
@@ -68,17 +71,35 @@ def write_recipe(
     return recipe
 
 
+def network_files(folder: Path) -> dict[str, str]:
+    """By name, sha256 of the files of an exported network."""
+    found = {}
+    for path in sorted(path for pattern in _NETWORK for path in folder.glob(pattern)):
+        with path.open("rb") as handle:
+            found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
+
+
 def read_recipe(folder: Path, identity: str) -> dict[str, Any] | None:
-    """What `write_recipe` wrote; None where nothing is there, or it is of another model or format."""
+    """What `write_recipe` wrote; None where nothing is there, or it is of another model or format.
+
+    Raises:
+        MmfuseError: It cannot be read, or the network's files are not those that were verified.
+    """
     path = folder / RECIPE
     if not os.path.lexists(path):
         return None
     try:
         recipe = json.loads(read_bytes(path, _MAX_RECIPE_BYTES))
     except ValueError as error:  # MmfuseError is one
-        raise MmfuseError(f"{path}: damaged ({error}); delete the folder, it will be made again") from error
+        raise MmfuseError(f"{path}: damaged ({error}); delete the folder, and export again") from error
     fits = isinstance(recipe, dict) and recipe.get("format") == FORMAT and recipe.get("model") == identity
-    return recipe if fits else None
+    if not fits:
+        return None
+    files = network_files(folder)
+    if recipe.get("files") != files:
+        raise MmfuseError(f"{folder}: damaged: not the files that {RECIPE} names; delete the folder, and export again")
+    return recipe
 
 
 def copy_beside(source: Path, folder: Path) -> None:
@@ -105,8 +126,10 @@ def written_whole(folder: Path) -> Iterator[Path]:
         if folder.exists():
             old = folder.with_name(f"{folder.name}.old-{uuid.uuid4().hex[:8]}")
             folder.rename(old)  # who has it open keeps its files
+            os.replace(scratch, folder)
             shutil.rmtree(old)
-        os.replace(scratch, folder)
+        else:
+            os.replace(scratch, folder)
     except OSError as error:
         raise MmfuseError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:

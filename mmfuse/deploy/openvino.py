@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mmfuse.deploy.dense import Arrays, DenseModel, run_dense
+from mmfuse.deploy.folder import network_files
 from mmfuse.extras import extra
 from mmfuse.precision import PRECISIONS
 from mmfuse.types import Batch, MmfuseError, first_line
@@ -86,6 +87,8 @@ class OpenVinoEngine:
         self.precision = precision
         rest = "bf16" if precision == "bf16" or (precision == "int8" and can_bf16()) else "f32"
         self.name = f"openvino {precision} {rest}"
+        if precision == "int8":  # of the same weights there may be several, by the rows that gave the ranges
+            self.name += f" {sorted(network_files(folder).items())}"
         settings = {
             "INFERENCE_PRECISION_HINT": rest,  # of what is not of integers
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),

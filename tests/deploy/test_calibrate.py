@@ -8,6 +8,8 @@ from PIL import Image
 from tiny_models import TASKS, needs_openvino
 
 from mmfuse.deploy import export_model, load_predictor
+from mmfuse.deploy.dense import DenseModel
+from mmfuse.deploy.openvino import OpenVinoEngine
 from mmfuse.types import MmfuseError
 
 pytestmark = needs_openvino
@@ -61,6 +63,10 @@ def test_int8_is_calibrated_on_training_rows_and_kept_beside_the_model(model, ex
     predictor = load_predictor(model, precision="int8")
     [found] = predictor([{"id": "1", "image": str(manifest.parent / "1.png"), "text": "word 1"}])
     assert sum(found.tasks["kind"]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    form = model / "exported" / "openvino-int8"
+    (form / "openvino.xml").write_text((form / "openvino.xml").read_text() + "\n")  # as of other rows
+    dense = DenseModel(predictor.model)
+    assert OpenVinoEngine(dense, form, "int8").name != predictor.forward.name  # or a resumed run would mix them
 
 
 def test_one_that_changes_too_many_decisions_is_not_kept(model, exports, manifest, monkeypatch):

@@ -78,6 +78,16 @@ def test_a_form_is_made_once_and_again_for_other_weights(exported_dir, exports, 
     assert sorted(os.listdir(model / "exported")) == ["lock", "openvino-fp32"]
 
 
+@pytest.mark.parametrize("name", ["openvino.bin", "openvino.xml"])
+def test_a_form_whose_files_have_changed_is_refused(exported_dir, tmp_path, name):
+    model = tmp_path / "model"
+    shutil.copytree(exported_dir, model)
+    file = model / "exported" / "openvino-fp32" / name
+    file.write_bytes(file.read_bytes()[:-4] + b"\n" * 4)  # of the same size: OpenVINO may read it
+    with pytest.raises(MmfuseError, match=r"openvino-fp32: damaged: not the files .*; delete the folder, and export"):
+        load_predictor(model)
+
+
 def test_a_folder_that_may_not_be_written_has_its_form_in_the_cache(exported_dir, tmp_path, monkeypatch):
     from mmfuse.deploy import kept
 

@@ -106,12 +106,29 @@ def test_the_folder_has_what_a_runtime_needs(model_dir, exports, tmp_path, mmfus
         (["--to", "onnx", "--precision", "int8"], "--precision 'int8' is not legal with --to onnx; legal: fp32"),
         (["--to", "openvino", "--precision", "int8"], "--precision int8 requires --calibrate MANIFEST"),
         (["--to", "openvino", "--tolerance", "5"], "--tolerance 5 is out of range"),
+        (["--to", "onnx", "--tolerance", "0.1"], "--tolerance requires --verify MANIFEST"),
+        (["--to", "onnx", "--fold", "1"], "--fold requires --verify MANIFEST"),
     ],
 )
 def test_what_is_not_legal_is_told_before_a_model_is_loaded(mmfuse, asked, told):
     code, _, complained = mmfuse("export", "no/such/model", *asked)
     assert code == 2
     assert complained.startswith(f"error: {told}")
+
+
+@pytest.mark.parametrize(("out", "told"), [(".", "is the folder you are in"), ("link", "is a link")])
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_work(
+    model_dir, exports, tmp_path, monkeypatch, mmfuse, out, told
+):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path)
+    (tmp_path / "export.json").touch()
+    monkeypatch.chdir(tmp_path if out == "." else tmp_path / "here")
+    code, _, complained = mmfuse("export", model_dir, "--to", "onnx", "--out", out, "--overwrite")
+    assert code == 2
+    assert complained.startswith(f"error: --out {out}: {told}")
+    assert not exports
+    assert (tmp_path / "here" / "link").is_symlink()
 
 
 def test_what_is_tolerated_is_a_share_of_the_largest_logit_or_of_decisions():
