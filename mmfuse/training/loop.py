@@ -212,6 +212,8 @@ class Trainer:
         return self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
 
     def _train(self) -> None:
+        if self.state.finished:  # else rows are read ahead that nobody asks for
+            return
         shown = self.accelerator.is_main_process and not self.quiet
         source = self.pairs if self.stream is None else self.stream
         feed = Feed(source, self.pairs.plain(), self._coming(), self.num_workers, self.accelerator.device)

@@ -134,6 +134,20 @@ def test_what_was_written_is_what_is_read(place, table, pairs, tmp_path, request
     assert verify_shards(shards.url).damaged == {}
 
 
+def test_an_index_that_counts_no_labels_has_the_identity_of_one_from_before(table, tmp_path):
+    """Where all tasks are captions or numbers; a run on the old shards goes on with these."""
+    write_shards(table, str(tmp_path), size=10**6)
+    index, found = json.loads((tmp_path / "shards.json").read_text()), []
+    for shard in index["shards"]:
+        shard["labels"] = {}
+    for _ in range(2):
+        (tmp_path / "shards.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+        found.append(open_shards(str(tmp_path)).identity)
+        for shard in index["shards"]:
+            shard.pop("labels", None)
+    assert found[0] == found[1]
+
+
 def test_some_rows_and_columns(table, tmp_path):
     shards = write_shards(table, str(tmp_path), size=10**6)
     (shard,) = shards.of("train")
