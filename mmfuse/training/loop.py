@@ -216,7 +216,7 @@ class Trainer:
             return
         shown = self.accelerator.is_main_process and not self.quiet
         source = self.pairs if self.stream is None else self.stream
-        feed = Feed(source, self.pairs.plain(), self._coming(), self.num_workers, self.accelerator.device)
+        feed = Feed(source, self.pairs, self._coming(), self.num_workers, self.accelerator.device)
         with feed as self._feed, Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
                 freeze_towers(self.model, self.config, self.state.epoch)
