@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,12 @@ class ClassificationHead(Head):
         self.linear = nn.Linear(in_dim, task.width)
         self.weights_here = torch.ones(task.width)  # as `class_weights`, which moves
         self.register_buffer("class_weights", torch.ones(task.width), persistent=False)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        """Move, and keep the weights here, whoever has set them."""
+        if self.class_weights.device.type == "cpu":
+            self.weights_here = self.class_weights
+        return super()._apply(fn, recurse)
 
     def forward(self, features: Features) -> Tensor:
         """Logits `(B, L)`."""

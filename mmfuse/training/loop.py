@@ -212,9 +212,11 @@ class Trainer:
         return self.model if self.skeleton is None else whole_model(self.skeleton, self.model)
 
     def _train(self) -> None:
+        if self.state.finished:  # else rows are read ahead that nobody asks for
+            return
         shown = self.accelerator.is_main_process and not self.quiet
         source = self.pairs if self.stream is None else self.stream
-        feed = Feed(source, self.pairs.plain(), self._coming(), self.num_workers, self.accelerator.device)
+        feed = Feed(source, self.pairs, self._coming(), self.num_workers, self.accelerator.device)
         with feed as self._feed, Progress(self.total_steps, self.state.step, shown) as progress:
             while not self.state.finished:
                 freeze_towers(self.model, self.config, self.state.epoch)

@@ -164,6 +164,14 @@ def test_cross_entropy(weighted):
     np.testing.assert_allclose(head.count(target), weights[t].sum(), rtol=1e-6)
 
 
+def test_targets_are_counted_here_with_weights_that_a_subclass_has_set():
+    """On another device, whose weights would be waited for."""
+    head = head_of("classification")
+    head.class_weights = torch.from_numpy(WEIGHTS)  # not by `weigh`
+    head.to("meta")
+    assert head.count(torch.tensor([0, 1, MISSING_CLASS, 1])) == 4.5
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_binary_cross_entropy(weighted):
     head = head_of("multilabel")

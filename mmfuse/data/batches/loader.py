@@ -65,7 +65,7 @@ class Feed:
 
     Args:
         trained: Its `at` gives the rows as an epoch trains on them.
-        plain: Gives those of an evaluation.
+        evaluated: Its `plain` gives those of an evaluation.
         coming: All that will be asked for: each epoch, or `PLAIN`, with its batches' rows. It is gone through ahead.
         num_workers: Each pass begins with the first of them.
         device: As `make_loader` takes it.
@@ -74,13 +74,13 @@ class Feed:
     def __init__(
         self,
         trained: Any,
-        plain: Dataset,
+        evaluated: Any,
         coming: Iterable[tuple[int, Iterable[Sequence[int]]]],
         num_workers: int,
         device: Any = "cpu",
     ):
         self._device = device
-        loader = make_loader(_Passes(trained, plain), _turns(coming, num_workers), num_workers, device)
+        loader = make_loader(_Passes(trained, evaluated), _turns(coming, num_workers), num_workers, device)
         self._found: Iterator[tuple[int, Batch | None]] = iter(loader)
 
     def take(self, epoch: int, number: int) -> Iterator[Batch]:
@@ -125,18 +125,17 @@ def _turns(coming: Iterable[tuple[int, Iterable[Sequence[int]]]], num_workers: i
 class _Passes(Dataset):
     """An epoch with the numbers of rows to the epoch with their batch; without rows there is none."""
 
-    def __init__(self, trained: Any, plain: Dataset):
-        self.trained, self.plain = trained, plain
-        self._now: tuple[int, Any] = PLAIN, plain
+    def __init__(self, trained: Any, evaluated: Any):
+        self.trained, self.evaluated = trained, evaluated
+        self._now: tuple[int | None, Any] = None, None
 
     def __getitem__(self, turn: tuple[int, Any]) -> tuple[int, Batch | None]:
         epoch, rows = turn
         if rows is None:
             return epoch, None
         if epoch != self._now[0]:
-            self._now = PLAIN, self.plain  # an epoch's windows of a stream are let go before the next one's are read
-            if epoch != PLAIN:
-                self._now = epoch, self.trained.at(epoch)
+            self._now = None, None  # encoded rows that a pass holds are let go before those of the next one are read
+            self._now = epoch, self.evaluated.plain() if epoch == PLAIN else self.trained.at(epoch)
         return epoch, self._now[1][rows]
 
 

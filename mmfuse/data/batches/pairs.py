@@ -91,8 +91,9 @@ class PairDataset(Dataset):
         return self.view(epoch=epoch)
 
     def plain(self) -> Self:
-        """The rows as they are: nothing is hidden or changed."""
-        return self.view(epoch=-1, modality_dropout={})
+        """The rows as they are: nothing is hidden or changed. It alone holds the block of images that it reads."""
+        own = {} if self.table.block is None else {"images": copy.copy(self.images)}
+        return self.view(epoch=-1, modality_dropout={}, **own)
 
     @property
     def live_images(self) -> bool:

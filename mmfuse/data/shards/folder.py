@@ -365,7 +365,7 @@ def _parse_index(content: bytes, url: str) -> Shards:
 def _identity(content: bytes, values: dict[str, Any]) -> str:
     """sha256 of the index without its counts of labels: the same rows, sharded before they were kept, have the same."""
     counts = [shard.pop("labels", None) for shard in values["shards"]]
-    if any(counts):
+    if any(found is not None for found in counts):  # of tasks without labels there are none, and that was not said
         content = _as_written(values)
     return hashlib.sha256(content).hexdigest()
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import weakref
 
 import pytest
 import torch
@@ -52,6 +53,9 @@ class Counting(Dataset):
     def at(self, epoch):
         return Counting(epoch)
 
+    def plain(self):
+        return Counting()
+
     def __getitem__(self, rows):
         if 13 in rows:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -86,6 +90,23 @@ def test_a_feed_reads_what_comes_next_ahead():
     with Feed(Counting(), Counting(), coming(), 1) as feed:
         next(feed.take(4, 3))
         assert begun[:2] == [4, PLAIN]
+
+
+def test_a_feed_holds_the_rows_of_one_pass(monkeypatch):
+    """Encoded images among them: workers live as long as the run."""
+    held, most = weakref.WeakSet(), []
+
+    def begin(self, epoch=PLAIN):
+        self.epoch = epoch
+        held.add(self)
+        most.append(len(held))
+
+    monkeypatch.setattr(Counting, "__init__", begin)
+    rows = Counting()
+    with Feed(rows, rows, PASSES, 0) as feed:
+        for epoch, batches in PASSES:
+            list(feed.take(epoch, len(batches)))
+    assert most == [1, 2, 2, 2, 2]
 
 
 def test_a_feed_refuses_what_was_not_announced_next():

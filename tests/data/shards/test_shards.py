@@ -20,13 +20,16 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.files import stores
 from mmfuse.data.files.stores import FetchError
 from mmfuse.data.load import load_table
+from mmfuse.data.readers.images import ImageOptions
 from mmfuse.data.rows import read as rows
 from mmfuse.data.shards import folder as shards_module
 from mmfuse.data.shards import write as sharding
 from mmfuse.data.shards.folder import ROW_GROUP, DamagedShardError, open_shards, verify_shards
+from mmfuse.data.shards.table import ShardRows
 from mmfuse.data.shards.write import parse_size, write_shards
 from mmfuse.data.tables import blocks, leaks
 from mmfuse.data.tables.blocks import FileBlocks, TableBlocks, open_blocks
@@ -132,6 +135,34 @@ def test_what_was_written_is_what_is_read(place, table, pairs, tmp_path, request
     assert sorted(seen) == sorted(by_id)
     assert shards.labels == table.labels
     assert verify_shards(shards.url).damaged == {}
+
+
+def test_an_index_that_counts_no_labels_has_the_identity_of_one_from_before(table, tmp_path):
+    """Where all tasks are captions or numbers; a run on the old shards goes on with these."""
+    write_shards(table, str(tmp_path), size=10**6)
+    index, found = json.loads((tmp_path / "shards.json").read_text()), []
+    for shard in index["shards"]:
+        shard["labels"] = {}
+    for _ in range(2):
+        (tmp_path / "shards.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n")
+        found.append(open_shards(str(tmp_path)).identity)
+        for shard in index["shards"]:
+            shard.pop("labels", None)
+    assert found[0] == found[1]
+
+
+def test_a_block_of_images_is_held_by_those_who_evaluate(table, tmp_path, monkeypatch):
+    """And no longer: a worker would hold it while the next epoch is trained."""
+    write_shards(table, str(tmp_path), size=10**6)
+    monkeypatch.setenv("MMFUSE_DATA_ROOT", str(tmp_path))
+    found = load_table(load_manifest(tmp_path / "manifest.yaml"))
+    pairs = PairDataset(found, token_ids=None, image_options=ImageOptions((8, 8)))
+    read, blocks = ShardRows.read, []
+    monkeypatch.setattr(ShardRows, "read", lambda self, *given: (blocks.append(given), read(self, *given))[1])
+    for times in (1, 2):
+        plain = pairs.plain()
+        assert [plain.images[row] for row in (0, 1)] == [found.encoded[row] for row in (0, 1)]
+        assert len(blocks) == times + 1
 
 
 def test_some_rows_and_columns(table, tmp_path):
