@@ -344,7 +344,7 @@ def test_the_cache_is_shown_and_pruned(mmfuse, tmp_path):
     there = torch.ones(1, dtype=torch.bool)
     features = Features(torch.ones(1, 1, 2), there[None], torch.ones(1, 2), there)
     identity = {"tower": "text", "spec": {"architecture": {"model_type": "bert"}}}
-    build_cache(tmp_path, identity, ["a"], lambda items: [(items, features)], True)
+    build_cache(tmp_path, identity, ["a"], lambda items: [(list(items), features)], True)
     here = ("--dir", tmp_path)
     assert "text bert: 1 items, tokens and pooled, float32" in mmfuse("cache", "show", *here)[1]
     assert "0 deleted" in mmfuse("cache", "prune", *here)[1]  # it was used today

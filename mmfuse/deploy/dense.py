@@ -57,8 +57,8 @@ class DenseModel(nn.Module):
 
     def __init__(self, model: FusionModel):
         super().__init__()
-        if model.captioning:
-            raise MmfuseError(f"captions are not exported yet: task {model.captioning[0]!r} writes them token by token")
+        for task in model.captioning:
+            raise MmfuseError(f"captions are not exported yet: task {task!r} writes them token by token")
         self.model = model
         self.tasks = list(model.heads)
         self.inputs: list[Input] = []

@@ -129,10 +129,15 @@ class PlacesByShape(TokenMean):
         self.kept = {}
 
     def token(self, tokens, mask):
+        if torch.compiler.is_exporting():  # where a length is a symbol, and no key
+            return self.text(tokens) * self.places(tokens)
         key = (tokens.shape[1], tokens.dtype)
         if key not in self.kept:
-            self.kept[key] = 1 + torch.arange(tokens.shape[1]).to(tokens.dtype)[:, None] / 100
+            self.kept[key] = self.places(tokens)
         return self.text(tokens) * self.kept[key]
+
+    def places(self, tokens):
+        return 1 + torch.arange(tokens.shape[1]).to(tokens.dtype)[:, None] / 100
 
 
 class MasksByShape(PlacesByShape):
