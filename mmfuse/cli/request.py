@@ -154,7 +154,7 @@ class Request:
         def tell(line: str) -> None:
             typer.echo(visible(line), err=True)
 
-        return load_predictor(self.model, self.engine, self.precision, tell, **self.options)
+        return load_predictor(self.model, self.engine, self.precision, tell, keep=not self.dry_run, **self.options)
 
     def _precision(self) -> str | Precision:
         """As it was asked, or for `auto` as the interrupted run has it which is gone on with."""

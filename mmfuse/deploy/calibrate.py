@@ -12,7 +12,7 @@ import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.deploy.dense import DenseModel, dense_batches
-from mmfuse.deploy.openvino import MODEL_FILE, openvino_needed, save
+from mmfuse.deploy.openvino import MODEL_FILE, core, openvino_needed, save
 from mmfuse.pulse import now
 from mmfuse.types import MmfuseError
 
@@ -47,7 +47,8 @@ def quantize(dense: DenseModel, source: Path, pairs: PairDataset, rows: list[int
     """
     with openvino_needed("--precision int8"), _quietly():
         import nncf
-        import openvino as ov
+
+        first = core()  # before nncf has its own
 
     def read(row: int) -> list[np.ndarray]:
         now("calibrating")
@@ -56,7 +57,7 @@ def quantize(dense: DenseModel, source: Path, pairs: PairDataset, rows: list[int
 
     with _quietly():
         made = nncf.quantize(
-            ov.Core().read_model(source / MODEL_FILE),
+            first.read_model(source / MODEL_FILE),
             nncf.Dataset(rows, read),
             subset_size=len(rows),
             preset=nncf.QuantizationPreset.MIXED,

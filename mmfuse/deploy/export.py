@@ -15,7 +15,7 @@ from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.deploy.calibrate import calibration_rows, quantize
 from mmfuse.deploy.dense import DenseModel
 from mmfuse.deploy.folder import RECIPE, copy_beside, model_identity, write_recipe, written_whole
-from mmfuse.deploy.kept import form_name, form_place
+from mmfuse.deploy.kept import form_name, form_place, verify_on_random
 from mmfuse.deploy.onnx import OnnxEngine, write_onnx
 from mmfuse.deploy.openvino import OpenVinoEngine, check_precision, convert
 from mmfuse.deploy.verify import compare_on_random, compare_on_rows, judge
@@ -157,6 +157,8 @@ def _write(
                 said["calibration"] = _calibrated(dense, Path(below), scratch, asked)
         forward = OpenVinoEngine(dense, scratch, asked.precision)
     said["verified"] = {asked.precision: _verified(dense.model, forward, asked, progress)}
+    if asked.to == "openvino" and asked.precision != "int8":  # predict takes this form for both
+        said["verified"] |= verify_on_random(dense, scratch, but=asked.precision)
     return said
 
 

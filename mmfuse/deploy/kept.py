@@ -6,8 +6,9 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -32,6 +33,7 @@ def load_predictor(
     engine: str = "openvino",
     precision: str = "fp32",
     tell: Callable[[str], None] = lambda line: None,
+    keep: bool = True,
     **options: Any,
 ) -> Predictor:
     """A `Predictor` that runs a model by another runtime.
@@ -44,6 +46,7 @@ def load_predictor(
         engine: "openvino".
         precision: "fp32", "bf16" or "int8".
         tell: Is told a line when a form is made.
+        keep: False keeps none that is made: nothing is written beside the model.
         **options: Of `Predictor`.
 
     Raises:
@@ -58,11 +61,15 @@ def load_predictor(
     folder = find_folder(str(model), {})
     loaded = load_to_predict(folder)
     dense = DenseModel(loaded)
-    form = find_form(folder, dense, precision, tell)
-    return Predictor(loaded, device="cpu", forward=OpenVinoEngine(dense, form, precision), **options)
+    with nullcontext() if keep else TemporaryDirectory() as scratch:
+        form = find_form(folder, dense, precision, tell, None if scratch is None else Path(scratch))
+        forward = OpenVinoEngine(dense, form, precision)
+    return Predictor(loaded, device="cpu", forward=forward, **options)
 
 
-def find_form(folder: Path, dense: DenseModel, precision: str, tell: Callable[[str], None]) -> Path:
+def find_form(
+    folder: Path, dense: DenseModel, precision: str, tell: Callable[[str], None], scratch: Path | None = None
+) -> Path:
     """The folder of a model's form for OpenVINO, which is made where there is none.
 
     Args:
@@ -70,6 +77,7 @@ def find_form(folder: Path, dense: DenseModel, precision: str, tell: Callable[[s
         dense: Of the model.
         precision: fp32 and bf16 have one form.
         tell: Is told when it is made.
+        scratch: Where it is made, if it is not to be kept.
 
     Raises:
         MmfuseError: There is none of int8, or it cannot be made.
@@ -85,6 +93,10 @@ def find_form(folder: Path, dense: DenseModel, precision: str, tell: Callable[[s
             f"--precision int8: {folder} has no such form of these weights: make it with mmfuse export {folder} --to "
             "openvino --precision int8 --calibrate MANIFEST"
         )
+    if scratch is not None:
+        tell("exporting the model for OpenVINO, and not keeping that")
+        _make(folder, dense, scratch / name, identity)
+        return scratch / name
     with form_place(folder, identity, name) as place:
         if read_recipe(place, identity) is None:  # else another process has made it
             tell(f"exporting the model for OpenVINO, once: {place}")
@@ -130,13 +142,29 @@ def _make(folder: Path, dense: DenseModel, place: Path, identity: str) -> None:
         convert(scratch / "model.onnx", scratch)
         for left in scratch.glob("model.onnx*"):
             left.unlink()
-        verified = {}
-        for precision in ("fp32", "bf16") if can_bf16() else ("fp32",):
-            found = compare_on_random(dense.model, OpenVinoEngine(dense, scratch, precision))
-            judge(found, precision, None, on_rows=False)
-            verified[precision] = {"on": "random inputs", "tasks": found}
+        verified = verify_on_random(dense, scratch)
         copy_beside(folder, scratch)
         write_recipe(scratch, dense, "openvino", "fp32", identity, {"verified": verified})
+
+
+def verify_on_random(dense: DenseModel, form: Path, but: str | None = None) -> dict[str, Any]:
+    """What a recipe says of the form of fp32 and bf16, in each of both that this processor has.
+
+    Args:
+        dense: Of the model.
+        form: The form's folder.
+        but: One that is verified otherwise.
+
+    Raises:
+        MmfuseError: It differs from torch by more than is tolerated.
+    """
+    verified = {}
+    for precision in ("fp32", "bf16") if can_bf16() else ("fp32",):
+        if precision != but:
+            found = compare_on_random(dense.model, OpenVinoEngine(dense, form, precision))
+            judge(found, precision, None, on_rows=False)
+            verified[precision] = {"on": "random inputs", "tasks": found}
+    return verified
 
 
 def _in_cache(identity: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def openvino_needed(wanted: str) -> Iterator[None]:
         yield
 
 
+@cache
+def core() -> Any:
+    """OpenVINO's `Core`, one in a process, and as long as that lives.
+
+    Each has a plugin for CPUs that gives signals a stack of its own, and when it goes puts back the one before. Of two
+    that do not go in the reverse order of their coming, one puts back a stack that is gone, and the next signal, such
+    as Ctrl-C, ends the process with a segmentation fault (seen with OpenVINO 2026.4).
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 def convert(onnx_file: Path, folder: Path) -> None:
     """Write OpenVINO's own files of an ONNX file, with float32 weights.
 
@@ -45,18 +59,22 @@ def convert(onnx_file: Path, folder: Path) -> None:
         MmfuseError: OpenVINO cannot read it.
     """
     with openvino_needed("export --to openvino"):
-        import openvino as ov
+        reader = core()
     try:
-        save(ov.Core().read_model(onnx_file), folder)
+        model = reader.read_model(onnx_file)
     except RuntimeError as error:
         raise MmfuseError(f"export: OpenVINO cannot read the model ({first_line(error)[:200]})") from error
+    save(model, folder)
 
 
 def save(model: Any, folder: Path) -> None:
     """Write a model of OpenVINO's; by itself it would halve the weights."""
     import openvino as ov
 
-    ov.save_model(model, folder / MODEL_FILE, compress_to_fp16=False)
+    try:
+        ov.save_model(model, folder / MODEL_FILE, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise MmfuseError(f"export: {folder.parent}: cannot be written ({first_line(error)[:200]})") from error
 
 
 class OpenVinoEngine:
@@ -79,10 +97,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, dense: DenseModel, folder: Path, precision: str, threads: int | None = None):
-        with openvino_needed("--engine openvino"):
-            import openvino as ov
         check_precision(precision)
-        core = ov.Core()
         self.inputs, self.tasks, self.pad_token_id = dense.inputs, dense.tasks, dense.pad_token_id
         self.precision = precision
         rest = "bf16" if precision == "bf16" or (precision == "int8" and can_bf16()) else "f32"
@@ -96,7 +111,7 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # two processes would be bound to the same cores
         }
         try:
-            self._model = core.compile_model(core.read_model(folder / MODEL_FILE), "CPU", settings)
+            self._model = core().compile_model(core().read_model(folder / MODEL_FILE), "CPU", settings)
         except RuntimeError as error:
             raise MmfuseError(f"{folder / MODEL_FILE}: cannot be loaded ({first_line(error)[:200]})") from error
 
@@ -129,5 +144,4 @@ def check_precision(precision: str) -> None:
 def can_bf16() -> bool:
     """Whether this processor has instructions for bfloat16, as OpenVINO sees it."""
     with openvino_needed("--engine openvino"):
-        import openvino as ov
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

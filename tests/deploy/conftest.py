@@ -1,8 +1,33 @@
+import ctypes
+import gc
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_models import build
+
+
+class _Stack(ctypes.Structure):
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def _signal_stack() -> tuple[int | None, int]:
+    found = _Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found)) == 0
+    return found.place, found.size
+
+
+@pytest.fixture
+def signal_stack() -> Iterator[None]:
+    """Signals have the same stack after a test as before: where it is gone, the next signal ends the process."""
+    from mmfuse.deploy.openvino import can_bf16
+
+    can_bf16()
+    before = _signal_stack()
+    yield
+    gc.collect()
+    assert _signal_stack() == before
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from PIL import Image
 from tiny_models import needs_openvino
 
 from mmfuse.cli.request import Request
-from mmfuse.deploy import load_predictor
+from mmfuse.deploy import export_model, load_predictor
 from mmfuse.deploy.openvino import can_bf16
 from mmfuse.predict import Predictor
 from mmfuse.types import Failure, MmfuseError, Sample
 
-pytestmark = needs_openvino
+pytestmark = [needs_openvino, pytest.mark.usefixtures("signal_stack")]
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +165,26 @@ def test_the_recipe_says_how_both_precisions_differ(exported_dir):
     recipe = json.loads((exported_dir / "exported" / "openvino-fp32" / "export.json").read_text())
     assert list(recipe["verified"]) == (["fp32", "bf16"] if can_bf16() else ["fp32"])
     assert recipe["verified"]["fp32"]["tasks"]["size"]["largest_difference"] < 1e-5
+
+
+def test_export_verifies_both_precisions_of_the_form_it_leaves_beside_a_model(exported_dir, exports, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(exported_dir, model, ignore=shutil.ignore_patterns("exported"))
+    both = ["bf16", "fp32"] if can_bf16() else ["fp32"]
+    recipe = export_model(model, to="openvino", precision=both[0]).recipe
+    assert sorted(recipe["verified"]) == both
+    assert recipe["verified"]["fp32"]["tasks"]["size"]["largest_difference"] < 1e-5
+
+
+def test_a_dry_run_leaves_no_form(exported_dir, exports, tmp_path, samples, mmfuse):
+    model = tmp_path / "model"
+    shutil.copytree(exported_dir, model, ignore=shutil.ignore_patterns("exported"))
+    (tmp_path / "in").mkdir()
+    shutil.copy(samples[0].images[0], tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "a.txt").write_text("word")
+    code, said, complained = mmfuse("predict", model, tmp_path / "in", "--engine", "openvino", "--dry-run")
+    assert code == 0, complained
+    assert "nothing was written" in said
+    assert len(exports) == 1
+    assert sorted(os.listdir(tmp_path)) == ["in", "model"]
+    assert not (model / "exported").exists()

@@ -12,7 +12,7 @@ from mmfuse.deploy.dense import DenseModel
 from mmfuse.deploy.openvino import OpenVinoEngine
 from mmfuse.types import MmfuseError
 
-pytestmark = needs_openvino
+pytestmark = [needs_openvino, pytest.mark.usefixtures("signal_stack")]
 
 
 @pytest.fixture(scope="module")
