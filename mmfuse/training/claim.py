@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from filelock import FileLock, Timeout
 
 from mmfuse.config import Config, config_to_dict
@@ -249,3 +249,24 @@ def flat_config(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flat_config(value, f"{prefix}.{key}" if prefix else str(key))
     return {k: v for k, v in found.items() if k not in _WHERE}
+
+
+def check_shared(run_dir: Path, step: int | None) -> None:
+    """Refuse, on all processes, a folder in which they do not find the same run and checkpoint.
+
+    Args:
+        run_dir: The run's.
+        step: Of the last checkpoint that this process finds there; None if there is none.
+
+    Raises:
+        MmfuseError: They find different ones.
+    """
+    there = (run_dir / "config.yaml").is_file()
+    found = f"step {step}" if step is not None else "no checkpoint" if there else "no run"
+    first, *others = gather_object([found])
+    for process, other in enumerate(others, 1):
+        if other != first:
+            raise MmfuseError(
+                f"output_dir: in {run_dir} process 0 finds {first}, process {process} {other}: it must be on a disk "
+                "that all machines share"
+            )

@@ -31,7 +31,7 @@ from mmfuse.seeds import seed_step, step_seed
 from mmfuse.training.batch_norm import is_synchronised, synchronise
 from mmfuse.training.best import Best
 from mmfuse.training.checkpoint import Checkpoints, load_optimizer, optimizer_state
-from mmfuse.training.claim import tell_kept
+from mmfuse.training.claim import check_shared, tell_kept
 from mmfuse.training.data_parallel import choose_data_parallel
 from mmfuse.training.identity import frozen_identity, rows_identity
 from mmfuse.training.learner import Learner, current_names
@@ -450,7 +450,7 @@ class Trainer:
 
     def _resume(self) -> None:
         loaded = self.checkpoints.load_last()
-        self._find_alike(loaded[0]["step"] if loaded else None)
+        check_shared(self.run_dir, loaded[0]["step"] if loaded else None)
         if loaded is None:
             self.log.cut(0)
             return
@@ -490,15 +490,3 @@ class Trainer:
             load_optimizer(self.optimizer, tensors, plain)
         if self.accelerator.scaler is not None and self.state.scaler:
             self.accelerator.scaler.load_state_dict(self.state.scaler)
-
-    def _find_alike(self, step: int | None) -> None:
-        """Refuse, on all processes, a folder in which they do not find the same run and checkpoint."""
-        there = (self.run_dir / "config.yaml").is_file()
-        found = f"step {step}" if step is not None else "no checkpoint" if there else "no run"
-        first, *others = gather_object([found])
-        for process, other in enumerate(others, 1):
-            if other != first:
-                raise MmfuseError(
-                    f"output_dir: in {self.run_dir} process 0 finds {first}, process {process} {other}: it must be on "
-                    "a disk that all machines share"
-                )
