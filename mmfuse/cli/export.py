@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmfuse.cli.shared import Bar, PluginOption, RootOption, load_plugins, quiet_libraries, tell_peak
+from mmfuse.cli.shared import Bar, PluginOption, RootOption, load_plugins, quiet_libraries, told_peak
 from mmfuse.types import visible
 
 app = typer.Typer()
@@ -67,4 +67,4 @@ def export(
         )
     for line in told(found):
         typer.echo(visible(line))
-    tell_peak()
+    typer.echo(told_peak())

@@ -20,7 +20,7 @@ from mmfuse.cli.shared import (
     PluginOption,
     load_plugins,
     quiet_libraries,
-    tell_peak,
+    told_peak,
 )
 from mmfuse.pulse import now, rest
 from mmfuse.types import MmfuseError, visible
@@ -169,15 +169,13 @@ def _predict_all(request: Request) -> None:
         _estimate(request, predictor, studies)
         return
     counts = _predict(request, predictor, studies)
-    _tell_counts(counts, request.out)
+    _tell_counts(counts, request.out, "" if request.on_ray else f"; {told_peak(predictor.device)}")  # actors have Ray's
     if counts.cut:
         from mmfuse.predict import tell_cut_texts
 
         encoder: Any = predictor.model.text_encoder
         limit = {"max_length": encoder.max_length, "truncation": encoder.truncation}
         typer.echo(tell_cut_texts({"texts": counts.texts, "cut": counts.cut, **limit}))
-    if not request.on_ray:  # whose actors have it
-        tell_peak(predictor.device)
     if counts.predictions == 0:
         raise typer.Exit(NOTHING_READ)
 
@@ -254,13 +252,13 @@ def _tell_whole_texts(predictor: Any) -> None:
         )
 
 
-def _tell_counts(counts: Any, out: str) -> None:
+def _tell_counts(counts: Any, out: str, memory: str = "") -> None:
     from mmfuse.predict.reasons import tell_kinds
 
     errors = f"{os.path.splitext(out)[0]}.errors.jsonl"
     typer.echo(
         f"{counts.predictions + counts.errors} studies: {counts.predictions} predictions in {out}, {counts.errors} "
-        f"errors in {errors}"
+        f"errors in {errors}{memory}"
     )
     if counts.reasons:
         typer.echo(f"errors: {tell_kinds(counts.reasons)}")

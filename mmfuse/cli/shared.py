@@ -123,15 +123,15 @@ def is_main_process() -> bool:
     return PartialState().is_main_process
 
 
-def tell_peak(device: Any = None) -> None:
-    """A line for the most memory that this process has had, on a `torch.device`; default: that of the launch."""
+def told_peak(device: Any = None) -> str:
+    """The most memory that this process has had, on a `torch.device`; default: that of the launch."""
     from accelerate import PartialState
 
     from mmfuse.memory import peak_memory
     from mmfuse.predict.estimate import tell_bytes
 
     where: Any = device or PartialState().device
-    typer.echo(f"memory: {tell_bytes(peak_memory(where))} at the peak of this process")
+    return f"{tell_bytes(peak_memory(where))} of memory at the peak of this process"
 
 
 def tell_required(report: Mapping[str, Any]) -> None:

@@ -18,8 +18,8 @@ from mmfuse.cli.shared import (
     load_plugins,
     quiet_libraries,
     read_names,
-    tell_peak,
     tell_required,
+    told_peak,
 )
 
 app = typer.Typer()
@@ -60,7 +60,7 @@ def train(
             f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  "
             f"{run.dir / 'learning_curve.png'}"
         )
-        tell_peak()
+        typer.echo(told_peak())
 
 
 @app.command(

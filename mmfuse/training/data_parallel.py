@@ -44,8 +44,7 @@ def computes_the_same(learner: Learner, config: Config, method: Method) -> bool:
         training.accumulation == 1
         and not training.gradient_checkpointing
         and not (training.modality_dropout.text or training.modality_dropout.image)
-        and not model.captioning
-        and not learner.objectives
+        and not (model.captioning or learner.objectives)
         and method.passes == 1
         and not layerdrop
         and all(tower.config.first_trained in (None, 0) for tower in towers(model, config))

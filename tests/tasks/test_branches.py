@@ -21,7 +21,7 @@ ALLOWED = {
     "data/synthetic/interactions.py": 1,  # values that are not encoded yet, of tasks that it makes itself
 }
 """By file, how many; more is a branch that belongs into a method of TaskKind."""
-GENERATING = 18
+GENERATING = 17
 """Uses of `model.captioning`: heads that generate need a decoder, a tokenizer and a loop; that is no kind of target."""
 
 
