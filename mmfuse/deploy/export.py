@@ -19,7 +19,7 @@ from mmfuse.deploy.kept import form_name, form_place, verify_on_random
 from mmfuse.deploy.onnx import OnnxEngine, write_onnx
 from mmfuse.deploy.openvino import OpenVinoEngine, check_precision, convert
 from mmfuse.deploy.verify import compare_on_random, compare_on_rows, judge
-from mmfuse.evaluation.evaluate import check_tasks
+from mmfuse.evaluation.evaluate import check_tasks, summed
 from mmfuse.model import FusionModel
 from mmfuse.model_folder import find_folder
 from mmfuse.precision import PRECISIONS
@@ -181,15 +181,7 @@ def _verified(
     rows = pairs.table.indices(SPLIT)
     if not rows:
         raise MmfuseError(f"--verify: {pairs.table.manifest.source}: there are no {SPLIT} rows")
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress:
-            progress(done, len(rows))
-
-    found = compare_on_rows(model, forward, pairs, rows, count)
+    found = compare_on_rows(model, forward, pairs, rows, summed(progress, len(rows)))
     judge(found, asked.precision, asked.tolerance, on_rows=True)
     return {"on": f"{pairs.table.manifest.name}, {SPLIT}", "tasks": found}
 

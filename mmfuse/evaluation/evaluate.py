@@ -181,16 +181,22 @@ def read_and_run(
             if tower is not None:
                 tower.freeze(True)
     pairs = prepare_pairs(model, table, cache=cache)
+    workers = default_workers() if num_workers is None else num_workers
+    count = summed(progress, len(rows))
+    return pairs, table_logits(model, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
+
+
+def summed(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """What is told of each batch's rows, so that `progress` is told (rows done, rows)."""
     done = 0
 
     def count(more: int) -> None:
         nonlocal done
         done += more
         if progress:
-            progress(done, len(rows))
+            progress(done, total)
 
-    workers = default_workers() if num_workers is None else num_workers
-    return pairs, table_logits(model, pairs, rows, batch_size=batch_size, num_workers=workers, progress=count)
+    return count
 
 
 def check_tasks(model: FusionModel, manifest: Manifest, tasks: Iterable[str]) -> None:
