@@ -10,7 +10,7 @@ from typing import Any
 
 from mmfuse.data.sniff.columns import Column, columns_of
 from mmfuse.data.sniff.files import Opened
-from mmfuse.data.sniff.guessed import MADE, Given, Guess
+from mmfuse.data.sniff.guessed import Given, Guess
 from mmfuse.data.sniff.images import FOUND, Images, find_images
 from mmfuse.data.sniff.open import open_data
 from mmfuse.data.sniff.roles import find_group, find_id, find_split, owners_in_paths
@@ -28,7 +28,9 @@ from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
 _RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
-_GENERIC = re.compile(r"(data|train|labels?|metadata|rows|dataset|index|annotations|test|all)", re.IGNORECASE)
+_GENERIC = re.compile(
+    r"(data|train|labels?|metadata|rows|dataset|index|annotations|test|all|images?|img|texts?)", re.IGNORECASE
+)
 _FEWEST_FLAGS = 3
 _LIKELY = 8
 
@@ -128,14 +130,19 @@ class _Looking:
             ranked.append((14, ""))  # many columns of 0 and 1 are hardly anything else than labels
         if image is not None:
             ranked += [(4, c.name) for c in self._sentences(apart) if c.name not in {name for _, name in ranked}]
-        found, others = None, []
-        for score, name in sorted(ranked, key=lambda one: -one[0]):
+        tried = []
+        for score, name in ranked:
             try:
                 target = kind_of_target(self.columns[name], image and image.paths) if name else None
             except MmfuseError:
                 continue
             if target is None:
                 target = target_of_flags("labels", flags, self.columns)
+            elif target.kind == "captioning" and not CAPTIONS & set(self.columns[name].words):
+                score = 1  # any text can be written, so a class is likelier
+            tried.append((score, name, target))
+        found, others = None, []
+        for score, name, target in sorted(tried, key=lambda one: -one[0]):
             if found is None:
                 found = target
                 sure = "likely" if score >= _LIKELY else "little speaks for it"
@@ -217,7 +224,7 @@ class _Looking:
         if image is not None:
             self.said += image.said
             self.unsure += image.unsure
-        manifest["rows"] = MADE if self.opened.made else self.opened.rows
+        manifest["rows"] = f"{manifest['name']}.rows.parquet" if self.opened.made else self.opened.rows
         manifest |= {"csv": self.opened.csv} if self.opened.csv else {}
         manifest["id"] = id or ROW
         how = "as was named" if self.given.id else "it names each row once"
@@ -243,9 +250,8 @@ class _Looking:
         return {key: "\n".join(lines) for key, lines in comments.items()}
 
     def _name(self) -> str:
-        name = self.opened.name
-        if _GENERIC.fullmatch(name):
-            name = self.opened.base.name or name
+        names = [self.opened.name, self.opened.base.name, self.opened.base.parent.name]
+        name = next((name for name in names if name and not _GENERIC.fullmatch(name)), names[0])
         return re.sub(r"[^\w\-]+", "_", name).strip("_") or "data"
 
     def _task_name(self, name: str) -> str:

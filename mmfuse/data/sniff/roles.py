@@ -64,7 +64,9 @@ def find_id(columns: Mapping[str, Column], image: str | None, apart: Collection[
         by_name = 4 if words == {"id"} else 3 if words & _ID_WORDS else 0
         coded = all(" " not in text for text in column.texts[:200])
         score = by_name or (2 if name == image else 1 if coded and (words & _OF_IMAGES or name == "Unnamed: 0") else 0)
-        score = score or (0.5 if coded and column.length <= 1 and not column.is_url and not column.numbers else 0)
+        if not score and coded and column.length <= 1 and not column.is_url:
+            leads = name == next(iter(columns)) and any(map(str.isdigit, column.texts[0]))
+            score = 2.5 if leads else 0 if column.numbers else 0.5
         if score:
             found.append((score, -list(columns).index(name), name))
     return max(found)[2] if found else None
@@ -102,8 +104,13 @@ def find_group(
 
 
 def _singular(words: Sequence[str]) -> list[str]:
+    """Words of a name as `_OWNERS` has them: `patientid` and German `Patienten` are patient."""
     split = [re.sub(r"(id|no|nr|number)$", "", word) or word for word in words]
-    return [word.removesuffix("s") if word not in _OWNERS else word for word in split]
+    whole = [word.removesuffix("s") if word not in _OWNERS else word for word in split]
+    return [
+        next((o for o in _OWNERS if len(o) > 5 and word.startswith(o) and len(word) <= len(o) + 3), word)
+        for word in whole
+    ]
 
 
 def _may_group(column: Column, rows: int) -> bool:
