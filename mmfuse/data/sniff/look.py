@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,14 @@ def guess(data: str | Path, given: Given | None = None) -> Guess:
     return opened if isinstance(opened, Guess) else _Looking(opened, given).guess()
 
 
+def _hardly_recurs(target: Target) -> bool:
+    """Whether most labels are of one row only, or two."""
+    if target.kind not in ("classification", "multilabel"):
+        return False
+    counts = Counter(label for labels in target.labels for label in labels or ())
+    return 2 * len(counts) > sum(counts.values())
+
+
 @dataclass
 class _Looking:
     """What is known so far of one set of rows."""
@@ -89,7 +98,7 @@ class _Looking:
         elif image is not None and target.kind != "captioning":
             target = self._target(image.paths)
         group = self._group({*apart, *taken, *self.texts}, image)
-        owners = {group} if isinstance(group, str) else set()
+        owners = set(group if isinstance(group, list) else [group] if group else [])
         text = self._text(target, {*apart, *taken, *owners})
         if image is None and not text.columns:
             raise MmfuseError(f"{self.where}: no column of images or texts is found; name one with --image or --text")
@@ -140,6 +149,8 @@ class _Looking:
                 target = target_of_flags("labels", flags, self.columns)
             elif target.kind == "captioning" and not CAPTIONS & set(self.columns[name].words):
                 score = 1  # any text can be written, so a class is likelier
+            elif _hardly_recurs(target):
+                score = 0
             tried.append((score, name, target))
         found, others = None, []
         for score, name, target in sorted(tried, key=lambda one: -one[0]):
@@ -171,7 +182,8 @@ class _Looking:
             return self._group_of_paths(image)
         if found is None:
             return None
-        self.said.append(f"group: {found[0]}: {found[1]}")
+        name = " and ".join(found[0]) if isinstance(found[0], list) else found[0]
+        self.said.append(f"group: {name}: {found[1]}")
         return found[0]
 
     def _group_of_paths(self, image: Images) -> str | None:

@@ -23,16 +23,16 @@ _ABSENT = frozenset({"nan", "none", "null", "n/a", "na", "unknown", "?", "-", "n
 _FLAGS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0"})
 _BY_NAME = (
     (9, "label labels target targets class classes y"),
-    (
-        8,
-        "category categories finding findings diagnosis diagnoses diagnose sentiment genre genres emotion topic topics",
-    ),
+    (8, "category categories finding findings diagnosis diagnoses diagnose diagnostic dx sentiment genre genres"),
+    (8, "emotion topic topics"),
     (7, "tag tags type kind section dish species breed disease pathology outcome grade stance intent hateful mesh"),
     (6, "rating score stars severity price stage subcategory department event brand view cuis concepts"),
     (5, "captions caption comment comments impression"),
-    (2, "survival sex gender age answer"),
+    (5, "answer"),
+    (2, "survival"),
 )
 _SPEAKS = {word: weight for weight, words in _BY_NAME for word in words.split()}
+_OF_PERSONS = frozenset({"sex", "gender", "age", "race", "ethnicity"})
 _COUNTERS = frozenset({"index", "number", "no", "nr", "id", "ids", "count", "width", "height", "offset"})
 CAPTIONS = frozenset({"caption", "captions", "comment", "comments", "description", "sentence", "sentences", "raw"})
 
@@ -267,8 +267,6 @@ def possible_targets(columns: Mapping[str, Column], apart: Iterable[str]) -> lis
             classes = len(column.counts) <= max(2, min(len(column.filled) / 5, 200))
             if counted or not (speaks or (classes and column.length < 3)):
                 continue
-            speaks = speaks or 1
-        elif not speaks:
-            speaks = 3
+        speaks = 0 if _OF_PERSONS & set(column.words) else speaks or 1
         found.append((2 * speaks + exact, name))
     return sorted(found, key=lambda one: -one[0])
