@@ -150,7 +150,7 @@ def find_images(columns: Mapping[str, Column], base: Path, named: str | None, ap
     if not alike and named is None:
         return None
     best = max(alike or chosen, key=_name_speaks)
-    unsure = f"image: {best.name}: none of its files is found in {base} or below; correct image.root"
+    unsure = f"image: {best.name}: none of its files is found in {base.name} or below; correct image.root"
     return Images(best.name, {"column": best.name, "root": str(base)}, unsure=[unsure])
 
 
@@ -231,7 +231,7 @@ def _placed(best: _Tried, columns: Mapping[str, Column], files: Files) -> Images
     if way is not None and often >= 0.98 * len(found) and not way[1]:
         images.manifest["root"] = way[0]
         images.manifest |= {"separator": best.separator} if best.separator else {}
-        images.said.append(f"image: {column.name}: {count} below {way[0]}")
+        images.said.append(f"image: {column.name}: {count} below {_short(way[0], files.base)}")
     else:
         images.manifest = {"column": FOUND, "root": str(files.base)}
         images.manifest |= {"separator": ";"} if best.separator or column.kind == "list" else {}
@@ -240,6 +240,12 @@ def _placed(best: _Tried, columns: Mapping[str, Column], files: Files) -> Images
     if len(found) < best.looked:
         images.unsure.append(f"image: {column.name}: {best.looked - len(found)} of {best.looked} files were not found")
     return images
+
+
+def _short(root: str, base: Path) -> str:
+    """A folder as it is told: from the one that was looked at."""
+    place = Path(root)
+    return (place.relative_to(base.parent) if place.is_relative_to(base.parent) else Path(place.name)).as_posix()
 
 
 def _tail(ways: Counter[tuple[str, str] | None]) -> str:

@@ -30,7 +30,9 @@ from mmfuse.types import MmfuseError
 
 _RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 _GENERIC = re.compile(
-    r"(data|train|labels?|metadata|rows|dataset|index|annotations|test|all|images?|img|texts?)", re.IGNORECASE
+    r"(data|train|test|all|labels?|metadata|rows|dataset|index|annotations|images?|img|texts?|list|results)"
+    r"([-_ .]?\d.*)?",
+    re.IGNORECASE,
 )
 _FEWEST_FLAGS = 3
 _LIKELY = 8
@@ -248,9 +250,8 @@ class _Looking:
         self.said.append(f"target: {target.said}")
         self.unsure += target.unsure
         manifest["splits"] = self._splits(split, group, target)
-        return Guess(
-            manifest, self.said, self.unsure, self._comments(), self.opened.frame if self.opened.made else None
-        )
+        made = self.opened.whole_frame() if self.opened.made else None
+        return Guess(manifest, self.said, self.unsure, self._comments(), made)
 
     def _comments(self) -> dict[str, str]:
         keys = {"rows": "rows", "id": "id", "group": "group", "image": "image", "text": "text", "target": "tasks"}
