@@ -11,8 +11,7 @@ from mmfuse.api.folders import run_folder
 from mmfuse.api.model import Model
 from mmfuse.api.overrides import nest
 from mmfuse.api.told import tell
-from mmfuse.config import Config, config_of_layers
-from mmfuse.config.presets import preset as values_of_preset
+from mmfuse.config import Config, config_from_dict
 from mmfuse.data.given import MANIFEST, Columns, Described, Named, described
 from mmfuse.training.run import train_in_folder
 from mmfuse.types import MmfuseError
@@ -76,8 +75,7 @@ def fit(
     named = Named(target, image, text, group, id)
     with described(data, named, valid, test) as found:
         folder = run_folder(out or values.get("output_dir"), values.get("name") or found.guess.manifest["name"])
-        layers = [("preset", values_of_preset(preset)), ("fit", _whole(values, found, folder))]
-        config = config_of_layers(layers)
+        config = config_from_dict({"preset": preset, **_whole(values, found, folder)}, where="fit")
         tell([*found.said(), *_told_fusion(found, values), f"run: {os.path.relpath(folder)}"])
         run = train_in_folder(config, restart=restart, own=found.own(folder))
     return Model(run.dir)

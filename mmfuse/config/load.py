@@ -10,7 +10,8 @@ from typing import Any
 from mmfuse.config.files import read_yaml
 from mmfuse.config.keys import LARGEST_SIZE, AugmentationConfig, Config, TrainingConfig
 from mmfuse.config.parsing import parse, read_overrides
-from mmfuse.effect import check_effect
+from mmfuse.config.presets import preset_of
+from mmfuse.effect import check_effect, settle_preset
 from mmfuse.types import MmfuseError
 
 
@@ -44,16 +45,18 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     return config_of_layers([(where, values), ("command line", read_overrides(overrides))])
 
 
-def config_of_layers(layers: Sequence[tuple[str, Any]]) -> Config:
+def config_of_layers(said: Sequence[tuple[str, Any]]) -> Config:
     """A config from plain values over others; options of another strategy, optimizer, ... do not carry over.
 
     Args:
-        layers: (where they come from, nested dicts), later ones on top; the first is named in errors on the whole.
+        said: (where they come from, nested dicts), later ones on top; the first is named in errors on the whole.
 
     Raises:
         MmfuseError: An unknown key, or a value that is not legal.
     """
-    where = layers[0][0]
+    where = said[0][0]
+    base = preset_of(said)
+    layers = [("preset", base), *said] if base else list(said)
     fusion: dict[str, Any] = {"name": "concat"}
     for _, layer in layers:
         chosen = layer.get("fusion") if isinstance(layer, dict) else None
@@ -63,6 +66,8 @@ def config_of_layers(layers: Sequence[tuple[str, Any]]) -> Config:
     config = parse(Config, layers)
     config.fusion = fusion
     settle_choices(config.training, layers)
+    if base:
+        settle_preset(config, base, said)
     if config.image_encoder.size is not None and (
         len(config.image_encoder.size) != 2
         or min(config.image_encoder.size) < 8
@@ -80,7 +85,7 @@ def config_of_layers(layers: Sequence[tuple[str, Any]]) -> Config:
     towers = {"text": config.text_encoder, "image": config.image_encoder}
     kept = [name for name, own in towers.items() if own.first_trained is None and config.cache.enabled]
     check_live(config.training.augmentation, kept, f"{where}: ")
-    check_effect(config, layers)
+    check_effect(config, said)
     return config
 
 
