@@ -22,6 +22,7 @@ from mmfuse.metrics.results import Report
 from mmfuse.predict import Predictor, load_to_predict
 from mmfuse.predict.vectors import Embedder, encode_samples
 from mmfuse.registry import nearest
+from mmfuse.training.claim import has_begun
 from mmfuse.types import Features, MmfuseError
 
 

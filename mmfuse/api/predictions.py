@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from mmfuse.data.given import column_names, is_in_memory, location
+from mmfuse.data.given import column, column_names, is_in_memory, location
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor, TableStudies, open_studies
 from mmfuse.predict.files import flat_row, table_columns
@@ -56,7 +56,7 @@ def open_rows(data: Any, model: FusionModel, asked: str | None, root: str) -> Ro
         names = column_names(data)
         index = data.index if isinstance(data, pd.DataFrame) else None
         own = model.inputs.id if model.inputs else "id"
-        ids = list(data[own]) if own in names else list(index) if index is not None else list(range(len(data)))
+        ids = column(data, own) if own in names else list(range(len(data)) if index is None else index)
         return Rows(frame_samples(data, model.inputs, asked or root), len(data), ids, index)
     studies = open_studies(location(data), options=TableOptions(image_root=asked), model=model)
     if isinstance(studies, TableStudies):  # which sorts its rows

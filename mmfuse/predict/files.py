@@ -109,7 +109,9 @@ def predict_to_file(
     with alone(Names.of(out)) as names:
         if captions_dir is not None:
             _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
-        kept = Kept(run_identity(fingerprint, predictor, studies, captions_dir), partial(_publish, predictor=predictor))
+        kept = Kept(
+            run_identity(fingerprint, predictor, studies, captions_dir), lambda names: _publish(names, predictor)
+        )
         return commit(names, predictor, studies, kept, overwrite, captions_dir, progress)
 
 

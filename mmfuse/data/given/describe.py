@@ -93,6 +93,7 @@ def described(data: Any, named: Named, valid: Any = None, test: Any = None) -> I
             root = root or _root_of(guess(location(data), named.given()))
             rows, column = join_parts(parts, lambda file, split: _look(file, named.given(split=split), root), scratch)
             found = _look(rows, named.given(split=column), root)
+            found.manifest["splits"] = {"column": column}
         elif root is not None:
             rows = write_frame(data, scratch / ROWS)
             found = _look(rows, named.given(), root)

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import pandas as pd
 
+from mmfuse.data.rows.frames import with_index
 from mmfuse.types import MmfuseError
 
 
@@ -24,7 +25,7 @@ def is_in_memory(data: Any, where: str = "data") -> bool:
         return False
     kind = type(data).__name__
     ways = {
-        "DatasetDict": f"give its parts: data=d['train'], valid=d['validation'], test=d['test']; it has {_parts(data)}",
+        "DatasetDict": "give its parts: data=d['train'], valid=d['validation'], test=d['test']",
         "IterableDataset": "it cannot be read twice; datasets.Dataset.from_generator(lambda: iter(d)) keeps it",
         "list": "pandas.DataFrame(rows) makes one of a list of dicts",
         "dict": "pandas.DataFrame(columns) makes one of a dict of columns",
@@ -36,19 +37,21 @@ def is_in_memory(data: Any, where: str = "data") -> bool:
     raise MmfuseError(f"{where}: a pandas DataFrame, a datasets.Dataset or a path is expected, not {kind}{way}")
 
 
-def _parts(data: Any) -> str:
-    return ", ".join(map(str, data))
-
-
 def column_names(data: Any) -> list[str]:
-    """The columns of rows in memory."""
-    return [str(name) for name in (data.columns if isinstance(data, pd.DataFrame) else data.column_names)]
+    """The columns of rows in memory, and the index where it is one of them."""
+    return [str(name) for name in (with_index(data).columns if isinstance(data, pd.DataFrame) else data.column_names)]
+
+
+def column(data: Any, name: str) -> list[Any]:
+    """The values of one of them."""
+    return list(with_index(data)[name]) if isinstance(data, pd.DataFrame) else list(data[name])
 
 
 def select_columns(data: Any, names: list[str]) -> Any:
     """Rows in memory with these columns alone."""
     if isinstance(data, pd.DataFrame):
-        return data[[name for name in data.columns if str(name) in names]].rename(columns=str)
+        whole = with_index(data).reset_index(drop=True)
+        return whole[[name for name in whole.columns if str(name) in names]].rename(columns=str)
     return data.select_columns(names)
 
 

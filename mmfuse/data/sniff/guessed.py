@@ -80,7 +80,7 @@ class Guess:
         for key, value in values.items():
             lines += [_comment(self.why[key])] if key in self.why else []
             part = {key: value}
-            lines.append(yaml.safe_dump(part, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None))
+            lines.append(yaml.safe_dump(part, sort_keys=False, allow_unicode=True, width=120))
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
     def write(self, folder: Path, name: str = "manifest.yaml") -> list[Path]:
