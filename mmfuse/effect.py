@@ -76,9 +76,13 @@ def check_generation(values: Mapping[str, Any], generation: Any, where: str = "g
 
 def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], str]]:
     """(path of an owner, the owner, its keys without effect, why they have none)."""
+    parent = getattr(config, "init_from", None)  # a benchmark has none
     for tower in ("text_encoder", "image_encoder"):
         own = getattr(config, tower)
-        if own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
+        if parent is not None and own.name != f"{SAVED_TOWER}{parent}":
+            others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
+            yield (tower,), own, ["name", *others], f"init_from: {parent}, whose tower is taken as it is"
+        elif own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_FEATURES]
             yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features ({_READ_BY[tower]})"
         elif own.name.startswith(SAVED_TOWER):

@@ -180,7 +180,7 @@ class FusionModel(
         return text, image
 
     def embed(self, batch: Batch, what: str) -> Tensor:
-        """Of every row the vector `(B, D)` that a tower gives (`what`: "text", "image"), or that heads see ("fused")."""
+        """Vectors `(B, D)` of the rows: what a tower gives (`what`: "text", "image"), or what heads see ("fused")."""
         text, image = self.encode(batch)
         found = {"text": text, "image": image}.get(what)
         if what == "fused":

@@ -18,6 +18,10 @@ from mmfuse.data.given import MANIFEST, column_names, in_place_of_rows, is_in_me
 from mmfuse.evaluation.of_run import manifest_of_run
 from mmfuse.training.run import train_in_folder
 
+_KEPT = ("seed", "plugins", "tasks", "training", "evaluation", "cache")
+_OF_A_TOWER = ("frozen", "unfreeze_epoch", "learning_rate", "adapter")
+"""Keys of the run that its model goes on with: how it is trained, not what it is."""
+
 
 def go_on(model: str, run: Path, more: Any, out: str | os.PathLike[str] | None, overrides: Mapping[str, Any]) -> Path:
     """Train a model of a run on other rows, in a run of its own; gives its folder.
@@ -37,9 +41,11 @@ def go_on(model: str, run: Path, more: Any, out: str | os.PathLike[str] | None, 
     folder = run_folder(out or values.get("output_dir"), values.get("name") or f"{then['name']}-more")
     if is_in_memory(more, "more") and (manifest.get("splits") or {}).get("column") not in (None, *column_names(more)):
         del manifest["splits"]  # they were those of the rows of before
+    base = {key: then[key] for key in _KEPT if key in then}
+    base |= {tower: {key: then[tower][key] for key in _OF_A_TOWER} for tower in ("text_encoder", "image_encoder")}
     own = {"name": values.get("name") or folder.name, "output_dir": str(folder), "init_from": os.path.abspath(model)}
     data = {**then["data"], **values.get("data", {}), "manifest": str(folder / MANIFEST), "root": None}
-    config = config_of_layers([(str(run / "config.yaml"), then), ("fit", {**values, **own, "data": data})])
+    config = config_of_layers([(str(run / "config.yaml"), base), ("fit", {**values, **own, "data": data})])
     with TemporaryDirectory(prefix="mmfuse-") as scratch:
         path = Path(scratch) / MANIFEST
         path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -310,6 +310,7 @@ class Config:
     preset: str | None = key(
         None, "what is set where this file says nothing (mmfuse config --preset NAME)", choices=tuple(PRESETS)
     )
+    init_from: str | None = key(None, "a model folder: its towers, fusion and heads are trained on")
     output_dir: str | None = key(None, "default: runs/NAME")
     seed: int = key(0, "fixes initialisation, data order and dropout", low=0)
     plugins: list[str] = key([], "Python files of your own: fusions, tasks, towers, metrics, ... (mmfuse list)")

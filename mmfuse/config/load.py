@@ -57,14 +57,8 @@ def config_of_layers(said: Sequence[tuple[str, Any]]) -> Config:
     where = said[0][0]
     base = preset_of(said)
     layers = [("preset", base), *said] if base else list(said)
-    fusion: dict[str, Any] = {"name": "concat"}
-    for _, layer in layers:
-        chosen = layer.get("fusion") if isinstance(layer, dict) else None
-        if isinstance(chosen, dict):  # another strategy's options do not carry over
-            same = chosen.get("name", fusion["name"]) == fusion["name"]
-            fusion = {**fusion, **chosen} if same else dict(chosen)
     config = parse(Config, layers)
-    config.fusion = fusion
+    config.fusion = _settle_fusion({"name": "concat"}, layers) if config.init_from is None else _settle_fusion({}, said)
     settle_choices(config.training, layers)
     if base:
         settle_preset(config, base, said)
@@ -87,6 +81,16 @@ def config_of_layers(said: Sequence[tuple[str, Any]]) -> Config:
     check_live(config.training.augmentation, kept, f"{where}: ")
     check_effect(config, said)
     return config
+
+
+def _settle_fusion(fusion: dict[str, Any], layers: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The strategy that the last layer says; another one's options do not carry over."""
+    for _, layer in layers:
+        chosen = layer.get("fusion") if isinstance(layer, dict) else None
+        if isinstance(chosen, dict):
+            same = chosen.get("name", fusion.get("name")) == fusion.get("name")
+            fusion = {**fusion, **chosen} if same else dict(chosen)
+    return fusion
 
 
 def settle_choices(training: TrainingConfig, layers: Iterable[tuple[str, Any]]) -> None:

@@ -63,12 +63,12 @@ def test_of_an_image_tower_what_timm_counts_as_layers(name, options, own):
 @pytest.mark.parametrize(
     ("tower", "layers", "said"),
     [
-        (lambda: text(), 4, "layers: 4: this tower has 3"),
+        (lambda: text(), 4, "x_encoder.adapter: last_layers: layers: 4: this tower has 3"),
         (lambda: text(), 0, "layers: 0 is not legal; a number of at least 1"),
-        (lambda: text("albert"), 1, "a albert model has no list of its 3 layers"),
-        (lambda: PrecomputedFeatures(4), 1, "last_layers: this tower has no layers"),
+        (lambda: text("albert"), 1, "x_encoder.adapter: last_layers: a albert model has no list of its 3 layers"),
+        (lambda: PrecomputedFeatures(4), 1, "x_encoder.adapter: last_layers: this tower has no layers"),
     ],
 )
 def test_what_is_refused(tower, layers, said):
-    with pytest.raises(MmfuseError, match=f"x_encoder.adapter: .*{said}"):
+    with pytest.raises(MmfuseError, match=said):
         adapt(tower(), {"name": "last_layers", "layers": layers}, "x_encoder.adapter")

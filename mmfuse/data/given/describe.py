@@ -87,22 +87,22 @@ def described(data: Any, named: Named, valid: Any = None, test: Any = None) -> I
         MmfuseError: Nothing can be made of the rows, or a column that is named is not there.
     """
     with TemporaryDirectory(prefix="mmfuse-") as folder:
-        scratch, root = Path(folder), os.getcwd() if is_in_memory(data) else None
+        scratch, base = Path(folder), Path.cwd() if is_in_memory(data) else None
+        told: list[str] = []
         parts = {name: part for name, part in (("data", data), ("valid", valid), ("test", test)) if part is not None}
         if len(parts) > 1:
-            root = root or _root_of(guess(location(data), named.given()))
-            rows, column = join_parts(parts, lambda file, split: _look(file, named.given(split=split), root), scratch)
-            found = _look(rows, named.given(split=column), root)
-            found.manifest["splits"] = {"column": column}
-        elif root is not None:
-            rows = write_frame(data, scratch / ROWS)
-            found = _look(rows, named.given(), root)
+            base = base or _folder_of(location(data))
+            rows, column = join_parts(parts, lambda file: guess(file, named.given(), base), scratch)
+            found = guess(rows, named.given(split=column), base)
+        elif base is not None:
+            rows = write_frame(data, scratch / ROWS, told.append)
+            found = guess(rows, named.given(), base)
         else:
             found, rows = guess(location(data), named.given()), None
         if found.prepare is not None:
             raise MmfuseError(
-                f"{data}: it is the public data set {found.prepare} as it is downloaded; write it as a table first: "
-                f"mmfuse data prepare {found.prepare} {data}"
+                f"{data}: it is the public data set {found.prepare[0]} as it is downloaded; write it as a table first: "
+                f"mmfuse data prepare {found.prepare[0]} --from {data} --out FOLDER"
             )
         if found.made is not None:
             rows = write_frame(found.made, scratch / "made.parquet")
@@ -115,20 +115,11 @@ def described(data: Any, named: Named, valid: Any = None, test: Any = None) -> I
         for slot, columns in (("image", named.image), ("text", named.text)):
             if isinstance(columns, Mapping):
                 manifest[slot] = {**manifest.get(slot, {}), **_absolute(columns)}
-        yield Described(replace(found, manifest=manifest, made=None), rows)
+        yield Described(replace(found, manifest=manifest, made=None, said=[*told, *found.said]), rows)
 
 
-def _look(rows: str | Path, given: Given, root: str | None) -> Guess:
-    """What is guessed of a file of rows that lies in a temporary folder; `root`: where relative paths begin."""
-    found = guess(rows, given)
-    image = found.manifest.get("image")
-    if root is not None and image is not None and image.get("root") == str(Path(rows).parent):
-        image["root"] = root
-    return found
-
-
-def _root_of(found: Guess) -> str:
-    return found.manifest.get("image", {}).get("root") or os.path.dirname(found.manifest["rows"])
+def _folder_of(place: str) -> Path:
+    return Path(place) if os.path.isdir(place) else Path(place).parent
 
 
 def _columns_of(named: Columns, key: str) -> list[str]:

@@ -25,9 +25,7 @@ SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 _NAMES = ("split", "mmfuse split")
 
 
-def join_parts(
-    parts: dict[str, Any], look: Callable[[str | Path, str | None], Guess], scratch: Path
-) -> tuple[Path, str]:
+def join_parts(parts: dict[str, Any], look: Callable[[str | Path], Guess], scratch: Path) -> tuple[Path, str]:
     """All rows in one parquet file with a column that says their split.
 
     Args:
@@ -65,25 +63,26 @@ def join_parts(
     return scratch / "joined.parquet", column
 
 
-def _write(name: str, part: Any, look: Callable[[str | Path, str | None], Guess], file: Path) -> Path:
+def _write(name: str, part: Any, look: Callable[[str | Path], Guess], file: Path) -> Path:
     """One part as parquet."""
     if is_in_memory(part, name):
         return write_frame(part, file)
-    found = look(location(part), None)
+    found = look(location(part))
     if found.made is not None:
         return write_frame(found.made, file)
     csv = parse(CsvSpec, [("csv", found.manifest.get("csv", {}))])
     return write_frame(read_rows(found.manifest["rows"], name, csv=csv), file)
 
 
-def _divide(file: Path, look: Callable[[str | Path, str | None], Guess], splits: list[str]) -> list[str]:
+def _divide(file: Path, look: Callable[[str | Path], Guess], splits: list[str]) -> list[str]:
     """By row its split, where these are to be filled."""
     if splits == ["train"]:
         return ["train"] * pq.read_metadata(file).num_rows
-    found = look(file, None)
+    found = look(file)
     rows = file if found.made is None else write_frame(found.made, file.with_suffix(".made.parquet"))
     total = sum(SHARES[split] for split in splits)
     ratios = {split: SHARES[split] / total for split in splits}
-    manifest = {**found.manifest, "rows": str(rows), "splits": {"ratios": ratios}}
+    divided = {name: value for name, value in found.manifest.get("splits", {}).items() if name == "stratify"}
+    manifest = {**found.manifest, "rows": str(rows), "splits": {**divided, "ratios": ratios}}
     (file.parent / "data.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
     return read_table(load_manifest(file.parent / "data.yaml"), allow_leaks=True).splits

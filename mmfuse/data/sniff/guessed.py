@@ -48,15 +48,15 @@ class Guess:
     """A manifest that was guessed.
 
     Attributes:
-        manifest: Plain values, as `parse_manifest` takes them; `rows` and `image.root` are absolute. Where `made` is not
-            None, `rows` is `rows.parquet`, which `write` puts beside the manifest.
+        manifest: Plain values, as `parse_manifest` takes them; `rows` and `image.root` are absolute. Where `made` is
+            not None, `rows` is `rows.parquet`, which `write` puts beside the manifest.
         said: What was taken and why, a line each.
         unsure: What may be wrong, a line each; not in `said`.
         why: By key of the manifest, such as `id` or `tasks`, the comment above it.
-        made: The rows as they are written down anew, where the data cannot be read as it is: no column is unique, a
-            spreadsheet, no header, a folder.
-        prepare: The public data set that the data is as downloaded, by its name in `mmfuse data sources`; then `rows` is
-            what `mmfuse data prepare` is going to write.
+        made: The rows as they are written down anew, where `train` cannot read the data as it is: a spreadsheet,
+            JSON, a table without a header, a folder, several files.
+        prepare: The name in `mmfuse data sources` and the folder of a public data set as it is downloaded: then the
+            manifest is the one that `mmfuse data prepare` writes.
     """
 
     manifest: dict[str, Any]
@@ -64,7 +64,7 @@ class Guess:
     unsure: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     made: pd.DataFrame | None = field(default=None, repr=False)
-    prepare: str | None = None
+    prepare: tuple[str, Path] | None = None
 
     def yaml(self, near: Path) -> str:
         """The manifest with a comment on each guess.
@@ -79,12 +79,16 @@ class Guess:
         lines = ["# Written by `mmfuse init`: guessed, so look at it; a wrong guess is one line to change."]
         for key, value in values.items():
             lines += [_comment(self.why[key])] if key in self.why else []
-            part = {key: value}
-            lines.append(yaml.safe_dump(part, sort_keys=False, allow_unicode=True, width=120))
+            flow = None if isinstance(value, dict) else False
+            lines.append(
+                yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=flow)
+            )
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
     def write(self, folder: Path, name: str = "manifest.yaml") -> list[Path]:
         """Write the manifest, and the rows where they are made; what is there is replaced.
+
+        A public data set as it is downloaded is prepared, in a folder `data` in that one.
 
         Args:
             folder: Where to; made if it is not there.
@@ -93,6 +97,10 @@ class Guess:
         Returns:
             What was written, the manifest first.
         """
+        if self.prepare is not None:
+            from mmfuse.data.public.prepare import prepare
+
+            return [prepare(*self.prepare, folder / "data").manifest]
         folder.mkdir(parents=True, exist_ok=True)
         written = [folder / name]
         written[0].write_text(self.yaml(folder), encoding="utf-8")
@@ -103,7 +111,10 @@ class Guess:
 
 
 def _comment(text: str) -> str:
-    return textwrap.fill(text, 118, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
+    return "\n".join(
+        textwrap.fill(line, 118, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
+        for line in text.splitlines()
+    )
 
 
 def _from(location: str, near: Path) -> str:

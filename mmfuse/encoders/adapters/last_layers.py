@@ -25,7 +25,7 @@ class LastLayers(Adapter):
         layers: How many.
     """
 
-    def __init__(self, *, layers: int = 2):
+    def __init__(self, *, layers: int = 1):
         if type(layers) is not int or layers < 1:
             raise MmfuseError(f"layers: {layers!r:.60} is not legal; a number of at least 1 is expected")
         self.layers = layers
