@@ -78,7 +78,9 @@ def long_functions() -> dict[str, int]:
 
 def wide_functions() -> dict[str, int]:
     """Functions with more than MOST_PARAMETERS, `self` not counted, and how many they have."""
-    counts = {name: _parameters(f) for name, f in _functions() if f.name not in ("__init__", "fit") and not _is_command(f)}
+    counts = {
+        name: _parameters(f) for name, f in _functions() if f.name not in ("__init__", "fit") and not _is_command(f)
+    }
     return {name: count for name, count in counts.items() if count > MOST_PARAMETERS}
 
 
