@@ -14,7 +14,7 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: mmfuse export runs/shop/model --to onnx --out shop_onnx; four times as fast on a CPU: mmfuse "
+    epilog="Examples: mmfuse export runs/shop/model --to onnx --out shop_onnx; three times as fast on a CPU: mmfuse "
     "export runs/shop/model --to openvino --precision int8 --calibrate shop.yaml, then mmfuse predict runs/shop/model "
     "FOLDER --engine openvino --precision int8"
 )

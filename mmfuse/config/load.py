@@ -10,7 +10,8 @@ from typing import Any
 from mmfuse.config.files import read_yaml
 from mmfuse.config.keys import LARGEST_SIZE, AugmentationConfig, Config, TrainingConfig
 from mmfuse.config.parsing import parse, read_overrides
-from mmfuse.effect import check_effect
+from mmfuse.config.presets import preset_of
+from mmfuse.effect import check_effect, settle_preset
 from mmfuse.types import MmfuseError
 
 
@@ -39,16 +40,14 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     Raises:
         MmfuseError: An unknown key, or a value that is not legal.
     """
-    layers = [(where, values), ("command line", read_overrides(overrides))]
-    fusion: dict[str, Any] = {"name": "concat"}
-    for _, layer in layers:
-        chosen = layer.get("fusion") if isinstance(layer, dict) else None
-        if isinstance(chosen, dict):  # another strategy's options do not carry over
-            same = chosen.get("name", fusion["name"]) == fusion["name"]
-            fusion = {**fusion, **chosen} if same else dict(chosen)
+    said = [(where, values), ("command line", read_overrides(overrides))]
+    base = preset_of(said)
+    layers = [("preset", base), *said] if base else said
     config = parse(Config, layers)
-    config.fusion = fusion
+    config.fusion = _settle_fusion({"name": "concat"}, layers) if config.init_from is None else _settle_fusion({}, said)
     settle_choices(config.training, layers)
+    if base:
+        settle_preset(config, base, said)
     if config.image_encoder.size is not None and (
         len(config.image_encoder.size) != 2
         or min(config.image_encoder.size) < 8
@@ -66,8 +65,18 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     towers = {"text": config.text_encoder, "image": config.image_encoder}
     kept = [name for name, own in towers.items() if own.first_trained is None and config.cache.enabled]
     check_live(config.training.augmentation, kept, f"{where}: ")
-    check_effect(config, layers)
+    check_effect(config, said)
     return config
+
+
+def _settle_fusion(fusion: dict[str, Any], layers: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The strategy that the last layer says; another one's options do not carry over."""
+    for _, layer in layers:
+        chosen = layer.get("fusion") if isinstance(layer, dict) else None
+        if isinstance(chosen, dict):
+            same = chosen.get("name", fusion.get("name")) == fusion.get("name")
+            fusion = {**fusion, **chosen} if same else dict(chosen)
+    return fusion
 
 
 def settle_choices(training: TrainingConfig, layers: Iterable[tuple[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from mmfuse.config import Config, read_small
 from mmfuse.data.shards.folder import index_bytes
 from mmfuse.data.shards.table import ShardedTable
 from mmfuse.data.tables.table import Table
+from mmfuse.training.inherit import parent_hash
 
 
 def describe(run_dir: Path, config: Config, table: Table) -> None:
@@ -50,6 +51,8 @@ def describe(run_dir: Path, config: Config, table: Table) -> None:
             for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "pillow", "datasets", "numpy")
         },
     }
+    if config.init_from is not None:
+        facts["init_from"] = {"path": config.init_from, "sha256": parent_hash(config.init_from)}
     if isinstance(table, ShardedTable):
         damaged = {file: what for file, (_, what) in table.shards.damaged.items()}
         facts["shards"] = {"url": table.shards.url, "identity": table.shards.identity, "damaged": damaged}

@@ -29,6 +29,7 @@ from mmfuse.training.calibrate import calibrate
 from mmfuse.training.card import model_card
 from mmfuse.training.checkpoint import room_in
 from mmfuse.training.claim import as_begun, claimed, has_begun
+from mmfuse.training.inherit import inherit
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.monitor import lower_is_better
@@ -76,6 +77,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     for plugin in config.plugins:
         load_plugin(plugin)
     analyses = choose_analyses(config.evaluation.analyses)
+    config = inherit(config)
     if has_begun(config.run_dir) and not restart:
         config = as_begun(config, config.run_dir)
     config, asked = heed_launch(config), config

@@ -6,7 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """What stands for a column in a text template."""
 CONTENT = "content"
 """As `group`, where no column has this name: rows that are alike."""
+ROW = "row"
+"""As `id`, where no column has this name: a row's number, from 1."""
 INDEX = "shards.json"
 """As `rows`: the index of a folder of shards."""
 
@@ -100,7 +102,7 @@ class Manifest:
     """All of a manifest."""
 
     rows: str = key("???", "csv, tsv, jsonl or parquet file(s): a path, a glob, or a URL")
-    id: str = key("???", "column that names a row; unique")
+    id: str = key("???", "column that names a row; unique; row: its number from 1, where no column has this name")
     tasks: dict[str, TaskSpec] = key({}, "by name")
     name: str = key("???", "of the dataset")
     version: int = key(1, "counts up when the rows or their meaning change", low=1)
@@ -213,6 +215,16 @@ def _own_apart(spec: Any, where: str) -> Any:
 def is_shards(location: str) -> bool:
     """Whether a manifest's `rows`, or what is to be predicted, names an index of shards."""
     return location == INDEX or location.endswith(f"/{INDEX}")
+
+
+def is_numbered(id: str, columns: Collection[str]) -> bool:
+    """Whether a row's number is its id, as no column is.
+
+    Args:
+        id: The manifest's.
+        columns: Of the rows.
+    """
+    return id == ROW and ROW not in columns
 
 
 def _beside(manifest: str | Path, location: str) -> str:
