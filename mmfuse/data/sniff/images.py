@@ -19,6 +19,7 @@ from mmfuse.types import MmfuseError
 _MOST_FILES, _MOST_SECONDS = 500_000, 20.0
 _TRIED = 300
 """Rows whose cells are looked for, spread over the table."""
+_LONGEST = 4096
 _ENOUGH = 0.5
 """Of the cells that are tried, so many must name a file."""
 _NAMES = """
@@ -132,6 +133,10 @@ def find_images(columns: Mapping[str, Column], base: Path, named: str | None, ap
     if packed:
         best = max(packed, key=_name_speaks)
         return Images(best.name, {"column": best.name}, said=[f"image: {best.name}: encoded images in the cells"])
+    known = [(column, found) for column in chosen if (found := _absolute(column))]
+    if known:
+        column, found = max(known, key=lambda one: _name_speaks(one[0]))
+        return Images(column.name, {"column": column.name}, found, said=[f"image: {column.name}: paths of files"])
     web = [c for c in chosen if c.is_url and (_name_speaks(c) or _look_like_files(c))]
     files = Files(base)
     tried = _try(chosen, files)
@@ -163,6 +168,23 @@ def _are_images(column: Column) -> bool:
     parts = [part for cell in some for part in (cell if isinstance(cell, list) else [cell])]
     packed = [isinstance(part, bytes) or (isinstance(part, dict) and "bytes" in part) for part in parts]
     return bool(packed) and all(packed)
+
+
+def _absolute(column: Column) -> dict[int, str]:
+    """By row the file, of a column of whole paths of images: where they begin, nothing must be looked for."""
+    rows = [row for row, cell in enumerate(column.cells) if cell not in ("", [], {})]
+    rows, found = rows[:: max(1, len(rows) // _TRIED)], {}
+    for row in rows:
+        try:
+            locations = cells.images(column.cells[row])
+        except MmfuseError:
+            return {}
+        paths = [path for path in locations if isinstance(path, str) and path[:1] == "/" and len(path) < _LONGEST]
+        if not paths or len(paths) < len(locations) or not paths[0].lower().endswith(IMAGE_SUFFIXES):
+            return {}
+        if os.path.isfile(paths[0]):
+            found[row] = paths[0]
+    return found if len(found) >= _ENOUGH * len(rows) else {}
 
 
 def _name_speaks(column: Column) -> int:
