@@ -38,6 +38,17 @@ def _read_from_root(app: Any, name: str, source: list[str]) -> None:
     source[0] = f"{text}\n{source[0]}"
 
 
+def _mark_examples(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """What stands below `Example:` in a docstring is code."""
+    for start in [number for number, line in enumerate(lines) if line.strip() == "Example:"]:
+        end = start + 1
+        while end < len(lines) and (not lines[end].strip() or lines[end].startswith("    ")):
+            lines[end] = f"    {lines[end]}"
+            end += 1
+        lines[start + 1 : start + 1] = ["    .. code-block:: python", ""]
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _read_from_root)
+    app.connect("autodoc-process-docstring", _mark_examples, priority=400)  # before Napoleon reads the sections

@@ -5,6 +5,7 @@ import re
 from doc_pages import PAGES, ROOT, anchor
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+ONLY_ON_THE_SITE = {ROOT / "docs" / f"{name}.md" for name in ("index", "api", "contributing", "changelog")}
 FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 
 
@@ -43,4 +44,4 @@ def test_each_page_can_be_reached_from_the_readme():
             continue
         seen.add(page)
         open_ += [target for target, _ in links(page) if target.suffix == ".md" and target.is_file()]
-    assert not set(PAGES) - seen
+    assert not set(PAGES) - seen - ONLY_ON_THE_SITE
