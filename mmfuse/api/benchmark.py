@@ -10,6 +10,7 @@ from typing import Any
 
 from mmfuse.api.folders import run_folder
 from mmfuse.api.overrides import nest
+from mmfuse.api.quiet import quiet_libraries
 from mmfuse.api.told import tell
 from mmfuse.benchmarking.config import BenchmarkConfig, load_benchmark_config
 from mmfuse.benchmarking.run import Benchmark
@@ -62,7 +63,7 @@ def benchmark(
     rows = {name: given.pop(name) for name in _OF_ROWS if name in given}
     values = nest(given, BenchmarkConfig, ARGUMENTS, "benchmark")
     out, valid, test = (rows.pop(name, None) for name in ("out", "valid", "test"))
-    with described(data, Named(**rows), valid, test) as found:
+    with quiet_libraries(), described(data, Named(**rows), valid, test) as found:
         name = values.get("name") or f"{found.guess.manifest['name']}-benchmark"
         folder = run_folder(out or values.get("output_dir"), name)
         own = {"name": name, "output_dir": str(folder)}

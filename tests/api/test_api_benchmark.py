@@ -1,4 +1,4 @@
-"""`mmfuse.benchmark` of rows."""
+"""`mmfuse.benchmark` of rows, as docs/python.md has it."""
 
 import json
 
