@@ -287,7 +287,7 @@ def _decode(image: Image.Image, options: ImageOptions) -> np.ndarray:
         raise ImageError(f"{image.width} x {image.height} pixels: more than max_pixels, {options.max_pixels}")
     if not isinstance(image, _JpegFile):
         image.load()  # before the orientation is asked for: PNGs may carry it at the end, TIFFs apply it themselves
-    orientation = _orientation(image.info.get("exif") or b"")
+    orientation = orientation_of(image.info.get("exif") or b"")
     content, drafted = image.size, None  # (W, H), as the image is stored
     if options.size is not None:
         height, width = options.size
@@ -333,7 +333,7 @@ def _centre(size: tuple[float, float], target: tuple[int, int]) -> tuple[float, 
     return left, top, size[0] - left, size[1] - top
 
 
-def _orientation(exif: bytes) -> int:
+def orientation_of(exif: bytes) -> int:
     """Give the EXIF orientation, 1 to 8; 1 where there is none, or only a damaged one."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])

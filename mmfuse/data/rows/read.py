@@ -15,13 +15,13 @@ from typing import Any, BinaryIO
 
 import fsspec
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
 from mmfuse import cells
 from mmfuse.data.files.read import open_local, read_bytes
+from mmfuse.data.rows.arrow_cells import cells_of
 from mmfuse.data.rows.delimited import CsvSpec, read_delimited
 from mmfuse.data.rows.table_kinds import check_kind
 from mmfuse.registry import nearest
@@ -206,19 +206,7 @@ def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[p
     each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
     rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
     for batch in found.iter_batches(rows, columns=chosen):
-        yield _frame(batch.schema.names, map(_cells_of, batch.columns))
-
-
-def _cells_of(column: Any) -> list[cells.Cell]:
-    if isinstance(column, pa.ExtensionArray):
-        column = column.storage
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return column.fill_null("").to_pylist()
-    if pa.types.is_nested(column.type) or pa.types.is_null(column.type) or "binary" in str(column.type):
-        return [cells.as_cell(value) for value in column.to_pylist()]
-    return [cells.as_cell(value) for value in column.to_pandas(types_mapper=pd.ArrowDtype)]
+        yield _frame(batch.schema.names, map(cells_of, batch.columns))
 
 
 def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
