@@ -18,8 +18,9 @@ from mmfuse.data.given import MANIFEST, column_names, in_place_of_rows, is_in_me
 from mmfuse.evaluation.of_run import manifest_of_run
 from mmfuse.training.run import train_in_folder
 
-_KEPT = ("seed", "plugins", "tasks", "training", "evaluation", "cache")
+_KEPT = ("seed", "plugins", "training", "evaluation", "cache")
 _OF_A_TOWER = ("frozen", "unfreeze_epoch", "learning_rate", "adapter")
+_OF_A_TASK = ("weight", "class_weights", "metrics", "operating_points")
 """Keys of the run that its model goes on with: how it is trained, not what it is."""
 
 
@@ -42,7 +43,10 @@ def go_on(model: str, run: Path, more: Any, out: str | os.PathLike[str] | None, 
     if is_in_memory(more, "more") and (manifest.get("splits") or {}).get("column") not in (None, *column_names(more)):
         del manifest["splits"]  # they were those of the rows of before
     base = {key: then[key] for key in _KEPT if key in then}
-    base |= {tower: {key: then[tower][key] for key in _OF_A_TOWER} for tower in ("text_encoder", "image_encoder")}
+    for tower in ("text_encoder", "image_encoder"):
+        base[tower] = {key: then[tower][key] for key in _OF_A_TOWER if then[tower].get(key)}
+    tasks = {name: {key: own[key] for key in _OF_A_TASK} for name, own in (then.get("tasks") or {}).items()}
+    base |= {"tasks": tasks}
     own = {"name": values.get("name") or folder.name, "output_dir": str(folder), "init_from": os.path.abspath(model)}
     data = {**then["data"], **values.get("data", {}), "manifest": str(folder / MANIFEST), "root": None}
     config = config_of_layers([(str(run / "config.yaml"), base), ("fit", {**values, **own, "data": data})])

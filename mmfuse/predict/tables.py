@@ -15,7 +15,7 @@ from mmfuse.data.files.locations import check_urls
 from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.rows.read import need_columns, read_frames
 from mmfuse.data.tables.inputs import TableInputs
-from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec
+from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec, is_numbered, row_numbers
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
@@ -80,7 +80,8 @@ class Reading:
         Raises:
             MmfuseError: It names the column, the nearest that there is, and what to do.
         """
-        need_columns(found, [self.id], self.where["id"], file)
+        if not is_numbered(self.id, found):
+            need_columns(found, [self.id], self.where["id"], file)
         text, image = self.recipe.text, self.recipe.image
         for modality, names in (("image", image.named if image else []), ("text", text.named if text else [])):
             for name in names:
@@ -180,8 +181,10 @@ def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[Any, ...
             _check_seen(seen, reading)
             seen = {file: {}}
         seen[file] |= dict.fromkeys(frame.columns)  # of jsonl, any row may bring a column
+        numbers = row_numbers(rows, len(frame)) if is_numbered(reading.id, frame.columns) else None
         frame = frame.reindex(columns=reading.columns(), fill_value="").fillna("")
-        ids = [id.strip() for id in cells.texts(frame, reading.id, file, reading.where["id"], rows)]
+        named = numbers or cells.texts(frame, reading.id, file, reading.where["id"], rows)
+        ids = [id.strip() for id in named]
         if nameless is None and "" in ids:
             nameless = rows + ids.index("") + 1
         try:

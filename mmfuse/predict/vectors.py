@@ -179,11 +179,7 @@ def embed_to_file(
     Raises:
         MmfuseError: As `predict_to_file`.
     """
-    if out.suffix not in _SUFFIXES:
-        raise MmfuseError(
-            f"--out {out}: what {out.suffix or 'a name without a suffix'} means is unknown; legal: "
-            f"{', '.join(_SUFFIXES)}"
-        )
+    check_suffix(out)
     identity = run_identity(json.dumps([fingerprint, "embedding", embedder.what]), embedder, studies)
     write = _write_parquet if out.suffix == ".parquet" else _write_npy
 
@@ -198,6 +194,17 @@ def embed_to_file(
 
     with alone(Names.of(out)) as names:
         return commit(names, embedder, studies, Kept(identity, finish), overwrite, progress=progress)
+
+
+def check_suffix(out: Path) -> None:
+    """Refuse a name that does not tell a format of vectors.
+
+    Raises:
+        MmfuseError: It names those that are legal.
+    """
+    if out.suffix not in _SUFFIXES:
+        said = out.suffix or "a name without a suffix"
+        raise MmfuseError(f"--out {out}: what {said} means is unknown; legal: {', '.join(_SUFFIXES)}")
 
 
 def _reading_anything(predictor: Predictor) -> Predictor:

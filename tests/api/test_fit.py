@@ -54,7 +54,7 @@ def test_other_rows_in_the_same_folder_are_refused_until_it_is_discarded(frame, 
     fit(frame)
     changed = frame.assign(text=["other words", *frame["text"][1:]])
     for rows in (changed, frame.head(40)):
-        with pytest.raises(mmfuse.MmfuseError, match="run: holds a run of other rows .*another out=, or restart=True"):
+        with pytest.raises(mmfuse.MmfuseError, match=r"run: holds a run of other rows .*another out=, or restart=True"):
             fit(rows)
     with pytest.raises(mmfuse.MmfuseError, match=r"run: holds a run of other data \(text.columns was \['text'\]"):
         mmfuse.fit(frame, **{**COLUMNS, "text": "id"}, **SMALL, out=tmp_path / "run")

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmfuse.data.public.cards import SEPARATOR
 from mmfuse.data.public.sources import SOURCES, Source
-from mmfuse.data.sniff.guessed import MADE, Given, Guess
+from mmfuse.data.sniff.guessed import Given, Guess
 
 
 def guess_download(name: str, folder: Path, given: Given) -> Guess | None:
@@ -30,7 +30,9 @@ def guess_download(name: str, folder: Path, given: Given) -> Guess | None:
     if not chosen or any(others) or any(text not in keys.get("text", {}).get("columns", []) for text in given.texts):
         return None
     first = chosen[0]
-    manifest = {"name": name, "rows": MADE, "id": "id"} | ({"group": keys.pop("group")} if "group" in keys else {})
+    manifest = {"name": name, "rows": "rows.parquet", "id": "id"} | (
+        {"group": keys.pop("group")} if "group" in keys else {}
+    )
     manifest |= {"image": {"column": "images", "separator": SEPARATOR, "root": "images"}, **keys}
     manifest["tasks"] = {first: tasks[first], **{t: spec for t, spec in tasks.items() if t != first}}
     said = [

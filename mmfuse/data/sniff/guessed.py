@@ -13,9 +13,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-MADE = "rows.parquet"
-"""The rows as `Guess.write` keeps them, where the data cannot be read as it is."""
-
 
 @dataclass(frozen=True)
 class Given:
@@ -49,7 +46,7 @@ class Guess:
 
     Attributes:
         manifest: Plain values, as `parse_manifest` takes them; `rows` and `image.root` are absolute. Where `made` is
-            not None, `rows` is `rows.parquet`, which `write` puts beside the manifest.
+            not None, `rows` is `rows_file`, which `write` puts beside the manifest.
         said: What was taken and why, a line each.
         unsure: What may be wrong, a line each; not in `said`.
         why: By key of the manifest, such as `id` or `tasks`, the comment above it.
@@ -65,6 +62,11 @@ class Guess:
     why: dict[str, str] = field(default_factory=dict)
     made: pd.DataFrame | None = field(default=None, repr=False)
     prepare: tuple[str, Path] | None = None
+
+    @property
+    def rows_file(self) -> str:
+        """The name of the file that `write` puts the rows into, where they are made."""
+        return f"{self.manifest['name']}.rows.parquet"
 
     def yaml(self, near: Path) -> str:
         """The manifest with a comment on each guess.
@@ -105,7 +107,7 @@ class Guess:
         written = [folder / name]
         written[0].write_text(self.yaml(folder), encoding="utf-8")
         if self.made is not None:
-            written.append(folder / MADE)
+            written.append(folder / self.rows_file)
             self.made.to_parquet(written[1], index=False)
         return written
 

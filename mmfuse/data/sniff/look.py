@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from mmfuse.data.sniff.columns import Column, columns_of
 from mmfuse.data.sniff.files import Opened
-from mmfuse.data.sniff.guessed import MADE, Given, Guess
+from mmfuse.data.sniff.guessed import Given, Guess
 from mmfuse.data.sniff.images import FOUND, Images, find_images
 from mmfuse.data.sniff.open import open_data
 from mmfuse.data.sniff.roles import find_group, find_id, find_split, owners_in_paths
@@ -28,7 +29,9 @@ from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
 _RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
-_GENERIC = re.compile(r"(data|train|labels?|metadata|rows|dataset|index|annotations|test|all)", re.IGNORECASE)
+_GENERIC = re.compile(
+    r"(data|train|labels?|metadata|rows|dataset|index|annotations|test|all|images?|img|texts?)", re.IGNORECASE
+)
 _FEWEST_FLAGS = 3
 _LIKELY = 8
 
@@ -49,6 +52,14 @@ def guess(data: str | Path, given: Given | None = None, base: Path | None = None
     if base is not None and isinstance(opened, Opened):
         opened.base = base
     return opened if isinstance(opened, Guess) else _Looking(opened, given).guess()
+
+
+def _hardly_recurs(target: Target) -> bool:
+    """Whether most labels are of one row only, or two."""
+    if target.kind not in ("classification", "multilabel"):
+        return False
+    counts = Counter(label for labels in target.labels for label in labels or ())
+    return 2 * len(counts) > sum(counts.values())
 
 
 @dataclass
@@ -90,7 +101,7 @@ class _Looking:
         elif image is not None and target.kind != "captioning":
             target = self._target(image.paths)
         group = self._group({*apart, *taken, *self.texts}, image)
-        owners = {group} if isinstance(group, str) else set()
+        owners = set(group if isinstance(group, list) else [group] if group else [])
         text = self._text(target, {*apart, *taken, *owners})
         if image is None and not text.columns:
             raise MmfuseError(f"{self.where}: no column of images or texts is found; name one with --image or --text")
@@ -131,14 +142,21 @@ class _Looking:
             ranked.append((14, ""))  # many columns of 0 and 1 are hardly anything else than labels
         if image is not None:
             ranked += [(4, c.name) for c in self._sentences(apart) if c.name not in {name for _, name in ranked}]
-        found, others = None, []
-        for score, name in sorted(ranked, key=lambda one: -one[0]):
+        tried = []
+        for score, name in ranked:
             try:
                 target = kind_of_target(self.columns[name], image and image.paths) if name else None
             except MmfuseError:
                 continue
             if target is None:
                 target = target_of_flags("labels", flags, self.columns)
+            elif target.kind == "captioning" and not CAPTIONS & set(self.columns[name].words):
+                score = 1  # any text can be written, so a class is likelier
+            elif _hardly_recurs(target):
+                score = 0
+            tried.append((score, name, target))
+        found, others = None, []
+        for score, name, target in sorted(tried, key=lambda one: -one[0]):
             if found is None:
                 found = target
                 sure = "likely" if score >= _LIKELY else "little speaks for it"
@@ -167,7 +185,8 @@ class _Looking:
             return self._group_of_paths(image)
         if found is None:
             return None
-        self.said.append(f"group: {found[0]}: {found[1]}")
+        name = " and ".join(found[0]) if isinstance(found[0], list) else found[0]
+        self.said.append(f"group: {name}: {found[1]}")
         return found[0]
 
     def _group_of_paths(self, image: Images) -> str | None:
@@ -220,7 +239,7 @@ class _Looking:
         if image is not None:
             self.said += image.said
             self.unsure += image.unsure
-        manifest["rows"] = MADE if self.opened.made else self.opened.rows
+        manifest["rows"] = f"{manifest['name']}.rows.parquet" if self.opened.made else self.opened.rows
         manifest |= {"csv": self.opened.csv} if self.opened.csv else {}
         manifest["id"] = id or ROW
         how = "as was named" if self.given.id else "it names each row once"
@@ -246,9 +265,8 @@ class _Looking:
         return {key: "\n".join(lines) for key, lines in comments.items()}
 
     def _name(self) -> str:
-        name = self.opened.name
-        if _GENERIC.fullmatch(name):
-            name = self.opened.base.name or name
+        names = [self.opened.name, self.opened.base.name, self.opened.base.parent.name]
+        name = next((name for name in names if name and not _GENERIC.fullmatch(name)), names[0])
         return re.sub(r"[^\w\-]+", "_", name).strip("_") or "data"
 
     def _task_name(self, name: str) -> str:

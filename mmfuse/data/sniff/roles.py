@@ -14,13 +14,13 @@ _ID_WORDS = frozenset(
 )
 _OF_IMAGES = frozenset({"image", "img", "file", "filename", "path", "dicom", "picture", "photo", "name"})
 _WIDEST = """
-    patient subject person participant user customer author writer speaker family household animal donor case
+    patient mrn ptid subject person participant user customer author writer speaker family household animal donor case
     study studies exam examination visit session tweet post thread article product item movie film video clip scene
     series recipe listing document page site hospital
 """
 _OWNERS = _WIDEST.split()
 """Words of names of columns whose rows belong together, the widest circle first."""
-_STRONG = frozenset(_OWNERS[:14])
+_STRONG = frozenset(_OWNERS[:16])
 _SPLITS = {
     **dict.fromkeys(("train", "training", "tr", "trn"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "validate", "development", "vali"), "validation"),
@@ -64,7 +64,9 @@ def find_id(columns: Mapping[str, Column], image: str | None, apart: Collection[
         by_name = 4 if words == {"id"} else 3 if words & _ID_WORDS else 0
         coded = all(" " not in text for text in column.texts[:200])
         score = by_name or (2 if name == image else 1 if coded and (words & _OF_IMAGES or name == "Unnamed: 0") else 0)
-        score = score or (0.5 if coded and column.length <= 1 and not column.is_url and not column.numbers else 0)
+        if not score and coded and column.length <= 1 and not column.is_url:
+            leads = name == next(iter(columns)) and any(map(str.isdigit, column.texts[0]))
+            score = 2.5 if leads else 0 if column.numbers else 0.5
         if score:
             found.append((score, -list(columns).index(name), name))
     return max(found)[2] if found else None
@@ -79,16 +81,20 @@ def find_group(
     for name, column in columns.items():
         if name in apart or column.kind != "text" or not _may_group(column, rows):
             continue
-        place = [_OWNERS.index(word) for word in _singular(column.words) if word in _OWNERS]
-        coded = column.length <= 1.5 or bool(set(column.words) & _ID_WORDS)
-        if (
-            place
-            and coded
-            and (set(column.words) & _ID_WORDS or _OWNERS[min(place)] in _STRONG or len(column.words) == 1)
-        ):
-            owners.append((min(place), name))
+        words = _singular(column.words)
+        place = [_OWNERS.index(word) for word in words if word in _OWNERS]
+        numbered = bool(set(column.words) & _ID_WORDS) or (bool(place) and column.words != words and len(words) == 1)
+        owned = numbered or (bool(words) and words[-1] in _OWNERS and (words[-1] in _STRONG or len(words) == 1))
+        if place and owned and (numbered or column.length <= 1.5):
+            owners.append((min(place), not numbered, name))
+        elif numbered and len(column.counts) >= rows / 20:
+            owners.append((len(_OWNERS), False, name))
+    apart_images = _repeats(image)
+    owners = [one for one in owners if one[0] < len(_OWNERS) or _agree(apart_images, image, columns[one[2]])]
     if owners:
-        name = min(owners)[1]
+        name = min(owners)[2]
+        if image is not None and not _agree(apart_images, image, columns[name]):
+            return [name, image.name], "one image is in rows of several values, so rows with it in common count too"
         column = columns[name]
         return (
             name,
@@ -101,9 +107,27 @@ def find_group(
     return None
 
 
+def _repeats(column: Column | None) -> set[str]:
+    return set() if column is None else {value for value, n in column.counts.items() if n > 1}
+
+
+def _agree(repeated: set[str], same: Column | None, owner: Column) -> bool:
+    """Whether rows with the same input have the same owner."""
+    owners: dict[str, set[str]] = defaultdict(set)
+    for value, name in zip(same.texts, owner.texts, strict=True) if same is not None and repeated else ():
+        if value in repeated:
+            owners[value].add(name)
+    return all(len(names) == 1 for names in owners.values())
+
+
 def _singular(words: Sequence[str]) -> list[str]:
+    """Words of a name as `_OWNERS` has them: `patientid` and German `Patienten` are patient."""
     split = [re.sub(r"(id|no|nr|number)$", "", word) or word for word in words]
-    return [word.removesuffix("s") if word not in _OWNERS else word for word in split]
+    whole = [word.removesuffix("s") if word not in _OWNERS else word for word in split]
+    return [
+        next((o for o in _OWNERS if len(o) > 5 and word.startswith(o) and len(word) <= len(o) + 3), word)
+        for word in whole
+    ]
 
 
 def _may_group(column: Column, rows: int) -> bool:
@@ -127,11 +151,7 @@ def _goes_with(
             continue
         if column.length > 2 or column.is_date or (column.numbers and "id" not in column.words):
             continue
-        owners: dict[str, set[str]] = defaultdict(set)
-        for value, owner in zip(same.texts, column.texts, strict=True):
-            if value in repeated:
-                owners[value].add(owner)
-        if all(len(values) == 1 for values in owners.values()) and len(column.counts) >= rows / 20:
+        if len(column.counts) >= rows / 20 and _agree(set(repeated), same, column):
             found.append((len(column.counts), name))
     return max(found)[1] if found else same.name
 

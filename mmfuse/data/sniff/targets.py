@@ -15,22 +15,25 @@ _MOST_CLASSES = 20
 """Whole numbers with more values are numbers to predict, unless they are written as codes."""
 _FEW, _RARE = 100, 10
 """From so many rows on, labels with fewer rows than that are left out."""
+_OF_LABELS = 8
+"""A name that speaks so much for a label does so for its number too, such as `class_id`."""
 _WORDY = 6
 """Words of which a class has fewer in the mean."""
 _ABSENT = frozenset({"nan", "none", "null", "n/a", "na", "unknown", "?", "-", "nat"})
 _FLAGS = frozenset({"0", "1", "-1", "0.0", "1.0", "-1.0"})
 _BY_NAME = (
     (9, "label labels target targets class classes y"),
-    (
-        8,
-        "category categories finding findings diagnosis diagnoses diagnose sentiment genre genres emotion topic topics",
-    ),
+    (8, "category categories finding findings diagnosis diagnoses diagnose diagnostic dx sentiment genre genres"),
+    (8, "emotion topic topics"),
     (7, "tag tags type kind section dish species breed disease pathology outcome grade stance intent hateful mesh"),
     (6, "rating score stars severity price stage subcategory department event brand view cuis concepts"),
-    (5, "captions caption comment comments description sentence impression"),
-    (2, "survival sex gender age answer"),
+    (5, "captions caption comment comments impression"),
+    (5, "answer"),
+    (2, "survival"),
 )
 _SPEAKS = {word: weight for weight, words in _BY_NAME for word in words.split()}
+_OF_PERSONS = frozenset({"sex", "gender", "age", "race", "ethnicity"})
+_COUNTERS = frozenset({"index", "number", "no", "nr", "id", "ids", "count", "width", "height", "offset"})
 CAPTIONS = frozenset({"caption", "captions", "comment", "comments", "description", "sentence", "sentences", "raw"})
 
 
@@ -255,15 +258,15 @@ def possible_targets(columns: Mapping[str, Column], apart: Iterable[str]) -> lis
         if name in set(apart) or column.kind not in ("text", "list") or (column.kind == "text" and not column.counts):
             continue
         speaks = max((_SPEAKS.get(word, 0) for word in column.words), default=0)
+        counted = speaks < _OF_LABELS and bool(_COUNTERS & set(column.words))
+        speaks = 0 if counted else speaks
         exact = 1 if column.words and len(column.words) == 1 else 0
         if column.kind == "text":
             if len(column.counts) < 2 or column.is_url or column.is_date:
                 continue
             classes = len(column.counts) <= max(2, min(len(column.filled) / 5, 200))
-            if not speaks and not (classes and column.length < 3):
+            if counted or not (speaks or (classes and column.length < 3)):
                 continue
-            speaks = speaks or 1
-        elif not speaks:
-            speaks = 3
+        speaks = 0 if _OF_PERSONS & set(column.words) else speaks or 1
         found.append((2 * speaks + exact, name))
     return sorted(found, key=lambda one: -one[0])

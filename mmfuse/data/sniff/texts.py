@@ -94,7 +94,7 @@ def _score(column: Column) -> float:
     by_name = max(weights, default=0) + min(0, min(weights, default=0))
     least = 1.5 if by_name > 3 else 2.0
     varied = len(column.counts) > 20 or column.distinct > 0.5
-    varied = varied or (by_name >= 5 and len(column.counts) > 1 and (len(column.texts) < 20 or column.distinct > 0.2))
+    varied = varied or (by_name >= 5 and len(column.counts) > 1)  # such as a question that is asked of many images
     if column.length < least or not varied or column.mostly(_PATHS) or column.mostly(_CODE, 0.95):
         return 0
     return by_name + 2 * math.log2(column.length) + 4 * column.share + 2 * column.distinct - 4

@@ -18,7 +18,7 @@ from mmfuse import cells
 from mmfuse.data.rows.read import need_columns, read_rows
 from mmfuse.data.tables.groups import group_columns, join_groups, joins_groups
 from mmfuse.data.tables.leaks import copies_error, find_copies, find_leaks
-from mmfuse.data.tables.manifest import Manifest, is_numbered
+from mmfuse.data.tables.manifest import Manifest, is_numbered, row_numbers
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.data.tables.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
 from mmfuse.data.tables.table import Table, pack_images
@@ -134,7 +134,7 @@ def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tu
     """
     where = manifest.source
     if is_numbered(manifest.id, frame.columns):
-        ids = [str(number) for number in range(first + 1, first + len(frame) + 1)]
+        ids = row_numbers(first, len(frame))
     else:
         ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
     if not manifest.group or joins_groups(manifest, frame.columns):

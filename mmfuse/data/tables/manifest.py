@@ -236,6 +236,11 @@ def is_numbered(id: str, columns: Collection[str]) -> bool:
     return id == ROW and ROW not in columns
 
 
+def row_numbers(first: int, count: int) -> list[str]:
+    """The ids of rows that are numbered: of so many behind the first so many, from 1."""
+    return [str(number) for number in range(first + 1, first + count + 1)]
+
+
 def _beside(manifest: str | Path, location: str) -> str:
     if "://" in location or os.path.isabs(location):
         return location
