@@ -32,7 +32,10 @@ def run(path: Path) -> None:
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
                 output.text = shortened(output.text)
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+    }
     nbformat.write(notebook, path)
 
 
