@@ -18,7 +18,8 @@ from mmfuse.cli.names import KINDS
 from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 
 ELSEWHERE = {
-    "mmfuse.benchmark(": ("docs/add_a_fusion.md", "tests/benchmarking/test_add_a_fusion.py"),
+    'mmfuse.benchmark("': ("docs/add_a_fusion.md", "tests/benchmarking/test_add_a_fusion.py"),
+    "mmfuse.benchmark(df": ("docs/python.md", "tests/api/test_api_benchmark.py"),
 }
 """What a block calls, and the test that runs it in a process: a benchmark takes longer than all the rest."""
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
