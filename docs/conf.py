@@ -20,7 +20,7 @@ nb_execution_mode = "off"  # what notebooks print is kept in them
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+smartquotes = False  # -- is an option's
 napoleon_custom_sections = ["Differs", "Prefer when"]
 napoleon_use_ivar = True
 default_role = "literal"  # docstrings are written with single backticks
@@ -38,6 +38,17 @@ def _read_from_root(app: Any, name: str, source: list[str]) -> None:
     source[0] = f"{text}\n{source[0]}"
 
 
+def _mark_examples(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """What stands below `Example:` in a docstring is code."""
+    for start in [number for number, line in enumerate(lines) if line.strip() == "Example:"]:
+        end = start + 1
+        while end < len(lines) and (not lines[end].strip() or lines[end].startswith("    ")):
+            lines[end] = f"    {lines[end]}"
+            end += 1
+        lines[start + 1 : start + 1] = ["    .. code-block:: python", ""]
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _read_from_root)
+    app.connect("autodoc-process-docstring", _mark_examples, priority=400)  # before Napoleon reads the sections

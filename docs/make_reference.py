@@ -76,7 +76,7 @@ def pages() -> dict[str, str]:
             "Config of a benchmark",
             "Every key of the YAML file of `mmfuse benchmark` that a run's does not have; of a run's, all but `seed` "
             "and `fusion` are legal too ([config](config.md)). [Benchmark](../benchmark.md) says what they are for.",
-            _schema(BenchmarkConfig, "Top level", without={f.name for f in dataclasses.fields(Config)}),
+            _schema(BenchmarkConfig, "Top level", without=_shared(BenchmarkConfig, Config)),
         ),
         "options.md": _page(
             "What is chosen by name",
@@ -151,6 +151,12 @@ def _schema(
     yield from _table(("key", "default", "legal", "meaning"), rows)
     for nested, path in inside:
         yield from _schema(nested, f"`{path}`", f"{path}.")
+
+
+def _shared(one: type, other: type) -> set[str]:
+    """Names of the keys that mean the same in both."""
+    helps = {item.name: item.metadata.get("help") for item in dataclasses.fields(other)}
+    return {item.name for item in dataclasses.fields(one) if helps.get(item.name, 0) == item.metadata.get("help")}
 
 
 def _anchor(heading: str) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-_FENCE = re.compile(r"^(?P<pad> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=pad)```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<pad> *)```(?P<language>\w*) *(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=pad)```", re.DOTALL | re.MULTILINE
+)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
@@ -21,6 +23,7 @@ class Block:
     page: Path
     line: int
     language: str
+    info: str
     text: str
 
     def __str__(self) -> str:
@@ -37,7 +40,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
-        yield Block(page, line, found["language"], textwrap.dedent(found["text"]))
+        yield Block(page, line, found["language"], found["info"].strip(), textwrap.dedent(found["text"]))
 
 
 def spans() -> Iterator[tuple[str, str]]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse.cli.shared import Bar, PluginOption, RootOption, load_plugins, quiet_libraries, told_peak
+from mmfuse.bars import Bar
+from mmfuse.cli.shared import PluginOption, RootOption, load_plugins, quiet_libraries, told_peak
 from mmfuse.types import visible
 
 app = typer.Typer()

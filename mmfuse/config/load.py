@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,19 @@ from mmfuse.effect import check_effect, settle_preset
 from mmfuse.types import MmfuseError
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(config: str | Path | dict[str, Any], overrides: Iterable[str] = ()) -> Config:
     """Read a run's config.
 
     Args:
-        path: A YAML file.
+        config: A YAML file, or what would stand in one, as nested dicts.
         overrides: `key=value` strings such as `training.epochs=3`; values are YAML.
 
     Raises:
         MmfuseError: No such file, not YAML, an unknown key, or a value that is not legal; the message says what is.
     """
-    path = Path(path)
+    if isinstance(config, dict):
+        return config_from_dict(config, overrides)
+    path = Path(config)
     return config_from_dict(read_yaml(path), overrides, where=str(path))
 
 
@@ -40,9 +42,21 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     Raises:
         MmfuseError: An unknown key, or a value that is not legal.
     """
-    said = [(where, values), ("command line", read_overrides(overrides))]
+    return config_of_layers([(where, values), ("command line", read_overrides(overrides))])
+
+
+def config_of_layers(said: Sequence[tuple[str, Any]]) -> Config:
+    """A config from plain values over others; options of another strategy, optimizer, ... do not carry over.
+
+    Args:
+        said: (where they come from, nested dicts), later ones on top; the first is named in errors on the whole.
+
+    Raises:
+        MmfuseError: An unknown key, or a value that is not legal.
+    """
+    where = said[0][0]
     base = preset_of(said)
-    layers = [("preset", base), *said] if base else said
+    layers = [("preset", base), *said] if base else list(said)
     config = parse(Config, layers)
     config.fusion = _settle_fusion({"name": "concat"}, layers) if config.init_from is None else _settle_fusion({}, said)
     settle_choices(config.training, layers)

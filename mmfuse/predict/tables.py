@@ -18,7 +18,7 @@ from mmfuse.data.tables.inputs import TableInputs
 from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec, is_numbered, row_numbers
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, Sample
 
 ID, IMAGE, TEXT = "id", "image", "text"
 """The columns of a table of which nothing else is known."""
@@ -206,6 +206,18 @@ def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[Any, ...
         raise first
     if nameless is not None:
         raise MmfuseError(f"{files[0]}: {reading.where['id']} {reading.id}: row {nameless} has no id")
+
+
+def row_samples(files: Sequence[str], reading: Reading) -> Iterator[Sample]:
+    """The rows as samples, in the table's order; what is wrong with one is its `problem`.
+
+    Raises:
+        MmfuseError: As `iter_rows`.
+    """
+    urls, whole = reading.recipe.permitted(), not reading.cuts_sections
+    for id, images, text, *problem in iter_rows(files, reading):
+        wrong = next(iter(problem), None)
+        yield Sample(id, tuple(images), text, group=id, problem=wrong, urls=urls, whole_text=whole)
 
 
 def _read_row(id: str, row: pd.DataFrame, file: str, reading: Reading) -> tuple[Any, ...]:

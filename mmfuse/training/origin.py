@@ -14,6 +14,7 @@ import torch
 
 import mmfuse
 from mmfuse.config import Config, read_small
+from mmfuse.data.given import MANIFEST, read_here
 from mmfuse.data.shards.folder import index_bytes
 from mmfuse.data.shards.table import ShardedTable
 from mmfuse.data.tables.table import Table
@@ -23,7 +24,8 @@ from mmfuse.training.inherit import parent_hash
 def describe(run_dir: Path, config: Config, table: Table) -> None:
     """Write what a reader needs to know how this run came about."""
     manifest = table.manifest
-    (run_dir / "manifest.yaml").write_bytes(read_small(manifest.source))
+    if not read_here(run_dir, manifest.source):
+        (run_dir / MANIFEST).write_bytes(read_small(manifest.source))
     if isinstance(table, ShardedTable):  # which rows are in which split, the shards' names and hashes say
         used = table.shards
         (run_dir / "shards.json").write_bytes(

@@ -5,6 +5,7 @@ import importlib
 import json
 import shutil
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from mmfuse.cli.names import KINDS
 from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 
 ELSEWHERE = {
-    "mmfuse.benchmark(": ("docs/add_a_fusion.md", "tests/benchmarking/test_add_a_fusion.py"),
+    'mmfuse.benchmark("': ("docs/add_a_fusion.md", "tests/benchmarking/test_add_a_fusion.py"),
+    "mmfuse.benchmark(df": ("docs/python.md", "tests/api/test_api_benchmark.py"),
 }
 """What a block calls, and the test that runs it in a process: a benchmark takes longer than all the rest."""
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -29,7 +31,9 @@ CONFIG = {
     "fusion": {"name": "concat", "out_dim": 8},
     "training": {"epochs": 1, "batch_size": 16, "max_steps": 1},
 }
-RUN = [block for block in blocks("python") if not any(call in block.text for call in ELSEWHERE)]
+THEIRS = {"docs/coming_from.md": 3}
+"""By page, how many blocks are marked ```python theirs: code of other libraries, which are not installed."""
+RUN = [b for b in blocks("python") if b.info != "theirs" and not any(call in b.text for call in ELSEWHERE)]
 
 
 def film(path):
@@ -83,6 +87,9 @@ def names(trained, tmp_path, monkeypatch):
         monkeypatch.setattr(registry, "_later", dict(registry._later))
     with open("studies.csv", newline="", encoding="utf-8") as handle:
         frame = pd.DataFrame(list(csv.DictReader(handle)))
+    presets = importlib.import_module("mmfuse.config.presets")
+    towers = {name: CONFIG[name] for name in ("text_encoder", "image_encoder", "fusion", "training")}
+    monkeypatch.setattr(presets, "PRESETS", dict.fromkeys(presets.PRESETS, ("as small as can be", towers)))
     return {"__name__": "block", "film": np.zeros((32, 32), np.uint8), "df": frame, "df_new": frame[:5]}
 
 
@@ -91,6 +98,14 @@ def test_a_block_runs(block, names):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         exec(compile("\n" * block.line + block.text, str(block.page), "exec", dont_inherit=True), names)
+
+
+def test_only_other_libraries_code_is_not_run():
+    found = Counter(str(block).partition(":")[0] for block in blocks("python") if block.info == "theirs")
+    assert found == THEIRS
+    for block in blocks("python"):
+        compile(block.text, str(block), "exec")
+        assert block.info in ("", "theirs")
 
 
 def test_those_that_are_run_elsewhere_are():

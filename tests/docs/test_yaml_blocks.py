@@ -1,13 +1,17 @@
 """Every YAML block on the pages is legal: a whole manifest or config as it is, a fragment on top of the least one."""
 
 import dataclasses
+import re
+from typing import get_type_hints
 
 import pytest
 import yaml
-from doc_pages import blocks
+from doc_pages import PAGES, blocks, spans
+from transformers import TrainingArguments
 
 from mmfuse.benchmarking.config import BenchmarkConfig, load_benchmark_config
 from mmfuse.config import Config, config_from_dict
+from mmfuse.config.parsing import nested_in
 from mmfuse.data.batches.change_texts import Synonyms
 from mmfuse.data.tables.manifest import Manifest, load_manifest
 from mmfuse.types import MmfuseError
@@ -48,6 +52,35 @@ def test_each_block_is_legal(tmp_path):
             wrong.append(f"{block}: {error}")
     assert not wrong, "\n".join(wrong)
     assert {"manifest", "Config"} <= kinds
+
+
+def test_keys_that_sentences_name_exist():
+    """Such as `training.epochs`, or with a value behind `=`."""
+    wrong, seen = [], 0
+    for where, span in spans():
+        path = re.fullmatch(r"((?:training|data|text_encoder|image_encoder|cache|evaluation)(?:\.\w+)+)(?:=.*)?", span)
+        if not path or path[1].endswith((".csv", ".jsonl", ".yaml", ".py")):
+            continue
+        seen += 1
+        if not is_key(path[1].split(".")):
+            wrong.append(f"{where}: {span}")
+    assert not wrong, "\n".join(wrong)
+    assert seen > 30
+
+
+def is_key(names, schema=Config):
+    hint = get_type_hints(schema).get(names[0])
+    nested, _ = nested_in(hint)
+    return hint is not None and (len(names) == 1 or nested is None or is_key(names[1:], nested))
+
+
+def test_names_of_the_hf_trainer_are_transformers_own():
+    """In the table of docs/coming_from.md."""
+    (page,) = [page for page in PAGES if page.name == "coming_from.md"]
+    table = page.read_text(encoding="utf-8").partition("| `TrainingArguments`")[2].partition("\n\n")[0]
+    names = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:]))
+    assert len(names) > 15
+    assert set(names) <= {item.name for item in dataclasses.fields(TrainingArguments)}
 
 
 @pytest.mark.parametrize(

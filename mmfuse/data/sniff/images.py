@@ -19,6 +19,7 @@ from mmfuse.types import MmfuseError
 _MOST_FILES, _MOST_SECONDS = 500_000, 20.0
 _TRIED = 300
 """Rows whose cells are looked for, spread over the table."""
+_LONGEST = 4096
 _ENOUGH = 0.5
 """Of the cells that are tried, so many must name a file."""
 _NAMES = """
@@ -132,6 +133,13 @@ def find_images(columns: Mapping[str, Column], base: Path, named: str | None, ap
     if packed:
         best = max(packed, key=_name_speaks)
         return Images(best.name, {"column": best.name}, said=[f"image: {best.name}: encoded images in the cells"])
+    known = [(column, found) for column in chosen if (found := _as_they_stand(column, base))]
+    if known:
+        column, found = max(known, key=lambda one: _name_speaks(one[0]))
+        whole = all(os.path.isabs(path) for path in found.values())
+        where = {} if whole else {"root": str(base)}
+        said = f"image: {column.name}: paths of files{'' if whole else f' below {base}'}"
+        return Images(column.name, {"column": column.name, **where}, found, said=[said])
     web = [c for c in chosen if c.is_url and (_name_speaks(c) or _look_like_files(c))]
     files = Files(base)
     tried = _try(chosen, files)
@@ -163,6 +171,24 @@ def _are_images(column: Column) -> bool:
     parts = [part for cell in some for part in (cell if isinstance(cell, list) else [cell])]
     packed = [isinstance(part, bytes) or (isinstance(part, dict) and "bytes" in part) for part in parts]
     return bool(packed) and all(packed)
+
+
+def _as_they_stand(column: Column, base: Path) -> dict[int, str]:
+    """By row the path, of a column of paths of images that need no looking for: whole ones, or from the base."""
+    rows = [row for row, cell in enumerate(column.cells) if cell not in ("", [], {})]
+    rows, found = rows[:: max(1, len(rows) // _TRIED)], {}
+    for row in rows:
+        try:
+            locations = cells.images(column.cells[row])
+        except MmfuseError:
+            return {}
+        paths = [path for path in locations if isinstance(path, str) and len(path) < _LONGEST]
+        if not paths or len(paths) < len(locations) or not paths[0].lower().endswith(IMAGE_SUFFIXES):
+            return {}
+        if os.path.isfile(base / paths[0]):
+            found[row] = paths[0]
+    all_alike = len({os.path.isabs(path) for path in found.values()}) == 1
+    return found if all_alike and len(found) >= _ENOUGH * len(rows) else {}
 
 
 def _name_speaks(column: Column) -> int:

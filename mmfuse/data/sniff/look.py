@@ -38,18 +38,21 @@ _FEWEST_FLAGS = 3
 _LIKELY = 8
 
 
-def guess(data: str | Path, given: Given | None = None) -> Guess:
+def guess(data: str | Path, given: Given | None = None, base: Path | None = None) -> Guess:
     """A manifest for what people have, and what was guessed in it and why.
 
     Args:
         data: A file of rows, a folder, or `hf:NAME@split`.
         given: What the user has named.
+        base: Where files are looked for that the rows name; default: where the data is.
 
     Raises:
         MmfuseError: Nothing can be made of it, or a column that is named is not there, or no column could be a target.
     """
     given = given or Given()
     opened = open_data(str(data), given)
+    if base is not None and isinstance(opened, Opened):
+        opened.base = base
     return opened if isinstance(opened, Guess) else _Looking(opened, given).guess()
 
 

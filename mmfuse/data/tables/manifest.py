@@ -173,10 +173,19 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
         if reserved in values:
             raise MmfuseError(f"{path}: {reserved}: no such key; it is set when the manifest is read")
     _check_quoting(values, str(path))
-    values = _resolve_root(values, root, str(path))
+    manifest = manifest_at(path, resolve_root(values, root, str(path)))
+    manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
+    return manifest
+
+
+def manifest_at(path: str | Path, values: dict[str, Any]) -> Manifest:
+    """A manifest of its plain values, as if they stood in a file, to whose folder their relative paths are relative.
+
+    Raises:
+        MmfuseError: A key or a value is not legal.
+    """
     manifest = parse_manifest(values, str(path))
     manifest.source = str(path)
-    manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
     manifest.rows = _beside(path, manifest.rows)
     if manifest.image is not None:
         manifest.image.root = _beside(path, manifest.image.root)
@@ -241,11 +250,16 @@ def _beside(manifest: str | Path, location: str) -> str:
     return f"{protocol}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), location))}"
 
 
-def _resolve_root(values: Any, root: str | None, where: str) -> Any:
+def resolve_root(values: Any, root: str | None, where: str) -> Any:
+    """A manifest's plain values with what `${data_root}` stands for.
+
+    Raises:
+        MmfuseError: It is not known.
+    """
     if isinstance(values, dict):
-        return {name: _resolve_root(value, root, where) for name, value in values.items()}
+        return {name: resolve_root(value, root, where) for name, value in values.items()}
     if isinstance(values, list):
-        return [_resolve_root(value, root, where) for value in values]
+        return [resolve_root(value, root, where) for value in values]
     if not isinstance(values, str) or "${" not in values:
         return values
     root = root or os.environ.get("MMFUSE_DATA_ROOT")
