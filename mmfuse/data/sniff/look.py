@@ -24,7 +24,7 @@ from mmfuse.data.sniff.targets import (
     target_of_flags,
 )
 from mmfuse.data.sniff.texts import Text, find_text
-from mmfuse.data.tables.manifest import ROW
+from mmfuse.data.tables.manifest import CONTENT, ROW
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
@@ -183,6 +183,8 @@ class _Looking:
             return self.asked["group"]
         pictures = self.columns[image.manifest["column"]] if image else None
         found = find_group(self.columns, apart, pictures if pictures and pictures.kind == "text" else None, None)
+        if found is None and pictures is not None and pictures.kind in ("bytes", "object"):
+            return self._group_of_pictures(pictures)
         if found is None and image is not None:
             return self._group_of_paths(image)
         if found is None:
@@ -190,6 +192,15 @@ class _Looking:
         name = " and ".join(found[0]) if isinstance(found[0], list) else found[0]
         self.said.append(f"group: {name}: {found[1]}")
         return found[0]
+
+    def _group_of_pictures(self, pictures: Column) -> str | None:
+        """Rows that are alike, where encoded images stand in several rows, as with a row for each caption."""
+        there = [repr(cell) for cell in pictures.cells if cell not in ("", [], {})]
+        repeated = len(there) - len(set(there))
+        if not repeated or CONTENT in self.columns:
+            return None
+        self.said.append(f"group: {CONTENT}: {repeated} of {len(there)} rows repeat an image of {pictures.name}")
+        return CONTENT
 
     def _group_of_paths(self, image: Images) -> str | None:
         """A column that is made of the folder of a patient or the like in the images' paths."""
