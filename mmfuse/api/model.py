@@ -99,7 +99,8 @@ class Model:
             **options: As of `mmfuse.evaluate`.
         """
         with quiet_libraries(), Bar("evaluating") as bar:
-            return evaluate(self.folder, data, **{"progress": bar.update, **options})
+            asked: Any = {"progress": bar.update, **options}
+            return evaluate(self.folder, data, **asked)
 
     def report(self) -> Page:
         """The run's page: in a notebook it shows itself, elsewhere it is the path of the file.
