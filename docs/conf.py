@@ -20,7 +20,7 @@ nb_execution_mode = "off"  # what notebooks print is kept in them
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+smartquotes = False  # -- is an option's
 napoleon_custom_sections = ["Differs", "Prefer when"]
 napoleon_use_ivar = True
 default_role = "literal"  # docstrings are written with single backticks

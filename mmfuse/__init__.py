@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mmfuse.api.benchmark import benchmark
     from mmfuse.api.fit import fit
     from mmfuse.api.model import Model
-    from mmfuse.benchmarking.run import benchmark
     from mmfuse.config import load_config
     from mmfuse.data.tables.manifest import load_manifest
     from mmfuse.evaluation import evaluate
@@ -37,7 +37,7 @@ _HOME = {
     "Prediction": "mmfuse.types",
     "Predictor": "mmfuse.predict",
     "Sample": "mmfuse.types",
-    "benchmark": "mmfuse.benchmarking.run",
+    "benchmark": "mmfuse.api.benchmark",
     "check_fusion": "mmfuse.testing",
     "compare": "mmfuse.evaluation.compare",
     "evaluate": "mmfuse.evaluation",

@@ -10,6 +10,7 @@ from typing import Any
 from mmfuse.api.folders import run_folder
 from mmfuse.api.model import Model
 from mmfuse.api.overrides import nest
+from mmfuse.api.quiet import quiet_libraries
 from mmfuse.api.told import tell
 from mmfuse.config import Config, config_from_dict
 from mmfuse.data.given import MANIFEST, Columns, Described, Named, described
@@ -73,7 +74,7 @@ def fit(
     if "manifest" in values.get("data", {}):
         raise MmfuseError("fit: data.manifest: fit writes one; with your own, mmfuse.train(config) trains")
     named = Named(target, image, text, group, id)
-    with described(data, named, valid, test) as found:
+    with quiet_libraries(), described(data, named, valid, test) as found:
         folder = run_folder(out or values.get("output_dir"), values.get("name") or found.guess.manifest["name"])
         config = config_from_dict({"preset": preset, **_whole(values, found, folder)}, where="fit")
         tell([*found.said(), *_told_fusion(found, values), f"run: {os.path.relpath(folder)}"])

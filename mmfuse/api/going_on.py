@@ -12,6 +12,7 @@ import yaml
 
 from mmfuse.api.folders import run_folder
 from mmfuse.api.overrides import nest
+from mmfuse.api.quiet import quiet_libraries
 from mmfuse.api.told import tell
 from mmfuse.config import Config, config_of_layers, read_yaml
 from mmfuse.data.given import MANIFEST, column_names, in_place_of_rows, is_in_memory
@@ -53,6 +54,6 @@ def go_on(model: str, run: Path, more: Any, out: str | os.PathLike[str] | None, 
     with TemporaryDirectory(prefix="mmfuse-") as scratch:
         path = Path(scratch) / MANIFEST
         path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        with in_place_of_rows(path, None, more) as given:
+        with quiet_libraries(), in_place_of_rows(path, None, more) as given:
             tell([f"columns: as in {os.path.relpath(run)}", f"run: {os.path.relpath(folder)}"])
             return train_in_folder(config, own=given).dir

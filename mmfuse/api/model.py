@@ -14,6 +14,7 @@ import pandas as pd
 from mmfuse.api.going_on import go_on
 from mmfuse.api.page import Page, page_of
 from mmfuse.api.predictions import open_rows, predict_rows, stack
+from mmfuse.api.quiet import quiet_libraries
 from mmfuse.api.told import tell
 from mmfuse.bars import Bar
 from mmfuse.evaluation.evaluate import evaluate
@@ -97,7 +98,8 @@ class Model:
             data: A DataFrame, a `datasets.Dataset`, a file of rows, or a manifest.
             **options: As of `mmfuse.evaluate`.
         """
-        return evaluate(self.folder, data, **options)
+        with quiet_libraries(), Bar("evaluating") as bar:
+            return evaluate(self.folder, data, **{"progress": bar.update, **options})
 
     def report(self) -> Page:
         """The run's page: in a notebook it shows itself, elsewhere it is the path of the file.
@@ -174,7 +176,8 @@ class Model:
         if self._predictor is None or self._predictor[0] != options:
             check_options(options)
             self._predictor = None  # one model at a time
-            self._predictor = dict(options), Predictor(load_to_predict(self.folder), **options)
+            with quiet_libraries():
+                self._predictor = dict(options), Predictor(load_to_predict(self.folder), **options)
         return self._predictor[1]
 
     def _roots(self, root: str | None) -> tuple[str | None, str]:

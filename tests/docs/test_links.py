@@ -4,6 +4,8 @@ import re
 
 from doc_pages import PAGES, ROOT, anchor
 
+import mmfuse
+
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ONLY_ON_THE_SITE = {ROOT / "docs" / f"{name}.md" for name in ("index", "api", "contributing", "changelog")}
 FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
@@ -45,3 +47,15 @@ def test_each_page_can_be_reached_from_the_readme():
         seen.add(page)
         open_ += [target for target, _ in links(page) if target.suffix == ".md" and target.is_file()]
     assert not set(PAGES) - seen - ONLY_ON_THE_SITE
+
+
+def test_the_page_on_python_has_each_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\.\. auto\w+:: mmfuse\.(\w+)$", page, re.MULTILINE)) == set(mmfuse.__all__)
+
+
+def test_the_site_has_each_page_in_its_navigation():
+    listed = re.findall(r"^([\w/]+)$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+    assert len(listed) == len(set(listed))
+    assert {"index", *listed} == {path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in pages}

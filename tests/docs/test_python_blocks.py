@@ -18,7 +18,8 @@ from mmfuse.cli.names import KINDS
 from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 
 ELSEWHERE = {
-    "mmfuse.benchmark(": ("docs/add_a_fusion.md", "tests/benchmarking/test_add_a_fusion.py"),
+    'mmfuse.benchmark("': ("docs/add_a_fusion.md", "tests/benchmarking/test_add_a_fusion.py"),
+    "mmfuse.benchmark(df": ("docs/python.md", "tests/api/test_api_benchmark.py"),
 }
 """What a block calls, and the test that runs it in a process: a benchmark takes longer than all the rest."""
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -87,8 +88,9 @@ def names(trained, tmp_path, monkeypatch):
     with open("studies.csv", newline="", encoding="utf-8") as handle:
         frame = pd.DataFrame(list(csv.DictReader(handle)))
     presets = importlib.import_module("mmfuse.config.presets")
-    towers = {name: CONFIG[name] for name in ("text_encoder", "image_encoder", "fusion", "training")}
-    monkeypatch.setattr(presets, "PRESETS", dict.fromkeys(presets.PRESETS, ("as small as can be", towers)))
+    small = {name: CONFIG[name] for name in ("text_encoder", "image_encoder", "fusion", "training")}
+    small["data"] = {"num_workers": 0}
+    monkeypatch.setattr(presets, "PRESETS", dict.fromkeys(presets.PRESETS, ("as small as can be", small)))
     return {"__name__": "block", "film": np.zeros((32, 32), np.uint8), "df": frame, "df_new": frame[:5]}
 
 

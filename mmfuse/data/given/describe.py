@@ -87,18 +87,19 @@ def described(data: Any, named: Named, valid: Any = None, test: Any = None) -> I
         MmfuseError: Nothing can be made of the rows, or a column that is named is not there.
     """
     with TemporaryDirectory(prefix="mmfuse-") as folder:
-        scratch, base = Path(folder), Path.cwd() if is_in_memory(data) else None
+        scratch, in_memory, base = Path(folder), is_in_memory(data), _base(named.image)
+        base = Path.cwd() if in_memory and base is None else base
         told: list[str] = []
         parts = {name: part for name, part in (("data", data), ("valid", valid), ("test", test)) if part is not None}
         if len(parts) > 1:
             base = base or _folder_of(location(data))
             rows, column = join_parts(parts, lambda file: guess(file, named.given(), base), scratch)
             found = guess(rows, named.given(split=column), base)
-        elif base is not None:
+        elif in_memory:
             rows = write_frame(data, scratch / ROWS, told.append)
             found = guess(rows, named.given(), base)
         else:
-            found, rows = guess(location(data), named.given()), None
+            found, rows = guess(location(data), named.given(), base), None
         if found.prepare is not None:
             raise MmfuseError(
                 f"{data}: it is the public data set {found.prepare[0]} as it is downloaded; write it as a table first: "
@@ -110,7 +111,7 @@ def described(data: Any, named: Named, valid: Any = None, test: Any = None) -> I
         if rows is not None:
             manifest["rows"] = ROWS
             manifest.pop("csv", None)
-        if is_in_memory(data):
+        if in_memory:
             manifest["name"] = named.target or "data"
         for slot, columns in (("image", named.image), ("text", named.text)):
             if isinstance(columns, Mapping):
@@ -120,6 +121,12 @@ def described(data: Any, named: Named, valid: Any = None, test: Any = None) -> I
 
 def _folder_of(place: str) -> Path:
     return Path(place) if os.path.isdir(place) else Path(place).parent
+
+
+def _base(image: Columns) -> Path | None:
+    """Where the caller says that images lie."""
+    root = image.get("root") if isinstance(image, Mapping) else None
+    return None if root is None or "://" in root else Path(location(root))
 
 
 def _columns_of(named: Columns, key: str) -> list[str]:
