@@ -6,8 +6,6 @@ import html
 import os
 from pathlib import Path
 
-from mmfuse.types import MmfuseError
-
 _HEIGHT = 900
 
 
@@ -15,7 +13,7 @@ class Page(os.PathLike[str]):
     """A page that is written: in a notebook it shows itself, elsewhere it is its path.
 
     Attributes:
-        path: Of the HTML file.
+        path: Of the file.
     """
 
     def __init__(self, path: Path):
@@ -30,18 +28,18 @@ class Page(os.PathLike[str]):
     def _repr_html_(self) -> str:
         """The page in a frame of its own, so that its styles are none of the notebook's."""
         page = html.escape(self.path.read_text(encoding="utf-8"), quote=True)
+        if self.path.suffix != ".html":
+            return f"<pre>{page}</pre>"
         return (
             f'<iframe title="{html.escape(str(self.path))}" srcdoc="{page}" width="100%" height="{_HEIGHT}"></iframe>'
         )
 
 
 def page_of(run: Path) -> Page:
-    """The page of a run.
+    """The page of a run; of one that has none, its model's card.
 
-    Raises:
-        MmfuseError: There is none.
+    Args:
+        run: Its folder, with a finished model.
     """
-    path = run / "report.html"
-    if not path.is_file():
-        raise MmfuseError(f"{run}: it has no report.html")
-    return Page(path)
+    page = run / "report.html"
+    return Page(page if page.is_file() else run / "model" / "README.md")

@@ -50,6 +50,7 @@ class Opened:
         told: By role (`Given`) the column that the layout of a folder tells.
         said: What was found, a line each.
         unsure: What may be wrong.
+        packed: A parquet file with encoded images, of which `frame` has only hashes.
     """
 
     frame: pd.DataFrame
@@ -62,6 +63,15 @@ class Opened:
     told: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
+    packed: bytes | None = field(default=None, repr=False)
+
+    def whole_frame(self) -> pd.DataFrame:
+        """The rows to be written down, with encoded images as they are."""
+        if self.packed is None:
+            return self.frame
+        whole = pd.concat(read_blocks(io.BytesIO(self.packed), "x.parquet"), ignore_index=True).fillna("")
+        more = [name for name in self.frame.columns if name not in whole.columns]
+        return whole.assign(**{name: list(self.frame[name]) for name in more})
 
 
 def open_file(path: Path) -> Opened:
@@ -93,6 +103,7 @@ def _open(path: Path) -> Opened:
     suffix = suffix.lower()
     if data.startswith(b"PAR1"):
         _take_blocks(opened, data, "x.parquet")
+        opened.packed = data if opened.frame.map(_is_packed).to_numpy().any() else None
         opened.made |= suffix != "parquet"
     elif data.startswith(b"PK\x03\x04"):
         _take_spreadsheet(opened, data)
@@ -115,6 +126,11 @@ def _take_blocks(opened: Opened, data: bytes, name: str, csv: CsvSpec | None = N
             opened.unsure.append(f"rows: looked at the first {count:,}, not at all")
             break
     opened.frame = pd.concat(kept, ignore_index=True).fillna("")
+
+
+def _is_packed(cell: Any) -> bool:
+    cell = cell[0] if isinstance(cell, list) and cell else cell
+    return isinstance(cell, bytes) or (isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes))
 
 
 def _short(cell: Any) -> Any:

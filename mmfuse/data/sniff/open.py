@@ -10,6 +10,7 @@ from mmfuse.data.sniff.download import guess_download
 from mmfuse.data.sniff.files import Opened, open_file
 from mmfuse.data.sniff.folders import open_folder
 from mmfuse.data.sniff.guessed import Given, Guess
+from mmfuse.data.sniff.hugging_face import PREFIX, is_saved, open_dataset
 from mmfuse.types import MmfuseError
 
 
@@ -23,10 +24,14 @@ def open_data(data: str, given: Given) -> Opened | Guess:
     Raises:
         MmfuseError: It is not there, or nothing that is known.
     """
+    if data.startswith(PREFIX):
+        return open_dataset(data)
     if not os.path.lexists(data):
         raise MmfuseError(f"{data}: no such file or folder")
     if not os.path.isdir(data):
         return open_file(Path(data))
+    if is_saved(Path(data)):
+        return open_dataset(f"{PREFIX}{data}")
     known = known_as(Path(data))
     if len(known) == 1:
         public = guess_download(known[0], Path(data), given)
