@@ -24,7 +24,8 @@ export HF_HUB_OFFLINE ?= 1
 # What asserts of tests are rewritten to is kept, whatever the shell says: seconds of every start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo format lint rooms types test-fast test coverage test-slow test-gpu test-minimum check bench build clean
+.PHONY: help install demo format lint rooms types test-fast test coverage test-slow test-gpu test-minimum check bench reference
+.PHONY: tutorials docs build clean
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-13s %s\n", $$1, $$2}'
@@ -88,6 +89,20 @@ check: lint types test  ## All that CI checks
 
 bench: install  ## Measure speed against the baselines (see benchmarks/README.md)
 	$(BIN)/python benchmarks/speed.py
+
+reference: install  ## Write docs/reference/ anew, from the schemas and the command line
+	$(BIN)/python docs/make_reference.py
+
+tutorials: .venv/docs  ## Run the notebooks of docs/tutorials/ anew, and keep what they print
+	$(BIN)/python docs/run_tutorials.py
+
+docs: .venv/docs  ## Build the site of the documentation into build/site, warnings as errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/site
+	@echo "the site: build/site/index.html"
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
 
 build: install  ## Build the wheel and the source archive
 	$(BIN)/python -m build

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mmfuse.benchmarking.run import benchmark
+    from mmfuse.api.benchmark import benchmark
+    from mmfuse.api.fit import fit
+    from mmfuse.api.model import Model
     from mmfuse.config import load_config
     from mmfuse.data.tables.manifest import load_manifest
     from mmfuse.evaluation import evaluate
@@ -31,13 +33,15 @@ _HOME = {
     "Features": "mmfuse.types",
     "FusionModel": "mmfuse.model",
     "MmfuseError": "mmfuse.types",
+    "Model": "mmfuse.api.model",
     "Prediction": "mmfuse.types",
     "Predictor": "mmfuse.predict",
     "Sample": "mmfuse.types",
-    "benchmark": "mmfuse.benchmarking.run",
+    "benchmark": "mmfuse.api.benchmark",
     "check_fusion": "mmfuse.testing",
     "compare": "mmfuse.evaluation.compare",
     "evaluate": "mmfuse.evaluation",
+    "fit": "mmfuse.api.fit",
     "load_config": "mmfuse.config",
     "load_manifest": "mmfuse.data.tables.manifest",
     "train": "mmfuse.training",
@@ -50,6 +54,7 @@ __all__ = [
     "Features",
     "FusionModel",
     "MmfuseError",
+    "Model",
     "Prediction",
     "Predictor",
     "Sample",
@@ -57,6 +62,7 @@ __all__ = [
     "check_fusion",
     "compare",
     "evaluate",
+    "fit",
     "load_config",
     "load_manifest",
     "train",

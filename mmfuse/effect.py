@@ -37,6 +37,27 @@ def check_effect(config: Any, layers: Iterable[tuple[str, Any]]) -> None:
                 raise MmfuseError(f"{where}: {', '.join(found)} {has} no effect with {why}: remove {them}")
 
 
+def settle_preset(config: Any, preset: Mapping[str, Any], layers: Iterable[tuple[str, Any]]) -> None:
+    """Put back to their defaults the keys of a preset that nothing reads beside what was chosen, and choices by name.
+
+    Args:
+        config: Of a run, parsed of the preset and the layers; it is changed.
+        preset: What the preset says.
+        layers: (where they come from, nested values), as the user wrote them; a preset's choice by name gives way to
+            theirs with all its options.
+    """
+    for tower in ("text_encoder", "image_encoder"):
+        for _, values in layers:
+            given = values.get(tower) if isinstance(values, dict) else None
+            if isinstance(given, dict) and "adapter" in given:
+                getattr(config, tower).adapter = given["adapter"]
+    for path, own, keys, _ in list(_idle(config)):
+        default = type(own)()
+        for name in set(_given(preset, path, own)) & set(keys):
+            if not any(name in _given(values, path, own) for _, values in layers):
+                setattr(own, name, getattr(default, name))
+
+
 def check_generation(values: Mapping[str, Any], generation: Any, where: str = "generation") -> None:
     """Refuse options of drawing where the likeliest tokens are taken.
 
@@ -55,9 +76,13 @@ def check_generation(values: Mapping[str, Any], generation: Any, where: str = "g
 
 def _idle(config: Any) -> Iterator[tuple[tuple[str, ...], Any, Iterable[str], str]]:
     """(path of an owner, the owner, its keys without effect, why they have none)."""
+    parent = getattr(config, "init_from", None)  # a benchmark has none
     for tower in ("text_encoder", "image_encoder"):
         own = getattr(config, tower)
-        if own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
+        if parent is not None and own.name != f"{SAVED_TOWER}{parent}":
+            others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_SAVED]
+            yield (tower,), own, ["name", *others], f"init_from: {parent}, whose tower is taken as it is"
+        elif own.tower not in _OWN and not own.name.startswith(SAVED_TOWER):
             others = [item.name for item in dataclasses.fields(own) if item.name not in _OF_FEATURES]
             yield (tower,), own, others, f"{tower}.tower: {own.tower}, which reads features ({_READ_BY[tower]})"
         elif own.name.startswith(SAVED_TOWER):

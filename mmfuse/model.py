@@ -179,6 +179,19 @@ class FusionModel(
             image = self._spread("image", packed, batch["image_row"], rows, most=batch.get("most_images"))
         return text, image
 
+    def embed(self, batch: Batch, what: str) -> Tensor:
+        """Vectors `(B, D)` of the rows: what a tower gives (`what`: "text", "image"), or what heads see ("fused")."""
+        text, image = self.encode(batch)
+        found = {"text": text, "image": image}.get(what)
+        if what == "fused":
+            with self._computing("rest"):
+                found = self.fusion(text, image)
+        if found is None:
+            raise MmfuseError(
+                f"what: {what!r}: the model has no such features; legal: {', '.join((*self.uses, 'fused'))}"
+            )
+        return found.pooled
+
     def _packed(self, modality: str, tower: Tower, batch: Batch) -> Features | None:
         """The cached features of a batch's items, or those that the tower gives; None where it has no item."""
         packed = batch.get(f"{modality}_features")

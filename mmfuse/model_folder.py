@@ -119,6 +119,20 @@ def read_folder(folder: Path, build: Callable[..., M]) -> M:
     return model.eval()
 
 
+def folder_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` of a model folder says; its `fusion` is a mapping with a name, all else is as it was found.
+
+    Raises:
+        MmfuseError: It is no model folder, damaged, or newer than this mmfuse.
+    """
+    check_files(folder)
+    config = _read_config(folder)
+    fusion = config["fusion"]
+    if not isinstance(fusion, dict) or not isinstance(fusion.get("name"), str):
+        raise MmfuseError(f"{folder}/config.json: fusion {str(fusion)[:60]!r}: a name with options is expected")
+    return config
+
+
 def _build_model(config: dict[str, Any], folder: Path, state: dict[str, Tensor], build: Callable[..., M]) -> M:
     """The model that `config.json` says, on towers that stand on the tensors of `state`."""
     _check_plugins(config, folder)

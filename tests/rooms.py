@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mmfuse"
 MOST_LINES = 80
 """Of a function, its docstring included and its decorators not."""
 MOST_PARAMETERS = 10
-"""Of a function but a constructor, whose are options, and a command, whose are the command line's."""
+"""Of a function but a constructor, whose are options, a command, whose are the command line's, and `mmfuse.fit`."""
 
 
 def lines_per_room() -> dict[str, int]:
@@ -78,7 +78,9 @@ def long_functions() -> dict[str, int]:
 
 def wide_functions() -> dict[str, int]:
     """Functions with more than MOST_PARAMETERS, `self` not counted, and how many they have."""
-    counts = {name: _parameters(f) for name, f in _functions() if f.name != "__init__" and not _is_command(f)}
+    counts = {
+        name: _parameters(f) for name, f in _functions() if f.name not in ("__init__", "fit") and not _is_command(f)
+    }
     return {name: count for name, count in counts.items() if count > MOST_PARAMETERS}
 
 

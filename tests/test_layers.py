@@ -53,8 +53,8 @@ def test_what_needs_no_torch_imports_none(code):
 
 PUBLIC = {
     "benchmark",
-    *("FUSIONS", "HEADS", "Batch", "Features", "FusionModel", "MmfuseError", "Prediction", "Predictor", "Sample"),
-    *("check_fusion", "compare", "evaluate", "load_config", "load_manifest", "train"),
+    *("FUSIONS", "HEADS", "Batch", "Features", "FusionModel", "MmfuseError", "Model", "Prediction", "Predictor"),
+    *("Sample", "check_fusion", "compare", "evaluate", "fit", "load_config", "load_manifest", "train"),
 }
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from mmfuse.benchmarking.charts import class_of
 from mmfuse.benchmarking.judge import contrast, p_of
-from mmfuse.benchmarking.markup import DASH, count, difference, interval, score, spread, unit_of
-from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, about_tests, is_mined
+from mmfuse.benchmarking.notices import about_benchmark, about_task, about_tests, is_mined
 from mmfuse.benchmarking.plan import NO_FUSION
 from mmfuse.benchmarking.verdict import listed
 from mmfuse.evaluation.markdown import plain
+from mmfuse.pages.markup import DASH, count, difference, interval, score, spread, unit_of
+from mmfuse.pages.page import Notice
 
 
 def appendix(summary: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mmfuse.benchmarking.markup import DASH, difference, interval, score
+from mmfuse.pages.markup import DASH, difference, interval, score
 from mmfuse.training.claim import flat_config
 from mmfuse.types import MmfuseError
 

@@ -137,7 +137,8 @@ def load_benchmark_config(
     for task, own in parsed.tasks.items():
         if own.operating_points:
             raise MmfuseError(f"{where}: tasks.{task}.operating_points: a benchmark keeps no model to decide at them")
-    shared = {k: v for k, v in dataclasses.asdict(parsed).items() if k in {f.name for f in dataclasses.fields(Config)}}
+    keys = {f.name for f in dataclasses.fields(Config)} - {"preset"}  # a benchmark's own says what is compared
+    shared = {k: v for k, v in dataclasses.asdict(parsed).items() if k in keys}
     config_from_dict(shared, where=where)  # what a run refuses, a benchmark does
     if parsed.preset == "quick":
         parsed.seeds = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-from mmfuse.benchmarking.markup import DASH, known, p_value, points, signed, unit_of
+from mmfuse.pages.markup import DASH, known, p_value, points, signed, unit_of
 
 POINT = 0.01
 """The default margin; of metrics with a unit of their own it is a share of the score of the modality alone."""

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from mmfuse.benchmarking.markup import known
 from mmfuse.benchmarking.verdict import FEWEST_POSITIVES, listed
-
-
-class Notice(NamedTuple):
-    """A notice.
-
-    Attributes:
-        kind: One word, for tests and styles.
-        text: What is to be known.
-        title: In bold before it.
-        warns: The numbers cannot be taken at face value.
-    """
-
-    kind: str
-    text: str
-    title: str = ""
-    warns: bool = False
+from mmfuse.pages.markup import known
+from mmfuse.pages.page import Notice
 
 
 def is_mined(task: dict[str, Any]) -> bool:

@@ -10,26 +10,23 @@ from typing import Any
 import yaml
 
 from mmfuse.benchmarking.appendix import appendix
-from mmfuse.benchmarking.charts import describe, ranking, shapes
+from mmfuse.benchmarking.charts import as_row, describe
 from mmfuse.benchmarking.latex import latex_tables
-from mmfuse.benchmarking.markup import DASH, Html, cell, header, interval_of, score, table, tag
 from mmfuse.benchmarking.methods import methods, methods_text
-from mmfuse.benchmarking.notices import Notice, about_benchmark, about_task, is_mined
+from mmfuse.benchmarking.notices import about_benchmark, about_task, is_mined
 from mmfuse.benchmarking.plan import NO_FUSION
 from mmfuse.benchmarking.sections import (
     FEW_TASKS,
     Task,
     badge,
-    in_words,
     name_cell,
-    notice_box,
-    plural,
     row_class,
     task_section,
 )
 from mmfuse.benchmarking.told import analyses_section
-
-_SCRIPT = """addEventListener("beforeprint",()=>{for(const d of document.querySelectorAll("details"))d.open=true})"""
+from mmfuse.pages.markup import DASH, Html, cell, header, in_words, interval_of, plural, score, table, tag
+from mmfuse.pages.page import Notice, facts, notice_box, page_title, whole_page
+from mmfuse.pages.ranking import ranking, shapes
 
 
 def write_report(folder: Path, summary: dict[str, Any]) -> None:
@@ -47,18 +44,9 @@ def write_report(folder: Path, summary: dict[str, Any]) -> None:
 
 def page(summary: dict[str, Any]) -> str:
     """The report as one HTML page: no script is needed to read it, and nothing is fetched."""
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     tasks = list(summary["tasks"].items())
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{summary['name']}: benchmark of fusion strategies"),
-        tag("style", Html(style)),
-    )
-    body = tag(
-        "main",
+    return whole_page(
+        f"{summary['name']}: benchmark of fusion strategies",
         _title(summary),
         tag("section", [_verdict(i, name, task, len(tasks)) for i, (name, task) in enumerate(tasks)],
             class_="verdicts" + (" many" if len(tasks) > FEW_TASKS else ""), aria_label="Verdicts"),
@@ -71,8 +59,8 @@ def page(summary: dict[str, Any]) -> str:
         _methods(summary),
         _glossary(summary),
         _provenance(summary),
+        before=shapes(),
     )  # fmt: skip
-    return "<!doctype html>\n" + tag("html", head, tag("body", shapes(), body, tag("script", Html(_SCRIPT))), lang="en")
 
 
 # ------------------------------------------------------------------------------------------------------- the first view
@@ -85,7 +73,7 @@ def _title(summary: dict[str, Any]) -> Html:
     parts += [f"sizes {'as they are' if summary['matching'] == 'native' else 'matched by ' + summary['matching']}"]
     parts += [f"{summary['tuning_trials']} tuning trials each"] if summary["tuning_trials"] else []
     said = f"Fusion strategies compared on {manifest['name']}: {', '.join(parts)}"
-    return tag("header", tag("p", "mmfuse benchmark", class_="over"), tag("h1", summary["name"]), tag("p", said))
+    return page_title("mmfuse benchmark", summary["name"], said)
 
 
 def _verdict(number: int, name: str, task: Task, of: int) -> Html:
@@ -96,7 +84,7 @@ def _verdict(number: int, name: str, task: Task, of: int) -> Html:
     declared = by_name.get(task["references"].get("declared", ""))
     shown += [declared] if declared else []
     shown += [s for s in fusions[:1] if s not in shown]
-    chart = ranking(shown, [], describe(shown, task), badge=badge(task, "⚠")) if shown else None
+    chart = ranking([as_row(s, badge(task, "⚠")) for s in shown], [], describe(shown, task)) if shown else None
     note = f"{in_words(task['metric'])}, mean over seeds and 95 % interval: each modality alone, the fusion that was "
     note += "chosen on validation, and the best on test."
     return tag(
@@ -242,7 +230,7 @@ def _provenance(summary: dict[str, Any]) -> Html:
     of = summary["provenance"]
     manifest = of["manifest"]
     matching = summary["matching"] + (f" of {summary['match_to']}" if summary["matching"] != "native" else " sizes")
-    facts = {
+    known = {
         "command": tag("code", shlex.join(of["command"])),
         "commit": of["commit"],
         "manifest": f"{manifest['name']}, version {manifest['version']}, sha256 {manifest['sha256']}",
@@ -257,7 +245,7 @@ def _provenance(summary: dict[str, Any]) -> Html:
         "platform": f"{of['platform']}, Python {of['python']}",
         "versions": ", ".join(f"{name} {version}" for name, version in of["versions"].items()),
     }
-    entries = [(tag("dt", name), tag("dd", DASH if said is None else said)) for name, said in facts.items()]
     config = yaml.safe_dump(of["config"], sort_keys=False)
-    return tag("section", tag("h2", "Provenance"), tag("dl", entries, class_="facts"),
+    return tag("section", tag("h2", "Provenance"),
+               facts({name: DASH if said is None else said for name, said in known.items()}),
                tag("details", tag("summary", "The whole config"), tag("pre", config)))  # fmt: skip

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from mmfuse.benchmarking.estimate import describe_plan
 from mmfuse.benchmarking.ledger import Ledger
 from mmfuse.benchmarking.plan import COVARIATES, Cell, Plan, make_plan
 from mmfuse.benchmarking.report import write_report
+from mmfuse.data.given import MANIFEST, ROWS, OwnData, read_here
 from mmfuse.evaluation.analyses import choose_analyses
 from mmfuse.predict.processes import RANKS, SIZES, launched
 from mmfuse.pulse import now
@@ -75,6 +76,7 @@ def benchmark(
     *,
     restart: bool = False,
     force: bool = False,
+    own: OwnData | None = None,
 ) -> Benchmark:
     """Compare fusion strategies on equal terms, or go on with a comparison that was interrupted.
 
@@ -83,6 +85,7 @@ def benchmark(
         overrides: `key=value` strings on top of it.
         restart: Throw away what is in the benchmark's folder.
         force: Go on where groups or exact duplicates stand in two splits; the report says so.
+        own: A manifest with its rows that is to lie in the benchmark's folder, where the config names it.
 
     Returns:
         The benchmark, when every cell is done; a cell that failed is a row with its reason.
@@ -97,7 +100,8 @@ def benchmark(
     folder = config.run_dir
     if not restart and (folder / "fingerprints.json").is_file():
         config = as_begun(config, folder)
-    claimed = _claim(folder, config, restart)
+    kept = read_here(folder, config.data.manifest) if own is None else ()
+    claimed = _claim(folder, config, restart, kept, own)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         workshop, plan = _open(config, force, console)
@@ -105,9 +109,9 @@ def benchmark(
         workshop.choose_precision(folder)
     except BaseException:
         if claimed:  # nothing was begun: the mended config may have the folder
-            for name in ("config.yaml", "fingerprints.json", KEPT):
+            for name in ("config.yaml", "fingerprints.json", KEPT, *((MANIFEST, ROWS) if own else ())):
                 (folder / name).unlink(missing_ok=True)
-            put_back(folder, "lock")
+            put_back(folder, "lock", *kept)
         raise
     throw_away(folder)
     ledger = Ledger(folder)
@@ -385,7 +389,7 @@ def _end_with_starter() -> None:
     os._exit(1)
 
 
-def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
+def _claim(folder: Path, config: BenchmarkConfig, restart: bool, kept: Collection[str], own: OwnData | None) -> bool:
     """Make the folder ours: new (True), or of the same benchmark, to be gone on with (False)."""
     values = {**dataclasses.asdict(config), "output_dir": str(folder)}
     path = folder / "config.yaml"
@@ -394,9 +398,9 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
         ours = path.is_file() and ((folder / "fingerprints.json").is_file() or _is_config(path, values))
         if restart and ours:
             if (folder / BEFORE).is_dir():  # an earlier --restart was killed before anything was begun
-                clear(folder, "lock")
+                clear(folder, "lock", *kept)
             else:
-                set_aside(folder, "lock")
+                set_aside(folder, "lock", *kept)
         elif ours:
             written = read_config(path)
             then, now = flat_config(with_defaults(written, BenchmarkConfig)), flat_config(values)
@@ -409,13 +413,19 @@ def _claim(folder: Path, config: BenchmarkConfig, restart: bool) -> bool:
                 )
             if differs:
                 _replace(path, yaml.safe_dump(written | {key: values[key] for key in FREE}, sort_keys=False))
+            if own is not None and (folder / "fingerprints.json").is_file():
+                own.check_same(folder)
+            elif own is not None:
+                own.place(folder)
             return False
-        if any(p.name not in ("lock", "built_in", BEFORE) for p in folder.iterdir()):
+        if any(p.name not in ("lock", "built_in", BEFORE, *kept) for p in folder.iterdir()):
             raise MmfuseError(f"{folder}: not empty, and not a benchmark of mmfuse; choose another output_dir")
         try:
             _replace(path, yaml.safe_dump(values, sort_keys=False))
+            if own is not None:
+                own.place(folder)
         except BaseException:
-            put_back(folder, "lock")
+            put_back(folder, "lock", *kept)
             raise
         return True
 

@@ -6,19 +6,20 @@ from typing import Any
 
 from mmfuse.benchmarking.charts import (
     Curve,
-    Line,
-    Scale,
-    bar,
+    as_row,
     class_of,
     curves,
     describe,
     legend,
     pareto,
     pareto_front,
-    ranking,
 )
 from mmfuse.benchmarking.judge import contrast, p_of
-from mmfuse.benchmarking.markup import (
+from mmfuse.benchmarking.notices import about_task, about_tests, is_mined
+from mmfuse.benchmarking.plan import NO_FUSION
+from mmfuse.benchmarking.verdict import ALPHA, listed
+from mmfuse.pages.charts import Scale, bar
+from mmfuse.pages.markup import (
     DASH,
     Content,
     Html,
@@ -27,6 +28,7 @@ from mmfuse.benchmarking.markup import (
     count,
     difference,
     header,
+    in_words,
     interval_of,
     known,
     points,
@@ -36,9 +38,8 @@ from mmfuse.benchmarking.markup import (
     tag,
     unit_of,
 )
-from mmfuse.benchmarking.notices import Notice, about_task, about_tests, is_mined
-from mmfuse.benchmarking.plan import NO_FUSION
-from mmfuse.benchmarking.verdict import ALPHA, listed
+from mmfuse.pages.page import Notice, notice_box
+from mmfuse.pages.ranking import Line, ranking
 
 FEW_TASKS = 2
 """Up to so many, all that is said of a task is open to see."""
@@ -98,7 +99,7 @@ def _ranking(task: Task, summary: dict[str, Any]) -> Content:
     chart = tag(
         "figure",
         legend(),
-        ranking(task["strategies"], lines, describe(task["strategies"], task), badge=badge(task, "⚠"),
+        ranking([as_row(s, badge(task, "⚠")) for s in task["strategies"]], lines, describe(task["strategies"], task),
                 slots=len(task["indistinguishable"])),
         tag("figcaption", f"{in_words(task['metric'])}: mean over the seeds that were run, and its 95 % interval "
             "for other test groups. Strategies that share a letter could not be told apart among all pairs; "
@@ -364,12 +365,6 @@ def row_class(row: str) -> str | None:
     return "unimodal" if row in NO_FUSION else None
 
 
-def in_words(metric: str) -> str:
-    """Such as "Accuracy" or "AUROC macro"."""
-    words = metric.replace("_", " ").replace("auroc", "AUROC")
-    return words[:1].upper() + words[1:]
-
-
 _COUNTS = ("rows", "left_out", "untrained", "n")
 """What stands beside the metrics of a diagnostic."""
 
@@ -381,17 +376,6 @@ def _of_diagnostics(task: Task, by_metric: dict[str, Any]) -> str:
 
 def _first_fold(summary: dict[str, Any]) -> str:
     return " and fold" if summary["folds"] > 1 else ""
-
-
-def plural(number: int, what: str) -> str:
-    """Such as "1 seed" or "3 seeds"."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def notice_box(notice: Notice) -> Html:
-    """A notice in its box; a sign, and not the colour alone, says how grave it is."""
-    return tag("p", tag("span", "⚠ " if notice.warns else "ℹ ", aria_hidden="true"), tag("b", f"{notice.title} "),
-               notice.text, class_="notice" + (" warns" if notice.warns else ""), data_notice=notice.kind)  # fmt: skip
 
 
 def badge(task: Task, said: str = "⚠ mined") -> Html | None:

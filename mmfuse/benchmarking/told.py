@@ -9,8 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mmfuse.benchmarking.markup import Html, header, table, tag
 from mmfuse.evaluation.analyses import analysis_lines, draw_analyses
+from mmfuse.pages.markup import Html, header, table, tag
 from mmfuse.types import visible
 
 

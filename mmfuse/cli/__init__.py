@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse.cli import benchmark, cache, compare, data, export, names, predict, train
+from mmfuse.cli import benchmark, cache, compare, data, embed, export, init, names, predict, train
 from mmfuse.cli.ending import is_first_to_tell, sigterm_interrupts, tell_kept
 from mmfuse.cli.faults import tell
 from mmfuse.cli.shared import INTERRUPTED, TERMINATED
@@ -19,7 +19,7 @@ from mmfuse.memory import keep_memory
 from mmfuse.pulse import beating
 from mmfuse.types import MmfuseError
 
-COMPUTING = ("train", "evaluate", "predict", "explain", "compare", "benchmark", "export")
+COMPUTING = ("train", "evaluate", "predict", "embed", "explain", "compare", "benchmark", "export")
 """Commands that run models."""
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (train, predict, export, benchmark, compare, names):
+for part in (init, train, predict, embed, export, benchmark, compare, names):
     app.add_typer(part.app)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmfuse.bars import Bar
 from mmfuse.cli.shared import (
-    Bar,
     PluginOption,
     RequireOption,
     RootOption,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmfuse.cli.shared import DATA_FAILS, NOTHING_READ, Bar, PluginOption, RootOption, check_folder, load_plugins
+from mmfuse.bars import Bar
+from mmfuse.cli.shared import DATA_FAILS, NOTHING_READ, PluginOption, RootOption, check_folder, load_plugins
 from mmfuse.types import MmfuseError, visible
 
 if TYPE_CHECKING:

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from mmfuse.cli.shared import Bar, PluginOption, RootOption, load_plugins, quiet_libraries, told_peak
+from mmfuse.bars import Bar
+from mmfuse.cli.shared import PluginOption, RootOption, load_plugins, quiet_libraries, told_peak
 from mmfuse.types import visible
 
 app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: mmfuse export runs/shop/model --to onnx --out shop_onnx; four times as fast on a CPU: mmfuse "
+    epilog="Examples: mmfuse export runs/shop/model --to onnx --out shop_onnx; three times as fast on a CPU: mmfuse "
     "export runs/shop/model --to openvino --precision int8 --calibrate shop.yaml, then mmfuse predict runs/shop/model "
     "FOLDER --engine openvino --precision int8"
 )

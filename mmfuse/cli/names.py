@@ -103,11 +103,18 @@ def config(
     copy: Annotated[
         str | None, typer.Option("--copy", metavar="NAME", help="Copy a ready one here, with the manifest it reads.")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="NAME", help="Print what a preset sets: quick or balanced.")
+    ] = None,
 ) -> None:
     """Print the schema of a run's config, with defaults and what each key means, and the names of ready ones."""
     from mmfuse.cli.shipped import copy_shipped, shipped_lines
     from mmfuse.config import schema
+    from mmfuse.config.presets import preset_text
 
+    if preset is not None:
+        typer.echo(preset_text(preset).rstrip())
+        return
     if copy is None:
         typer.echo("\n".join([schema(), *shipped_lines()]))
         return

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmfuse.bars import Bar
 from mmfuse.cli.request import Request, check_there
 from mmfuse.cli.shared import (
     INTERRUPTED,
     NOTHING_READ,
-    Bar,
     GenerationOption,
     MissingOption,
     PluginOption,

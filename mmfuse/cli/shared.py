@@ -1,4 +1,4 @@
-"""What several commands have in common: options, exit codes, the progress bar."""
+"""What several commands have in common: options, exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from mmfuse.pulse import now
 from mmfuse.types import MmfuseError, visible
 
 NOTHING_READ, DATA_FAILS, NOT_REACHED, INTERRUPTED, TERMINATED = 3, 4, 5, 130, 143
@@ -35,48 +34,6 @@ RequireOption = Annotated[
     ),
 ]
 RootOption = Annotated[str | None, typer.Option("--data-root", help="What ${data_root} stands for in the manifest.")]
-
-
-class Bar:
-    """A progress bar on standard error, where that is a terminal; elsewhere a line every half minute."""
-
-    def __init__(self, title: str):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        columns = (
-            TextColumn(title),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        self.bar = Progress(
-            *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-        )
-        self.task = self.bar.add_task("", total=None, note="")
-        self.title = title
-        now(title)
-
-    def __enter__(self) -> Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.bar.stop()
-
-    def update(self, done: int, total: int, note: str = "") -> None:
-        """Show how many are done, of how many, and a word on them."""
-        self.bar.update(self.task, completed=done, total=total, note=note)
-        now(self.title, done, total, note)
 
 
 def check_folder(path: Path | None, option: str) -> None:

@@ -19,7 +19,7 @@ from mmfuse.config.keys import (
     TrainingConfig,
     schema,
 )
-from mmfuse.config.load import check_live, config_from_dict, config_to_dict, load_config
+from mmfuse.config.load import check_live, config_from_dict, config_of_layers, config_to_dict, load_config
 from mmfuse.config.parsing import key, parse, read_overrides
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "TrainingConfig",
     "check_live",
     "config_from_dict",
+    "config_of_layers",
     "config_to_dict",
     "key",
     "load_config",

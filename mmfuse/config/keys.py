@@ -16,6 +16,7 @@ import yaml
 from omegaconf import MISSING
 
 from mmfuse.config.parsing import key, nested_in
+from mmfuse.config.presets import PRESETS
 
 LARGEST_SIZE = 4096
 """Of an image encoder's input, in pixels a side."""
@@ -306,6 +307,10 @@ class Config:
     """All of a run."""
 
     name: str = key(MISSING, "of the run")
+    preset: str | None = key(
+        None, "what is set where this file says nothing (mmfuse config --preset NAME)", choices=tuple(PRESETS)
+    )
+    init_from: str | None = key(None, "a model folder: its towers, fusion and heads are trained on")
     output_dir: str | None = key(None, "default: runs/NAME")
     seed: int = key(0, "fixes initialisation, data order and dropout", low=0)
     plugins: list[str] = key([], "Python files of your own: fusions, tasks, towers, metrics, ... (mmfuse list)")

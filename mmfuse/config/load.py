@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmfuse.config.files import read_yaml
 from mmfuse.config.keys import LARGEST_SIZE, AugmentationConfig, Config, TrainingConfig
 from mmfuse.config.parsing import parse, read_overrides
-from mmfuse.effect import check_effect
+from mmfuse.config.presets import preset_of
+from mmfuse.effect import check_effect, settle_preset
 from mmfuse.types import MmfuseError
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(config: str | Path | dict[str, Any], overrides: Iterable[str] = ()) -> Config:
     """Read a run's config.
 
     Args:
-        path: A YAML file.
+        config: A YAML file, or what would stand in one, as nested dicts.
         overrides: `key=value` strings such as `training.epochs=3`; values are YAML.
 
     Raises:
         MmfuseError: No such file, not YAML, an unknown key, or a value that is not legal; the message says what is.
     """
-    path = Path(path)
+    if isinstance(config, dict):
+        return config_from_dict(config, overrides)
+    path = Path(config)
     return config_from_dict(read_yaml(path), overrides, where=str(path))
 
 
@@ -39,16 +42,26 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     Raises:
         MmfuseError: An unknown key, or a value that is not legal.
     """
-    layers = [(where, values), ("command line", read_overrides(overrides))]
-    fusion: dict[str, Any] = {"name": "concat"}
-    for _, layer in layers:
-        chosen = layer.get("fusion") if isinstance(layer, dict) else None
-        if isinstance(chosen, dict):  # another strategy's options do not carry over
-            same = chosen.get("name", fusion["name"]) == fusion["name"]
-            fusion = {**fusion, **chosen} if same else dict(chosen)
+    return config_of_layers([(where, values), ("command line", read_overrides(overrides))])
+
+
+def config_of_layers(said: Sequence[tuple[str, Any]]) -> Config:
+    """A config from plain values over others; options of another strategy, optimizer, ... do not carry over.
+
+    Args:
+        said: (where they come from, nested dicts), later ones on top; the first is named in errors on the whole.
+
+    Raises:
+        MmfuseError: An unknown key, or a value that is not legal.
+    """
+    where = said[0][0]
+    base = preset_of(said)
+    layers = [("preset", base), *said] if base else list(said)
     config = parse(Config, layers)
-    config.fusion = fusion
+    config.fusion = _settle_fusion({"name": "concat"}, layers) if config.init_from is None else _settle_fusion({}, said)
     settle_choices(config.training, layers)
+    if base:
+        settle_preset(config, base, said)
     if config.image_encoder.size is not None and (
         len(config.image_encoder.size) != 2
         or min(config.image_encoder.size) < 8
@@ -66,8 +79,18 @@ def config_from_dict(values: dict[str, Any], overrides: Iterable[str] = (), wher
     towers = {"text": config.text_encoder, "image": config.image_encoder}
     kept = [name for name, own in towers.items() if own.first_trained is None and config.cache.enabled]
     check_live(config.training.augmentation, kept, f"{where}: ")
-    check_effect(config, layers)
+    check_effect(config, said)
     return config
+
+
+def _settle_fusion(fusion: dict[str, Any], layers: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The strategy that the last layer says; another one's options do not carry over."""
+    for _, layer in layers:
+        chosen = layer.get("fusion") if isinstance(layer, dict) else None
+        if isinstance(chosen, dict):
+            same = chosen.get("name", fusion.get("name")) == fusion.get("name")
+            fusion = {**fusion, **chosen} if same else dict(chosen)
+    return fusion
 
 
 def settle_choices(training: TrainingConfig, layers: Iterable[tuple[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.load import load_table
-from mmfuse.data.tables.manifest import Manifest, load_manifest
+from mmfuse.data.tables.manifest import Manifest
 from mmfuse.data.tables.table import Table
 from mmfuse.evaluation import plots
 from mmfuse.evaluation.analyses import (
@@ -27,6 +27,7 @@ from mmfuse.evaluation.analyses import (
 from mmfuse.evaluation.chosen import Chosen, add_chosen, add_operating_points, metrics_of_all
 from mmfuse.evaluation.gate import add_required, askable, judge_all
 from mmfuse.evaluation.markdown import note_lines, score_cells
+from mmfuse.evaluation.of_run import opened_manifest
 from mmfuse.evaluation.precision import scoring_precision
 from mmfuse.evaluation.report_metrics import check_report_metrics
 from mmfuse.heads import decide_rows
@@ -74,7 +75,7 @@ class Reading(TypedDict, total=False):
 
 def evaluate(
     model: str | Path | FusionModel,
-    manifest: str | Path | Manifest,
+    manifest: Any,
     *,
     split: str = "test",
     fold: int | None = None,
@@ -91,7 +92,8 @@ def evaluate(
     Args:
         model: A model folder, a Hub id, or a loaded model.
         manifest: A data manifest with the model's tasks, or what `load_manifest` gave of one (which takes what
-            `${data_root}` stands for); its labels must be the model's.
+            `${data_root}` stands for); its labels must be the model's. Or rows, all of which are then test rows: a
+            pandas DataFrame, a `datasets.Dataset`, or the path of a file of rows, in the columns of the training.
         split: train, validation or test.
         fold: Where the manifest says folds, which one is the test set.
         out: Folder for `metrics.json`, `predictions.jsonl`, and the figures of tasks (`confusion_TASK.png`,
@@ -118,18 +120,18 @@ def evaluate(
     loaded = model if isinstance(model, FusionModel) else FusionModel.from_pretrained(model)
     state = join_processes()
     loaded = loaded.to(state.device).eval()
-    described = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
-    check_tasks(loaded, described, list(loaded.task_config))
-    check_report_metrics(described)
-    chosen = metrics_of_all(loaded, metrics)
-    required = _required(loaded, described, require, chosen)
-    with at_operating_point(loaded, operating_point):
-        pass  # one that the model does not have is told before it predicts
-    for task in loaded.captioning:  # else what scores captions would be missed after the predictions
-        meteor_lite()
-        tokens_of(described.tasks[task].language)
-    labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
-    table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
+    with opened_manifest(manifest, loaded, model) as described:
+        check_tasks(loaded, described, list(loaded.task_config))
+        check_report_metrics(described)
+        chosen = metrics_of_all(loaded, metrics)
+        required = _required(loaded, described, require, chosen)
+        with at_operating_point(loaded, operating_point):
+            pass  # one that the model does not have is told before it predicts
+        for task in loaded.captioning:  # else what scores captions would be missed after the predictions
+            meteor_lite()
+            tokens_of(described.tasks[task].language)
+        labels = {task: list(options["labels"]) for task, options in loaded.task_config.items()}
+        table = load_table(described, tasks=list(labels), labels=labels, fold=fold)
     for analysis in asked.values():
         analysis.check(table)
     rows = table.indices(split)

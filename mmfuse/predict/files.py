@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +33,7 @@ from mmfuse.predict.predictor import TRUNCATED, Predictor
 from mmfuse.predict.reasons import add_kind, kind_of
 from mmfuse.predict.studies import Studies
 from mmfuse.tasks import TaskKind
-from mmfuse.types import Failure, MmfuseError, Prediction, Stopped
+from mmfuse.types import Failure, MmfuseError, Prediction, Sample, Stopped
 
 CAPTIONS_MARK = ".mmfuse-captions"
 """Tells that a folder of captions is ours."""
@@ -107,22 +107,55 @@ def predict_to_file(
     """
     check_suffix(out)
     with alone(Names.of(out)) as names:
-        return _predict_to(names, predictor, studies, fingerprint, overwrite, captions_dir, progress)
+        if captions_dir is not None:
+            _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
+        kept = Kept(
+            run_identity(fingerprint, predictor, studies, captions_dir), lambda names: _publish(names, predictor)
+        )
+        return commit(names, predictor, studies, kept, overwrite, captions_dir, progress)
 
 
-def _predict_to(
+@dataclass(frozen=True)
+class Kept:
+    """What becomes of committed lines.
+
+    Attributes:
+        identity: Of the run (`run_identity`).
+        publish: Called with the names when all is committed, to give the finished files theirs.
+    """
+
+    identity: str
+    publish: Callable[[Names], None]
+
+
+class Source(Protocol):
+    """What makes results of samples, a chunk at a time: a `Predictor`, or what gives vectors in place of decisions."""
+
+    chunk: int
+    batch_size: int
+    precision: Precision
+
+    def chunks(self, samples: Iterable[Sample]) -> Iterator[list[Prediction | Failure]]:
+        """Results in the order of the samples."""
+        ...
+
+
+def commit(
     names: Names,
-    predictor: Predictor,
+    source: Source,
     studies: Studies,
-    fingerprint: str,
-    overwrite: bool,
-    captions_dir: Path | None,
-    progress: Callable[[int, int], None] | None,
+    kept_as: Kept,
+    overwrite: bool = False,
+    captions_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
-    identity = run_identity(fingerprint, predictor, studies, captions_dir)
-    if captions_dir is not None:
-        _check_captions(predictor.model, studies.ids(), captions_dir, overwrite or names.progress.exists())
-    state = _open(names, with_precision({"identity": identity}, predictor.precision), overwrite)
+    """Write what a source makes of studies to the partial files, chunk by chunk, and publish them.
+
+    Raises:
+        MmfuseError: As `predict_to_file`.
+        Stopped: It was interrupted, with what is kept.
+    """
+    state = _open(names, with_precision({"identity": kept_as.identity}, source.precision), overwrite)
     kept = state["done"]
     try:
         if captions_dir is not None:
@@ -131,7 +164,7 @@ def _predict_to(
             for handle, size in ((good, state["bytes"]), (bad, state["error_bytes"])):
                 handle.truncate(size)
                 handle.seek(size)
-            for results in predictor.chunks(studies.read(state["done"], len(studies))):
+            for results in source.chunks(studies.read(state["done"], len(studies))):
                 if captions_dir is not None:  # before the chunk counts: a killed run writes them again
                     _write_captions(results, captions_dir)
                 for result in results:
@@ -142,7 +175,7 @@ def _predict_to(
                 kept = state["done"]
                 if progress:
                     progress(state["done"], state["errors"])
-        _publish(names, names.out, predictor)
+        kept_as.publish(names)
     except OSError as error:
         raise cannot_write(names.out, error) from error
     except KeyboardInterrupt as stop:
@@ -155,7 +188,7 @@ def stopped(kept: int, studies: int) -> Stopped:
     return Stopped(f"stopped; {kept} of {studies} studies are kept; the same command resumes")
 
 
-def run_identity(fingerprint: str, predictor: Predictor, studies: Studies, captions_dir: Path | None = None) -> str:
+def run_identity(fingerprint: str, predictor: Source, studies: Studies, captions_dir: Path | None = None) -> str:
     """sha256 of all that a resumed run must have in common with the killed one."""
     content = [fingerprint, predictor.chunk, predictor.batch_size, studies.identity]
     content += [os.path.abspath(captions_dir)] if captions_dir else []
@@ -284,14 +317,25 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     scratch.replace(path)
 
 
-def _publish(names: Names, out: Path, predictor: Predictor) -> None:
-    """Give the finished files their names; killed in between, the next run ends up here again."""
-    if out.suffix != ".jsonl":
+def _publish(names: Names, predictor: Predictor) -> None:
+    write = None if names.out.suffix == ".jsonl" else partial(write_rows, suffix=names.out.suffix, predictor=predictor)
+    publish(names, write)
+
+
+def publish(names: Names, write: Callable[[Any, Iterable[bytes]], None] | None) -> None:
+    """Give the finished files their names; killed in between, the next run ends up here again.
+
+    Args:
+        names: All of them.
+        write: Writes the committed lines to an open file in the format of the output; None where they are it.
+    """
+    out = names.out
+    if write is not None:
         with names.partial.open("rb") as lines, scratch_of(out).open("wb") as scratch:
-            write_rows(scratch, lines, out.suffix, predictor)
+            write(scratch, lines)
             sync(scratch)
     names.errors_partial.replace(names.errors)
-    if out.suffix == ".jsonl":
+    if write is None:
         names.partial.replace(out)
     else:
         scratch_of(out).replace(out)
@@ -299,7 +343,8 @@ def _publish(names: Names, out: Path, predictor: Predictor) -> None:
     names.partial.unlink(missing_ok=True)
 
 
-def _columns(predictor: Predictor) -> list[tuple[str, pa.DataType]]:
+def table_columns(predictor: Predictor) -> list[tuple[str, pa.DataType]]:
+    """The columns of a table of predictions: the id, those of each task, `present` and `notices`."""
     columns: list[tuple[str, pa.DataType]] = [("id", pa.string())]
     heads: dict[str, Any] = dict(predictor.model.heads.items())
     for task, head in heads.items():
@@ -313,13 +358,13 @@ def write_rows(handle: Any, lines: Iterable[bytes], suffix: str, predictor: Pred
         handle.writelines(lines)
     else:
         heads: dict[str, Any] = dict(predictor.model.heads.items())
-        rows = map(partial(_flat_row, kinds={task: head.task for task, head in heads.items()}), lines)
-        (_write_csv if suffix == ".csv" else _write_parquet)(handle, rows, _columns(predictor))
+        kinds = {task: head.task for task, head in heads.items()}
+        rows = (flat_row(json.loads(line.decode("utf-8", "surrogateescape")), kinds) for line in lines)
+        (_write_csv if suffix == ".csv" else _write_parquet)(handle, rows, table_columns(predictor))
 
 
-def _flat_row(line: bytes, kinds: Mapping[str, TaskKind]) -> dict[str, Any]:
-    """A prediction as a row of a table, as each task's kind has it."""
-    found = json.loads(line.decode("utf-8", "surrogateescape"))
+def flat_row(found: Mapping[str, Any], kinds: Mapping[str, TaskKind]) -> dict[str, Any]:
+    """A prediction's `id`, `tasks`, `present` and `notices` as a row of `table_columns`, as each task's kind has it."""
     id = found["id"].encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair, of a table
     row = {"id": id, "present": ";".join(found["present"]), "notices": "; ".join(found["notices"])}
     for task, said in found["tasks"].items():

@@ -147,11 +147,16 @@ def table_features(
     position = {row: i for i, row in enumerate(rows)}
     places = [torch.tensor([position[int(row)] for row in row_ids]) for row_ids, _ in found]
     text, image = zip(*(features for _, features in found), strict=True)
-    return _join(places, text), _join(places, image)
+    return join_features(places, text), join_features(places, image)
 
 
-def _join(places: list[torch.Tensor], parts: Sequence[Features | None]) -> Features | None:
-    """Features of all rows from those of batches of them, which are padded to different lengths."""
+def join_features(places: list[torch.Tensor], parts: Sequence[Features | None]) -> Features | None:
+    """Features of all rows from those of batches of them, which are padded to different lengths.
+
+    Args:
+        places: By batch, the rows' places among all, from 0.
+        parts: By batch, its features; None where the modality is not used.
+    """
     there = [part for part in parts if part is not None]
     if not there:
         return None

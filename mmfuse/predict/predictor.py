@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
@@ -41,6 +41,8 @@ _WINDOW = 64
 """Samples of a chunk whose encoded images, where they are bytes, are in memory at once."""
 TRUNCATED = "report truncated at"
 """How the notice of a cut report begins."""
+Prepared = tuple[Sample, Item | Failure, tuple[str, ...]]
+"""A sample without its images' bytes, what is predicted of it or why it cannot be, and what is to be noticed."""
 
 
 class Predictor:
@@ -138,18 +140,33 @@ class Predictor:
 
     def chunks(self, samples: Iterable[Sample | Mapping[str, Any]]) -> Iterator[list[Prediction | Failure]]:
         """The same, chunk by chunk: the next one is read while this one is predicted."""
+        return map(self._predict, self.prepared(samples))
+
+    def prepared(self, samples: Iterable[Sample | Mapping[str, Any]]) -> Iterator[list[Prepared]]:
+        """The samples chunk by chunk, as they are read: what is predicted, or why it cannot be, and what to notice.
+
+        Raises:
+            MmfuseError: It is one sample, and not several.
+        """
         if isinstance(samples, (Sample, Mapping, str, bytes)):
             raise MmfuseError(f"a list of samples is expected, not a {type(samples).__name__}: give [sample]")
         source = (to_sample(given, position) for position, given in enumerate(samples))
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(self.threads) as pool:
 
-            def read_next() -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
+            def read_next() -> list[Prepared]:
                 return self._read(source, pool)
 
             waiting: Future = ahead.submit(read_next)
             while prepared := waiting.result():
                 waiting = ahead.submit(read_next)
-                yield self._predict(prepared)
+                yield prepared
+
+    def batches(self, prepared: Sequence[Prepared]) -> Iterator[Batch]:
+        """The packed batches of those that can be predicted, on the CPU; `row_ids` are places among `prepared`."""
+        good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
+        lengths = np.array([len(item.input_ids or ()) if isinstance(item, Item) else 0 for _, item, _ in prepared])
+        for rows in ordered_batches(list(good), lengths, self.batch_size):
+            yield collate([good[row] for row in rows], self._pad())
 
     def lacking(self, there: dict[str, bool]) -> str | None:
         """Why nothing can be predicted where only these modalities are there; None if it can."""
@@ -178,9 +195,7 @@ class Predictor:
         text = self.model.text_encoder
         return int(text.tokenizer.pad_token_id or 0) if isinstance(text, TextEncoder) else 0  # type: ignore[arg-type]
 
-    def _read(
-        self, source: Iterator[Sample], pool: ThreadPoolExecutor
-    ) -> list[tuple[Sample, Item | Failure, tuple[str, ...]]]:
+    def _read(self, source: Iterator[Sample], pool: ThreadPoolExecutor) -> list[Prepared]:
         """Decide for each sample of a chunk whether it can be predicted, and prepare it; no batch is formed before."""
         samples: list[Sample] = []
         items: list[Item | Failure] = []
@@ -261,17 +276,11 @@ class Predictor:
                     raise ImageError(f"image.features{name}: {error}") from error
         return found
 
-    def _predict(self, prepared: list[tuple[Sample, Item | Failure, tuple[str, ...]]]) -> list[Prediction | Failure]:
-        good = {item.row: item for _, item, _ in prepared if isinstance(item, Item)}
-        lengths = np.array([len(item.input_ids or ()) if isinstance(item, Item) else 0 for _, item, _ in prepared])
-        batches = (
-            collate([good[row] for row in rows], self._pad())
-            for rows in ordered_batches(list(good), lengths, self.batch_size)
-        )
-        said: dict[int, dict[str, Any]] = {int(row): {} for row in good}
+    def _predict(self, prepared: list[Prepared]) -> list[Prediction | Failure]:
+        said: dict[int, dict[str, Any]] = {item.row: {} for _, item, _ in prepared if isinstance(item, Item)}
         broken: set[int] = set()
         with at_precision(self.model, self.precision):
-            for rows, found in run_batches(self.forward, self.model, batches, self.device):
+            for rows, found in run_batches(self.forward, self.model, self.batches(prepared), self.device):
                 for task, values in found.items():
                     broken |= {int(row) for row, value in zip(rows, values, strict=True) if not _is_finite(value)}
                     for row, decision in zip(rows, self._decide(task, values), strict=True):

@@ -159,6 +159,7 @@ class TableStudies:
         reading: How they are read; default: `plan_reading` of a table of which nothing is known.
 
     Attributes:
+        files: As given, with absolute paths.
         reading: As given.
         holds_images: Whether images, and not only paths, stand in it.
 
@@ -168,7 +169,7 @@ class TableStudies:
 
     def __init__(self, files: str | Sequence[str], reading: Reading | None = None):
         named = [files] if isinstance(files, str) else files
-        files = [file if "://" in file or is_dataset(file) else os.path.abspath(file) for file in named]
+        files = self.files = [file if "://" in file or is_dataset(file) else os.path.abspath(file) for file in named]
         self.reading = reading or plan_reading(files[0], TableOptions(), None)
         self._listing = _Listing(iter_rows(files, self.reading))
         self.holds_images = self._listing.blobs > 0

@@ -15,10 +15,18 @@ from mmfuse.data.files.locations import check_urls
 from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.rows.read import need_columns, read_frames
 from mmfuse.data.tables.inputs import TableInputs
-from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec, image_key, text_key
+from mmfuse.data.tables.manifest import (
+    ImageSpec,
+    Manifest,
+    TextSpec,
+    image_key,
+    is_numbered,
+    row_numbers,
+    text_key,
+)
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.registry import nearest
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, Sample
 
 ID, IMAGE, TEXT = "id", "image", "text"
 """The columns of a table of which nothing else is known."""
@@ -80,7 +88,8 @@ class Reading:
         Raises:
             MmfuseError: It names the column, the nearest that there is, and what to do.
         """
-        need_columns(found, [self.id], self.where["id"], file)
+        if not is_numbered(self.id, found):
+            need_columns(found, [self.id], self.where["id"], file)
         text, image = self.recipe.text, self.recipe.image
         for modality, names in (("image", image.named if image else []), ("text", text.named if text else [])):
             for name in names:
@@ -183,8 +192,10 @@ def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[Any, ...
             _check_seen(seen, reading)
             seen = {file: {}}
         seen[file] |= dict.fromkeys(frame.columns)  # of jsonl, any row may bring a column
+        numbers = row_numbers(rows, len(frame)) if is_numbered(reading.id, frame.columns) else None
         frame = frame.reindex(columns=reading.columns(), fill_value="").fillna("")
-        ids = [id.strip() for id in cells.texts(frame, reading.id, file, reading.where["id"], rows)]
+        named = numbers or cells.texts(frame, reading.id, file, reading.where["id"], rows)
+        ids = [id.strip() for id in named]
         if nameless is None and "" in ids:
             nameless = rows + ids.index("") + 1
         try:
@@ -206,6 +217,18 @@ def iter_rows(files: Sequence[str], reading: Reading) -> Iterator[tuple[Any, ...
         raise first
     if nameless is not None:
         raise MmfuseError(f"{files[0]}: {reading.where['id']} {reading.id}: row {nameless} has no id")
+
+
+def row_samples(files: Sequence[str], reading: Reading) -> Iterator[Sample]:
+    """The rows as samples, in the table's order; what is wrong with one is its `problem`.
+
+    Raises:
+        MmfuseError: As `iter_rows`.
+    """
+    urls, whole = reading.recipe.permitted(), not reading.cuts_sections
+    for id, images, text, *problem in iter_rows(files, reading):
+        wrong = next(iter(problem), None)
+        yield Sample(id, tuple(images), text, group=id, problem=wrong, urls=urls, whole_text=whole)
 
 
 def _read_row(id: str, row: pd.DataFrame, file: str, reading: Reading) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,14 +20,20 @@ from mmfuse.fusion import FUSIONS
 from mmfuse.heads import HEADS
 from mmfuse.heads.decoder import build_decoder
 from mmfuse.model import FusionModel
+from mmfuse.training.inherit import inherited_options, parent_of, take_over
 from mmfuse.training.optimization import checkpoint_gradients
 from mmfuse.types import MmfuseError
 
 
-def build_model(config: Config, table: Table) -> FusionModel:
-    """The model a config asks for, initialised from its seed.
+def build_model(config: Config, table: Table, tell: Callable[[str], None] = lambda _: None) -> FusionModel:
+    """The model a config asks for, initialised from its seed, or from another model (`init_from`).
 
     Each part has a seed of its own, so that two strategies start from the same encoders.
+
+    Args:
+        config: As `inherit` gives it.
+        table: The rows.
+        tell: Told what of another model is not taken over, a line each.
 
     Raises:
         MmfuseError: An encoder, the fusion or a head cannot be built.
@@ -34,7 +41,11 @@ def build_model(config: Config, table: Table) -> FusionModel:
     name = str(config.fusion.get("name"))
     uses = FUSIONS.get(name).uses  # type: ignore[attr-defined]
     FUSIONS.check_options(name, {k: v for k, v in config.fusion.items() if k != "name"})
-    return assemble(config, table, *build_towers(config, table, uses))
+    parent = parent_of(config, table)
+    model = assemble(config, table, *build_towers(config, table, uses), parent)
+    if parent is not None:
+        take_over(model, parent, tell)
+    return model
 
 
 def build_towers(config: Config, table: Table, uses: tuple[str, ...]) -> tuple[Tower | None, Tower | None]:
@@ -63,14 +74,23 @@ def _features(table: Table, modality: str) -> GivenFeatures | None:
     return GivenFeatures(spec.features.width, items)
 
 
-def assemble(config: Config, table: Table, text: Tower | None, image: Tower | None) -> FusionModel:
+def assemble(
+    config: Config, table: Table, text: Tower | None, image: Tower | None, parent: FusionModel | None = None
+) -> FusionModel:
     """The model of a config on these encoders; fusion and heads are initialised from its seed.
+
+    Args:
+        config: The run's.
+        table: The rows.
+        text: The text encoder.
+        image: The image encoder.
+        parent: Tells the options of the heads that it has too.
 
     Raises:
         MmfuseError: The fusion or a head cannot be built.
     """
     torch.manual_seed(config.seed + 3)
-    tasks = {task: {**_task(table, task), **_head_options(config, table, task, text)} for task in table.labels}
+    tasks = {task: {**_task(table, task), **_head_options(config, table, task, text, parent)} for task in table.labels}
     if not tasks:
         raise MmfuseError(f"{table.manifest.source}: tasks: there is none to train")
     torch.manual_seed(config.seed + 2)
@@ -98,7 +118,9 @@ def _task(table: Table, task: str) -> dict[str, Any]:
     return {"type": spec.type, "labels": table.labels[task], **({"options": spec.options} if spec.options else {})}
 
 
-def _head_options(config: Config, table: Table, task: str, text: Tower | None) -> dict[str, Any]:
+def _head_options(
+    config: Config, table: Table, task: str, text: Tower | None, parent: FusionModel | None
+) -> dict[str, Any]:
     """What a head's constructor takes beside its labels: a captioning head its decoder."""
     own = config.tasks.get(task, TaskConfig())
     cls: Any = HEADS.get(table.manifest.tasks[task].type)
@@ -106,9 +128,12 @@ def _head_options(config: Config, table: Table, task: str, text: Tower | None) -
         for name, default in (("decoder", DecoderConfig()), ("generation", GenerationConfig())):
             if getattr(own, name) != default:
                 raise MmfuseError(f"tasks.{task}.{name}: only a captioning task has one")
-        return dict(own.head)
-    if own.head:
+    elif own.head:
         raise MmfuseError(f"tasks.{task}.head: a captioning task has none; its options are in decoder and generation")
+    if parent is not None and task in parent.heads:
+        return inherited_options(parent, task, table.manifest.tasks[task].type, own)
+    if not cls.generates:
+        return dict(own.head)
     captions = table.captions(task, "train")
     if next(iter(captions), None) is None:
         raise MmfuseError(f"{table.manifest.source}: tasks.{task}: no row of the training split has a caption")

@@ -11,6 +11,7 @@ from mmfuse.encoders.text import TextEncoder
 from mmfuse.evaluation.evaluate import format_report
 from mmfuse.evaluation.markdown import code, plain, prose
 from mmfuse.model import FusionModel
+from mmfuse.training.inherit import parent_hash
 from mmfuse.training.trained import towers
 
 
@@ -41,6 +42,7 @@ def model_card(model: FusionModel, table: Table, config: Config, report: dict) -
             else []
         ),
         f"- fusion: {code(model.fusion_config)}",
+        *_begun_from(config.init_from),
         *_precision(model, config),
         *(
             f"- task {code(task)}: {plain(o['type'])}"
@@ -87,6 +89,13 @@ def _told(tower: Any, own: Any) -> str:
     adapter = own.adapter["name"] if isinstance(own.adapter, dict) else own.adapter
     adapted = f" by the adapter {code(adapter)}" if adapter is not None else ""
     return f"{code(own.name)}, {_trained(own.first_trained)}{adapted}, {how}"
+
+
+def _begun_from(parent: str | None) -> list[str]:
+    """Which model it was trained on from, if from one."""
+    if parent is None:
+        return []
+    return [f"- begun from the model {code(parent)}, whose weights have sha256 `{parent_hash(parent)}`"]
 
 
 def _trained(first: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from mmfuse.config import Config, config_to_dict
 from mmfuse.config.parsing import nested_in
+from mmfuse.data.given import ROWS, OwnData, read_here
 from mmfuse.training.checkpoint import Checkpoints
 from mmfuse.training.restart import BEFORE, clear, put_back, set_aside, throw_away
 from mmfuse.types import MmfuseError, Stopped
@@ -22,7 +23,7 @@ from mmfuse.types import MmfuseError, Stopped
 LOCK = ".mmfuse-lock"
 _FIRST = (
     *("config.yaml", "manifest.yaml", "splits.csv", "shards.json", "synonyms.yaml", "environment.json"),
-    *("precision.json", "precision.tmp"),
+    *("precision.json", "precision.tmp", ROWS, f"{ROWS}.tmp"),
 )
 """What a run writes before its first step."""
 _WHERE = (
@@ -60,28 +61,34 @@ def tell_kept(run_dir: Path, step: int | None = None) -> str:
 
 
 @contextmanager
-def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerator) -> Iterator[Callable[[], None]]:
+def claimed(
+    run_dir: Path, config: Config, restart: bool, accelerator: Accelerator, own: OwnData | None = None
+) -> Iterator[Callable[[], None]]:
     """The run's folder, for this run alone; all of its processes ask, and the main one holds the lock.
 
-    A run that ends before its first step, for whatever reason, leaves the folder as it was found. Gives what is called
-    once all is set up, and the first step is next: then a run that is restarted is thrown away.
+    A run that ends before its first step, for whatever reason, leaves the folder as it was found; a manifest and rows
+    in it which the config itself reads stay in any case. Gives what is called once all is set up, and the first step is
+    next: then a run that is restarted is thrown away.
 
     Args:
         run_dir: The folder.
         config: The run's.
         restart: Throw away what is there.
         accelerator: Tells which process this is, and what the main one has found to the others.
+        own: What is to lie there for the config to read; of a run that is gone on with, it must be what lies there.
 
     Raises:
         MmfuseError: On all processes alike: another process trains there, it holds another run, or cannot be written.
         Stopped: A KeyboardInterrupt, with what is kept.
     """
     was_there, held, new, done, found = run_dir.is_dir(), None, False, False, None
+    kept = read_here(run_dir, config.data.manifest) if own is None else ()
+    stay = [*kept, "config.yaml"] if kept and (run_dir / "config.yaml").is_file() else kept
     try:
         if accelerator.is_main_process:
             try:
                 held = _lock(run_dir)
-                new = _claim(run_dir, config, restart)
+                new = _claim(run_dir, config, restart, kept, own)
             except Exception as error:
                 found = error
         said: list[Any] = [found and (str(found) or type(found).__name__)]
@@ -99,8 +106,8 @@ def claimed(run_dir: Path, config: Config, restart: bool, accelerator: Accelerat
         if held is not None:
             if not done and not has_begun(run_dir):
                 if new:
-                    clear(run_dir, LOCK)
-                put_back(run_dir, LOCK)
+                    clear(run_dir, LOCK, *stay)
+                put_back(run_dir, LOCK, *kept)
             (run_dir / LOCK).unlink(missing_ok=True)
             held.release()
             if not done and not was_there and not any(run_dir.iterdir()):
@@ -122,17 +129,17 @@ def _lock(run_dir: Path) -> FileLock:
     return lock
 
 
-def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
+def _claim(run_dir: Path, config: Config, restart: bool, kept: Collection[str], own: OwnData | None) -> bool:
     """Make the folder ours: for a run that begins (True), or one of the same config, to be gone on with (False)."""
     values = config_to_dict(config)
     path = run_dir / "config.yaml"
     if (run_dir / BEFORE).is_dir() and not has_begun(run_dir):
-        put_back(run_dir, LOCK)  # a --restart was killed before its first step
+        put_back(run_dir, LOCK, *kept)  # a --restart was killed before its first step
     throw_away(run_dir)
     if path.is_file() and _is_left_over(run_dir, values):
-        clear(run_dir, LOCK)
+        clear(run_dir, LOCK, *kept)
     elif path.is_file() and restart and _is_run(run_dir, values):
-        set_aside(run_dir, LOCK)
+        set_aside(run_dir, LOCK, *kept)
     if path.is_file() and _is_run(run_dir, values):
         then, now = flat_config(with_defaults(read_config(path), Config)), flat_config(values)
         differs = [key for key in now | then if now.get(key) != then.get(key)]
@@ -142,8 +149,10 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
                 f"{run_dir}: holds a run with another config ({differs[0]} was {was!r}, is now {is_now!r}); choose "
                 "another name or output_dir, or --restart to discard it"
             )
+        if own is not None:
+            own.check_same(run_dir)
         return False
-    if any(child.name not in (LOCK, BEFORE) for child in run_dir.iterdir()):
+    if any(child.name not in (LOCK, BEFORE, *kept) for child in run_dir.iterdir()):
         raise MmfuseError(f"{run_dir}: not empty, and not a run of mmfuse; choose another output_dir")
     scratch = run_dir / "config.tmp"  # half of it would be another run's
     try:
@@ -152,6 +161,12 @@ def _claim(run_dir: Path, config: Config, restart: bool) -> bool:
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise MmfuseError(f"output_dir: {run_dir} cannot be written: {error.strerror}") from error
+    if own is not None:
+        try:
+            own.place(run_dir)
+        except MmfuseError:
+            clear(run_dir, LOCK)
+            raise
     return True
 
 

@@ -30,6 +30,7 @@ from mmfuse.predict import default_workers, table_logits
 from mmfuse.predict.estimate import tell_bytes, tell_seconds
 from mmfuse.registry import load_plugin
 from mmfuse.training.accelerator import open_accelerator
+from mmfuse.training.inherit import inherit
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.learner import Learner
 from mmfuse.training.loop import Trainer
@@ -127,7 +128,7 @@ def estimate_training(config: Config) -> TrainingEstimate:
     """
     for plugin in config.plugins:
         load_plugin(plugin)
-    config = heed_launch(config)
+    config = heed_launch(inherit(config))
     live = _without_cache(config)
     workers = default_workers() if config.data.num_workers is None else config.data.num_workers
     start = time.perf_counter()

@@ -14,15 +14,18 @@ import torch
 
 import mmfuse
 from mmfuse.config import Config, read_small
+from mmfuse.data.given import MANIFEST, read_here
 from mmfuse.data.shards.folder import index_bytes
 from mmfuse.data.shards.table import ShardedTable
 from mmfuse.data.tables.table import Table
+from mmfuse.training.inherit import parent_hash
 
 
 def describe(run_dir: Path, config: Config, table: Table) -> None:
     """Write what a reader needs to know how this run came about."""
     manifest = table.manifest
-    (run_dir / "manifest.yaml").write_bytes(read_small(manifest.source))
+    if not read_here(run_dir, manifest.source):
+        (run_dir / MANIFEST).write_bytes(read_small(manifest.source))
     if isinstance(table, ShardedTable):  # which rows are in which split, the shards' names and hashes say
         used = table.shards
         (run_dir / "shards.json").write_bytes(
@@ -50,6 +53,8 @@ def describe(run_dir: Path, config: Config, table: Table) -> None:
             for name in ("mmfuse", "torch", "transformers", "timm", "accelerate", "pillow", "datasets", "numpy")
         },
     }
+    if config.init_from is not None:
+        facts["init_from"] = {"path": config.init_from, "sha256": parent_hash(config.init_from)}
     if isinstance(table, ShardedTable):
         damaged = {file: what for file, (_, what) in table.shards.damaged.items()}
         facts["shards"] = {"url": table.shards.url, "identity": table.shards.identity, "damaged": damaged}

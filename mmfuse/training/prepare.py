@@ -60,7 +60,8 @@ def set_up(
     plan = _plan(table, config, accelerator.num_processes) if isinstance(table, ShardedTable) else None
     gaps = refuse_gaps(table)
     now("building the model")
-    model = build_model(config, table)
+    told: list[str] = []
+    model = build_model(config, table, told.append)
     for task in model.captioning:  # else what scores captions would be missed after the training
         meteor_lite()
         tokens_of(manifest.tasks[task].language)
@@ -70,7 +71,8 @@ def set_up(
     check_operating_points(model, config.tasks, table)
     if model.image_encoder is not None:
         check_images(config, accelerator.num_processes, table.lacks("train")["image"] > 0)
-    console.print("\n".join([_summary(model, table, accelerator), *map(str, gaps), *_tell_cut_captions(model, table)]))
+    told = [_summary(model, table, accelerator), *told, *map(str, gaps), *_tell_cut_captions(model, table)]
+    console.print("\n".join(told))
     set_precision(model.to(accelerator.device), config, accelerator, console, folder)
     if isinstance(table, ShardedTable) and plan is not None:
         console.print(_tell_stream(table, plan, config, workers, model))

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from mmfuse.bars import can_draw
 from mmfuse.pulse import now, said
 
 QUIET_SECONDS = 30.0
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line every half minute and at every evaluation.
+    """A bar on a terminal or in a notebook; elsewhere a line every half minute and at every evaluation.
 
     Args:
         total: Optimiser steps of the run.
@@ -30,7 +31,7 @@ class Progress:
         self.started = self.printed = time.monotonic()
         self.samples = 0
         self.bar: Bar | None = None
-        if enabled and self.console.is_terminal:
+        if enabled and can_draw(self.console):
             self.bar = Bar(
                 TextColumn("training"),
                 BarColumn(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 BEFORE = ".mmfuse-before"
@@ -10,12 +11,12 @@ BEFORE = ".mmfuse-before"
 _THROWN = ".mmfuse-thrown"
 
 
-def set_aside(folder: Path, keep: str) -> None:
+def set_aside(folder: Path, *keep: str) -> None:
     """Move what is in the folder into a folder of its own in it.
 
     Args:
         folder: Of a run or benchmark.
-        keep: The name of a file that stays: the lock.
+        *keep: Names of files that stay: the lock, and what is read there.
     """
     before = folder / BEFORE
     before.mkdir()
@@ -31,19 +32,19 @@ def throw_away(folder: Path) -> None:
         shutil.rmtree(folder / _THROWN)
 
 
-def put_back(folder: Path, keep: str) -> None:
+def put_back(folder: Path, *keep: str) -> None:
     """Put what was set aside in the place of all that came after, if anything was."""
     before = folder / BEFORE
     if not before.is_dir():
         return
-    clear(folder, keep)
+    clear(folder, *keep)
     for child in before.iterdir():
         child.rename(folder / child.name)
     before.rmdir()
 
 
-def clear(folder: Path, keep: str) -> None:
-    """Delete all that is in the folder, but for the file `keep` and what was set aside."""
+def clear(folder: Path, *keep: str) -> None:
+    """Delete all that is in the folder, but for the files `keep` and what was set aside."""
     for child in _others(folder, keep):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
@@ -51,5 +52,5 @@ def clear(folder: Path, keep: str) -> None:
             child.unlink()
 
 
-def _others(folder: Path, keep: str) -> list[Path]:
-    return [child for child in folder.iterdir() if child.name not in (keep, BEFORE, _THROWN)]
+def _others(folder: Path, keep: Collection[str]) -> list[Path]:
+    return [child for child in folder.iterdir() if child.name not in (*keep, BEFORE, _THROWN)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 from accelerate import Accelerator
 from rich.console import Console
 
-from mmfuse.config import Config, config_from_dict, load_config
+from mmfuse.config import Config, load_config
 from mmfuse.data.batches.pairs import PairDataset
 from mmfuse.data.batches.stream import workers_of
+from mmfuse.data.given import MANIFEST, OwnData, in_place_of_rows
 from mmfuse.data.tables.gaps import scored_split
 from mmfuse.evaluation.analyses import Analysis, Scored, choose_analyses, run_analyses
 from mmfuse.evaluation.chosen import add_operating_points, choose_operating_points
@@ -29,6 +31,7 @@ from mmfuse.training.calibrate import calibrate
 from mmfuse.training.card import model_card
 from mmfuse.training.checkpoint import room_in
 from mmfuse.training.claim import as_begun, claimed, has_begun
+from mmfuse.training.inherit import inherit
 from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.monitor import lower_is_better
@@ -57,12 +60,15 @@ class Run:
     best_step: int
 
 
-def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False) -> Run:
+def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False, data: Any = None) -> Run:
     """Train a model, or go on with a run that was interrupted.
 
     Args:
         config: A config, the path of one, or its values.
         restart: Throw away what is in the run's folder.
+        data: Rows in place of those that the manifest names, in the same columns: a pandas DataFrame, a
+            `datasets.Dataset`, or the path of a file of rows. They and the manifest are kept in the run's folder, whose
+            `config.yaml` then names both.
 
     Returns:
         The run, with the test scores. Its folder holds the resolved config, the manifest, the splits, versions,
@@ -71,11 +77,35 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     Raises:
         MmfuseError: The config, the manifest or the data are not legal, or the folder holds another run.
     """
-    if not isinstance(config, Config):
-        config = config_from_dict(config) if isinstance(config, dict) else load_config(config)
+    config = config if isinstance(config, Config) else load_config(config)
+    if data is None:
+        return train_in_folder(config, restart=restart)
+    with in_place_of_rows(config.data.manifest, config.data.root, data) as own:
+        return train_in_folder(reading_own(config), restart=restart, own=own)
+
+
+def reading_own(config: Config) -> Config:
+    """The same run, with the manifest in its own folder; both are named so that they are found from anywhere."""
+    folder = config.run_dir.absolute()
+    data = dataclasses.replace(config.data, manifest=str(folder / MANIFEST), root=None)
+    return dataclasses.replace(config, output_dir=str(folder), data=data)
+
+
+def train_in_folder(config: Config, *, restart: bool = False, own: OwnData | None = None) -> Run:
+    """As `train`, of a config that reads what is first put into the run's folder.
+
+    Args:
+        config: It names the manifest that `own` is.
+        restart: Throw away what is in the run's folder.
+        own: The manifest and its rows; None where they lie where the config says.
+
+    Raises:
+        MmfuseError: As `train`, or the folder holds a run of other data.
+    """
     for plugin in config.plugins:
         load_plugin(plugin)
     analyses = choose_analyses(config.evaluation.analyses)
+    config = inherit(config)
     if has_begun(config.run_dir) and not restart:
         config = as_begun(config, config.run_dir)
     config, asked = heed_launch(config), config
@@ -83,7 +113,7 @@ def train(config: Config | str | Path | dict[str, Any], *, restart: bool = False
     with (
         open_accelerator(config) as accelerator,
         room_in(run_dir),
-        claimed(run_dir, config, restart, accelerator) as begin,
+        claimed(run_dir, config, restart, accelerator, own) as begin,
     ):
         console = Console(stderr=True, quiet=not accelerator.is_main_process, highlight=False, soft_wrap=True)
         if config != asked:

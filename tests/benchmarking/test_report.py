@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from fake import ROWS, fake_built_in, fake_summary, finish, mine
 
-from mmfuse.benchmarking import markup
 from mmfuse.benchmarking.appendix import appendix
-from mmfuse.benchmarking.charts import pareto_front, place_labels
+from mmfuse.benchmarking.charts import pareto_front
 from mmfuse.benchmarking.judge import contrast
 from mmfuse.benchmarking.report import page, write_report
+from mmfuse.pages import markup
+from mmfuse.pages.charts import place_labels
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)>&amp;|[x](http://evil.example)`"""

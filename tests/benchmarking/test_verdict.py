@@ -5,8 +5,8 @@ import math
 import pytest
 
 from mmfuse.benchmarking.judge import judge, margin_of, size
-from mmfuse.benchmarking.markup import signed
 from mmfuse.benchmarking.verdict import verdict
+from mmfuse.pages.markup import signed
 
 ADDITIVE, MULTIPLICATIVE, TOKEN = "additive", "multiplicative", "token"
 KINDS = {"late": ADDITIVE, "sum": ADDITIVE, "film": MULTIPLICATIVE, "concat": MULTIPLICATIVE, "cross": TOKEN}

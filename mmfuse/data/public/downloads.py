@@ -58,6 +58,18 @@ def locate(name: str, source: Source, folder: Path) -> Path:
     )
 
 
+def known_as(folder: Path) -> list[str]:
+    """The sources whose download a folder is, by files of their own; what is parquet files may be anything."""
+    found = []
+    for name in SOURCES.names():
+        source: Source = SOURCES.get(name)()
+        root = getattr(source, "root", None)
+        place = root(folder) if root else folder
+        if any(not _is_parquet(layout) and _fits(layout, place) for layout in (source.card, *source.card.layouts)):
+            found.append(name)
+    return found
+
+
 def _missing(layout: Card | Layout, folder: Path) -> list[str]:
     return [" or ".join(patterns) for patterns in layout.files if find(folder, patterns) is None]
 

@@ -171,15 +171,15 @@ def _check_swallowed(block: Sequence[Row], fields: int, separator: str) -> None:
             if counts != [fields - 1 - number, *[fields - 1] * (len(more) - 1), number]:
                 continue
             if shapes is None:
-                shapes = {_shape(row[0]) for _, row in block if "\n" not in row[0]}
-            if len(more) * (fields - 1) > 1 and all(_shape(part.partition(separator)[0]) in shapes for part in more):
+                shapes = {shape(row[0]) for _, row in block if "\n" not in row[0]}
+            if len(more) * (fields - 1) > 1 and all(shape(part.partition(separator)[0]) in shapes for part in more):
                 raise MmfuseError(
                     f"lines {line} to {line + len(more)}: a quoted field contains lines that look like rows: a quote "
                     "is missing, or is one too many; where such lines belong to the field, keep the table as jsonl"
                 )
 
 
-def _shape(text: str) -> str:
+def shape(text: str) -> str:
     """What a text looks like: its length if it is long and has no spaces, else its runs of letters and of digits."""
     text = text.strip()
     if len(text) >= 12 and " " not in text:

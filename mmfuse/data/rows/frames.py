@@ -109,10 +109,16 @@ def _lines(told: _Told) -> Iterator[str]:
 
 
 def _of_frame(frame: pd.DataFrame, told: _Told) -> list[_Column]:
-    if isinstance(frame.index, pd.MultiIndex) or frame.index.name is not None or _names_rows(frame.index):
-        frame = frame.reset_index(allow_duplicates=True)
+    frame = with_index(frame)
     _check_names(list(frame.columns))
     return [_held(name, _values(frame[name]), told) for name in frame.columns]
+
+
+def with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, with the index as a column where `write_frame` makes one of it."""
+    if isinstance(frame.index, pd.MultiIndex) or frame.index.name is not None or _names_rows(frame.index):
+        return frame.reset_index(allow_duplicates=True)
+    return frame
 
 
 def _names_rows(index: pd.Index) -> bool:

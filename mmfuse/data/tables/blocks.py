@@ -15,7 +15,7 @@ from mmfuse.data.rows.read import RowFiles
 from mmfuse.data.tables.build import assign_splits, check_columns, describe_rows, id_error, identify_rows, read_table
 from mmfuse.data.tables.groups import joins_groups
 from mmfuse.data.tables.leaks import Keys, collect_keys, copied_rows, copies_error, describe_leaks, records
-from mmfuse.data.tables.manifest import CONTENT, Manifest
+from mmfuse.data.tables.manifest import CONTENT, ROW, Manifest, is_numbered
 from mmfuse.data.tables.table import Table
 from mmfuse.tasks import kind_of, task_of
 from mmfuse.types import MmfuseError
@@ -212,6 +212,9 @@ def open_blocks(
         name = joins_groups(
             manifest, RowFiles(manifest.rows, manifest.source, manifest.csv).columns if doubtful else ()
         )
+    if name is None and manifest.id == ROW:
+        there = RowFiles(manifest.rows, manifest.source, manifest.csv).columns
+        name = "id: row" if is_numbered(manifest.id, there) else None
     if name:
         if tell:
             tell(f"{manifest.source}: {name} needs all rows in memory: they are not read in blocks")

@@ -18,7 +18,7 @@ from mmfuse import cells
 from mmfuse.data.rows.read import need_columns, read_rows
 from mmfuse.data.tables.groups import group_columns, join_groups, joins_groups
 from mmfuse.data.tables.leaks import copies_error, find_copies, find_leaks
-from mmfuse.data.tables.manifest import Manifest
+from mmfuse.data.tables.manifest import Manifest, is_numbered, row_numbers
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.data.tables.splits import SPLITS, parse_times, split_by_hash, split_by_time, split_stratified
 from mmfuse.data.tables.table import Table, pack_images
@@ -114,7 +114,11 @@ def check_columns(manifest: Manifest, needed: Mapping[str, Sequence[str]], there
         MmfuseError: The message names the key, and the nearest column that there is.
     """
     for key, names in needed.items():
-        need_columns(there, group_columns(manifest, there)[0] if key == "group" else names, key, manifest.source)
+        if key == "group":
+            names = group_columns(manifest, there)[0]
+        elif key == "id" and is_numbered(manifest.id, there):
+            names = []
+        need_columns(there, names, key, manifest.source)
 
 
 def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tuple[list[str], list[str]]:
@@ -129,7 +133,10 @@ def identify_rows(frame: pd.DataFrame, manifest: Manifest, first: int = 0) -> tu
         MmfuseError: A column holds something else than texts.
     """
     where = manifest.source
-    ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
+    if is_numbered(manifest.id, frame.columns):
+        ids = row_numbers(first, len(frame))
+    else:
+        ids = [i.strip() for i in cells.texts(frame, manifest.id, where, "id", first)]
     if not manifest.group or joins_groups(manifest, frame.columns):
         return ids, ids
     (name,), _ = group_columns(manifest, frame.columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from mmfuse.types import MmfuseError
 
 CONTENT = "content"
 """As `group`, where no column has this name: rows that are alike."""
+ROW = "row"
+"""As `id`, where no column has this name: a row's number, from 1."""
 INDEX = "shards.json"
 """As `rows`: the index of a folder of shards."""
 
@@ -112,7 +114,7 @@ class Manifest:
         "csv, tsv, jsonl or parquet file(s): a path, a glob, or a URL; a folder of images and texts; or a Hugging Face "
         "dataset: hf:NAME@split",
     )
-    id: str = key("???", "column that names a row; unique")
+    id: str = key("???", "column that names a row; unique; row: its number from 1, where no column has this name")
     tasks: dict[str, TaskSpec] = key({}, "by name")
     name: str = key("???", "of the dataset")
     version: int = key(1, "counts up when the rows or their meaning change", low=1)
@@ -193,10 +195,19 @@ def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
         if reserved in values:
             raise MmfuseError(f"{path}: {reserved}: no such key; it is set when the manifest is read")
     _check_quoting(values, str(path))
-    values = _resolve_root(values, root, str(path))
+    manifest = manifest_at(path, resolve_root(values, root, str(path)))
+    manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
+    return manifest
+
+
+def manifest_at(path: str | Path, values: dict[str, Any]) -> Manifest:
+    """A manifest of its plain values, as if they stood in a file, to whose folder their relative paths are relative.
+
+    Raises:
+        MmfuseError: A key or a value is not legal.
+    """
     manifest = parse_manifest(values, str(path))
     manifest.source = str(path)
-    manifest.sha256 = hashlib.sha256(read_small(path)).hexdigest()
     manifest.rows = _beside(path, manifest.rows)
     if manifest.image is not None:
         manifest.image.root = _beside(path, manifest.image.root)
@@ -239,6 +250,21 @@ def is_shards(location: str) -> bool:
     return location == INDEX or location.endswith(f"/{INDEX}")
 
 
+def is_numbered(id: str, columns: Collection[str]) -> bool:
+    """Whether a row's number is its id, as no column is.
+
+    Args:
+        id: The manifest's.
+        columns: Of the rows.
+    """
+    return id == ROW and ROW not in columns
+
+
+def row_numbers(first: int, count: int) -> list[str]:
+    """The ids of rows that are numbered: of so many behind the first so many, from 1."""
+    return [str(number) for number in range(first + 1, first + count + 1)]
+
+
 def _beside(manifest: str | Path, location: str) -> str:
     if is_dataset(location):  # a folder beside the manifest, else a name on the Hub
         name, splits = split_name(location)
@@ -252,11 +278,16 @@ def _beside(manifest: str | Path, location: str) -> str:
     return f"{protocol}://{posixpath.normpath(posixpath.join(posixpath.dirname(path), location))}"
 
 
-def _resolve_root(values: Any, root: str | None, where: str) -> Any:
+def resolve_root(values: Any, root: str | None, where: str) -> Any:
+    """A manifest's plain values with what `${data_root}` stands for.
+
+    Raises:
+        MmfuseError: It is not known.
+    """
     if isinstance(values, dict):
-        return {name: _resolve_root(value, root, where) for name, value in values.items()}
+        return {name: resolve_root(value, root, where) for name, value in values.items()}
     if isinstance(values, list):
-        return [_resolve_root(value, root, where) for value in values]
+        return [resolve_root(value, root, where) for value in values]
     if not isinstance(values, str) or "${" not in values:
         return values
     root = root or os.environ.get("MMFUSE_DATA_ROOT")

@@ -150,3 +150,14 @@ def amount(value: float | None, digits: int) -> str:
 def interval(low: float | None, high: float | None, write: Any) -> str:
     """Such as [0.690, 0.734], its ends written by `write`."""
     return f"[{write(low)}, {write(high)}]" if known(low) and known(high) else DASH
+
+
+def in_words(metric: str) -> str:
+    """Such as "Accuracy" or "AUROC macro"."""
+    words = metric.replace("_", " ").replace("auroc", "AUROC")
+    return words[:1].upper() + words[1:]
+
+
+def plural(number: int, what: str) -> str:
+    """Such as "1 seed" or "3 seeds"."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,47 @@
+"""The page of a run, as a script and a notebook take it."""
+
+from __future__ import annotations
+
+import html
+import os
+from pathlib import Path
+
+from mmfuse.types import MmfuseError
+
+_HEIGHT = 900
+
+
+class Page(os.PathLike[str]):
+    """A page that is written: in a notebook it shows itself, elsewhere it is its path.
+
+    Attributes:
+        path: Of the HTML file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that its styles are none of the notebook's."""
+        page = html.escape(self.path.read_text(encoding="utf-8"), quote=True)
+        return (
+            f'<iframe title="{html.escape(str(self.path))}" srcdoc="{page}" width="100%" height="{_HEIGHT}"></iframe>'
+        )
+
+
+def page_of(run: Path) -> Page:
+    """The page of a run.
+
+    Raises:
+        MmfuseError: There is none.
+    """
+    path = run / "report.html"
+    if not path.is_file():
+        raise MmfuseError(f"{run}: it has no report.html")
+    return Page(path)
