@@ -53,8 +53,8 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder of images and reports; csv, tsv, jsonl or parquet table; manifest.yaml; folder of shards. "
-            "Of the last three also a URL: s3://..."
+            help="Folder of images and reports; csv, tsv, jsonl or parquet table; manifest.yaml; folder of shards; "
+            "hf:NAME@split. Of tables, manifests and shards also a URL: s3://..."
         ),
     ],
     out: Annotated[str, typer.Option(help="predictions.jsonl, .csv or .parquet; also at a URL.")] = "predictions.jsonl",
@@ -221,8 +221,8 @@ def _estimate(request: Request, predictor: Predictor, studies: Any) -> None:
 
 def _open(request: Request, predictor: Predictor) -> Any:
     """The studies, and a line that says what of them is read."""
+    from mmfuse.data.rows.folder import tell_ignored
     from mmfuse.predict import FolderStudies, TableStudies, open_studies
-    from mmfuse.predict.folder import tell_ignored
 
     source, layout, table = request.source, request.layout, request.table
     studies = open_studies(source, layout, table, request.damaged, predictor.model)
@@ -281,9 +281,9 @@ def explain(
     load_plugins(plugin)
     quiet_libraries()
     from mmfuse.config import read_overrides
+    from mmfuse.data.rows.folder import find_study
     from mmfuse.evaluation.explain import explain as run
     from mmfuse.predict import Predictor
-    from mmfuse.predict.folder import find_study
 
     sample = find_study(study).sample()
     predictor = Predictor.from_pretrained(model, missing=missing, generation=read_overrides(generation or []))

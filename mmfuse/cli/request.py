@@ -182,7 +182,7 @@ def check_there(source: str) -> None:
         MmfuseError: Nothing is there.
     """
     try:
-        if "://" not in source:
+        if "://" not in source and not source.startswith("hf:"):
             os.stat(source)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = (getattr(error, "strerror", None) or str(error)).lower()

@@ -19,13 +19,14 @@ from fsspec.implementations.local import LocalFileSystem
 from mmfuse.config import read_yaml
 from mmfuse.data.files.stores import list_sizes
 from mmfuse.data.readers.images import ImageError, read_image
+from mmfuse.data.rows.folder import Entry, iter_folder
+from mmfuse.data.rows.hugging_face import DatasetFile, is_dataset
 from mmfuse.data.rows.read import find_files
 from mmfuse.data.shards.folder import ROW_GROUP, DamagedShardError, Shard, open_shards
 from mmfuse.data.shards.write import MANIFEST
 from mmfuse.data.tables.manifest import INDEX, is_shards, load_manifest
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.model import FusionModel
-from mmfuse.predict.folder import Entry, iter_folder
 from mmfuse.predict.reading import refuse_files
 from mmfuse.predict.samples import to_sample
 from mmfuse.predict.tables import Reading, TableOptions, iter_rows, plan_manifest, plan_reading
@@ -65,9 +66,9 @@ def open_studies(
     """The studies of a folder, of a csv, tsv, jsonl or parquet table, of a manifest, or of a folder of shards.
 
     Args:
-        source: A path; of a table, a manifest (.yaml) or shards also an fsspec URL. A folder that holds a `shards.json`
-            is one of shards. Of a manifest, all rows are predicted, as it says.
-        layout: Of a folder, as `mmfuse.predict.folder.pair_folder` says.
+        source: A path; of a table, a manifest (.yaml) or shards also an fsspec URL; or `hf:NAME@SPLIT`. A folder that
+            holds a `shards.json` is one of shards. Of a manifest, all rows are predicted, as it says.
+        layout: Of a folder, as `mmfuse.data.rows.folder.pair_folder` says.
         options: Of a table.
         model: Says how the texts and images of a table were made in training.
         damaged: Of shards: "error" refuses one that is missing, cut off or rotten, "skip" makes each of its rows that
@@ -76,7 +77,12 @@ def open_studies(
     Raises:
         MmfuseError: Nothing is there, or it cannot be read.
     """
-    remote, options = "://" in source, options or TableOptions()
+    options = options or TableOptions()
+    if is_dataset(source):
+        files = find_files(source, source)
+        trained = model.inputs if model else None
+        return TableStudies(files, plan_reading(DatasetFile.of(files[0]).path, options, trained))
+    remote = "://" in source
     if remote:
         try:
             system, path = fsspec.core.url_to_fs(source)
@@ -117,7 +123,7 @@ class FolderStudies:
     """The studies of a folder, sorted by id; a report is read when its study is.
 
     Args:
-        folder: As `mmfuse.predict.folder.pair_folder` reads it.
+        folder: As `mmfuse.data.rows.folder.pair_folder` reads it.
         layout: `auto`, `stem` or `study`.
 
     Attributes:
@@ -163,7 +169,7 @@ class TableStudies:
 
     def __init__(self, files: str | Sequence[str], reading: Reading | None = None):
         named = [files] if isinstance(files, str) else files
-        files = self.files = [file if "://" in file else os.path.abspath(file) for file in named]
+        files = self.files = [file if "://" in file or is_dataset(file) else os.path.abspath(file) for file in named]
         self.reading = reading or plan_reading(files[0], TableOptions(), None)
         self._listing = _Listing(iter_rows(files, self.reading))
         self.holds_images = self._listing.blobs > 0

@@ -15,7 +15,15 @@ from mmfuse.data.files.locations import check_urls
 from mmfuse.data.rows.delimited import CsvSpec
 from mmfuse.data.rows.read import need_columns, read_frames
 from mmfuse.data.tables.inputs import TableInputs
-from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec, is_numbered, row_numbers
+from mmfuse.data.tables.manifest import (
+    ImageSpec,
+    Manifest,
+    TextSpec,
+    image_key,
+    is_numbered,
+    row_numbers,
+    text_key,
+)
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, Sample
@@ -122,6 +130,8 @@ def plan_reading(table: str, options: TableOptions, trained: TableInputs | None)
         image = replace(image, root=_root(table, image, options), urls=list(options.image_urls))
     elif options.image_root is not None or options.image_urls:
         raise MmfuseError("--image-root, --image-urls: the model reads no images")
+    if text is not None and text.files is not None:
+        text = replace(text, root=_below(os.path.dirname(table), text.root))
     text, image = (spec and _with_file(table, spec) for spec in (text, image))
     id = options.id_column or known.id
     reading = Reading(id, Recipe(text, image, id), known.csv, where, frozenset(usual))
@@ -154,8 +164,9 @@ def plan_manifest(manifest: Manifest, uses: Sequence[str], trained: TableInputs 
     text, image = (getattr(manifest, name) if name in uses else None for name in ("text", "image"))
     if image is not None:
         image = replace(image, root=_absolute(image.root))
-    where = {"id": "id", "text": "text.columns", "image": "image.column" if image and image.column else "image.columns"}
-    where |= {name: f"{name}.features" for name, spec in (("text", text), ("image", image)) if spec and spec.features}
+    if text is not None:
+        text = replace(text, root=_absolute(text.root)) if text.files is not None else text
+    where = {"id": "id", "text": text_key(text) if text else "", "image": image_key(image) if image else ""}
     reading = Reading(manifest.id, Recipe(text, image, manifest.id), manifest.csv, where)
     return replace(reading, about=f"{_tell(reading)}{_tell_changed(reading, trained) if trained else ''}")
 
@@ -245,8 +256,8 @@ def _elsewhere(spec: Any, column: str) -> Any:
     if spec.features is not None:
         return replace(spec, features=replace(spec.features, column=column, columns=None, file=None))
     if isinstance(spec, TextSpec):
-        return replace(spec, columns=[column], template=None)
-    return replace(spec, column=column, columns=None)
+        return replace(spec, columns=[column], template=None, files=None, root=".")
+    return replace(spec, column=column, columns=None, template=None)
 
 
 def _with_file(table: str, spec: Any) -> Any:
@@ -259,8 +270,11 @@ def _with_file(table: str, spec: Any) -> Any:
 def _root(table: str, image: ImageSpec, options: TableOptions) -> str:
     if options.image_root is not None:
         return _absolute(options.image_root)
-    folder = os.path.dirname(table)
-    return folder if image.root == "." else f"{folder.rstrip('/')}/{image.root}"
+    return _below(os.path.dirname(table), image.root)
+
+
+def _below(folder: str, root: str) -> str:
+    return folder if root == "." else f"{folder.rstrip('/')}/{root}"
 
 
 def _absolute(location: str) -> str:
@@ -293,7 +307,8 @@ def _tell_changed(reading: Reading, trained: TableInputs) -> str:
 
 
 def _differ(one: TextSpec, other: TextSpec) -> bool:
-    """Whether texts are made otherwise; a file of features beside another table is no difference."""
+    """Whether texts are made otherwise; files that lie beside another table are no difference."""
+    one = replace(one, root=other.root)
     return one != other if one.features is None else _told(one, short=True) != _told(other, short=True)
 
 
@@ -310,4 +325,5 @@ def _told(text: TextSpec, short: bool = False) -> str:
     how = ["by a template"] if text.template else []
     how += [", ".join(text.sections)] if text.sections else []
     how += [f"missing: {', '.join(text.missing)}"] if text.missing else []
-    return ", ".join(text.columns) + (f" ({'; '.join(how)})" if how else "")
+    named = f"the files of {text.files}" if text.files is not None else ", ".join(text.columns)
+    return named + (f" ({'; '.join(how)})" if how else "")

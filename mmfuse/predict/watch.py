@@ -19,9 +19,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from mmfuse.data.rows.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.precision import FP32, Precision
 from mmfuse.predict.files import FRESH, Counts, append, line, sync
-from mmfuse.predict.folder import Entry, Layout, scan_folder, tell_ignored
 from mmfuse.predict.names import Names, alone, cannot_write
 from mmfuse.predict.precision import with_precision
 from mmfuse.predict.predictor import Predictor

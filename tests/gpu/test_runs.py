@@ -11,13 +11,13 @@ from side_by_side import BF16 as BF16_APART
 from side_by_side import CPU, FP32, Waits, apart, losses, processes_on, train_on
 
 import mmfuse
+from mmfuse.data.rows.folder import find_study
 from mmfuse.data.synthetic.phantom import write_pairs
 from mmfuse.data.synthetic.phantom_findings import write_language
 from mmfuse.evaluation.explain import explain_caption
 from mmfuse.model import FusionModel
 from mmfuse.precision import BF16
 from mmfuse.predict import Predictor, open_studies, predict_to_file
-from mmfuse.predict.folder import find_study
 from mmfuse.training import loop
 from mmfuse.types import Failure
 

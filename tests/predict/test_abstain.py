@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
+from mmfuse.data.rows.folder import pair_folder
 from mmfuse.model import FusionModel
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file
 from mmfuse.predict.abstain import plan_abstention
-from mmfuse.predict.folder import pair_folder
 from mmfuse.tasks import build_task
 from mmfuse.training.calibrate import calibrate
 from mmfuse.types import MmfuseError, SelectiveCurve

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mmfuse.data.rows.folder import pair_folder
 from mmfuse.predict import Predictor
-from mmfuse.predict.folder import pair_folder
 from mmfuse.types import Failure, MmfuseError, Prediction, Sample
 
 

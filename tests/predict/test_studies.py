@@ -187,7 +187,7 @@ def test_rows_of_a_table_need_an_id_and_one_modality(tmp_path):
 
 def test_a_table_of_several_blocks_and_late_columns(tmp_path, monkeypatch):
     """Blocks of 3 rows: the image column comes with the last of them."""
-    monkeypatch.setattr("mmfuse.data.rows.read.BLOCK", 3)
+    monkeypatch.setattr("mmfuse.data.rows.blocks.BLOCK", 3)
     lines = [json.dumps({"id": f"{i}", "text": f"t{i}"}) for i in range(7)] + ['{"id": "x", "image": "x.png"}']
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     samples = everything(TableStudies(str(tmp_path / "in.jsonl")))

@@ -10,8 +10,8 @@ import sys
 import pytest
 from child_processes import HANG, wait_until
 
+from mmfuse.data.rows.folder import pair_folder, scan_folder
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file, watch, watch_folder
-from mmfuse.predict.folder import pair_folder, scan_folder
 from mmfuse.predict.names import Names
 from mmfuse.types import MmfuseError
 

@@ -15,11 +15,11 @@ from test_processes import launch, losses, write_config
 
 import mmfuse
 from mmfuse.data.load import load_table
+from mmfuse.data.rows.folder import find_study
 from mmfuse.data.synthetic.phantom import write_pairs
 from mmfuse.data.synthetic.phantom_findings import write_language
 from mmfuse.evaluation.explain import explain, explain_caption
 from mmfuse.predict import Predictor, SampleStudies, predict_to_file
-from mmfuse.predict.folder import find_study
 from mmfuse.training import loop
 from mmfuse.types import Failure, MmfuseError
 

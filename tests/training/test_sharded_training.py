@@ -16,10 +16,10 @@ from test_processes import losses, write_config
 
 import mmfuse
 from mmfuse.data.load import load_table
+from mmfuse.data.rows.folder import find_study
 from mmfuse.data.synthetic.phantom import write_pairs
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.predict import Predictor
-from mmfuse.predict.folder import find_study
 from mmfuse.training.build import build_model
 from mmfuse.training.learner import Learner
 from mmfuse.training.sharded import prepare_sharding

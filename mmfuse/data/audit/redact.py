@@ -42,6 +42,10 @@ def redact_rows(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MmfuseError(f"--redact {out}: name a new or empty folder; nothing is overwritten")
+    if manifest.text is not None and manifest.text.files is not None:
+        raise MmfuseError(
+            "--redact: text.files: texts in files are not redacted; put them into a column (text.columns)"
+        )
     frame = read_rows(manifest.rows, manifest.source, csv=manifest.csv)
     columns = _text_columns(manifest)
     missing = [name for name in columns if name not in frame.columns]
@@ -91,6 +95,8 @@ def beside_rows(manifest: Manifest, rows: str) -> dict[str, Any]:
         values.pop("csv", None)
     if manifest.image is not None:
         values["image"]["root"] = _whole(manifest.image.root)
+    if manifest.text is not None and manifest.text.files is not None:
+        values["text"]["root"] = _whole(manifest.text.root)
     for name, spec in (("text", manifest.text), ("image", manifest.image)):
         if spec is not None and spec.features is not None and spec.features.file is not None:
             values[name]["features"]["file"] = _whole(spec.features.file)

@@ -13,8 +13,10 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmfuse import cells
+from mmfuse.data.rows.blocks import BLOCK, is_table, open_table
 from mmfuse.data.rows.delimited import CsvSpec
-from mmfuse.data.rows.read import BLOCK, RowFiles, open_table
+from mmfuse.data.rows.read import RowFiles, read_rows
 from mmfuse.data.tables.manifest import Manifest
 
 
@@ -33,6 +35,8 @@ def write_rows_without(manifest: Manifest, dropped: Collection[int], out: Path) 
         How many rows there were, and what `rows` of a manifest in `out` must be.
     """
     files = RowFiles(manifest.rows, manifest.source, manifest.csv).files
+    if not all(map(is_table, files)):
+        return _write_read(manifest, dropped, out)
     several, first, pattern = len(files) > 1, 0, "rows/*"
     for number, file in enumerate(files):
         suffix = file.lower().rsplit(".", 1)[-1]
@@ -46,6 +50,15 @@ def write_rows_without(manifest: Manifest, dropped: Collection[int], out: Path) 
             else:
                 first = _copy_delimited(source, target, dropped, first, suffix, manifest.csv)
     return first, "rows/*" if several else pattern
+
+
+def _write_read(manifest: Manifest, dropped: Collection[int], out: Path) -> tuple[int, str]:
+    """The rows of a folder or of a dataset as they were read."""
+    frame = read_rows(manifest.rows, manifest.source, csv=manifest.csv)
+    kept = frame[[row not in dropped for row in range(len(frame))]]
+    columns = {name: cells.to_arrow(list(kept[name]), f"{manifest.source}: {name}") for name in kept}
+    pq.write_table(pa.table(columns), out / "rows.parquet")
+    return len(frame), "rows.parquet"
 
 
 def _copy_parquet(source: BinaryIO, target: BinaryIO, dropped: Collection[int], first: int) -> int:

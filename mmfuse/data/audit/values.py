@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from mmfuse.data.audit.findings import Finding, Severity, finding
 from mmfuse.data.audit.rows import Rows
-from mmfuse.data.rows.read import BLOCK, RowFiles
+from mmfuse.data.rows.blocks import BLOCK
+from mmfuse.data.rows.read import RowFiles
 from mmfuse.data.tables.manifest import Manifest
 from mmfuse.data.tables.splits import SPLITS, parse_times
 from mmfuse.data.tables.table import Table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -61,3 +61,9 @@ def _names(feature: Any) -> Iterator[list[str]]:
         yield feature["names"]
     elif isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
         yield from _names(feature.get("feature"))
+
+
+def wanted_of(names: list[str], columns: Iterable[str] | None) -> list[str]:
+    """Which columns of a file are read: where one is not there, all, as it is told with the nearest that is."""
+    wanted = set(names if columns is None else columns)
+    return [name for name in names if name in wanted] if wanted <= set(names) else names

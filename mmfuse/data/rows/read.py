@@ -1,47 +1,39 @@
-"""Files of rows: csv, tsv, jsonl and parquet, as cells (`mmfuse.cells`), whole or some thousand at a time."""
+"""Rows of files, folders and datasets as cells (`mmfuse.cells`), whole or some thousand at a time."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import shutil
-import tempfile
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, BinaryIO
 
 import fsspec
 import pandas as pd
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow.lib import ArrowException
 
-from mmfuse import cells
-from mmfuse.data.files.read import open_local, read_bytes
-from mmfuse.data.rows.arrow_cells import cells_of
-from mmfuse.data.rows.delimited import CsvSpec, read_delimited
-from mmfuse.data.rows.table_kinds import check_kind
+from mmfuse.data.files.read import read_bytes
+from mmfuse.data.rows.blocks import blocks_of, is_table, read_blocks
+from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.data.rows.folder_rows import holds_studies
+from mmfuse.data.rows.hugging_face import find_dataset, is_dataset
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError, first_line
 
 _MAX_BYTES = 2**36
-BLOCK = 8192
-_BLOCK_BYTES = 16 * 2**20
 
 
 def read_rows(
     pattern: str, where: str, columns: Iterable[str] | None = None, csv: CsvSpec | None = None
 ) -> pd.DataFrame:
-    """A csv, tsv, jsonl or parquet file, a glob of them, or a URL: every scalar as text, nothing guessed.
+    """A csv, tsv, jsonl or parquet file, a glob, a URL, a folder or a dataset: every scalar as text, nothing guessed.
 
     `007` stays `007`, and "NA" and "None" are what they say. An absent value is an empty string. Of jsonl and parquet,
     lists stay lists, bytes stay bytes, and objects stay dicts (see `mmfuse.cells`).
 
     Args:
-        pattern: Path, glob or fsspec URL.
+        pattern: As `find_files` takes it.
         where: Named in errors.
         columns: Those that are needed; of parquet, the others are then not read. Default: all, and none is needed.
         csv: How csv and tsv files are written.
@@ -53,7 +45,10 @@ def read_rows(
     frames: dict[str, pd.DataFrame] = {}
     for file in find_files(pattern, where):
         with _one_line(f"{where}: rows: {file}"):
-            blocks = read_blocks(io.BytesIO(read_bytes(file, _MAX_BYTES)), file, wanted, csv)
+            if is_table(file):
+                blocks = read_blocks(io.BytesIO(read_bytes(file, _MAX_BYTES)), file, wanted, csv)
+            else:
+                blocks = blocks_of(file, wanted, csv)
             frames[file] = pd.concat(blocks, ignore_index=True)
     _check_files({file: frame.columns for file, frame in frames.items()}, wanted or (), where)
     frame = pd.concat(frames.values(), ignore_index=True).fillna("")
@@ -113,8 +108,8 @@ class RowFiles:
             yield pd.concat(held, ignore_index=True)
 
     def _frames(self, file: str, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
-        with _one_line(f"{self.where}: rows: {file}"), open_table(file) as handle:
-            yield from read_blocks(handle, file, columns, self.csv)
+        with _one_line(f"{self.where}: rows: {file}"):
+            yield from blocks_of(file, columns, self.csv)
 
 
 def _check_files(columns: Mapping[str, Iterable[str]], needed: Iterable[str], where: str) -> None:
@@ -127,11 +122,13 @@ def _check_files(columns: Mapping[str, Iterable[str]], needed: Iterable[str], wh
 
 
 def find_files(pattern: str, where: str) -> list[str]:
-    """The files of a manifest's `rows`: a path, a glob or a URL.
+    """What a manifest's `rows` name: a path, a glob or a URL of files, a folder, or the files of a dataset.
 
     Raises:
         MmfuseError: There is none.
     """
+    if is_dataset(pattern):
+        return find_dataset(pattern, where)
     try:
         files = [pattern] if os.path.lexists(pattern) else _expand(pattern)
     except Exception as error:  # every remote file system has its own exceptions
@@ -139,8 +136,16 @@ def find_files(pattern: str, where: str) -> list[str]:
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
     if files == [pattern] and os.path.isdir(pattern):
-        raise MmfuseError(f"{where}: rows: {pattern}: a directory; name its files, such as {pattern.rstrip('/')}/*.csv")
+        tables = [name for name in os.listdir(pattern) if name.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet"))]
+        if tables and not holds_studies(pattern):
+            told = f"a directory of tables; name its files, such as {pattern.rstrip('/')}/*.csv"
+            raise MmfuseError(f"{where}: rows: {pattern}: {told}")
     return files
+
+
+def _expand(pattern: str) -> list[str]:
+    system, _, paths = fsspec.get_fs_token_paths(pattern)
+    return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
 
 
 @contextmanager
@@ -151,105 +156,6 @@ def _one_line(name: str) -> Iterator[None]:
     except (ValueError, KeyError, OSError, ArrowException, RecursionError) as error:
         # pandas' parse errors, most of Arrow's, and MmfuseError are ValueErrors
         raise MmfuseError(f"{name}: {first_line(error)}") from error
-
-
-def _expand(pattern: str) -> list[str]:
-    system, _, paths = fsspec.get_fs_token_paths(pattern)
-    return [str(path) if isinstance(system, LocalFileSystem) else system.unstrip_protocol(path) for path in paths]
-
-
-def read_blocks(
-    file: BinaryIO, name: str, columns: Iterable[str] | None = None, csv: CsvSpec | None = None
-) -> Iterator[pd.DataFrame]:
-    """Some thousand rows after the other; at least one block, of no rows if there are none.
-
-    Args:
-        file: At its beginning.
-        name: Of the file, whose suffix says what it is.
-        columns: Those that are needed: of parquet, the others are not read, and where none is, no row. Default: all.
-        csv: How a csv or tsv file is written.
-
-    Raises:
-        MmfuseError: It is not what its name says, or malformed; the message does not name it.
-    """
-    suffix, csv = name.lower().rsplit(".", 1)[-1], csv or CsvSpec()
-    check_kind(file, suffix, csv.encoding)
-    if suffix == "parquet":
-        yield from _parquet_blocks(file, columns)
-    elif suffix in ("jsonl", "ndjson"):
-        rows = _json_rows(file)
-        yield pd.DataFrame(list(islice(rows, BLOCK)), dtype="object")
-        while block := list(islice(rows, BLOCK)):
-            yield pd.DataFrame(block, dtype="object")
-    else:
-        with closing(read_delimited(file, suffix, csv, BLOCK)) as blocks:
-            for header, rows in blocks:
-                _check_once(header)
-                yield _frame(header, map(list, zip(*rows, strict=True)) if rows else [[] for _ in header])
-
-
-def _frame(names: Sequence[str], columns: Iterable[list[Any]]) -> pd.DataFrame:
-    return pd.DataFrame(dict(zip(names, columns, strict=True)), dtype="object")
-
-
-def _parquet_blocks(file: BinaryIO, columns: Iterable[str] | None) -> Iterator[pd.DataFrame]:
-    found = pq.ParquetFile(file)
-    names = found.schema_arrow.names
-    _check_once(names)
-    wanted = set(names if columns is None else columns)
-    if not found.metadata.num_rows or not wanted:
-        yield pd.DataFrame(columns=names, dtype="object")
-        return
-    # Where one is not there, all are read: it is told with the nearest that is.
-    chosen = [name for name in names if name in wanted] if wanted <= set(names) else names
-    groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
-    each = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-    rows = max(1, min(BLOCK, _BLOCK_BYTES // max(1, each)))  # of images, 8192 would be gigabytes
-    for batch in found.iter_batches(rows, columns=chosen):
-        yield _frame(batch.schema.names, map(cells_of, batch.columns))
-
-
-def _json_rows(file: BinaryIO) -> Iterator[dict[str, cells.Cell]]:
-    for number, data in enumerate(file, start=1):  # at each \n alone: other line breaks are legal inside a string
-        try:
-            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
-            if not line.strip():
-                continue
-            row = json.loads(line, object_pairs_hook=_json_object)
-            cell = _escaped(cells.as_cell(row)) if isinstance(row, dict) else None
-        except MmfuseError as error:
-            raise ValueError(f"line {number}: {error}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"line {number}: not UTF-8, as JSON is: save it so") from error
-        except ValueError as error:
-            raise ValueError(f"line {number}: not JSON: {error}") from error
-        except RecursionError as error:
-            raise ValueError(f"line {number}: nested too deep") from error
-        if cell is None:
-            raise ValueError(f"line {number}: an object, {{...}}, is expected")
-        yield cell
-
-
-def _escaped(cell: Any) -> Any:
-    """Without halves of UTF-16 pairs, which JSON can hold and no UTF-8."""
-    if isinstance(cell, str):
-        return cell if cell.isascii() else cell.encode(errors="backslashreplace").decode()
-    if isinstance(cell, list):
-        return [_escaped(item) for item in cell]
-    return {name: _escaped(item) for name, item in cell.items()} if isinstance(cell, dict) else cell
-
-
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        _check_once([name for name, _ in pairs])
-    return found
-
-
-def _check_once(names: Iterable[str]) -> None:
-    for name, n in Counter(names).items():
-        if n > 1:
-            raise MmfuseError(f"the column {name!r} is there twice")
 
 
 def need_columns(there: Collection[str], names: Iterable[str], key: str, where: str) -> None:
@@ -270,23 +176,6 @@ def read_frames(files: Iterable[str], columns: Iterable[str], csv: CsvSpec) -> I
         MmfuseError: One cannot be read.
     """
     for file in files:
-        with _one_line(file), open_table(file) as handle:
-            for frame in read_blocks(handle, file, columns, csv):
+        with _one_line(file):
+            for frame in blocks_of(file, columns, csv):
                 yield file, frame
-
-
-@contextmanager
-def open_table(path: str) -> Iterator[BinaryIO]:
-    """A local file as it is; of a remote one a copy on this machine's disk, as it is read more than once."""
-    if "://" not in path:
-        with open_local(path) as file:
-            yield file
-        return
-    with tempfile.TemporaryFile() as copy:
-        try:
-            with fsspec.open(path, "rb") as remote:
-                shutil.copyfileobj(remote, copy)  # type: ignore[arg-type]
-        except Exception as error:  # every remote file system has its own exceptions
-            raise MmfuseError(first_line(error)) from error
-        copy.seek(0)
-        yield copy

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from mmfuse.config import parse
 from mmfuse.data.readers.features import FILES
 from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.data.rows.hugging_face import is_dataset
 from mmfuse.data.tables.manifest import ImageSpec, Manifest, is_shards
 from mmfuse.data.tables.recipe import Recipe
 from mmfuse.types import MmfuseError
@@ -46,6 +47,8 @@ class TableInputs:
         if image is not None:
             image = replace(image, urls=[], root=_below_the_table(image.root, manifest.rows))
         text = manifest.text if "text" in uses else None
+        if text is not None and text.files is not None:
+            text = replace(text, root=_below_the_table(text.root, manifest.rows))
         text, image = (spec and _with_file(spec, manifest.rows) for spec in (text, image))
         return cls(manifest.id, Recipe(text, image, manifest.id), manifest.csv)
 
@@ -80,6 +83,10 @@ class TableInputs:
                 raise MmfuseError(f"inputs.{name}.features.file: {file!r:.100}: a file below the table's own folder")
         if recipe.image is not None:
             _check_image(recipe.image)
+        if recipe.text is not None and recipe.text.files is not None:
+            for name, said in (("files", recipe.text.files), ("root", recipe.text.root)):
+                if not _stays_below(said):
+                    raise MmfuseError(f"inputs.text.{name}: {said!r:.100}: a place below the table's own is expected")
         return cls(
             values["id"], replace(recipe, id=values["id"]), parse(CsvSpec, [("inputs.csv", values.get("csv", {}))])
         )
@@ -97,6 +104,8 @@ def _with_file(spec: Any, rows: str) -> Any:
 def _below_the_table(root: str, rows: str) -> str:
     """The images' root relative to the folder of the rows; "." where it is not in that, or unknown."""
     folder = os.path.dirname(rows)
+    if is_dataset(rows) or os.path.isdir(rows):
+        return "."
     if is_shards(rows) or ("://" in root) != ("://" in folder):
         return "."
     if "://" in root:
@@ -114,5 +123,7 @@ def _stays_below(root: str) -> bool:
 def _check_image(image: ImageSpec) -> None:
     if image.urls:
         raise MmfuseError("inputs.image.urls: a model folder permits none; who predicts does (--image-urls)")
+    if image.template is not None and not _stays_below(image.template):
+        raise MmfuseError(f"inputs.image.template: {image.template!r:.100}: a path below the table's own is expected")
     if not _stays_below(image.root):
         raise MmfuseError(f"inputs.image.root: {image.root!r:.100}: a folder below the table's own is expected")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse.data.rows.read import BLOCK
+from mmfuse.data.rows.blocks import BLOCK
 from mmfuse.data.tables.groups import content_or_name
 from mmfuse.data.tables.splits import SPLITS
 from mmfuse.data.tables.table import Table

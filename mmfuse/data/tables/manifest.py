@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,15 @@ from typing import Any
 from mmfuse.config import key, parse, read_small, read_yaml
 from mmfuse.data.files.locations import check_urls
 from mmfuse.data.rows.delimited import CsvSpec
+from mmfuse.data.rows.hugging_face import PREFIX, is_dataset, split_name
 from mmfuse.data.tables.features import FeaturesSpec, check_features
+from mmfuse.data.tables.paths import PLACEHOLDER, template_columns
 from mmfuse.registry import nearest
 from mmfuse.sections import SECTIONS
 from mmfuse.tasks import TASKS, check_spec, kind_of
 from mmfuse.tasks.spec import KEYS, TaskSpec
 from mmfuse.types import MmfuseError
 
-PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-"""What stands for a column in a text template."""
 CONTENT = "content"
 """As `group`, where no column has this name: rows that are alike."""
 ROW = "row"
@@ -37,16 +36,19 @@ class ImageSpec:
 
     column: str | None = key(None, "column with a path")
     columns: list[str] | None = key(None, "columns with a path each: the views of a study")
-    separator: str | None = key(None, "with column: what stands between the paths of one study")
+    separator: str | None = key(None, "with column or a template of one: what stands between the paths of one study")
     root: str = key(".", "what the paths are relative to; itself relative to the manifest")
     urls: list[str] = key([], "URLs that may stand in the column: [https, s3], or with a host: [https://host:8080]")
     features: FeaturesSpec | None = key(None, "instead of images: numbers that were computed before")
+    template: str | None = key(None, 'instead of column: the path, made of columns, such as "{id}.jpg"')
 
     @property
     def named(self) -> list[str]:
         """The columns."""
         if self.features is not None:
             return self.features.named
+        if self.template is not None:
+            return template_columns(self.template)
         return self.columns or ([self.column] if self.column else [])
 
     @property
@@ -67,10 +69,16 @@ class TextSpec:
         metadata={"help": f"of radiology reports in the columns, one section or a list: {', '.join(SECTIONS)}"},
     )
     features: FeaturesSpec | None = key(None, "instead of texts: numbers that were computed before")
+    files: str | None = key(
+        None, 'instead of columns: column with the path of a text file, or the path made of columns: "{id}.txt"'
+    )
+    root: str = key(".", "with files: what the paths are relative to; itself relative to the manifest")
 
     @property
     def named(self) -> list[str]:
         """The columns."""
+        if self.files is not None:
+            return template_columns(self.files) or [self.files]
         return self.features.named if self.features is not None else self.columns
 
     @property
@@ -101,7 +109,11 @@ class SplitSpec:
 class Manifest:
     """All of a manifest."""
 
-    rows: str = key("???", "csv, tsv, jsonl or parquet file(s): a path, a glob, or a URL")
+    rows: str = key(
+        "???",
+        "csv, tsv, jsonl or parquet file(s): a path, a glob, or a URL; a folder of images and texts; or a Hugging Face "
+        "dataset: hf:NAME@split",
+    )
     id: str = key("???", "column that names a row; unique; row: its number from 1, where no column has this name")
     tasks: dict[str, TaskSpec] = key({}, "by name")
     name: str = key("???", "of the dataset")
@@ -143,10 +155,9 @@ class Manifest:
         image, text, splits = self.image, self.text, self.splits
         named = {"id": [self.id], "group": self.group_names}
         if image is not None:
-            key = "image.features" if image.features else "image.column" if image.column else "image.columns"
-            named[key] = image.named
+            named[image_key(image)] = image.named
         if text is not None:
-            named["text.features" if text.features else "text.columns"] = text.named
+            named[text_key(text)] = text.named
         named["subgroups"] = self.subgroups
         named |= {f"tasks.{task}": self.tasks[task].named for task in tasks}
         named |= {"splits.column": [splits.column or ""], "splits.time": [splits.time or ""]}
@@ -156,6 +167,17 @@ class Manifest:
     def urls(self) -> tuple[str, ...]:
         """Which URLs may be opened as images (see `mmfuse.data.files.locations`)."""
         return self.image.permitted if self.image else ()
+
+
+def image_key(image: ImageSpec) -> str:
+    """The key that names the columns of images, for errors."""
+    keys = ("features", "template", "column")
+    return f"image.{next((name for name in keys if getattr(image, name)), 'columns')}"
+
+
+def text_key(text: TextSpec) -> str:
+    """The key that names the columns of texts, for errors."""
+    return f"text.{next((name for name in ('features', 'files') if getattr(text, name)), 'columns')}"
 
 
 def load_manifest(path: str | Path, root: str | None = None) -> Manifest:
@@ -189,6 +211,8 @@ def manifest_at(path: str | Path, values: dict[str, Any]) -> Manifest:
     manifest.rows = _beside(path, manifest.rows)
     if manifest.image is not None:
         manifest.image.root = _beside(path, manifest.image.root)
+    if manifest.text is not None and manifest.text.files is not None:
+        manifest.text.root = _beside(path, manifest.text.root)
     for spec in (manifest.text, manifest.image):
         if spec is not None and spec.features is not None and spec.features.file is not None:
             spec.features.file = _beside(path, spec.features.file)
@@ -242,6 +266,10 @@ def row_numbers(first: int, count: int) -> list[str]:
 
 
 def _beside(manifest: str | Path, location: str) -> str:
+    if is_dataset(location):  # a folder beside the manifest, else a name on the Hub
+        name, splits = split_name(location)
+        folder = _beside(manifest, name)
+        return f"{PREFIX}{folder if os.path.isdir(folder) else name}{f'@{splits}' if splits else ''}"
     if "://" in location or os.path.isabs(location):
         return location
     if isinstance(manifest, Path) or "://" not in manifest:
@@ -301,9 +329,11 @@ def check_image(image: ImageSpec | None, where: str) -> None:
     if image is None:
         return
     if image.features is not None:
-        check_features(image.features, "image", [image.column, image.columns, image.separator], where)
-    elif not image.named or (image.column is None) == (image.columns is None):
-        raise MmfuseError(f"{where}: image: give either column or columns")
+        others = [image.column, image.columns, image.separator, image.template]
+        check_features(image.features, "image", others, where)
+    elif not image.named or sum(map(bool, (image.column, image.columns, image.template))) != 1:
+        way = ": a column in braces is expected" if image.template is not None and not image.named else ""
+        raise MmfuseError(f"{where}: image: give either column or columns (or template){way}")
     check_urls(image.urls, where)
 
 
@@ -316,9 +346,12 @@ def check_text(text: TextSpec | None, where: str) -> None:
     if text is None:
         return
     if text.features is not None:
-        check_features(text.features, "text", [text.columns, text.template, text.missing, text.section], where)
+        others = [text.columns, text.template, text.missing, text.section, text.files]
+        check_features(text.features, "text", others, where)
         return
-    if not text.columns:
+    if text.files is not None and (text.columns or text.template):
+        raise MmfuseError(f"{where}: text.files: the files are the text: leave columns and template out")
+    if not text.columns and not text.files:
         raise MmfuseError(f"{where}: text.columns: name the columns that the text encoder reads")
     for name in PLACEHOLDER.findall(text.template or ""):
         if name not in text.columns:
@@ -352,7 +385,7 @@ def _check(manifest: Manifest) -> None:
                     "read the answer"
                 )
         for column in targets:
-            if text is not None and column in text.columns and not apart:
+            if text is not None and column in (text.columns or text.named) and not apart:
                 raise MmfuseError(
                     f"{where}: tasks.{name}: {column!r} is the target and a text column too: the model would read the "
                     f"answer (of whole reports, give text.section and another one as tasks.{name}.section)"

@@ -12,7 +12,8 @@ from mmfuse.config import parse
 from mmfuse.data.files.locations import place
 from mmfuse.data.readers.features import as_text
 from mmfuse.data.tables.features import feature_items
-from mmfuse.data.tables.manifest import PLACEHOLDER, ImageSpec, Manifest, TextSpec, check_image, check_text
+from mmfuse.data.tables.manifest import ImageSpec, Manifest, TextSpec, check_image, check_text, image_key
+from mmfuse.data.tables.paths import PLACEHOLDER, filled, read_texts
 from mmfuse.sections import select_sections
 from mmfuse.types import MmfuseError
 
@@ -54,7 +55,7 @@ class Recipe:
             first: The number of the first row, from 0; named in errors.
 
         Raises:
-            MmfuseError: A column holds something else than texts.
+            MmfuseError: A column holds something else than texts, or a text file cannot be read.
         """
         spec = self.text
         if spec is None:
@@ -63,10 +64,12 @@ class Recipe:
             items = feature_items(frame, spec.features, "text", self.id, where, first)
             return [as_text(item) if isinstance(item, bytes) else None for item in items]
         absent, sections = {"", *spec.missing}, spec.sections
-        columns = [cells.texts(frame, name, where, "text.columns", first) for name in spec.columns]
+        names, columns = spec.columns, [cells.texts(frame, name, where, "text.columns", first) for name in spec.columns]
+        if spec.files is not None:
+            names, columns = [spec.files], [read_texts(frame, spec.files, spec.root, spec.missing, where, first)]
         texts: list[str | None] = []
         for values in zip(*columns, strict=True):
-            parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(spec.columns, values, strict=True)}
+            parts = {n: ("" if v.strip() in absent else v.strip()) for n, v in zip(names, values, strict=True)}
             if sections:
                 chosen = {name: select_sections(report, sections) for name, report in parts.items()}
                 parts = {name: "" if text in absent else text for name, text in chosen.items()}
@@ -98,7 +101,10 @@ class Recipe:
             items = feature_items(frame, spec.features, "image", self.id, where, first)
             placed = [place(item, spec.root) if isinstance(item, str) else item for item in items]
             return [[] if item is None else [item] for item in placed]
-        key = "image.column" if spec.column else "image.columns"
+        if spec.template is not None:
+            paths = filled(frame, spec.template, spec.separator, where, "image.template", first)
+            return [[place(path, spec.root) for path in row] for row in paths]
+        key = image_key(spec)
         rows: list[list[str | bytes]] = []
         for row, values in enumerate(zip(*(frame[name] for name in spec.named), strict=True), start=first + 1):
             try:
@@ -130,7 +136,10 @@ class Recipe:
 
 def _said(spec: TextSpec | ImageSpec) -> dict[str, Any]:
     values = asdict(spec)
-    return {name: value for name, value in values.items() if not (name == "features" and value is None)}
+    later = {"features": None, "files": None, "template": None}  # keys that older versions do not know
+    if isinstance(spec, TextSpec):
+        later = {"features": None, "files": None} | ({"root": values["root"]} if spec.files is None else {})
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 def _fill(template: str, parts: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from mmfuse.data.readers.documents import decode_report, read_report
 from mmfuse.data.readers.texts import TextError
-from mmfuse.predict.folder import pair_folder
+from mmfuse.data.rows.folder import pair_folder
 from mmfuse.sections import split_sections
 
 OPEN_I = """<?xml version="1.0" encoding="utf-8"?><eCitation>

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmfuse.data.readers.images import ImageError, ImageOptions, read_first_frame, read_image
 from mmfuse.data.readers.kinds import format_of, kind_of, stem_of
-from mmfuse.predict.folder import pair_folder
+from mmfuse.data.rows.folder import pair_folder
 
 HAS_AVIF = importlib.util.find_spec("PIL._avif") is not None
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfuse.data.readers.kinds import IMAGE_SUFFIXES, TEXT_SUFFIXES
-from mmfuse.predict import folder as folder_module
-from mmfuse.predict.folder import Entry, find_study, pair_folder, tell_ignored
+from mmfuse.data.rows import folder as folder_module
+from mmfuse.data.rows.folder import Entry, find_study, pair_folder, tell_ignored
 from mmfuse.types import MmfuseError, Sample
 
 
