@@ -6,6 +6,8 @@ import html
 import os
 from pathlib import Path
 
+from mmfuse.evaluation.run_page.write import PAGE, write_page
+
 _HEIGHT = 900
 
 
@@ -13,7 +15,7 @@ class Page(os.PathLike[str]):
     """A page that is written: in a notebook it shows itself, elsewhere it is its path.
 
     Attributes:
-        path: Of the file.
+        path: Of the HTML file.
     """
 
     def __init__(self, path: Path):
@@ -28,18 +30,20 @@ class Page(os.PathLike[str]):
     def _repr_html_(self) -> str:
         """The page in a frame of its own, so that its styles are none of the notebook's."""
         page = html.escape(self.path.read_text(encoding="utf-8"), quote=True)
-        if self.path.suffix != ".html":
-            return f"<pre>{page}</pre>"
         return (
             f'<iframe title="{html.escape(str(self.path))}" srcdoc="{page}" width="100%" height="{_HEIGHT}"></iframe>'
         )
 
 
-def page_of(run: Path) -> Page:
-    """The page of a run; of one that has none, its model's card.
+def page_of(run: Path, with_examples: bool = False) -> Page:
+    """The page of a run, written where there is none yet.
 
     Args:
         run: Its folder, with a finished model.
+        with_examples: Write it with pictures and texts of rows.
+
+    Raises:
+        MmfuseError: Examples are asked for, and the data cannot be read.
     """
-    page = run / "report.html"
-    return Page(page if page.is_file() else run / "model" / "README.md")
+    path = run / PAGE
+    return Page(write_page(run, with_examples=with_examples) if with_examples or not path.is_file() else path)
