@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat.v4 import new_output
 
 FOLDER = Path(__file__).parent / "tutorials"
 MOST_LINES = 25
 """Of what a cell prints; the middle of more is left out."""
 
 
-def shortened(text: str) -> str:
-    """The first and the last lines of a long text."""
-    lines = text.splitlines(keepends=True)
+_COLOURS = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
+
+
+def shown(text: str, folder: str) -> str:
+    """What is left on the screen: no colours, no bars, and of many lines the first and the last."""
+    lines = _COLOURS.sub("", text).replace("\r\n", "\n").split("\n")
+    lines = [line.rpartition("\r")[2].replace(f"{folder}/", "") for line in lines]
+    lines = [line for line in lines if line.strip() and not re.search("[━╸╺]|^step ", line)]
     half = MOST_LINES // 2
-    return text if len(lines) <= MOST_LINES else "".join([*lines[:half], "...\n", *lines[-half:]])
+    lines = lines if len(lines) <= MOST_LINES else [*lines[:half], "...", *lines[-half:]]
+    return "\n".join(lines) + "\n"
+
+
+def tidy(outputs: list[Any], folder: str) -> list[Any]:
+    """Lines that were printed as one output, without what libraries warn of; then tables."""
+    printed = "".join(
+        one.text if one.output_type == "stream" else one.data["text/plain"]
+        for one in outputs
+        if one.get("name") == "stdout" or (one.output_type == "display_data" and "image/png" not in one.data)
+    )
+    rest = [one for one in outputs if one.output_type == "execute_result"]
+    return [*([new_output("stream", name="stdout", text=shown(printed, folder))] if printed else []), *rest]
 
 
 def run(path: Path) -> None:
@@ -29,9 +49,8 @@ def run(path: Path) -> None:
         NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", ()):
-            if output.output_type == "stream":
-                output.text = shortened(output.text)
+        if cell.cell_type == "code":
+            cell.outputs = tidy(cell.outputs, folder)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python", "pygments_lexer": "ipython3"},

@@ -13,7 +13,7 @@ def can_draw(console: Any) -> bool:
 
     Without these, rich warns in a notebook and draws nothing, and lines are told instead.
     """
-    return console.is_terminal and (not console.is_jupyter or find_spec("ipywidgets") is not None)
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 class Bar:

@@ -53,7 +53,7 @@ def spans() -> Iterator[tuple[str, str]]:
 
 def shell_lines() -> Iterator[tuple[str, list[str]]]:
     """(where, words) of each command in blocks of shell, its comment left out and its continuation joined."""
-    for block in blocks("sh"):
+    for block in (block for block in blocks() if block.language in ("sh", "bash")):
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:

@@ -99,17 +99,22 @@ class Model:
             **options: As of `mmfuse.evaluate`.
         """
         with quiet_libraries(), Bar("evaluating") as bar:
-            return evaluate(self.folder, data, **{"progress": bar.update, **options})
+            asked: Any = {"progress": bar.update, **options}
+            return evaluate(self.folder, data, **asked)
 
-    def report(self) -> Page:
+    def report(self, *, with_examples: bool = False) -> Page:
         """The run's page: in a notebook it shows itself, elsewhere it is the path of the file.
+
+        Args:
+            with_examples: Write it anew with the worst errors and the surest successes, their pictures and texts, which
+                may be data of persons.
 
         Raises:
             MmfuseError: The model does not lie in the folder of its run.
         """
         if self.run is None:
             raise MmfuseError(f"{self.folder}: the folder of its run is not known, and so there is no page of it")
-        return page_of(self.run)
+        return page_of(self.run, with_examples)
 
     def embed(self, data: Any, what: str = "fused", *, root: str | None = None, **options: Any) -> np.ndarray:
         """A vector a row, `(rows, dim)` float32, in the order of the rows.

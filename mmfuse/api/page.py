@@ -6,7 +6,7 @@ import html
 import os
 from pathlib import Path
 
-from mmfuse.types import MmfuseError
+from mmfuse.evaluation.run_page.write import PAGE, write_page
 
 _HEIGHT = 900
 
@@ -35,13 +35,15 @@ class Page(os.PathLike[str]):
         )
 
 
-def page_of(run: Path) -> Page:
-    """The page of a run.
+def page_of(run: Path, with_examples: bool = False) -> Page:
+    """The page of a run, written where there is none yet.
+
+    Args:
+        run: Its folder, with a finished model.
+        with_examples: Write it with pictures and texts of rows.
 
     Raises:
-        MmfuseError: There is none.
+        MmfuseError: Examples are asked for, and the data cannot be read.
     """
-    path = run / "report.html"
-    if not path.is_file():
-        raise MmfuseError(f"{run}: it has no report.html")
-    return Page(path)
+    path = run / PAGE
+    return Page(write_page(run, with_examples=with_examples) if with_examples or not path.is_file() else path)

@@ -49,7 +49,8 @@ def kind_of(strategy: Mapping[str, Any]) -> str:
 def legend() -> Html:
     """What the shapes stand for."""
     return tag(
-        "p", [tag("span", tag("svg", mark(k, 8, 8), width=16, height=16), f" {v}") for k, v in CLASSES.items()],
+        "p", [tag("span", tag("svg", mark(k, 8, 8), width=16, height=16, aria_hidden="true"), f" {v}")
+              for k, v in CLASSES.items()],
         class_="legend", aria_hidden="true",
     )  # fmt: skip
 
@@ -177,7 +178,7 @@ def describe(strategies: Sequence[dict[str, Any]], task: dict[str, Any]) -> str:
     best, last = strategies[0], strategies[-1]
     gap = difference(task)(best["score"]["mean"] - last["score"]["mean"])
     return (
-        f"Ranking of {len(strategies)} strategies: best {best['row']} with {score(best['score']['mean'])}, last "
+        f"Ranking of {len(strategies)} strategies: highest {best['row']} with {score(best['score']['mean'])}, lowest "
         f"{last['row']} with {score(last['score']['mean'])}, {gap} {unit_of(task)} between them; all numbers "
         "are in the table"
     )

@@ -86,7 +86,7 @@ def _verdict(number: int, name: str, task: Task, of: int) -> Html:
     shown += [s for s in fusions[:1] if s not in shown]
     chart = ranking([as_row(s, badge(task, "⚠")) for s in shown], [], describe(shown, task)) if shown else None
     note = f"{in_words(task['metric'])}, mean over seeds and 95 % interval: each modality alone, the fusion that was "
-    note += "chosen on validation, and the best on test."
+    note += "chosen on validation, and the one with the highest test score, if that is another."
     return tag(
         "article",
         tag("h2", tag("a", name, href=f"#task-{number}")) if of > 1 else tag("h2", "Verdict"),
@@ -154,7 +154,7 @@ def _overview(summary: dict[str, Any]) -> Html:
     return tag(
         "section",
         tag("h2", "All tasks"),
-        tag("p", "Score and its 95 % interval. Bold on a ground: the best of the task, and all that "
+        tag("p", "Score and its 95 % interval. Bold on a ground: the highest score of the task, and all that "
             "cannot be told from it. One modality alone stands first, then the order is by mean rank.", class_="note"),
         table([head], [limits, [r for n, r in rows.items() if n in NO_FUSION],
                        [r for n, r in rows.items() if n not in NO_FUSION]], "All tasks", class_="matrix"),

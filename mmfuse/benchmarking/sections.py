@@ -68,8 +68,11 @@ def task_section(number: int, name: str, task: Task, summary: dict[str, Any]) ->
         ("Calibration and cost", _calibration(task)),
         ("By label", _labels(task)),
     ]
-    best = task["strategies"][0]
-    told = f"best: {best['row']} {score(best['score']['mean'])}"
+    best, by_name = task["strategies"][0], {s["row"]: s for s in task["strategies"]}
+    told = f"highest on test: {best['row']} {score(best['score']['mean'])}"
+    declared = by_name.get(task["references"].get("declared", ""))
+    if declared is not None and declared is not best:
+        told += f"; chosen on validation: {declared['row']} {score(declared['score']['mean'])}"
     said = f"{in_words(task['metric'])} on {task['rows']:,} test rows in {task['groups']:,} groups"
     return tag(
         "details",
@@ -271,7 +274,7 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
     }
     rows = [
         tag("tr", name_cell(s["row"], task), tag("td", class_of(s)),
-            [cell(points(p.get(c)), bar(p.get(c), *reach[c]), class_="n bars") for c in columns],
+            [cell(points(p.get(c)), bar(p.get(c), *reach[c]), _ends_of(p, c), class_="n bars") for c in columns],
             class_=row_class(s["row"]))
         for s, p in zip(there, found, strict=True)
     ]  # fmt: skip
@@ -280,9 +283,15 @@ def _interaction(task: Task, summary: dict[str, Any]) -> Content:
     pairs = next((s["emap"]["rows"] for s in there if s.get("emap")), None)
     note = f"{in_words(metric)} in points, of the first seed{_first_fold(summary)}, on {first['rows']:,} test rows"
     note += f" (EMAP: {pairs:,}). " if pairs else ". "
-    note += "Bars to the right are above zero, to the left below; the columns of one method share a scale."
+    note += "Bars to the right are above zero, to the left below; the columns of one method share a scale. "
+    note += "Below EMAP’s gap stands its 95 % interval for other test groups, of this one model."
     head = header("strategy", "class", *(titles[c] for c in columns), left=("class",))
     return [tag("p", note, class_="note"), table([head], [rows], "Interaction profile")]
+
+
+def _ends_of(profile: dict[str, float | None], column: str) -> Html | None:
+    """The interval below a number; runs of before have none of EMAP."""
+    return interval_of(profile.get(f"{column} low"), profile.get(f"{column} high"), points)
 
 
 def _profile(task: Task, s: Strategy) -> dict[str, float | None]:
@@ -292,6 +301,8 @@ def _profile(task: Task, s: Strategy) -> dict[str, float | None]:
     drops = {m: ((permutation.get(m) or {}).get(metric) or {}).get("drop") for m in ("text", "image")}
     return {
         "emap": (emap.get("gap") or {}).get(metric),
+        "emap low": ((emap.get("interval") or {}).get(metric) or [None, None])[0],
+        "emap high": ((emap.get("interval") or {}).get(metric) or [None, None])[1],
         "drop text": drops["text"],
         "drop image": drops["image"],
         "phi text": shares.get("phi_text"),

@@ -132,7 +132,10 @@ def _better_still(case: _Case) -> str:
     for s in case.fusions:
         found, interval = case.against(s, case.first["row"]), case.ends(s, case.first["row"])
         if found and interval and interval[0] > case.margin:
-            return f"Better still is {s['row']}: {amount(case.task, found)} against {case.first['row']} ({PICKED})."
+            return (
+                f"On these test rows another fusion is better still, which validation did not choose: {s['row']}, "
+                f"{amount(case.task, found)} against {case.first['row']} ({PICKED})."
+            )
     return ""
 
 
@@ -191,8 +194,11 @@ def _picked(case: _Case) -> str:
             continue
         told = f"{amount(case.task, found)} against it ({PICKED})"
         if found["tested"]:
-            return f"Another does beat it: {s['row']} scores {told}."
-        return f"Another, {s['row']}, scores {told}, but was not declared before: a lead for new rows, and no finding."
+            return f"Another fusion, which validation did not choose, does beat it: {s['row']} scores {told}."
+        return (
+            f"On these test rows another fusion than the chosen one has the gain: {s['row']} scores {told}, but as it "
+            "was not declared before, that is a lead for new rows, and no finding."
+        )
     return ""
 
 

@@ -19,7 +19,7 @@ from mmfuse.memory import keep_memory
 from mmfuse.pulse import beating
 from mmfuse.types import MmfuseError
 
-COMPUTING = ("train", "evaluate", "predict", "embed", "explain", "compare", "benchmark", "export")
+COMPUTING = ("train", "evaluate", "predict", "embed", "explain", "compare", "benchmark", "export", "report")
 """Commands that run models."""
 
 app = typer.Typer(

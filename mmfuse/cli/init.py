@@ -73,4 +73,5 @@ def _next(guess: Guess, data: str, manifest: Path, config: Path) -> list[str]:
         prepare = f"mmfuse data prepare {source} --from {shlex.quote(data)} --out {shlex.quote(str(manifest.parent))}"
         return [prepare, check, train]
     name = guess.manifest["name"]
-    return [check, train, f"mmfuse predict runs/{shlex.quote(name)}/model {shlex.quote(data)} --out predictions.jsonl"]
+    rows = str(manifest.parent / guess.rows_file) if guess.made is not None else data
+    return [check, train, f"mmfuse predict runs/{name}/model {shlex.quote(rows)} --out predictions.jsonl"]

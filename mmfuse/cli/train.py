@@ -1,4 +1,4 @@
-"""`mmfuse train` and `mmfuse evaluate`."""
+"""`mmfuse train`, `mmfuse report` and `mmfuse evaluate`."""
 
 from __future__ import annotations
 
@@ -56,11 +56,29 @@ def train(
     run = run_training(loaded, restart=restart)
     if is_main_process():
         typer.echo(format_report(run.report))
+        page = run.dir / "report.html"
         typer.echo(
             f"model:  {run.model_dir}\nreport: {run.dir / run.report['split']}\ncurve:  "
-            f"{run.dir / 'learning_curve.png'}"
+            f"{run.dir / 'learning_curve.png'}" + (f"\npage:   {page}" if page.is_file() else "")
         )
         typer.echo(told_peak())
+
+
+@app.command(epilog="Example: mmfuse report runs/phantom --with-examples")
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    with_examples: Annotated[
+        bool,
+        typer.Option(
+            "--with-examples", help="Show the worst errors and surest successes: pictures and texts of the data."
+        ),
+    ] = False,
+) -> None:
+    """Write the page of a finished run anew: RUN/report.html."""
+    quiet_libraries()
+    from mmfuse.evaluation.run_page import write_page
+
+    typer.echo(f"page: {write_page(run, with_examples=with_examples)}")
 
 
 @app.command(

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmfuse.data.batches.pairs import PairDataset
+from mmfuse.metrics.paired import PairedJackknife, paired_difference
 from mmfuse.model import FusionModel
 from mmfuse.predict.loop import in_eval_mode, table_features
 from mmfuse.seeds import unit_hash
@@ -43,6 +44,7 @@ class EncodedRows:
         text: `Features` of the N rows, None where the model does not use texts.
         image: The same of the images.
         has: By modality, `(N,)` bool: whether the row has it in the table, used or not.
+        groups: Of the rows; where it is empty each is one of its own.
         targets: By task, `(N,)` int64 with -100 where missing, or `(N, L)` float with NaN where missing.
     """
 
@@ -51,6 +53,7 @@ class EncodedRows:
     image: Features | None
     has: dict[str, NDArray[np.bool_]]
     targets: dict[str, np.ndarray]
+    groups: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,6 +79,7 @@ def encode_rows(
         image=image,
         has={"text": pairs.table.has_text()[chosen], "image": pairs.table.has_image()[chosen]},
         targets={task: pairs.table.targets[task][chosen] for task in model.heads},
+        groups=pairs.table.rows[chosen]["group"],
     )
 
 
@@ -109,7 +113,8 @@ def emap(
 
     Returns:
         `rows`, `space`, and by task `n` labelled rows, `model` and `projection` (each by metric, on these rows), and
-        `gap`, the first minus the second: 0 for additive strategies, up to rounding that breaks ties.
+        `gap`, the first minus the second: 0 for additive strategies, up to rounding that breaks ties; `interval`, by
+        metric the 95 % ends of the gap for other groups (`mmfuse.metrics.paired`), of metrics that can be compared.
 
     Raises:
         ValueError: `space` is unknown.
@@ -123,7 +128,10 @@ def emap(
     for task, kind, target, count in _labelled_tasks(model, data, chosen):
         own, projected = (_score(kind, kind.predictions(z), target) for z in logits[task])
         gap = {name: own[name] - projected[name] for name in own}
-        tasks[task] = {"n": count, "model": own, "projection": projected, "gap": gap}
+        ends = _gap_ends(
+            kind, [kind.predictions(z) for z in logits[task]], target, [(data.groups or data.ids)[i] for i in chosen]
+        )
+        tasks[task] = {"n": count, "model": own, "projection": projected, "gap": gap, "interval": ends}
     return _plain({"rows": len(chosen), "space": space, "tasks": tasks})
 
 
@@ -231,7 +239,7 @@ def shapley(
     rows = np.flatnonzero(data.has["text"] & data.has["image"])
     coalitions = {"text": ("text",), "image": ("image",), "both": MODALITIES}
     logits = {
-        name: _hiding(model, data, rows, set(MODALITIES).difference(kept), chunk_rows)
+        name: hiding_logits(model, data, rows, set(MODALITIES).difference(kept), chunk_rows)
         for name, kept in coalitions.items()
         if not set(kept).isdisjoint(model.uses)
     }
@@ -284,8 +292,8 @@ def missing_curve(
     rows = np.arange(len(data))
     draws = np.array([unit_hash(seed, f"missing:{name}") for name in data.ids])
     hidden = [draws < share for share in SHARES]
-    base = _hiding(model, data, rows, set(), chunk_rows)
-    without = {modality: _hiding(model, data, rows, {modality}, chunk_rows) for modality in MODALITIES}
+    base = hiding_logits(model, data, rows, set(), chunk_rows)
+    without = {modality: hiding_logits(model, data, rows, {modality}, chunk_rows) for modality in MODALITIES}
     tasks: dict[str, Any] = {}
     for task, kind, target, count in _labelled_tasks(model, data, rows):
         tasks[task] = {"n": count}
@@ -332,6 +340,22 @@ def worse_than_unimodal(curve: Mapping[str, Any], unimodal_value: float | None, 
     return None if value is None or unimodal_value is None else value < unimodal_value - margin
 
 
+def _gap_ends(
+    kind: TaskKind, models: list[np.ndarray], target: np.ndarray, groups: Sequence[str]
+) -> dict[str, list[float | None]]:
+    """By metric the ends of the difference of the first model to the second."""
+    there = kind.labelled(target)
+    jackknife = PairedJackknife(np.asarray(groups, dtype=str)[there])
+    found = {}
+    for metric in (name for name in kind.diagnosed if name in kind.comparable):
+        own, projected = kind.replicates(metric, [each[there] for each in models], target[there], jackknife)
+        drawn = own - projected
+        width = np.ptp(kind.ranges[metric]) if metric in kind.ranges else 1.0 if kind.has_labels else np.inf
+        told = paired_difference(float(drawn[0]), drawn[0] - drawn[1:], jackknife.effective, float(width))
+        found[metric] = [told["low"], told["high"]]
+    return found
+
+
 def _own_and_projected(
     model: FusionModel, data: EncodedRows, chosen: NDArray[np.int64], space: Space, chunk_rows: int | None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -359,8 +383,19 @@ def _own_and_projected(
     }
 
 
-def _hiding(
-    model: FusionModel, data: EncodedRows, rows: NDArray[np.int64], hidden: set[str], chunk_rows: int | None
+def row_logits(
+    model: FusionModel, data: EncodedRows, text_rows: NDArray[np.int64], image_rows: NDArray[np.int64]
+) -> dict[str, np.ndarray]:
+    """Logits by task of the texts of some rows `(n,)` beside the images of others `(n,)`."""
+    return _logits(model, (data.text, text_rows), (data.image, image_rows), None)
+
+
+def hiding_logits(
+    model: FusionModel,
+    data: EncodedRows,
+    rows: NDArray[np.int64],
+    hidden: set[str],
+    chunk_rows: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Logits of the rows with the missing token in place of the hidden modalities."""
     chosen: dict[str, Chosen] = {"text": (data.text, rows), "image": (data.image, rows)}

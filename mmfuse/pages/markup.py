@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -61,7 +62,8 @@ def table(head: Sequence[Html], bodies: Sequence[Sequence[Html]], name: str, *, 
     """
     parts = [tag("tbody", rows) for rows in bodies if rows]
     inner = tag("table", tag("thead", head), parts, class_=class_)
-    return tag("div", inner, class_="scroll", role="region", aria_label=name, tabindex="0")
+    cue = tag("div", "more columns →", class_="more-right", aria_hidden="true")
+    return tag("div", cue, inner, class_="scroll", role="region", aria_label=name, tabindex="0")
 
 
 def header(*names: Content, left: Sequence[str] = ()) -> Html:
@@ -154,7 +156,9 @@ def interval(low: float | None, high: float | None, write: Any) -> str:
 
 def in_words(metric: str) -> str:
     """Such as "Accuracy" or "AUROC macro"."""
-    words = metric.replace("_", " ").replace("auroc", "AUROC")
+    words = metric.replace("_", " ")
+    for name in ("auroc", "ece", "nll", "mae", "rmse", "cider"):
+        words = re.sub(rf"\b{name}\b", name.upper(), words)
     return words[:1].upper() + words[1:]
 
 

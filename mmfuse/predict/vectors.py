@@ -75,9 +75,10 @@ class Embedder:
             ]
 
     def _chunks(self, samples: Any) -> Iterator[tuple[list[Prepared], list[np.ndarray | Failure]]]:
+        source: Any = samples
         if self.what != "fused" and not isinstance(samples, (Sample, Mapping, str, bytes)):
-            samples = (self._only(to_sample(given, position)) for position, given in enumerate(samples))
-        for prepared in self._predictor.prepared(samples):
+            source = (self._only(to_sample(given, position)) for position, given in enumerate(samples))
+        for prepared in self._predictor.prepared(source):
             found: dict[int, np.ndarray] = {}
             with at_precision(self.model, self.precision):
                 for rows, vectors in in_eval_mode(self.model, self._embed, self._predictor.batches(prepared)):

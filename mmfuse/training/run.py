@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from mmfuse.training.launch import heed_launch
 from mmfuse.training.loop import Trainer
 from mmfuse.training.monitor import lower_is_better
 from mmfuse.training.origin import describe
+from mmfuse.training.page import leave_page
 from mmfuse.training.prepare import set_up
 from mmfuse.training.sharded import tell_sharding
 from mmfuse.training.zero import tell_zero
@@ -110,6 +112,7 @@ def train_in_folder(config: Config, *, restart: bool = False, own: OwnData | Non
         config = as_begun(config, config.run_dir)
     config, asked = heed_launch(config), config
     run_dir = config.run_dir
+    began = time.perf_counter()
     with (
         open_accelerator(config) as accelerator,
         room_in(run_dir),
@@ -133,13 +136,19 @@ def train_in_folder(config: Config, *, restart: bool = False, own: OwnData | Non
             console.print(tell_zero(accelerator))
         accelerator.init_trackers(config.name)
         begin()
+        set_up_seconds = round(time.perf_counter() - began, 2)
         state = trainer.fit()
         unmoved = trainer.tell_unmoved()
         if unmoved:
             console.print(unmoved)
         for tracker in accelerator.trackers:  # end_training() would also leave the process group, still needed here
             tracker.finish()
+        trained = time.perf_counter()
         report = _finish(trainer.model, pairs, trainer, run_dir, config, accelerator, analyses)
+        if accelerator.is_main_process:
+            times = {"set_up_seconds": set_up_seconds, "scoring_seconds": round(time.perf_counter() - trained, 2)}
+            leave_page(trainer.model, pairs, run_dir, config, report, times, trainer.num_workers, console)
+        accelerator.wait_for_everyone()
         return Run(run_dir, run_dir / "model", report, state.step, state.best_step)
 
 

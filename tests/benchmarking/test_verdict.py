@@ -170,11 +170,12 @@ def test_another_is_a_lead_behind_a_shut_gate_and_a_finding_behind_an_open_one()
     means = {"film": 0.71, "late": 0.75}
     shut = said(means, widths={("film", "text_only"): 0.03}, tested=False)
     assert shut.startswith("No fusion is shown to beat the text alone: film")
-    assert "Another, late, scores +5.0 points [+4.0, +6.0] against it (interval corrected for having been" in shut
+    scores = "late scores +5.0 points [+4.0, +6.0] against it (interval corrected for"
+    assert f"another fusion than the chosen one has the gain: {scores}" in shut
     assert "a lead for new rows, and no finding." in shut
     opened = said({"film": 0.65, "late": 0.75})
     assert opened.startswith("Fusion hurts here: film")
-    assert "Another does beat it: late scores +5.0 points [+4.0, +6.0] against it (interval corrected for" in opened
+    assert f"Another fusion, which validation did not choose, does beat it: {scores}" in opened
 
 
 def test_one_that_is_better_within_the_margin_is_no_lead():
@@ -185,7 +186,8 @@ def test_one_that_is_better_within_the_margin_is_no_lead():
 
 def test_one_that_is_better_still_is_told_with_its_interval():
     found = said({"late": 0.75, "film": 0.8})
-    assert "Better still is film: +5.0 points [+4.0, +6.0] against late (interval corrected for" in found
+    assert "another fusion is better still, which validation did not choose: film, +5.0 points" in found
+    assert "[+4.0, +6.0] against late (interval corrected for" in found
     assert "The gain is additive: late cannot model interactions." in found
 
 
@@ -375,7 +377,7 @@ def test_an_error_is_better_where_it_is_less_and_told_in_its_unit():
         "Fusion makes no difference here: film, chosen on validation, equals the text alone within 0.05"
     )
     late = verdict(task({**alone, "late": 4.9, "film": 4.5}, **of))
-    assert "Better still is film: -0.400 [-0.410, -0.390] (mg/L of rmse; less is better) against late" in late
+    assert "did not choose: film, -0.400 [-0.410, -0.390] (mg/L of rmse; less is better) against late" in late
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def literals():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
             elif isinstance(node, ast.JoinedStr):
-                found.add("".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values))
+                found.add("".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values))
     return found
 
 

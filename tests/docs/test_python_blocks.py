@@ -88,8 +88,9 @@ def names(trained, tmp_path, monkeypatch):
     with open("studies.csv", newline="", encoding="utf-8") as handle:
         frame = pd.DataFrame(list(csv.DictReader(handle)))
     presets = importlib.import_module("mmfuse.config.presets")
-    towers = {name: CONFIG[name] for name in ("text_encoder", "image_encoder", "fusion", "training")}
-    monkeypatch.setattr(presets, "PRESETS", dict.fromkeys(presets.PRESETS, ("as small as can be", towers)))
+    small = {name: CONFIG[name] for name in ("text_encoder", "image_encoder", "fusion", "training")}
+    small["data"] = {"num_workers": 0}
+    monkeypatch.setattr(presets, "PRESETS", dict.fromkeys(presets.PRESETS, ("as small as can be", small)))
     return {"__name__": "block", "film": np.zeros((32, 32), np.uint8), "df": frame, "df_new": frame[:5]}
 
 

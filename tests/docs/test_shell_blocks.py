@@ -19,8 +19,9 @@ from mmfuse.types import MmfuseError
 COMMAND = typer.main.get_command(cli.app)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-WRONG = (AssertionError, MmfuseError, *typer.BadParameter.__mro__[1:2])
-"""What a command that is not legal raises; the last one is the parser's own."""
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+WRONG = (AssertionError, MmfuseError, _UsageError)
+"""What a command that is not legal raises."""
 WITHIN_A_LOOP = {"for", "do", "done"}
 LINES = [(where, words) for where, words in shell_lines() if words[0] not in WITHIN_A_LOOP]
 

@@ -308,3 +308,16 @@ def test_ray_is_not_given_images(mmfuse, trained, folder):
     code, _, err = mmfuse("predict", trained, folder / "rows.parquet", *options)
     assert code == 2
     assert "contains images: convert it to shards (mmfuse data shard)" in err
+
+
+def test_rows_are_numbered_where_the_recipe_says_so_and_no_column_is_called_row(model_dir, folder):
+    inputs = TableInputs("row", Recipe(TextSpec(columns=["title"]), ImageSpec(column="film", root="films")))
+    config = json.loads((model_dir / "config.json").read_text())
+    model = shutil.copytree(model_dir, folder / "model")
+    (model / "config.json").write_text(json.dumps({**config, "inputs": inputs.to_dict()}))
+    numbered = Predictor.from_pretrained(model)
+    frame = pd.read_csv(folder / "rows.csv", keep_default_na=False).assign(film="0.png")
+    frame.to_csv(folder / "rows.csv", index=False)
+    assert [name for name, *_ in read(numbered, folder / "rows.csv")] == ["1", "2", "3", "4"]
+    frame.assign(row=list("abcd")).to_csv(folder / "named.csv", index=False)
+    assert [name for name, *_ in read(numbered, folder / "named.csv")] == ["a", "b", "c", "d"]

@@ -131,7 +131,7 @@ def _base(image: Columns) -> Path | None:
 
 def _columns_of(named: Columns, key: str) -> list[str]:
     if isinstance(named, Mapping):
-        named = named.get("column") or named.get("columns")
+        named = named.get("column") or named.get("columns") or named.get("files")
     found = [named] if isinstance(named, str) else list(named or [])
     if not all(isinstance(name, str) for name in found):
         raise MmfuseError(f"{key}: the name of a column, a list of names, or a manifest's {key} mapping is expected")

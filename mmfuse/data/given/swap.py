@@ -53,7 +53,7 @@ def anchored(values: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
         if spec is None or not isinstance(given, dict):
             continue
         given = values[slot] = dict(given)
-        if getattr(spec, "root", None) is not None:
+        if slot == "image" or spec.files is not None:
             given["root"] = _absolute(spec.root)
         if spec.features is not None and spec.features.file is not None:
             given["features"] = {**given["features"], "file": _absolute(spec.features.file)}

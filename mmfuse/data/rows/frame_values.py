@@ -128,7 +128,8 @@ def image_cell(value: Any) -> ImageCell:
     """
     if isinstance(value, Mapping):
         data = value.get("bytes")
-        value = value.get("path") if is_absent(data) or data == b"" else data
+        nothing = is_absent(data) or (isinstance(data, (str, *_BYTES)) and not data)  # of an Arrow struct it is ""
+        value = value.get("path") if nothing else data
         if is_absent(value):
             return ImageCell(None, None)
     if isinstance(value, _BYTES):

@@ -50,6 +50,7 @@ class Opened:
         told: By role (`Given`) the column that the layout of a folder tells.
         said: What was found, a line each.
         unsure: What may be wrong.
+        packed: A parquet file with encoded images, of which `frame` has only hashes.
     """
 
     frame: pd.DataFrame
@@ -62,6 +63,15 @@ class Opened:
     told: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
+    packed: bytes | None = field(default=None, repr=False)
+
+    def whole_frame(self) -> pd.DataFrame:
+        """The rows to be written down, with encoded images as they are."""
+        if self.packed is None:
+            return self.frame
+        whole = pd.concat(read_blocks(io.BytesIO(self.packed), "x.parquet"), ignore_index=True).fillna("")
+        more = [name for name in self.frame.columns if name not in whole.columns]
+        return whole.assign(**{name: list(self.frame[name]) for name in more})
 
 
 def open_file(path: Path) -> Opened:
@@ -93,6 +103,7 @@ def _open(path: Path) -> Opened:
     suffix = suffix.lower()
     if data.startswith(b"PAR1"):
         _take_blocks(opened, data, "x.parquet")
+        opened.packed = data if opened.frame.map(_is_packed).to_numpy().any() else None
         opened.made |= suffix != "parquet"
     elif data.startswith(b"PK\x03\x04"):
         _take_spreadsheet(opened, data)
@@ -106,13 +117,8 @@ def _open(path: Path) -> Opened:
 
 
 def _take_blocks(opened: Opened, data: bytes, name: str, csv: CsvSpec | None = None) -> None:
-    take_frames(opened, read_blocks(io.BytesIO(data), name, None, csv))
-
-
-def take_frames(opened: Opened, blocks: Iterable[pd.DataFrame]) -> None:
-    """Take the first `MOST_ROWS` rows, without encoded images."""
     kept, count = [], 0
-    for block in blocks:
+    for block in read_blocks(io.BytesIO(data), name, None, csv):
         kept.append(block.map(_short))
         count += len(block)
         if count >= MOST_ROWS:
@@ -120,6 +126,11 @@ def take_frames(opened: Opened, blocks: Iterable[pd.DataFrame]) -> None:
             opened.unsure.append(f"rows: looked at the first {count:,}, not at all")
             break
     opened.frame = pd.concat(kept, ignore_index=True).fillna("")
+
+
+def _is_packed(cell: Any) -> bool:
+    cell = cell[0] if isinstance(cell, list) and cell else cell
+    return isinstance(cell, bytes) or (isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes))
 
 
 def _short(cell: Any) -> Any:

@@ -133,8 +133,10 @@ def _join_splits(members: list[tuple[str, str | None, Opened]]) -> Opened:
     first.told["split"] = column
     first.said.append(f"splits: the column {column} is made of the files' names")
     for name in joined.columns:
-        values = joined[name]
-        if str(name).lower() in ("id", "uid") and first.frame[name].map(type).eq(str).all() and not values.is_unique:
+        values = list(joined[name])
+        if str(name).lower() in ("id", "uid") and all(isinstance(value, str) for value in values):
+            if len(set(values)) == len(values):
+                break
             kept = joined.drop_duplicates(name)
             first.unsure.append(
                 f"rows: {len(joined) - len(kept)} rows have the {name} of an earlier one, and are left out"
@@ -156,7 +158,7 @@ def _with_texts(folder: Path, opened: Opened, texts: Sequence[str]) -> Opened:
         ]
         if sum(stem in by_stem for stem in stems) > 0.5 * len(stems):
             column = "text" if "text" not in opened.frame.columns else "text_of_file"
-            read = [_text(folder / by_stem[stem]) if stem in by_stem else "" for stem in stems]
+            read = _read_texts([folder / by_stem[stem] if stem in by_stem else None for stem in stems], opened.unsure)
             opened.frame = opened.frame.assign(**{column: read})
             opened.made = True
             opened.told["text"] = column
@@ -165,11 +167,18 @@ def _with_texts(folder: Path, opened: Opened, texts: Sequence[str]) -> Opened:
     return opened
 
 
-def _text(path: Path) -> str:
-    try:
-        return read_text(path)
-    except TextError:
-        return ""
+def _read_texts(paths: Sequence[Path | None], unsure: list[str]) -> list[str]:
+    """The texts of files, "" where there is none; what cannot be read is told."""
+    texts, damaged = [], []
+    for path in paths:
+        try:
+            texts.append(read_text(path) if path is not None else "")
+        except TextError as error:
+            texts.append("")
+            damaged.append(f"{path.name if path else ''}: {error}")
+    if damaged:
+        unsure.append(f"text: {len(damaged)} files cannot be read and count as no text, such as {damaged[0]}")
+    return texts
 
 
 def _of_notes(folder: Path, notes: Sequence[str], images: Files) -> Opened:
@@ -221,8 +230,9 @@ def _of_files(folder: Path, images: Sequence[str], texts: Sequence[str]) -> Open
     ids = sorted(pairs)
     rows: dict[str, list[str]] = {"id": ids, "image": [pairs[i].get("image", "") for i in ids]}
     told = {"id": "id", "image": "image"}
+    unsure: list[str] = []
     if texts:
-        rows["text"] = [_text(folder / pairs[i]["text"]) if "text" in pairs[i] else "" for i in ids]
+        rows["text"] = _read_texts([folder / pairs[i]["text"] if "text" in pairs[i] else None for i in ids], unsure)
         told["text"] = "text"
     if not images:
         del rows["image"], told["image"]
@@ -232,6 +242,7 @@ def _of_files(folder: Path, images: Sequence[str], texts: Sequence[str]) -> Open
             rows[name] = [i.split("/")[level] for i in ids]
             told[role] = name
     opened = _made(folder, pd.DataFrame(rows, dtype="object"), told)
+    opened.unsure += unsure
     what = "images" if not texts else "texts" if not images else "images and texts, paired by their names"
     opened.said.append(f"rows: {len(ids)} {what}; the id is the path without suffix")
     if label is None:

@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from mmfuse.data.rows.frames import write_frame
+
 
 @dataclass(frozen=True)
 class Given:
@@ -108,7 +110,7 @@ class Guess:
         written[0].write_text(self.yaml(folder), encoding="utf-8")
         if self.made is not None:
             written.append(folder / self.rows_file)
-            self.made.to_parquet(written[1], index=False)
+            write_frame(self.made, written[1])
         return written
 
 

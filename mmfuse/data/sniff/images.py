@@ -135,11 +135,12 @@ def find_images(columns: Mapping[str, Column], base: Path, named: str | None, ap
         return Images(best.name, {"column": best.name}, said=[f"image: {best.name}: encoded images in the cells"])
     known = [(column, found) for column in chosen if (found := _as_they_stand(column, base))]
     if known:
-        column, found = max(known, key=lambda one: _name_speaks(one[0]))
+        column, (found, looked) = max(known, key=lambda one: _name_speaks(one[0]))
         whole = all(os.path.isabs(path) for path in found.values())
         where = {} if whole else {"root": str(base)}
-        said = f"image: {column.name}: paths of files{'' if whole else f' below {base}'}"
-        return Images(column.name, {"column": column.name, **where}, found, said=[said])
+        told = _count(column.name, len(found), looked) + ("" if whole else f" below {_short(str(base), base)}")
+        lost = _lost(column.name, len(found), looked)
+        return Images(column.name, {"column": column.name, **where}, found, said=[told], unsure=lost)
     web = [c for c in chosen if c.is_url and (_name_speaks(c) or _look_like_files(c))]
     files = Files(base)
     tried = _try(chosen, files)
@@ -158,7 +159,7 @@ def find_images(columns: Mapping[str, Column], base: Path, named: str | None, ap
     if not alike and named is None:
         return None
     best = max(alike or chosen, key=_name_speaks)
-    unsure = f"image: {best.name}: none of its files is found in {base} or below; correct image.root"
+    unsure = f"image: {best.name}: none of its files is found in {base.name} or below; correct image.root"
     return Images(best.name, {"column": best.name, "root": str(base)}, unsure=[unsure])
 
 
@@ -173,22 +174,26 @@ def _are_images(column: Column) -> bool:
     return bool(packed) and all(packed)
 
 
-def _as_they_stand(column: Column, base: Path) -> dict[int, str]:
-    """By row the path, of a column of paths of images that need no looking for: whole ones, or from the base."""
+def _as_they_stand(column: Column, base: Path) -> tuple[dict[int, str], int] | None:
+    """By row the path, of a column of paths of images that need no looking for, whole ones or from the base.
+
+    Returns:
+        With how many rows were tried; None of another column.
+    """
     rows = [row for row, cell in enumerate(column.cells) if cell not in ("", [], {})]
     rows, found = rows[:: max(1, len(rows) // _TRIED)], {}
     for row in rows:
         try:
             locations = cells.images(column.cells[row])
         except MmfuseError:
-            return {}
+            return None
         paths = [path for path in locations if isinstance(path, str) and len(path) < _LONGEST]
         if not paths or len(paths) < len(locations) or not paths[0].lower().endswith(IMAGE_SUFFIXES):
-            return {}
+            return None
         if os.path.isfile(base / paths[0]):
             found[row] = paths[0]
     all_alike = len({os.path.isabs(path) for path in found.values()}) == 1
-    return found if all_alike and len(found) >= _ENOUGH * len(rows) else {}
+    return (found, len(rows)) if all_alike and len(found) >= _ENOUGH * len(rows) else None
 
 
 def _name_speaks(column: Column) -> int:
@@ -252,20 +257,32 @@ def _placed(best: _Tried, columns: Mapping[str, Column], files: Files) -> Images
     first = {row: _location(column.cells[row], best.separator) for row in found}
     ways = Counter(_way(first[row], path, files.base) for row, path in found.items())
     way, often = ways.most_common(1)[0]
-    count = f"{len(found)} of {best.looked} cells that were tried name a file"
-    images = Images(column.name, {"column": column.name}, found)
+    count = _count(column.name, len(found), best.looked)
+    images = Images(column.name, {"column": column.name}, found, unsure=_lost(column.name, len(found), best.looked))
     if way is not None and often >= 0.98 * len(found) and not way[1]:
         images.manifest["root"] = way[0]
         images.manifest |= {"separator": best.separator} if best.separator else {}
-        images.said.append(f"image: {column.name}: {count} below {way[0]}")
+        images.said.append(f"{count} below {_short(way[0], files.base)}")
     else:
         images.manifest = {"column": FOUND, "root": str(files.base)}
         images.manifest |= {"separator": ";"} if best.separator or column.kind == "list" else {}
         images.made = [_of_row(cell, best.separator, files) for cell in column.cells]
-        images.said.append(f"image: {column.name}: {count}{_tail(ways)}: their paths are the new column {FOUND}")
-    if len(found) < best.looked:
-        images.unsure.append(f"image: {column.name}: {best.looked - len(found)} of {best.looked} files were not found")
+        images.said.append(f"{count}{_tail(ways)}: their paths are the new column {FOUND}")
     return images
+
+
+def _count(name: str, found: int, looked: int) -> str:
+    return f"image: {name}: {found} of {looked} cells that were tried name a file"
+
+
+def _lost(name: str, found: int, looked: int) -> list[str]:
+    return [f"image: {name}: {looked - found} of {looked} files were not found"] if found < looked else []
+
+
+def _short(root: str, base: Path) -> str:
+    """A folder as it is told: from the one that was looked at."""
+    place = Path(root)
+    return (place.relative_to(base.parent) if place.is_relative_to(base.parent) else Path(place.name)).as_posix()
 
 
 def _tail(ways: Counter[tuple[str, str] | None]) -> str:

@@ -24,13 +24,15 @@ from mmfuse.data.sniff.targets import (
     target_of_flags,
 )
 from mmfuse.data.sniff.texts import Text, find_text
-from mmfuse.data.tables.manifest import ROW
+from mmfuse.data.tables.manifest import CONTENT, ROW
 from mmfuse.registry import nearest
 from mmfuse.types import MmfuseError
 
 _RATIOS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 _GENERIC = re.compile(
-    r"(data|train|labels?|metadata|rows|dataset|index|annotations|test|all|images?|img|texts?)", re.IGNORECASE
+    r"(data|train|test|all|labels?|metadata|rows|dataset|index|annotations|images?|img|texts?|list|results)"
+    r"([-_ .]?\d.*)?",
+    re.IGNORECASE,
 )
 _FEWEST_FLAGS = 3
 _LIKELY = 8
@@ -181,6 +183,8 @@ class _Looking:
             return self.asked["group"]
         pictures = self.columns[image.manifest["column"]] if image else None
         found = find_group(self.columns, apart, pictures if pictures and pictures.kind == "text" else None, None)
+        if found is None and pictures is not None and pictures.kind in ("bytes", "object"):
+            return self._group_of_pictures(pictures)
         if found is None and image is not None:
             return self._group_of_paths(image)
         if found is None:
@@ -188,6 +192,15 @@ class _Looking:
         name = " and ".join(found[0]) if isinstance(found[0], list) else found[0]
         self.said.append(f"group: {name}: {found[1]}")
         return found[0]
+
+    def _group_of_pictures(self, pictures: Column) -> str | None:
+        """Rows that are alike, where encoded images stand in several rows, as with a row for each caption."""
+        there = [repr(cell) for cell in pictures.cells if cell not in ("", [], {})]
+        repeated = len(there) - len(set(there))
+        if not repeated or CONTENT in self.columns:
+            return None
+        self.said.append(f"group: {CONTENT}: {repeated} of {len(there)} rows repeat an image of {pictures.name}")
+        return CONTENT
 
     def _group_of_paths(self, image: Images) -> str | None:
         """A column that is made of the folder of a patient or the like in the images' paths."""
@@ -251,9 +264,8 @@ class _Looking:
         self.said.append(f"target: {target.said}")
         self.unsure += target.unsure
         manifest["splits"] = self._splits(split, group, target)
-        return Guess(
-            manifest, self.said, self.unsure, self._comments(), self.opened.frame if self.opened.made else None
-        )
+        made = self.opened.whole_frame() if self.opened.made else None
+        return Guess(manifest, self.said, self.unsure, self._comments(), made)
 
     def _comments(self) -> dict[str, str]:
         keys = {"rows": "rows", "id": "id", "group": "group", "image": "image", "text": "text", "target": "tasks"}

@@ -259,3 +259,14 @@ def test_a_dataset_is_kept_with_the_names_of_its_classes():
 def test_a_dataset_that_is_made_when_it_is_read_is_refused():
     with pytest.raises(MmfuseError, match="a Dataset with a transform"):
         kept(dataset().with_transform(lambda batch: batch))
+
+
+def test_images_of_a_dataset_that_are_paths_stay_paths(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    path, packed = str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes()
+    cells_given = [{"bytes": None, "path": path}, {"bytes": packed, "path": None}, None]
+    data = datasets.Dataset.from_dict({"image": cells_given}).cast_column("image", datasets.Image(decode=False))
+    told = []
+    found = read_rows(str(write_frame(data, tmp_path / "rows.parquet", told.append)), "here")["image"]
+    assert [cells.images(cell) for cell in found] == [[path], [packed], []]
+    assert told == []

@@ -234,3 +234,30 @@ def test_the_yaml_has_a_comment_on_each_guess_and_paths_from_where_it_lies(tmp_p
     assert "\nrows: data/scans.csv\n" in text
     assert "# UNSURE: " not in text
     assert "# meta is left out: it tells the target" in text
+
+
+def test_a_dataset_of_hugging_face_keeps_its_pictures(tmp_path):
+    import datasets
+
+    write, target, expected = LAYOUTS["bytes_in_parquet"]
+    rows = datasets.Dataset.from_parquet(str(write(tmp_path / "raw"))).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"train": rows, "test": rows.select(range(3))}).save_to_disk(tmp_path / "saved")
+    for place in (tmp_path / "saved", f"hf:{tmp_path / 'saved'}@train"):
+        found = guess(place, Given(target=target))
+        assert roles(found) == expected
+    table = load_table(load_manifest(found.write(tmp_path / "out")[0]))
+    assert table.images()[7][0] == png(7)
+    with pytest.raises(MmfuseError, match=r"@valid: no such split; legal: train, test"):
+        guess(f"hf:{tmp_path / 'saved'}@valid")
+
+
+def test_rows_that_are_written_anew_keep_encoded_images(tmp_path):
+    write, target, _ = LAYOUTS["bytes_in_parquet"]
+    frame = pd.read_parquet(write(tmp_path / "raw")).rename(columns={"image": "thumbnail"})
+    frame["path"] = [f"patient{i // 3}/x{i}.png" for i in range(len(frame))]
+    for i, path in enumerate(frame["path"]):
+        put(tmp_path / "own" / path, png(i))
+    frame.to_parquet(tmp_path / "own" / "a.parquet")
+    found = guess(tmp_path / "own" / "a.parquet", Given(target=target, image="path"))
+    assert found.manifest["group"] == "patient"
+    assert found.made["thumbnail"][5]["bytes"] == png(5)

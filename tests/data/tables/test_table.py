@@ -17,6 +17,7 @@ import mmfuse.data.tables.leaks
 from mmfuse.data.audit import audit
 from mmfuse.data.load import load_table
 from mmfuse.data.rows.read import read_rows
+from mmfuse.data.tables.blocks import open_blocks
 from mmfuse.data.tables.gaps import refuse_gaps
 from mmfuse.data.tables.leaks import find_leaks
 from mmfuse.data.tables.manifest import load_manifest
@@ -556,3 +557,18 @@ def test_labels_that_a_split_lacks_are_told_before_training(table):
         "2 of 3 labels at most"
         for split in ("validation", "test")
     ]
+
+
+def test_the_number_of_a_row_is_its_id_where_no_column_is_called_row(tmp_path):
+    rows = [{"text": f"a text {i}", "y": "ab"[i % 2]} for i in range(12)]
+    write_csv(tmp_path / "a.csv", rows)
+    values = {"name": "x", "rows": "a.csv", "id": "row", "text": {"columns": ["text"]}, "tasks": {"y": {"column": "y"}}}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(values))
+    manifest = load_manifest(tmp_path / "m.yaml")
+    assert load_table(manifest).rows["id"][:] == [str(i) for i in range(1, 13)]
+    told = []
+    blocks = open_blocks(manifest, tell=told.append)
+    assert [i for block in blocks.blocks() for i in block["id"]] == [str(i) for i in range(1, 13)]
+    assert "id: row needs all rows in memory" in told[0]
+    write_csv(tmp_path / "a.csv", [{"row": f"r{i}", **row} for i, row in enumerate(rows)])
+    assert load_table(manifest).rows["id"][:] == [f"r{i}" for i in range(12)]
