@@ -25,9 +25,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mmfuse.data.rows.folder import find_study
 from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 from mmfuse.predict import Predictor
-from mmfuse.predict.folder import find_study
 from mmfuse.types import Sample
 
 ACCELERATE = Path(__file__).resolve().parent.parent / "configs" / "accelerate" / "deepspeed_zero2.yaml"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -94,6 +95,18 @@ def test_a_run_leaves_its_page(run):
     assert "Contribution of text and image" in text
     assert "Scores alone." not in text
     assert "<img" not in text
+
+
+def test_a_page_without_measurements_says_why(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run.dir, folder)
+    (folder / "page.json").unlink()
+    environment = json.loads((folder / "environment.json").read_text())
+    environment["manifest"]["path"] = str(tmp_path / "moved.yaml")
+    (folder / "environment.json").write_text(json.dumps(environment))
+    text = text_of(write_page(folder))
+    assert "Baselines and contributions were not measured: " in text
+    assert "moved.yaml" in text
 
 
 def test_examples_are_shown_where_they_are_asked_for(run):

@@ -60,6 +60,7 @@ class RunFolder:
         rows: Rows a split.
         groups: Groups a split; empty where they are not known.
         measured: What `measure_run` found, with times; empty where it was not measured.
+        unmeasured: Why it could not be, where that is known.
     """
 
     dir: Path
@@ -73,6 +74,7 @@ class RunFolder:
     rows: dict[str, int]
     groups: dict[str, int]
     measured: dict[str, Any]
+    unmeasured: str | None = None
 
 
 def read_run(folder: Path) -> RunFolder:

@@ -347,6 +347,7 @@ def limits(run: RunFolder) -> list[Html]:
     if cut.get("cut"):
         said.append(Notice("cut", f"{cut['cut']:,} texts are longer than the model reads, and cut.", "Cut texts."))
     if not run.measured:
-        text = "Baselines and contributions were not measured; mmfuse report RUN measures them where the data are."
+        text = "Baselines and contributions were not measured"
+        text += f": {run.unmeasured}" if run.unmeasured else "; mmfuse report RUN measures them where the data are."
         said.append(Notice("unmeasured", text, "Scores alone."))
     return [notice_box(notice) for notice in said]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mmfuse.pages.markup import Html, in_words, known, score, tag
 from mmfuse.pages.page import page_title, whole_page
 from mmfuse.pages.ranking import shapes
 from mmfuse.registry import load_plugin
-from mmfuse.types import MmfuseError
+from mmfuse.types import MmfuseError, first_line
 
 PAGE = "report.html"
 
@@ -55,8 +56,8 @@ def write_page(run: str | Path, *, with_examples: bool = False) -> Path:
         try:
             keep_measured(folder, _measure_later(found))
             found = read_run(folder)
-        except (MmfuseError, OSError):  # the page says that nothing was measured
-            pass
+        except (MmfuseError, OSError) as error:
+            found = replace(found, unmeasured=first_line(error))
     table = open_table(found) if with_examples else None
     shown = [examples_section(found, task, table) for task in found.tasks] if table is not None else []
     path = folder / PAGE
