@@ -256,7 +256,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str | None, tuple]] = {
         (folder_a_label, None, ("id", "image", None, None, "label", "classification")),
         (folder_a_split_and_label, None, ("id", "image", None, None, "label", "classification")),
         (pairs_a_label, None, ("id", "image", ["text"], None, "label", "classification")),
-        (pairs_with_labels, "label", ("id", "image_file", ["text"], None, "label", "classification")),
+        (pairs_with_labels, "label", ("id", "{id}.png", ["text"], None, "label", "classification")),
         (no_header, "column_3", ("column_1", "column_1", ["column_2"], None, "column_3", "classification")),
         (patients_in_paths, "Edema", ("Path", "Path", None, "patient", "Edema", "classification")),
         (splits_in_a_column, "answer", ("Unnamed", "file", ["question"], None, "answer", "classification")),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from mmfuse.data.readers.kinds import kind_of
 from mmfuse.data.rows.arrow_cells import wanted_of
-from mmfuse.data.rows.folder import Entry, pair_folder, scan_folder
+from mmfuse.data.rows.folder import Entry, pair_folder
 from mmfuse.types import MmfuseError
 
 ID, IMAGE, TEXT, FOLDER, PARENT = "id", "image_file", "text_file", "folder", "parent"
@@ -51,7 +52,8 @@ def folder_blocks(
 
 def holds_studies(folder: str) -> bool:
     """Whether there is any image or text in a folder, or below it."""
-    return bool(scan_folder(folder, "stem")[0])
+    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return any(kind_of(file) in ("image", "text") for file in files)
 
 
 def _check_problems(entries: list[Entry]) -> None:

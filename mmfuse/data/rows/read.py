@@ -135,11 +135,8 @@ def find_files(pattern: str, where: str) -> list[str]:
         raise MmfuseError(f"{where}: rows: {pattern}: {first_line(error)}") from error
     if not files:
         raise MmfuseError(f"{where}: rows: {pattern}: no such file")
-    if files == [pattern] and os.path.isdir(pattern):
-        tables = [name for name in os.listdir(pattern) if name.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet"))]
-        if tables and not holds_studies(pattern):
-            told = f"a directory of tables; name its files, such as {pattern.rstrip('/')}/*.csv"
-            raise MmfuseError(f"{where}: rows: {pattern}: {told}")
+    if files == [pattern] and os.path.isdir(pattern) and not holds_studies(pattern):
+        raise MmfuseError(f"{where}: rows: {pattern}: a directory; name its files, such as {pattern.rstrip('/')}/*.csv")
     return files
 
 

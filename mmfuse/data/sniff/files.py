@@ -68,6 +68,8 @@ class Opened:
     def whole_frame(self) -> pd.DataFrame:
         """The rows to be written down, with encoded images as they are."""
         if self.packed is None:
+            if self.frame.map(_is_packed).to_numpy().any():
+                raise MmfuseError(f"{self.rows}: a column must be made, and its images are in the cells: name --image")
             return self.frame
         whole = pd.concat(read_blocks(io.BytesIO(self.packed), "x.parquet"), ignore_index=True).fillna("")
         more = [name for name in self.frame.columns if name not in whole.columns]

@@ -259,10 +259,14 @@ def _placed(best: _Tried, columns: Mapping[str, Column], files: Files) -> Images
     way, often = ways.most_common(1)[0]
     count = _count(column.name, len(found), best.looked)
     images = Images(column.name, {"column": column.name}, found, unsure=_lost(column.name, len(found), best.looked))
-    if way is not None and often >= 0.98 * len(found) and not way[1]:
+    bare = not set("{}") & set(column.name) and column.kind == "text"
+    if way is not None and often >= 0.98 * len(found) and (bare or not way[1]):
+        template = f"{{{column.name}}}{way[1]}"
+        images.manifest = {"template": template} if way[1] else images.manifest
         images.manifest["root"] = way[0]
         images.manifest |= {"separator": best.separator} if best.separator else {}
-        images.said.append(f"{count} below {_short(way[0], files.base)}")
+        tail = f" as {template}" if way[1] else ""
+        images.said.append(f"{count}{tail} below {_short(way[0], files.base)}")
     else:
         images.manifest = {"column": FOUND, "root": str(files.base)}
         images.manifest |= {"separator": ";"} if best.separator or column.kind == "list" else {}

@@ -181,7 +181,7 @@ class _Looking:
         if self.asked["group"]:
             self.said.append(f"group: {self.asked['group']}, as was named")
             return self.asked["group"]
-        pictures = self.columns[image.manifest["column"]] if image else None
+        pictures = self.columns[image.manifest.get("column", image.column)] if image else None
         found = find_group(self.columns, apart, pictures if pictures and pictures.kind == "text" else None, None)
         if found is None and pictures is not None and pictures.kind in ("bytes", "object"):
             return self._group_of_pictures(pictures)
@@ -304,7 +304,7 @@ class _Looking:
         return {"ratios": dict(_RATIOS), **stratify}
 
     def _shared(self, split: str, group: Any) -> int:
-        if not isinstance(group, str):
+        if not isinstance(group, str) or group not in self.columns:  # such as content
             return 0
         splits: dict[str, set[str]] = {}
         for owner, part in zip(self.columns[group].texts, self.columns[split].texts, strict=True):

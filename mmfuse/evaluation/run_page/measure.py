@@ -180,6 +180,8 @@ def _of_task(
     rivals = {"prior": constant, **alone}
     scores = {"model": kind.score(said["both"][0], target, groups)["metrics"][metric]}
     scores |= {name: plain.score(found, target, groups)["metrics"][metric] for name, found in rivals.items()}
+    if kind.has_labels and metric == "auroc_macro":  # a constant ranks nothing, whatever the rows
+        scores["prior"] = {"value": scores["prior"]["value"], "low": None, "high": None}
     jackknife = PairedJackknife(own)
     less = metric in kind.lower_is_better
     drawn = _replicates(kind, metric, [said["both"][0][there], *(found[there] for found in rivals.values())], known,

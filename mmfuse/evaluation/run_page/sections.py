@@ -202,7 +202,7 @@ def scores_section(task: Scores, measured: Measured, run: RunFolder) -> list[Con
     metrics = task.scores["metrics"]
     beside = task.scores.get("baselines", {})
     over = task.scores.get("macro_over", {})
-    head = header("metric", "this model", *beside, "better is")
+    head = header("metric", "this model", *beside, "better is", left=("better is",))
     rows = []
     for name, of in metrics.items():
         labels = len(task.kind.labels)
@@ -217,7 +217,7 @@ def scores_section(task: Scores, measured: Measured, run: RunFolder) -> list[Con
         rows.append(tag("tr", tag("th", in_words(name) + unit + more, scope="row"), values,
                         tag("td", "less" if lower else "more")))  # fmt: skip
     notes = sorted({of["note"] for of in metrics.values() if of.get("note")})
-    parts.append(table([head], [rows], f"Metrics of {task.name}"))
+    parts.append(table([head], [rows], f"Metrics of {task.name}", class_="small"))
     parts += [tag("p", f"Intervals: {note}.", class_="note") for note in notes]
     return parts
 

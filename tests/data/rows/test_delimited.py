@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from mmfuse.data.load import load_table
+from mmfuse.data.rows.blocks import BLOCK
 from mmfuse.data.rows.delimited import CsvSpec
-from mmfuse.data.rows.read import BLOCK, RowFiles, read_rows
+from mmfuse.data.rows.read import RowFiles, read_rows
 from mmfuse.data.tables.blocks import FileBlocks
 from mmfuse.data.tables.manifest import load_manifest
 from mmfuse.types import MmfuseError

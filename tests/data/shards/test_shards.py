@@ -25,7 +25,7 @@ from mmfuse.data.files import stores
 from mmfuse.data.files.stores import FetchError
 from mmfuse.data.load import load_table
 from mmfuse.data.readers.images import ImageOptions
-from mmfuse.data.rows import read as rows
+from mmfuse.data.rows import blocks as rows
 from mmfuse.data.shards import folder as shards_module
 from mmfuse.data.shards import write as sharding
 from mmfuse.data.shards.folder import ROW_GROUP, DamagedShardError, open_shards, verify_shards

@@ -16,7 +16,7 @@ from mmfuse.types import MmfuseError
 PUBLIC = {
     # as downloaded: file or folder, target, then id, image, text, group, kind
     "chexpert": ("CheXpert-v1.0-small/train.csv", None, "Path", "Path", None, "patient", "multilabel"),
-    "roco_v2": ("train_captions.csv", "Caption", "ID", "image_file", None, None, "captioning"),
+    "roco_v2": ("train_captions.csv", "Caption", "ID", "{ID}.jpg", None, None, "captioning"),
     "flickr8k": (
         "Flickr8k_text/Flickr8k.token.txt",
         "column_2",
@@ -43,7 +43,15 @@ PUBLIC = {
         "crisismmd_datasplit_all/task_informative_text_img_train.tsv",
         *("label", "image_id", "image", ["tweet_text"], "tweet_id", "classification"),
     ),
-    "n24news": ("news/nytimes_train.json", "section", "image_id", "image_file", ["headline"], None, "classification"),
+    "n24news": (
+        "news/nytimes_train.json",
+        "section",
+        "image_id",
+        "{image_id}.jpg",
+        ["headline"],
+        None,
+        "classification",
+    ),
 }
 REAL = {
     "emoji_google/data.csv": ("category", "id", "image", ["text"], None, "classification"),
@@ -57,7 +65,8 @@ def roles(found):
     manifest = parse_manifest(found.manifest, "guessed")
     task, spec = next(iter(found.manifest["tasks"].items()))
     text = manifest.text.columns if manifest.text else None
-    return manifest.id, manifest.image.column if manifest.image else None, text, manifest.group, task, spec["type"]
+    image = (manifest.image.column or manifest.image.template) if manifest.image else None
+    return manifest.id, image, text, manifest.group, task, spec["type"]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -241,13 +250,15 @@ def test_a_dataset_of_hugging_face_keeps_its_pictures(tmp_path):
 
     write, target, expected = LAYOUTS["bytes_in_parquet"]
     rows = datasets.Dataset.from_parquet(str(write(tmp_path / "raw"))).cast_column("image", datasets.Image())
-    datasets.DatasetDict({"train": rows, "test": rows.select(range(3))}).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": rows.select(range(50)), "test": rows.select(range(50, 60))}).save_to_disk(
+        tmp_path / "saved"
+    )
     for place in (tmp_path / "saved", f"hf:{tmp_path / 'saved'}@train"):
         found = guess(place, Given(target=target))
         assert roles(found) == expected
     table = load_table(load_manifest(found.write(tmp_path / "out")[0]))
     assert table.images()[7][0] == png(7)
-    with pytest.raises(MmfuseError, match=r"@valid: no such split; legal: train, test"):
+    with pytest.raises(MmfuseError, match=r"no split 'valid'; legal: train, test"):
         guess(f"hf:{tmp_path / 'saved'}@valid")
 
 
