@@ -119,8 +119,13 @@ def _open(path: Path) -> Opened:
 
 
 def _take_blocks(opened: Opened, data: bytes, name: str, csv: CsvSpec | None = None) -> None:
+    take_frames(opened, read_blocks(io.BytesIO(data), name, None, csv))
+
+
+def take_frames(opened: Opened, blocks: Iterable[pd.DataFrame]) -> None:
+    """Take the first `MOST_ROWS` rows, without encoded images."""
     kept, count = [], 0
-    for block in read_blocks(io.BytesIO(data), name, None, csv):
+    for block in blocks:
         kept.append(block.map(_short))
         count += len(block)
         if count >= MOST_ROWS:
