@@ -110,7 +110,8 @@ def _scale(ends: tuple[float, float], start: float, end: float, log: bool) -> Sc
 def _writer(ticks: Sequence[float]) -> Callable[[float], str]:
     if ticks and max(map(abs, ticks)) >= 10:
         return lambda value: f"{value:,.0f}" if float(value).is_integer() else f"{value:,g}"
-    decimals = digits(ticks)
+    whole = len(ticks) > 1 and all(float(tick).is_integer() for tick in ticks)
+    decimals = 0 if whole else digits(ticks)
     return lambda value: f"{value:.{decimals}f}".replace("-", "−")
 
 
