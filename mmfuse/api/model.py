@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmfuse.api.predictions import open_rows, predict_rows, stack
 from mmfuse.api.quiet import quiet_libraries
 from mmfuse.api.told import tell
 from mmfuse.bars import Bar
-from mmfuse.evaluation.evaluate import evaluate
+from mmfuse.evaluation.evaluate import Reading, evaluate
 from mmfuse.evaluation.of_run import manifest_of_run, run_of
 from mmfuse.metrics.results import Report
 from mmfuse.predict import Predictor, load_to_predict
@@ -179,7 +179,7 @@ class Model:
     def _predict_with(self, options: Mapping[str, Any]) -> Predictor:
         """A predictor with these options; those change the model, so other ones need it anew."""
         if self._predictor is None or self._predictor[0] != options:
-            check_options(options)
+            _check_options(options, ["root", *_OF_PREDICTOR], "predict")
             self._predictor = None  # one model at a time
             with quiet_libraries():
                 self._predictor = dict(options), Predictor(load_to_predict(self.folder), **options)
@@ -191,17 +191,20 @@ class Model:
         return root and os.path.abspath(root), (image or {}).get("root") or os.getcwd()
 
 
-_OPTIONS = [
-    name for name in inspect.signature(Predictor.__init__).parameters if name not in ("self", "model", "forward")
-]
+def _arguments(function: Callable[..., Any], *but: str) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in but]
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what a predictor does not take.
+_OF_PREDICTOR = _arguments(Predictor.__init__, "self", "model", "forward")
+_OF_EVALUATE = [*_arguments(evaluate, "model", "manifest", "reading"), *Reading.__annotations__]
+
+
+def _check_options(options: Mapping[str, Any], legal: Sequence[str], where: str) -> None:
+    """Refuse what is not taken.
 
     Raises:
-        MmfuseError: It names the nearest that it takes.
+        MmfuseError: It names the nearest that is.
     """
     for name in options:
-        if name not in _OPTIONS:
-            raise MmfuseError(f"predict: {name}: no such argument; {nearest(name, ['data', 'root', *_OPTIONS])}")
+        if name not in legal:
+            raise MmfuseError(f"{where}: {name}: no such argument; {nearest(name, ['data', *legal])}")

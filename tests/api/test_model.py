@@ -60,6 +60,7 @@ def test_no_rows_give_no_predictions(model, frame):
         (lambda model, frame: model.embed(frame, "fusd"), "what: 'fusd': the model has no such vectors.*'fused'"),
         (lambda model, frame: model.encode(frame.assign(text="")), "row 0: no text, and the model was trained"),
         (lambda model, frame: mmfuse.Model.load(model.run.parent), "no model and no run"),
+        (lambda model, frame: model.evaluate(frame, root="films"), "evaluate: root: no such argument"),
         (lambda model, frame: model.evaluate(frame.drop(columns="sex")), "tasks.sex: the rows have no column 'sex'"),
     ],
 )
