@@ -95,9 +95,14 @@ class Model:
         """The scores of rows that have targets, each with an interval, as `mmfuse.evaluate` gives them.
 
         Args:
-            data: A DataFrame, a `datasets.Dataset`, a file of rows, or a manifest.
+            data: A DataFrame, a `datasets.Dataset` or a file of rows, all of which are scored, those of the training
+                too if they are among them; or a manifest, of which the test split is.
             **options: As of `mmfuse.evaluate`.
+
+        Raises:
+            MmfuseError: As `mmfuse.evaluate`, or it takes no such option.
         """
+        _check_options(options, _OF_EVALUATE, "evaluate")
         with quiet_libraries(), Bar("evaluating") as bar:
             asked: Any = {"progress": bar.update, **options}
             return evaluate(self.folder, data, **asked)
