@@ -26,13 +26,14 @@ class Notice(NamedTuple):
     warns: bool = False
 
 
-def whole_page(title: str, *main: Content, before: Content = None) -> str:
+def whole_page(title: str, *main: Content, before: Content = None, scripts: bool = True) -> str:
     """A page of which nothing is fetched.
 
     Args:
         title: Of the window.
         *main: What the page says.
         before: What stands before that and is not seen, such as marks of charts.
+        scripts: Whether what is folded is opened for paper, which takes one.
     """
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     head = tag(
@@ -43,7 +44,7 @@ def whole_page(title: str, *main: Content, before: Content = None) -> str:
         tag("title", title),
         tag("style", Html(style)),
     )
-    body = tag("body", before, tag("main", main), tag("script", Html(_SCRIPT)))
+    body = tag("body", before, tag("main", main), tag("script", Html(_SCRIPT)) if scripts else None)
     return "<!doctype html>\n" + tag("html", head, body, lang="en")
 
 

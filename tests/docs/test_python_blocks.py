@@ -1,7 +1,6 @@
 """Every Python block on the pages is run, in a folder that has what the blocks name, with tiny encoders."""
 
 import csv
-import importlib
 import json
 import shutil
 import warnings
@@ -14,7 +13,7 @@ import yaml
 from doc_pages import ROOT, blocks
 
 import mmfuse
-from mmfuse.cli.names import KINDS
+from mmfuse.config import presets
 from mmfuse.data.synthetic.phantom import write_pairs, write_phantom
 
 ELSEWHERE = {
@@ -74,20 +73,13 @@ def weights():
 
 @pytest.fixture
 def names(trained, tmp_path, monkeypatch):
-    """The names that blocks may use without defining them, in a copy of the folder; plug-ins are forgotten after it."""
+    """The names that blocks may use without defining them, in a copy of the folder."""
     import pandas as pd
 
     shutil.copytree(trained, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    for location in KINDS.values():
-        module, _, name = location.partition(":")
-        registry = getattr(importlib.import_module(module), name)
-        registry.names()
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-        monkeypatch.setattr(registry, "_later", dict(registry._later))
     with open("studies.csv", newline="", encoding="utf-8") as handle:
         frame = pd.DataFrame(list(csv.DictReader(handle)))
-    presets = importlib.import_module("mmfuse.config.presets")
     small = {name: CONFIG[name] for name in ("text_encoder", "image_encoder", "fusion", "training")}
     small["data"] = {"num_workers": 0}
     monkeypatch.setattr(presets, "PRESETS", dict.fromkeys(presets.PRESETS, ("as small as can be", small)))

@@ -89,7 +89,9 @@ def test_a_cards_words_are_words(report):
     )
     table = SimpleNamespace(manifest=manifest, counts=lambda: {"train": 1}, labels={EVIL: []})
     training = SimpleNamespace(mixed_precision=None)
-    config = SimpleNamespace(name=f"{EVIL}\n---", text_encoder=tower, image_encoder=tower, training=training)
+    config = SimpleNamespace(
+        name=f"{EVIL}\n---", text_encoder=tower, image_encoder=tower, training=training, init_from=None
+    )
     card = model_card(model, table, config, report)  # type: ignore[arg-type]
     assert "<" not in card
     assert card.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 11

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 from run_folders import write_run
 
 from mmfuse.data.synthetic.phantom import write_phantom
@@ -101,9 +102,9 @@ def test_a_page_without_measurements_says_why(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run.dir, folder)
     (folder / "page.json").unlink()
-    environment = json.loads((folder / "environment.json").read_text())
-    environment["manifest"]["path"] = str(tmp_path / "moved.yaml")
-    (folder / "environment.json").write_text(json.dumps(environment))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"]["manifest"] = str(tmp_path / "moved.yaml")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     text = text_of(write_page(folder))
     assert "Baselines and contributions were not measured: " in text
     assert "moved.yaml" in text

@@ -24,6 +24,7 @@ def page(report: AuditReport) -> str:
         tag("ul", [tag("li", count, class_=f"n-{severity}") for severity, count in counts], class_="counts"),
         parts,
         tag("section", tag("h2", "What is there"), tag("pre", facts, class_="wraps")),
+        scripts=False,
     )
 
 

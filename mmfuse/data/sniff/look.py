@@ -58,7 +58,7 @@ def guess(data: str | Path, given: Given | None = None, base: Path | None = None
 
 def _hardly_recurs(target: Target) -> bool:
     """Whether most labels are of one row only, or two."""
-    if target.kind not in ("classification", "multilabel"):
+    if not target.kind.has_labels:
         return False
     counts = Counter(label for labels in target.labels for label in labels or ())
     return 2 * len(counts) > sum(counts.values())
@@ -100,7 +100,7 @@ class _Looking:
         if target is None:
             target = self._likeliest({*apart, *taken, *self.texts}, image)
             apart |= set(target.columns)
-        elif image is not None and target.kind != "captioning":
+        elif image is not None and not target.kind.is_text:
             target = self._target(image.paths)
         group = self._group({*apart, *taken, *self.texts}, image)
         owners = set(group if isinstance(group, list) else [group] if group else [])
@@ -152,7 +152,7 @@ class _Looking:
                 continue
             if target is None:
                 target = target_of_flags("labels", flags, self.columns)
-            elif target.kind == "captioning" and not CAPTIONS & set(self.columns[name].words):
+            elif target.kind.is_text and not CAPTIONS & set(self.columns[name].words):
                 score = 1  # any text can be written, so a class is likelier
             elif _hardly_recurs(target):
                 score = 0
@@ -297,9 +297,8 @@ class _Looking:
                     self.unsure.append(f"splits: {name} has no validation part: nothing stops the training early")
                 return {"column": name, **({"names": names} if names else {})}
             self.unsure.append(f"splits: {name} is not followed: {shared} values of {group} are in two of its splits")
-        labelled = target.kind in ("classification", "multilabel")
-        stratify = {"stratify": self._task_name(target.name)} if labelled else {}
-        alike = ", each with the same share of every label" if labelled else ""
+        stratify = {"stratify": self._task_name(target.name)} if target.kind.has_labels else {}
+        alike = ", each with the same share of every label" if target.kind.has_labels else ""
         self.said.append(f"splits: 70 % to train, 10 % validation, 20 % test{alike}")
         return {"ratios": dict(_RATIOS), **stratify}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from mmfuse.data.sniff.columns import Column, labels_in, number
 from mmfuse.data.sniff.images import SEPARATORS
+from mmfuse.tasks import TASKS
+from mmfuse.tasks.kind import TaskKind
 from mmfuse.types import MmfuseError
 
 _MOST_CLASSES = 20
@@ -61,9 +63,9 @@ class Target:
         return self.spec.get("columns") or [self.spec["column"]]
 
     @property
-    def kind(self) -> str:
-        """Of the task."""
-        return self.spec["type"]
+    def kind(self) -> type[TaskKind]:
+        """What a target of its type is."""
+        return TASKS.get(self.spec["type"])
 
 
 def kind_of_target(column: Column, images: Mapping[int, str] | None = None) -> Target:

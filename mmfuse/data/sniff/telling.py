@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from mmfuse.data.audit.near import plain
+from mmfuse.tasks.kind import TaskKind
 
 _LEAST = 10
 """Rows with a text and labels: of fewer nothing is concluded, but where their names stand in the texts."""
@@ -23,7 +24,7 @@ _WORD = re.compile(r"\w+")
 Labels = Sequence[Sequence[str] | None]
 
 
-def tells(texts: Sequence[str], labels: Labels, kind: str) -> str | None:
+def tells(texts: Sequence[str], labels: Labels, kind: type[TaskKind]) -> str | None:
     """Why a column of texts tells the target, in words; None where it does not do so by itself.
 
     What is meant is a text that states the answer, such as a category's path, a title made of the label, or
@@ -32,15 +33,15 @@ def tells(texts: Sequence[str], labels: Labels, kind: str) -> str | None:
     Args:
         texts: By row, "" where there is none.
         labels: By row those of the target, None where it is missing; of numbers and captions its text.
-        kind: Of the task.
+        kind: What a target is.
     """
     step = max(1, len(texts) // _MOST)
     chosen = [i for i in range(0, len(texts), step) if texts[i] and labels[i]]
     said, truth = [texts[i] for i in chosen], [tuple(sorted(set(labels[i] or ()))) for i in chosen]
-    if kind in ("captioning", "regression"):
+    if not kind.has_labels:
         return _states(said, truth, kind)
     named = _named(said, truth)
-    if named or len(said) < _LEAST or kind == "multilabel":
+    if named or len(said) < _LEAST or not kind.exclusive:
         return named
     one = [label[0] for label in truth]
     for cut, what in _CUTS:
@@ -49,9 +50,9 @@ def tells(texts: Sequence[str], labels: Labels, kind: str) -> str | None:
     return _by_word(said, one)
 
 
-def _states(texts: Sequence[str], truth: Sequence[Sequence[str]], kind: str) -> str | None:
+def _states(texts: Sequence[str], truth: Sequence[Sequence[str]], kind: type[TaskKind]) -> str | None:
     """Whether texts hold what is to be written or calculated."""
-    if kind == "regression":
+    if not kind.is_text:
         held = sum(_number_stands(label[0], text) for text, label in zip(texts, truth, strict=True))
         other = sum(_number_stands(label[0], text) for text, label in zip(texts, [*truth[1:], *truth[:1]], strict=True))
     else:

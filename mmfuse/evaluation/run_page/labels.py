@@ -233,6 +233,6 @@ def wrongness(task: Scores) -> list[tuple[float, bool, str]]:
 
 
 def _true(told: dict[str, Any], task: Scores) -> list[str]:
-    target = told["target"]
-    said = target.get("labels", target) if isinstance(target, dict) else target
+    true = told["target"]
+    said = true.get("labels", true) if isinstance(true, dict) else true
     return [name for name in task.kind.labels if name in said]
