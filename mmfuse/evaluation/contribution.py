@@ -128,9 +128,8 @@ def emap(
     for task, kind, target, count in _labelled_tasks(model, data, chosen):
         own, projected = (_score(kind, kind.predictions(z), target) for z in logits[task])
         gap = {name: own[name] - projected[name] for name in own}
-        ends = _gap_ends(
-            kind, [kind.predictions(z) for z in logits[task]], target, [(data.groups or data.ids)[i] for i in chosen]
-        )
+        groups = [(data.groups or data.ids)[int(i)] for i in chosen]
+        ends = _gap_ends(kind, [kind.predictions(z) for z in logits[task]], target, groups)
         tasks[task] = {"n": count, "model": own, "projection": projected, "gap": gap, "interval": ends}
     return _plain({"rows": len(chosen), "space": space, "tasks": tasks})
 

@@ -74,9 +74,9 @@ def ranking(
     def drawn(row: Row) -> Html:
         mean, low, high = row.mean, row.low, row.high
         whisker = None
-        if known(low) and known(high):
+        if low is not None and high is not None and known(low) and known(high):
             whisker = tag("line", x1=percent(scale(low)), x2=percent(scale(high)), y1="50%", y2="50%", class_="whisker")
-        dot = mark(row.kind, percent(scale(mean)), "50%") if known(mean) else None
+        dot = mark(row.kind, percent(scale(mean)), "50%") if mean is not None and known(mean) else None
         track = tag("svg", ruled, tag("g", whisker, dot, class_=f"k-{row.kind}"), class_="track")
         placed = row.letters
         if letters:

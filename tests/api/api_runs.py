@@ -29,4 +29,6 @@ COLUMNS: dict[str, Any] = {"target": "sex", "image": "image", "text": "text", "i
 def rows_of(phantom: Path) -> pd.DataFrame:
     """The studies as one holds them: absolute paths."""
     frame = pd.read_csv(phantom / "data.csv", dtype=str, keep_default_na=False)
-    return frame.assign(image=[str(phantom / path) for path in frame["image"]])[["id", "image", "text", "sex"]]
+    return frame.assign(image=[str(phantom / path) for path in frame["image"]]).reindex(
+        columns=["id", "image", "text", "sex"]
+    )

@@ -1,6 +1,7 @@
 """`mmfuse.Model`: tables in which nothing is lost, and vectors that the heads see."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,7 @@ def test_vectors_are_what_the_head_sees(model, frame):
     """The head's own weights on them give the probabilities of the predictions."""
     vectors = model.embed(frame)
     loaded = FusionModel.from_pretrained(model.folder)
-    head = loaded.heads["sex"]
+    head: Any = loaded.heads["sex"]
     with torch.inference_mode():
         said = head.probabilities(head(_features(vectors)).numpy())
     predicted = model.predict(frame)

@@ -78,7 +78,9 @@ def shapes(pairs, tmp_path_factory) -> dict[str, Path]:
     columns = {**frame.to_dict("list"), "image": structs}
     dataset = datasets.Dataset.from_dict(columns, features=features)
     dataset.save_to_disk(root / "saved")
-    datasets.DatasetDict(train=dataset.select(range(6)), test=dataset.select(range(6, 12))).save_to_disk(root / "both")
+    datasets.DatasetDict({"train": dataset.select(range(6)), "test": dataset.select(range(6, 12))}).save_to_disk(
+        root / "both"
+    )
     (root / "data").mkdir()
     dataset.select(range(6)).to_parquet(root / "data" / "train-00000-of-00002.parquet")
     dataset.select(range(6, 12)).to_parquet(root / "data" / "train-00001-of-00002.parquet")

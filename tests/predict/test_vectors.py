@@ -28,7 +28,7 @@ def test_every_study_has_a_vector_or_a_reason(model_dir, pairs, tmp_path, mmfuse
     failed = [json.loads(line)["id"] for line in (tmp_path / "v.errors.jsonl").read_text().splitlines()]
     assert sorted([*found["id"], *failed]) == list(open_studies(str(pairs)).ids())
     assert mmfuse("embed", model_dir, pairs, "--out", tmp_path / "v.npy", "--overwrite")[0] == 0
-    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), np.stack(found["vector"]))
+    np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), np.stack(list(found["vector"])))
     ids = [json.loads(line) for line in (tmp_path / "v.ids.jsonl").read_text().splitlines()]
     assert ids == list(found["id"])
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,10 +95,10 @@ def test_all_of_it_is_taken_over(child, parent):
 
 
 def test_rows_of_a_head_go_with_their_labels(child, parent):
-    was = FusionModel.from_pretrained(parent).heads["findings"]
+    was: Any = FusionModel.from_pretrained(parent).heads["findings"]
     kept = [label for label in reversed(was.labels) if label != "nodule"]
     model, told = built(child(values={"nodule": "fracture", **{label: label for label in kept}}))
-    head = model.heads["findings"]
+    head: Any = model.heads["findings"]
     assert head.labels == ["fracture", *kept]
     for row, label in enumerate(kept, 1):
         assert torch.equal(head.linear.weight[row], was.linear.weight[was.labels.index(label)])
@@ -120,7 +121,7 @@ def test_a_number_is_said_the_same_on_another_scale(tmp_path):
     before.save_pretrained(tmp_path / "model")
     values = {"name": "more", "init_from": str(tmp_path / "model"), "data": {"manifest": str(second)}}
     after = build_model(inherit(config_from_dict(values)), tables[1])
-    heads = [model.heads["level"] for model in (before, after)]
+    heads: list[Any] = [model.heads["level"] for model in (before, after)]
     assert heads[0].task.center != heads[1].task.center
     x = torch.randn(5, 8)
     old, new = (head.linear(x) * head.task.scale + head.task.center for head in heads)

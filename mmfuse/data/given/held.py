@@ -51,7 +51,7 @@ def select_columns(data: Any, names: list[str]) -> Any:
     """Rows in memory with these columns alone."""
     if isinstance(data, pd.DataFrame):
         whole = with_index(data).reset_index(drop=True)
-        return whole[[name for name in whole.columns if str(name) in names]].rename(columns=str)
+        return whole.drop(columns=[name for name in whole.columns if str(name) not in names]).rename(columns=str)
     return data.select_columns(names)
 
 

@@ -47,7 +47,7 @@ def folder_blocks(
         said = pd.concat(read(os.path.join(folder, name)), ignore_index=True).fillna("")
         frame = frame.join(_by_study(said, name, entries, folder), on=ID).fillna("")
     wanted = wanted_of(list(frame.columns), columns)
-    yield frame[wanted] if wanted else frame.head(0)
+    yield frame.reindex(columns=wanted) if wanted else frame.head(0)
 
 
 def holds_studies(folder: str) -> bool:

@@ -106,7 +106,7 @@ def checked(text: str) -> str:
         MmfuseError: It cannot.
     """
     try:
-        text.isascii() or text.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise MmfuseError("a text with half of a UTF-16 pair, which is no Unicode") from error
     return text

@@ -85,8 +85,9 @@ def write_frame(data: Any, path: str | Path, tell: Callable[[str], None] | None 
         for start in range(0, rows, step):
             arrays = [column.take(start, min(rows, start + step)) for column in columns]
             writer.write_table(pa.table(arrays, schema=schema), row_group_size=step)
-    for line in _lines(told) if tell else ():
-        tell(line)
+    if tell is not None:
+        for line in _lines(told):
+            tell(line)
     return Path(path)
 
 
@@ -111,7 +112,7 @@ def _lines(told: _Told) -> Iterator[str]:
 def _of_frame(frame: pd.DataFrame, told: _Told) -> list[_Column]:
     frame = with_index(frame)
     _check_names(list(frame.columns))
-    return [_held(name, _values(frame[name]), told) for name in frame.columns]
+    return [_held(str(name), _values(series), told) for name, series in frame.items()]
 
 
 def with_index(frame: pd.DataFrame) -> pd.DataFrame:

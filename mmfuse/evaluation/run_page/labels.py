@@ -143,8 +143,9 @@ def _reliability(task: Scores, answers: Answers) -> Content:
     ends = [_wilson(share, n) for _, share, n in points]
     told = [f"{share:.2f} of {n:,} at probability {x:.2f}" for x, share, n in points]
     ece = task.scores["metrics"]["ece"]
+    low, high = zip(*ends, strict=True)
     chart = plot(
-        [Points([p[0] for p in points], [p[1] for p in points], "one", *zip(*ends, strict=True), told)],
+        [Points([p[0] for p in points], [p[1] for p in points], "one", low, high, told)],
         (0, 1), (0, 1), axes, f"Reliability: {'; '.join(told)}", diagonal=True,
     )  # fmt: skip
     note = (

@@ -61,7 +61,8 @@ def measure_run(
     reading: Any = {"batch_size": batch_size, "num_workers": num_workers if live else 0}
     untrained = [m for m in model.uses if m not in model.accepts_missing]
     found: dict[str, Any] = {"rows": len(rows), "hidden_by": "others" if untrained else "token", "untrained": untrained}
-    kinds = {task: head.task for task, head in model.heads.items() if not head.generates}
+    heads: dict[str, Any] = dict(model.heads.items())
+    kinds = {task: head.task for task, head in heads.items() if not head.generates}
     kinds = {task: kind for task, kind in kinds.items() if kind.labelled(table.targets[task][rows]).any()}
     if not kinds:
         return {**found, "train_rows": 0, "tasks": {}, "seconds": round(time.perf_counter() - began, 2)}

@@ -1,6 +1,7 @@
 """What is guessed of data as people have it: the table of layouts, and what is said and refused."""
 
 import gzip
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -271,4 +272,5 @@ def test_rows_that_are_written_anew_keep_encoded_images(tmp_path):
     frame.to_parquet(tmp_path / "own" / "a.parquet")
     found = guess(tmp_path / "own" / "a.parquet", Given(target=target, image="path"))
     assert found.manifest["group"] == "patient"
-    assert found.made["thumbnail"][5]["bytes"] == png(5)
+    made: Any = found.made
+    assert made["thumbnail"][5]["bytes"] == png(5)
