@@ -27,7 +27,7 @@ from mmfuse.extras import extra
 from mmfuse.types import MmfuseError, first_line
 
 MOST_ROWS = 200_000
-"""Of a table, so many are looked at."""
+"""Of a table that stays as it is, so many are looked at."""
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xlsm", ".json")
 """Names of files that may be rows; a .txt may be, but is a text more often."""
 _UNPACK = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
@@ -46,6 +46,7 @@ class Opened:
         name: Of the data.
         csv: The manifest's `csv`.
         made: Whether `train` cannot read them as they are, so that they are written down anew.
+        most: How many rows are looked at; None: all.
         whole: Whether these are all rows.
         told: By role (`Given`) the column that the layout of a folder tells.
         said: What was found, a line each.
@@ -59,6 +60,7 @@ class Opened:
     name: str
     csv: dict[str, str] = field(default_factory=dict)
     made: bool = False
+    most: int | None = MOST_ROWS
     whole: bool = True
     told: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -76,14 +78,18 @@ class Opened:
         return whole.assign(**{name: list(self.frame[name]) for name in more})
 
 
-def open_file(path: Path) -> Opened:
+def open_file(path: Path, most: int | None = MOST_ROWS) -> Opened:
     """A csv, tsv, xlsx, json, jsonl or parquet file, packed or not.
+
+    Args:
+        path: The file.
+        most: How many of its rows are looked at; None: all.
 
     Raises:
         MmfuseError: It is none of these, or malformed, or has no rows; the message names it.
     """
     try:
-        opened = _open(path)
+        opened = _open(path, most)
     except (ValueError, OSError, EOFError, zlib.error) as error:  # MmfuseErrors are ValueErrors
         raise MmfuseError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     if not len(opened.frame) or not len(opened.frame.columns):
@@ -92,14 +98,14 @@ def open_file(path: Path) -> Opened:
     return opened
 
 
-def _open(path: Path) -> Opened:
+def _open(path: Path, most: int | None) -> Opened:
     data, name, made = read_bytes(path, _MOST_BYTES), path.name, False
     for mark, unpack in _UNPACK.items():
         if data.startswith(mark):
             data, made = unpack(data), True
             name = name.rpartition(".")[0] if name.lower().endswith((".gz", ".bz2", ".xz")) else name
     stem, _, suffix = name.rpartition(".") if "." in name else (name, "", "")
-    opened = Opened(pd.DataFrame(), os.path.abspath(path), path.resolve().parent, stem or name, made=made)
+    opened = Opened(pd.DataFrame(), os.path.abspath(path), path.resolve().parent, stem or name, made=made, most=most)
     if made:
         opened.said.append(f"rows: {path.name} is unpacked")
     suffix = suffix.lower()
@@ -123,14 +129,14 @@ def _take_blocks(opened: Opened, data: bytes, name: str, csv: CsvSpec | None = N
 
 
 def take_frames(opened: Opened, blocks: Iterable[pd.DataFrame]) -> None:
-    """Take the first `MOST_ROWS` rows, without encoded images."""
+    """Take the first rows, as many as are looked at, without encoded images."""
     kept, count = [], 0
     for block in blocks:
         kept.append(block.map(_short))
         count += len(block)
-        if count >= MOST_ROWS:
+        if opened.most is not None and count >= opened.most:
             opened.whole = False
-            opened.unsure.append(f"rows: looked at the first {count:,}, not at all")
+            opened.unsure.append(f"rows: only the first {count:,} were looked at")
             break
     opened.frame = pd.concat(kept, ignore_index=True).fillna("")
 

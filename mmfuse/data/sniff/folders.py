@@ -26,16 +26,19 @@ _MOST_TABLES = 200
 _SPLIT_WORDS = re.compile(r"[^\W\d_]+")
 
 
-def open_folder(folder: Path) -> Opened:
+def open_folder(folder: Path, most: int | None = None) -> Opened:
     """Rows of what lies in a folder.
+
+    Args:
+        folder: It.
+        most: How many rows of a table in it are looked at; None: all.
 
     Raises:
         MmfuseError: There is nothing that is known.
     """
-    tables = [
-        path for path in Files(folder, (*TABLES, ".gz", ".txt")).paths if not _ASIDE.match(os.path.basename(path))
-    ]
-    images = Files(folder)
+    tables = Files(folder, (*TABLES, ".gz", ".txt"), every=True).paths
+    tables = [path for path in tables if not _ASIDE.match(os.path.basename(path))]
+    images = Files(folder, every=True)
     stems = {os.path.splitext(path)[0] for path in images.paths}
     sidecars = [path for path in tables if os.path.splitext(path)[0] in stems]
     tables = [path for path in tables if path not in set(sidecars)]
@@ -43,7 +46,7 @@ def open_folder(folder: Path) -> Opened:
     if len(notes) > 0.5 * len(images.paths) and images.paths:
         return _of_notes(folder, notes, images)
     texts = [path for path in sidecars if path.endswith(_TEXTS)]
-    found = _tables(folder, tables)
+    found = _tables(folder, tables, most)
     if found:
         return _of_tables(folder, found, texts, images)
     if images.paths or texts:
@@ -51,7 +54,7 @@ def open_folder(folder: Path) -> Opened:
     raise MmfuseError(f"{folder}: no table (csv, tsv, xlsx, json, jsonl, parquet), no images and no texts are in it")
 
 
-def _tables(folder: Path, paths: Sequence[str]) -> list[tuple[str, Opened]]:
+def _tables(folder: Path, paths: Sequence[str], most: int | None) -> list[tuple[str, Opened]]:
     """The tables that can be read; of .txt files those that look like one."""
     named = [p for p in paths if not p.endswith(".txt")]
     plain = [p for p in paths if p.endswith(".txt")]
@@ -59,7 +62,7 @@ def _tables(folder: Path, paths: Sequence[str]) -> list[tuple[str, Opened]]:
     found = []
     for path in (named + plain)[:_MOST_TABLES]:
         try:
-            opened = open_file(folder / path)
+            opened = open_file(folder / path, most)
         except MmfuseError:
             continue
         if path.endswith(".txt") and len(opened.frame.columns) < 2:
@@ -130,6 +133,7 @@ def _join_splits(members: list[tuple[str, str | None, Opened]]) -> Opened:
     frames = [opened.frame.assign(**{column: split}) for _, split, opened in known]
     joined = pd.concat(frames, ignore_index=True).fillna("")
     first.frame, first.made, first.csv = joined, True, {}
+    first.whole = all(opened.whole for *_, opened in known)
     first.told["split"] = column
     first.said.append(f"splits: the column {column} is made of the files' names")
     for name in joined.columns:

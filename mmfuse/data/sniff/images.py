@@ -39,13 +39,14 @@ class Files:
     Args:
         base: The folder.
         suffixes: Theirs, in lower case.
+        every: Look at all of them, as rows are made of them, however long it takes.
 
     Attributes:
         paths: Relative to the folder, with `/`, sorted.
         whole: Whether all were looked at: of very many, or on a slow disk, the first only.
     """
 
-    def __init__(self, base: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES):
+    def __init__(self, base: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, every: bool = False):
         self.base, self.whole = base, True
         self.paths: list[str] = []
         ends, seen = time.monotonic() + _MOST_SECONDS, 0
@@ -56,7 +57,7 @@ class Files:
             prefix = "" if inside == "." else f"{inside}/"
             wanted = tuple(suffixes)
             self.paths += [f"{prefix}{n}" for n in names if n.lower().endswith(wanted) and not n.startswith(".")]
-            if seen > _MOST_FILES or time.monotonic() > ends:
+            if not every and (seen > _MOST_FILES or time.monotonic() > ends):
                 self.whole = False
                 break
         self.paths.sort()
@@ -259,6 +260,8 @@ def _placed(best: _Tried, columns: Mapping[str, Column], files: Files) -> Images
     way, often = ways.most_common(1)[0]
     count = _count(column.name, len(found), best.looked)
     images = Images(column.name, {"column": column.name}, found, unsure=_lost(column.name, len(found), best.looked))
+    if not files.whole:
+        images.unsure.append(f"image: only the first {len(files.paths):,} files of images were looked at")
     bare = not set("{}") & set(column.name) and column.kind == "text"
     if way is not None and often >= 0.98 * len(found) and (bare or not way[1]):
         template = f"{{{column.name}}}{way[1]}"
@@ -270,6 +273,7 @@ def _placed(best: _Tried, columns: Mapping[str, Column], files: Files) -> Images
     else:
         images.manifest = {"column": FOUND, "root": str(files.base)}
         images.manifest |= {"separator": ";"} if best.separator or column.kind == "list" else {}
+        files = files if files.whole else Files(files.base, every=True)
         images.made = [_of_row(cell, best.separator, files) for cell in column.cells]
         images.said.append(f"{count}{_tail(ways)}: their paths are the new column {FOUND}")
     return images

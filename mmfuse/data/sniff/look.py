@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfuse.data.sniff.columns import Column, columns_of
-from mmfuse.data.sniff.files import Opened
+from mmfuse.data.sniff.files import MOST_ROWS, Opened
 from mmfuse.data.sniff.guessed import Given, Guess
 from mmfuse.data.sniff.images import FOUND, Images, find_images
 from mmfuse.data.sniff.open import open_data
@@ -50,10 +50,19 @@ def guess(data: str | Path, given: Given | None = None, base: Path | None = None
         MmfuseError: Nothing can be made of it, or a column that is named is not there, or no column could be a target.
     """
     given = given or Given()
-    opened = open_data(str(data), given)
-    if base is not None and isinstance(opened, Opened):
-        opened.base = base
-    return opened if isinstance(opened, Guess) else _Looking(opened, given).guess()
+    found, opened = _look(str(data), given, base, MOST_ROWS)
+    if opened is not None and opened.made and not opened.whole:  # rows that are written anew are written whole
+        found, _ = _look(str(data), given, base, None)
+    return found
+
+
+def _look(data: str, given: Given, base: Path | None, most: int | None) -> tuple[Guess, Opened | None]:
+    """What is guessed of so many rows, and the rows, if any were opened."""
+    opened = open_data(data, given, most)
+    if isinstance(opened, Guess):
+        return opened, None
+    opened.base = opened.base if base is None else base
+    return _Looking(opened, given).guess(), opened
 
 
 def _hardly_recurs(target: Target) -> bool:

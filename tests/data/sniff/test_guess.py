@@ -202,6 +202,29 @@ def test_a_split_whose_groups_are_in_two_parts_is_not_followed(tmp_path):
     assert any("is not followed" in line for line in found.unsure)
 
 
+def test_rows_that_are_written_anew_are_all_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmfuse.data.sniff.look.MOST_ROWS", 1000)
+    rows = [f"{i}.png,the patient came {i % 89} times with complaint {i},{'ab'[i * 7 % 5 % 2]}" for i in range(10_000)]
+    (tmp_path / "a.csv").write_text("\n".join(["film,note,label", *rows]))
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    kept = guess(tmp_path / "a.csv", Given(target="label"))
+    assert (kept.made, kept.unsure[0]) == (None, "rows: only the first 8,192 were looked at")
+    packed = guess(tmp_path / "b.csv.gz", Given(target="label"))
+    assert packed.made is not None
+    assert len(packed.made) == 10_000
+    assert not any("were looked at" in line for line in packed.unsure)
+
+
+def test_a_folder_of_which_rows_are_made_is_looked_at_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmfuse.data.sniff.images._MOST_FILES", 3)
+    for label in ("cat", "dog", "eel"):
+        for i in range(5):
+            put(tmp_path / "pets" / label / f"{label}{i}.png", png(hash((label, i)) % 1000))
+    found = guess(tmp_path / "pets")
+    assert found.made is not None
+    assert len(found.made) == 15
+
+
 def test_packed_tables_and_a_name_that_is_none(tmp_path):
     write, target, expected = LAYOUTS["texts_alone"]
     plain = write(tmp_path)
